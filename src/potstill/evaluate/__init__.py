@@ -1,0 +1,40 @@
+"""Measure the file that ships, and beside it the checkpoint, the control and the teacher; then judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from potstill.recipe import Recipe
+
+__all__ = ["VERSION", "gate", "run"]
+
+VERSION = 1
+
+
+def run(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:
+    """Answer the test rows with each model, and write answers and `metrics.json`.
+
+    Args:
+        recipe: the recipe.
+        teacher_folder: the teacher's weights; None for an endpoint.
+        steps: directories of the steps train, generate and export.
+        out: step directory; answers that are there already are not asked for again.
+    """
+    from potstill.evaluate.measure import measure
+
+    measure(recipe, teacher_folder, steps, out)
+
+
+def gate(recipe: Recipe, evaluated: Path, exported: Path, out: Path) -> None:
+    """Judge `metrics.json` by the recipe's thresholds, and write `verdict.json`.
+
+    Args:
+        recipe: the recipe.
+        evaluated: directory of the evaluate step.
+        exported: directory of the export step.
+        out: step directory.
+    """
+    from potstill.evaluate.judgement import judge_run
+
+    judge_run(recipe, evaluated, out)

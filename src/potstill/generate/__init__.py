@@ -1,0 +1,53 @@
+"""The teacher answers the prompts: journalled as they come, sifted with reasons, stored with where each came from."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.recipe import Recipe
+from potstill.records import Row, read_rows, read_tools, write_json, write_rows
+
+if TYPE_CHECKING:
+    from potstill.chat import ChatFormat
+    from potstill.generate.teachers import LoadedTeacher
+
+__all__ = ["VERSION", "run"]
+
+VERSION = 1
+
+
+def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
+    """Answer `data.prompts` and `data.validation`; write rows kept, rows set aside, and a summary.
+
+    Args:
+        recipe: the recipe.
+        teacher_folder: the teacher's weights; None for an endpoint.
+        out: step directory.
+
+    Raises:
+        TeacherError: the teacher does not answer.
+    """
+    from potstill.generate.journal import Journal, answer_all
+    from potstill.generate.sift import sift
+    from potstill.generate.teachers import load_teacher
+
+    tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
+    teacher = load_teacher(recipe, teacher_folder)
+    counts: dict[str, object] = {}
+    set_aside: list[Row] = []
+    for name, path, limit in (("train", recipe.data.prompts, recipe.data.limit), ("validation", recipe.data.validation, None)):
+        rows = read_rows(path, tools=tools, limit=limit) if path else []
+        answers = answer_all(teacher, rows, recipe.generate, recipe.seed, Journal(out / f"{name}.journal.jsonl"), name)
+        kept, aside = sift(rows, answers, teacher)
+        write_rows(out / f"{name}.jsonl", kept)
+        set_aside += aside
+        counts[name] = {
+            "prompts": len(rows),
+            "kept": len(kept),
+            "set_aside": dict(collections.Counter(r.provenance["set_aside"] for r in aside)),
+            "completion_tokens": sum(a.completion_tokens for a in answers.values()),
+        }
+    write_rows(out / "set_aside.jsonl", set_aside)
+    write_json(out / "summary.json", {"teacher": teacher.identity, "splits": counts})

@@ -1,0 +1,78 @@
+"""Which answers are fit to learn from; what is not is set aside with its reason, never dropped unseen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from potstill.answers import parse_answer
+from potstill.chat import ChatFormat
+from potstill.generate.teachers import LoadedTeacher
+from potstill.records import Function, Message, Row, ToolCall
+from potstill.runtimes import Answer
+
+__all__ = ["sift"]
+
+
+def sift(rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from and rows set aside, both in the order of `rows`, each with its provenance.
+
+    Reasons: `length` (cut off by the token limit), `empty`, `repeated` (the same prompt again), `boundary` (prompt and
+    answer cannot be told apart once rendered).
+    """
+    kept: list[Row] = []
+    aside: list[Row] = []
+    seen: set[str] = set()
+    for row in rows:
+        answer = answers[row.row_id]
+        reason = _reason(row, answer, seen)
+        seen.add(row.row_id)
+        answered = row.model_copy(update={"completion": _message(row, answer.text, teacher.chat)})
+        if reason is None and teacher.chat is not None:
+            reason = _boundary(answered, teacher.chat)
+        provenance = {
+            **row.provenance,
+            "teacher": teacher.identity,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+        }
+        if reason is None:
+            kept.append(answered.model_copy(update={"provenance": provenance}))
+        else:
+            aside.append(answered.model_copy(update={"provenance": {**provenance, "set_aside": reason}}))
+    return kept, aside
+
+
+def _reason(row: Row, answer: Answer, seen: set[str]) -> str | None:
+    if row.row_id in seen:
+        return "repeated"
+    if not answer.text.strip():
+        return "empty"
+    return "length" if answer.finish_reason == "length" else None
+
+
+def _boundary(row: Row, chat: ChatFormat) -> str | None:
+    try:
+        chat.example(row)
+    except ValueError:
+        return "boundary"
+    return None
+
+
+def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
+    """The answer as an OpenAI-style message.
+
+    Tool calls are taken out of the text only if the template writes them back to the very same text: otherwise the
+    student would be trained on words the teacher never said.
+    """
+    raw = Message(role="assistant", content=text)
+    parsed = parse_answer(text)
+    if not parsed.calls or parsed.parse_error:
+        return raw
+    calls = tuple(ToolCall(function=Function(name=c.name, arguments=json.dumps(c.arguments, ensure_ascii=False))) for c in parsed.calls)
+    message = Message(role="assistant", content=parsed.content or None, tool_calls=calls)
+    if chat is None:
+        return message
+    same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)
+    return message if same else raw

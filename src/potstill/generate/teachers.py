@@ -1,0 +1,53 @@
+"""A teacher ready to answer, and what identifies it in every row it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.chat import ChatFormat, load_chat
+from potstill.recipe import Recipe
+from potstill.runtimes import Runtime
+from potstill.steps import hash_folder
+
+__all__ = ["LoadedTeacher", "load_teacher"]
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """`chat` is None for an endpoint, which renders its own template. `batch_size` is what must be answered together."""
+
+    runtime: Runtime
+    chat: ChatFormat | None
+    identity: dict[str, Any]
+    batch_size: int
+
+
+def load_teacher(recipe: Recipe, folder: Path | None) -> LoadedTeacher:
+    """Load a local teacher from its folder, or (folder None) connect to the endpoint.
+
+    Raises:
+        TeacherError: the endpoint cannot be used.
+        RecipeError: the folder holds no model that transformers can load.
+    """
+    teacher, batch_size = recipe.teacher, recipe.generate.batch_size
+    if folder is None:
+        from potstill.runtimes.endpoint import EndpointRuntime
+
+        assert teacher.base_url is not None
+        endpoint = EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
+        return LoadedTeacher(endpoint, None, {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}, 1)
+    from potstill.runtimes.hf import HFRuntime, load_causal_lm
+
+    chat = load_chat(folder, recipe.chat.template)
+    runtime = HFRuntime(load_causal_lm(folder, teacher.dtype), chat, recipe.chat.context, batch_size)
+    identity = {
+        "kind": "local",
+        "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,
+        "revision": teacher.revision,
+        "weights_sha256": hash_folder(folder, (".safetensors",)),
+        "template_sha256": chat.template_hash,
+        "tokenizer_sha256": chat.tokenizer_hash,
+    }
+    return LoadedTeacher(runtime, chat, identity, batch_size)

@@ -1,0 +1,1 @@
+"""Losses that teach: each exact, each formed without a whole logits tensor."""

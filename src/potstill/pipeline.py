@@ -1,0 +1,218 @@
+"""The stages in order. Read this first.
+
+    check -> finetune (if asked) -> generate -> train -> export -> evaluate -> gate -> package -> report
+
+Each stage is a function that reads earlier steps' directories and writes into its own. What can change its answer is
+named here, beside the call: that is its fingerprint, and a step whose fingerprint is on the disk is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from potstill import evaluate, export, generate, package, plan, report, train
+from potstill.chat import resolve_model
+from potstill.recipe import Recipe, recipe_hash
+from potstill.records import write_json
+from potstill.steps import StepResult, hash_file, hash_folder, lock_run, run_step
+
+__all__ = ["STAGES", "RunResult", "run"]
+
+STAGES = ("check", "finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")
+_MODEL_FILES = (".safetensors", ".json", ".jinja")
+
+
+@dataclass
+class RunResult:
+    """What a run has done: each step by stage, and the verdict once the gate has spoken."""
+
+    dir: Path
+    steps: dict[str, StepResult] = field(default_factory=dict)
+    verdict: str | None = None
+
+    def folder(self, stage: str) -> Path:
+        return self.steps[stage].dir
+
+
+def _hash(path: Path | None) -> str | None:
+    return hash_file(path) if path else None
+
+
+def _section(section: Any, *leave_out: str) -> dict[str, Any]:
+    """A recipe section's values for a fingerprint; paths are left out, their contents are hashed instead."""
+    return dict(section.model_dump(mode="json", exclude={"license", *leave_out}))
+
+
+def _base_model(recipe: Recipe) -> Path | None:
+    return resolve_model(recipe.student.model) if recipe.student.model else None
+
+
+def run(recipe: Recipe, runs: Path, until: str = "report", on_step: Callable[[StepResult], None] | None = None) -> RunResult:
+    """Run a recipe's stages up to `until`, each once.
+
+    Args:
+        recipe: the recipe.
+        runs: folder of all runs; this one's is `runs / recipe.name`.
+        until: last stage to run.
+        on_step: told of each step as it is finished or found.
+
+    Raises:
+        PotstillError: a stage cannot finish; finished steps stay, and the next run goes on from there.
+    """
+    result = RunResult(runs / recipe.name)
+    with lock_run(result.dir):
+        for stage in STAGES:
+            step = _run_stage(stage, recipe, result)
+            if step is not None:
+                result.steps[stage] = step
+                if on_step:
+                    on_step(step)
+                _write_run_json(recipe, result)
+            if stage == until:
+                break
+    return result
+
+
+def _run_stage(stage: str, recipe: Recipe, done: RunResult) -> StepResult | None:
+    """One stage, or None where this recipe has none of it."""
+    if stage == "finetune" and recipe.teacher.finetune is None:
+        return None
+    parts, upstream, build = _STAGES[stage](recipe, done)
+    return run_step(done.dir, stage, parts, {name: done.steps[name] for name in upstream if name in done.steps}, build)
+
+
+_Plan = tuple[Mapping[str, Any], tuple[str, ...], Callable[[Path], None]]
+
+
+def _teacher_folder(recipe: Recipe, done: RunResult) -> Path | None:
+    """Weights of the teacher: the fine-tuned one if there is one, None for an endpoint."""
+    if recipe.teacher.kind == "api":
+        return None
+    return done.folder("finetune") / "model" if "finetune" in done.steps else resolve_model(recipe.teacher.model, recipe.teacher.revision)
+
+
+def _model_hash(folder: Path | None) -> str | None:
+    return hash_folder(folder, _MODEL_FILES) if folder else None
+
+
+def _check(recipe: Recipe, done: RunResult) -> _Plan:
+    parts = {"version": plan.VERSION, "recipe": recipe_hash(recipe), "inputs": _inputs(recipe)}
+    return parts, (), partial(plan.check, recipe, done.dir)
+
+
+def _inputs(recipe: Recipe) -> dict[str, Any]:
+    """Content hashes of everything the recipe points at; a missing file is told by the check itself."""
+    data, finetune = recipe.data, recipe.teacher.finetune
+    paths = [data.prompts, data.validation, data.test, data.tools, finetune.rows if finetune else None]
+    return {str(i): hash_file(p) if p and p.is_file() else None for i, p in enumerate(paths)}
+
+
+def _finetune(recipe: Recipe, done: RunResult) -> _Plan:
+    settings = recipe.teacher.finetune
+    assert settings is not None
+    base = resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=settings.shape is None)
+    parts = {
+        "version": train.VERSION,
+        "settings": _section(settings, "rows"),
+        "rows": hash_file(settings.rows),
+        "validation": _hash(recipe.data.validation),
+        "tools": _hash(recipe.data.tools),
+        "base": _model_hash(base),
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    return parts, (), partial(train.finetune, recipe, base)
+
+
+def _chat(recipe: Recipe) -> dict[str, Any]:
+    """Template settings; a template file counts by its content."""
+    file = Path(recipe.chat.template)
+    return _section(recipe.chat, "template", "tool_format") | {"template": hash_file(file) if file.is_file() else recipe.chat.template}
+
+
+def _generate(recipe: Recipe, done: RunResult) -> _Plan:
+    folder = _teacher_folder(recipe, done)
+    parts = {
+        "version": generate.VERSION,
+        "settings": _section(recipe.generate),
+        "prompts": hash_file(recipe.data.prompts),
+        "limit": recipe.data.limit,
+        "validation": _hash(recipe.data.validation),
+        "tools": _hash(recipe.data.tools),
+        "teacher": _section(recipe.teacher, "finetune", "max_concurrency", "api_key_env", "model"),
+        "weights": _model_hash(folder) or recipe.teacher.model,
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    return parts, ("finetune",), partial(generate.run, recipe, folder)
+
+
+def _train(recipe: Recipe, done: RunResult) -> _Plan:
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
+    parts = {
+        "version": train.VERSION,
+        "settings": _section(recipe.train, "tracker"),
+        "student": _section(recipe.student, "model"),
+        "base": _model_hash(base),
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    return parts, ("finetune", "generate"), partial(train.run, recipe, folder, base, done.folder("generate"))
+
+
+def _export(recipe: Recipe, done: RunResult) -> _Plan:
+    parts = {"version": export.VERSION, "settings": _section(recipe.export), "name": recipe.name, "chat": _chat(recipe)}
+    return parts, ("generate", "train"), partial(export.run, recipe, done.folder("train"), done.folder("generate"))
+
+
+def _evaluate(recipe: Recipe, done: RunResult) -> _Plan:
+    folders = {name: done.folder(name) for name in ("train", "generate", "export")}
+    parts = {
+        "version": evaluate.VERSION,
+        "settings": _section(recipe.evaluate),
+        "test": hash_file(recipe.data.test),
+        "test_limit": recipe.data.test_limit,
+        "tools": _hash(recipe.data.tools),
+        "answers": _section(recipe.generate),
+        "tool_format": recipe.chat.tool_format,
+    }
+    return parts, tuple(folders), partial(evaluate.run, recipe, _teacher_folder(recipe, done), folders)
+
+
+def _gate(recipe: Recipe, done: RunResult) -> _Plan:
+    parts = {"version": evaluate.VERSION, "gates": _section(recipe.gates), "target": _section(recipe.target)}
+    return parts, ("export", "evaluate"), partial(evaluate.gate, recipe, done.folder("evaluate"), done.folder("export"))
+
+
+def _package(recipe: Recipe, done: RunResult) -> _Plan:
+    folders = {name: step.dir for name, step in done.steps.items()}
+    parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
+    return parts, tuple(n for n in STAGES[1:7]), partial(package.run, recipe, folders)
+
+
+def _report(recipe: Recipe, done: RunResult) -> _Plan:
+    folders = {name: step.dir for name, step in done.steps.items()}
+    parts = {"version": report.VERSION, "recipe": recipe_hash(recipe)}
+    return parts, tuple(n for n in STAGES[1:8]), partial(report.run, recipe, folders)
+
+
+_STAGES: dict[str, Callable[[Recipe, RunResult], _Plan]] = {
+    "check": _check, "finetune": _finetune, "generate": _generate, "train": _train, "export": _export,
+    "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
+}  # fmt: skip
+
+
+def _write_run_json(recipe: Recipe, result: RunResult) -> None:
+    """The one page that says what this run is; rewritten as each step ends."""
+    if "gate" in result.steps:
+        result.verdict = json.loads((result.folder("gate") / "verdict.json").read_text())["verdict"]
+    if "report" in result.steps:
+        shutil.copyfile(result.folder("report") / "report.html", result.dir / "report.html")
+    steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}
+    write_json(result.dir / "run.json", {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps})

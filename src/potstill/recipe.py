@@ -1,0 +1,326 @@
+"""The recipe: one YAML file that says everything a run does. One class a stage; the YAML is this and nothing else.
+
+Unknown keys are errors, with the nearest known key named. Paths are relative to the recipe's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from potstill.errors import RecipeError
+from potstill.records import Behaviour, first_problem
+
+__all__ = [
+    "Chat",
+    "Data",
+    "Evaluate",
+    "Export",
+    "Finetune",
+    "Gates",
+    "Generate",
+    "Package",
+    "Recipe",
+    "Schedule",
+    "Shape",
+    "Student",
+    "Target",
+    "Teacher",
+    "Train",
+    "load_recipe",
+]
+
+Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a path against the recipe's folder, which `load_recipe` passes as context."""
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return (Path(folder) / path.expanduser()).resolve()
+
+
+LocalPath = Annotated[Path, AfterValidator(_beside_recipe)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Section):
+    """The workload. `prompts` are answered by the teacher and trained on; `test` rows carry golds and are never trained on."""
+
+    prompts: LocalPath
+    validation: LocalPath | None = None
+    test: LocalPath
+    tools: LocalPath | None = None
+    limit: Count | None = None
+    test_limit: Count | None = None
+    license: str = "unknown"
+
+
+class Chat(_Section):
+    """How messages become text. `template`: `own` (the tokenizer's), `plain` (contents joined, no roles), or a Jinja file."""
+
+    template: str = "own"
+    tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
+    context: Count = 1024
+
+
+class Shape(_Section):
+    """A model's shape, for training from scratch."""
+
+    architecture: Literal["llama", "qwen2", "qwen3"] = "llama"
+    layers: Count
+    hidden: Count
+    ffn: Count
+    heads: Count
+    kv_heads: Count | None = None
+    head_dim: Count | None = None
+    tied: bool = True
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.head_dim is None and self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) is no multiple of heads ({self.heads}); set head_dim")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads ({self.heads}) is no multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class Schedule(_Section):
+    """One optimisation run: AdamW, linear warm-up, cosine decay to a tenth."""
+
+    epochs: Positive = 3.0
+    batch_tokens: Count = 8192
+    """Tokens, padding included, of one micro-batch on one device."""
+    accumulate: Count = 1
+    learning_rate: Positive = 1e-3
+    warmup: Share = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Positive = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: Count = 200
+    """Optimizer steps between checkpoints."""
+
+
+class Finetune(Schedule):
+    """Train the teacher itself first, on rows that carry the right answer."""
+
+    rows: LocalPath
+    shape: Shape | None = None
+    """Start from scratch in this shape, with the tokenizer of `teacher.model`; otherwise from its weights."""
+
+
+class Teacher(_Section):
+    """`local`: a folder or hub id, run by transformers. `api`: a model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["local", "api"] = "local"
+    model: str
+    revision: str | None = None
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    max_concurrency: Count = 8
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    license: str = "unknown"
+    finetune: Finetune | None = None
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if self.kind == "api" and not self.base_url:
+            raise ValueError('kind "api" needs base_url, for example http://localhost:11434/v1')
+        if self.kind == "api" and self.finetune:
+            raise ValueError('finetune needs kind "local": an endpoint\'s weights cannot be trained here')
+        if self.kind == "local" and self.base_url:
+            raise ValueError('base_url belongs to kind "api"; for a local teacher give model alone')
+        return self
+
+
+class Generate(_Section):
+    """How the teacher answers."""
+
+    max_new_tokens: Count = 128
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+    top_p: Share = 1.0
+    batch_size: Count = 64
+
+
+class Student(_Section):
+    """Where the student's weights start."""
+
+    init: Literal["teacher_layers", "scratch", "checkpoint"] = "teacher_layers"
+    layers: Count | None = None
+    """teacher_layers: how many of the teacher's layers to keep, evenly spaced, first and last among them."""
+    shape: Shape | None = None
+    """scratch: the shape."""
+    model: str | None = None
+    """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
+
+    @model_validator(mode="after")
+    def _init_fits(self) -> Self:
+        needed = {"teacher_layers": "layers", "scratch": "shape", "checkpoint": "model"}
+        for init, key in needed.items():
+            given = getattr(self, key) is not None
+            if init == self.init and not given:
+                raise ValueError(f"init {init!r} needs {key}")
+            if init != self.init and given:
+                raise ValueError(f"{key} is read only with init {init!r}, not {self.init!r}")
+        return self
+
+
+class Train(Schedule):
+    """The student's training, and its matched control."""
+
+    objective: Literal["forward_kl", "sft"] = "forward_kl"
+    temperature: Positive = 1.0
+    hard_label_share: Share = 0.0
+    """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
+    control: Literal["sft", "none"] = "sft"
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+
+
+class Export(_Section):
+    """The file that ships."""
+
+    quantization: Quantization = "Q8_0"
+    parity_rows: Count = 8
+    parity_tolerance: Positive = 0.05
+    """Largest accepted difference in log-probability (nats) between the F16 file and the checkpoint."""
+
+
+class Evaluate(_Section):
+    """What is measured on the shipped file, and beside it."""
+
+    threads: Count = 2
+    fidelity_rows: Count = 32
+    latency_requests: Count = 30
+
+
+class Gates(_Section):
+    """Thresholds; a gate left out is not judged."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    exact: Share | None = None
+    behaviours: dict[Behaviour, Share] = Field(default_factory=dict)
+    retention: Share | None = None
+    """Of the teacher's exact matches."""
+    beats_control: bool = False
+    quantization_drop: Share | None = None
+    """Largest accepted loss of exact match from checkpoint to shipped file."""
+    kl_mean: Positive | None = None
+    top1_agreement: Share | None = None
+
+
+class Target(_Section):
+    """Budgets of the device."""
+
+    device: str = "unnamed"
+    file_mb: Positive | None = None
+    memory_mb: Positive | None = None
+    ttft_ms: Positive | None = None
+    decode_tokens_per_s: Positive | None = None
+
+
+class Package(_Section):
+    """What the package says of itself."""
+
+    system: str | None = None
+    license: str = "unknown"
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    data: Data
+    chat: Chat = Chat()
+    teacher: Teacher
+    generate: Generate = Generate()
+    student: Student
+    train: Train = Train()
+    export: Export = Export()
+    evaluate: Evaluate = Evaluate()
+    gates: Gates = Gates()
+    target: Target = Target()
+    package: Package = Package()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.teacher.kind == "api":
+            if self.train.objective != "sft" or self.train.control != "none":
+                raise ValueError("an api teacher gives text only: set train.objective: sft and train.control: none")
+            if self.student.init != "checkpoint":
+                raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
+        if self.train.objective == "sft" and self.train.control == "sft":
+            raise ValueError("train.objective is sft already, so its control would be itself: set train.control: none")
+        if self.gates.beats_control and self.train.control == "none":
+            raise ValueError("gates.beats_control needs train.control: sft")
+        return self
+
+
+def _nearest_key(error: ValidationError) -> str | None:
+    """For an unknown key: a sentence that names it and the nearest key its section has."""
+    for problem in error.errors():
+        if problem["type"] != "extra_forbidden":
+            continue
+        *parents, key = problem["loc"]
+        section: Any = Recipe
+        for parent in parents:
+            annotation = section.model_fields[str(parent)].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
+        return f"unknown key {'.'.join(map(str, problem['loc']))!r}; {hint}"
+    return None
+
+
+def _line_of(text: str, location: tuple[Any, ...]) -> int | None:
+    """Line (from 1) at which the deepest part of a key path that exists stands in the YAML text."""
+    node = yaml.compose(text)
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+    return line
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate a recipe.
+
+    Raises:
+        RecipeError: the file is absent, not YAML, or not a valid recipe; the message names file, line and key.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe. Give the path of a YAML file; recipes/quickstart.yaml is one to start from.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
+    try:
+        return Recipe.model_validate(value, context={"folder": path.resolve().parent})
+    except ValidationError as error:
+        line = _line_of(text, error.errors()[0]["loc"])
+        where = f"{path}:{line}" if line else str(path)
+        raise RecipeError(f"{where}: {_nearest_key(error) or first_problem(error)}") from None
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 of the recipe's values, defaults included."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""A Hugging Face causal language model, answering in length-sorted batches.
+
+Greedy and sampled decoding are one short loop over the model's own KV cache: prompts of a batch are padded on the left,
+rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on which rows stood
+beside it in the order of sampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from potstill.chat import ChatFormat
+from potstill.errors import RecipeError
+from potstill.progress import progress_bar
+from potstill.records import Row
+from potstill.runtimes import Answer, OnAnswers, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["HFRuntime", "load_causal_lm"]
+
+
+def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
+    """A causal language model from a folder, ready to run.
+
+    Raises:
+        RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise RecipeError(f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model with safetensors.") from None
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(model.config, key, None):
+            raise RecipeError(f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. Choose another model.")
+    return model
+
+
+class HFRuntime:
+    """Runs a loaded model.
+
+    Args:
+        model: in evaluation mode on its device.
+        chat: its tokenizer and template.
+        context: most tokens of prompt and answer together.
+        batch_size: most rows decoded together.
+    """
+
+    def __init__(self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64) -> None:
+        self.model = model.eval()
+        self.chat = chat
+        self.context = context
+        self.batch_size = batch_size
+
+    def answer(self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None) -> list[Answer]:
+        """See `Runtime`."""
+        prompts = [self.chat.prompt_ids(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
+        answers: dict[int, Answer] = {}
+        with progress_bar(label, len(rows)) as ticker:
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
+                begun = time.monotonic()
+                outs = self._decode([prompts[i] for i in batch], seeds, sampling)
+                seconds = (time.monotonic() - begun) / len(batch)
+                for index, (ids, stopped) in zip(batch, outs, strict=True):
+                    text = self.chat.decode(ids)
+                    answers[index] = Answer(text, "stop" if stopped else "length", len(prompts[index]), len(ids), seconds)
+                if on_answers:
+                    on_answers([(index, answers[index]) for index in batch])
+                ticker.advance(len(batch))
+        return [answers[i] for i in range(len(rows))]
+
+    @torch.inference_mode()
+    def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[tuple[list[int], bool]]:
+        """New ids of each prompt (end token left out), and whether it stopped by itself."""
+        from transformers import DynamicCache
+
+        device = self.model.device
+        width = max(map(len, prompts))
+        input_ids = torch.tensor([[self.chat.eos_id] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        streams = [torch.Generator().manual_seed(s) for s in seeds]
+        outs: list[list[int]] = [[] for _ in prompts]
+        stopped = [False] * len(prompts)
+        alive = list(range(len(prompts)))
+        cache = DynamicCache()
+        position_ids = (mask.cumsum(1) - 1).clamp_min(0)
+        budget = min(sampling.max_new_tokens, self.context - width)
+        for _ in range(max(0, budget)):
+            logits_BV = self.model(
+                input_ids=input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+            ).logits[:, -1, : self.chat.vocab_size]
+            chosen = _choose(logits_BV.float().cpu(), [streams[i] for i in alive], sampling)
+            keep: list[int] = []
+            for place, token in enumerate(chosen):
+                if token in self.chat.stop_ids:
+                    stopped[alive[place]] = True
+                else:
+                    outs[alive[place]].append(token)
+                    keep.append(place)
+            if not keep:
+                break
+            rows = torch.tensor(keep, device=device)
+            if len(keep) < len(alive):
+                cache.batch_select_indices(rows)
+                mask = mask[rows]
+                position_ids = position_ids[rows]
+                alive = [alive[place] for place in keep]
+            input_ids = torch.tensor([[chosen[place]] for place in keep], device=device)
+            mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
+            position_ids = position_ids[:, -1:] + 1
+        return list(zip(outs, stopped, strict=True))
+
+    @torch.inference_mode()
+    def log_probs(self, ids: Sequence[int], first: int) -> Tensor:
+        """Log-probabilities (nats, fp32) of each next token from position `first` on: (len(ids) - first, V).
+
+        Row r is the distribution of token `first + r` given all before it.
+        """
+        logits_SV = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0]
+        return torch.log_softmax(logits_SV[first - 1 : len(ids) - 1, : self.chat.vocab_size].float(), dim=-1)
+
+
+def _row_seed(row: Row, seed: int) -> int:
+    return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:15], 16)
+
+
+def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[int]:
+    """Next token of each row: the likeliest, or one drawn from the nucleus."""
+    if sampling.temperature == 0:
+        return [int(i) for i in logits_BV.argmax(-1)]
+    probabilities_BV = torch.softmax(logits_BV / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True)
+        outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= sampling.top_p
+        probabilities_BV = torch.zeros_like(probabilities_BV).scatter(1, order_BV, sorted_BV.masked_fill(outside_BV, 0.0))
+    return [int(torch.multinomial(p, 1, generator=g)) for p, g in zip(probabilities_BV, streams, strict=True)]

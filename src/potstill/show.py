@@ -1,0 +1,122 @@
+"""What a run prints: stages as they end, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from potstill.recipe import Recipe
+from potstill.steps import StepResult
+
+if TYPE_CHECKING:
+    from potstill.pipeline import RunResult
+
+__all__ = ["announce_run", "print_plan", "print_stage", "print_step", "print_verdict", "run_metrics"]
+
+_STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def announce_run(recipe: Recipe, folder: Path) -> None:
+    """One line: which recipe, where its run is kept."""
+    _err.print(f"[bold]{recipe.name}[/bold] in {folder}/")
+
+
+def print_step(step: StepResult) -> None:
+    """One line a stage, as it ends."""
+    _err.print(f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/")
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if unit == "%" else f"{value:.4g} {unit}".rstrip()
+
+
+def _interval(gate: dict[str, Any]) -> str:
+    if gate["low"] is None and gate["high"] is None:
+        return ""
+    return f"{_number(gate['low'], gate['unit'])} .. {_number(gate['high'], gate['unit'])}"
+
+
+def verdict_table(gates: list[dict[str, Any]]) -> Table:
+    """Gates as a table: each with its number, interval and threshold."""
+    table = Table(title=None, header_style="bold", box=None, pad_edge=False)
+    for column, justify in (("gate", "left"), ("value", "right"), ("interval", "right"), ("threshold", "right"), ("verdict", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for gate in gates:
+        verdict = Text(gate["verdict"], style=_STYLES[gate["verdict"]])
+        table.add_row(gate["name"], _number(gate["value"], gate["unit"]), _interval(gate), _number(gate["threshold"], gate["unit"]), verdict)
+    return table
+
+
+def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
+    """The verdict table, what the undecided and failed gates say, and where package and page are."""
+    out = Console(highlight=False, soft_wrap=True)
+    found = json.loads((gate_folder / "verdict.json").read_text())
+    out.print()
+    out.print(verdict_table(found["gates"]))
+    out.print()
+    for gate in found["gates"]:
+        if gate["verdict"] != "PASS" and gate["detail"]:
+            out.print(f"{gate['name']}: {gate['detail']}")
+    out.print(Text(f"verdict  {found['verdict']}", style=f"bold {_STYLES[found['verdict']]}"))
+    out.print(f"package  {package}/")
+    out.print(f"report   {page}")
+
+
+def _rate(model: dict[str, Any] | None) -> float | None:
+    return model["exact"]["rate"] if model and model["exact"] else None
+
+
+def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
+    """The numbers `potstill run --json` prints; null where a run has none."""
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    trained_summary = json.loads((trained / "summary.json").read_text())
+    models, runtime = metrics["models"], metrics["runtime"]
+    teacher, shipped = _rate(models["teacher"]), _rate(models["gguf"])
+    fidelity = models["gguf"]["fidelity"] or {}
+    return {
+        "teacher_exact": teacher,
+        "student_exact": shipped,
+        "control_exact": _rate(models["control"]),
+        "retention": shipped / teacher if shipped is not None and teacher else None,
+        "gguf_bytes": models["gguf"]["bytes"],
+        "params_teacher": trained_summary["params_teacher"],
+        "params_student": trained_summary["params_student"],
+        "decode_tokens_per_s": runtime["decode_tokens_per_s"]["median"],
+        "ttft_ms": runtime["ttft_ms"]["median"],
+        "peak_rss_mb": runtime["peak_rss_mb"],
+        "kl_mean": fidelity.get("kl_mean"),
+        "top1_agreement": fidelity.get("top1_agreement"),
+    }
+
+
+def print_stage(stage: str, result: RunResult) -> None:
+    """What a single stage has to say on the terminal, beside its directory."""
+    out = Console(highlight=False, soft_wrap=True)
+    if stage not in result.steps:
+        out.print(f"this recipe has no {stage} stage")
+        return
+    folder = result.folder(stage)
+    if stage == "check":
+        from potstill.plan.show import render_check
+
+        out.print(render_check(json.loads((folder / "check.json").read_text())))
+    elif stage in ("gate", "package", "report"):
+        page = result.dir / "report.html"
+        print_verdict(result.folder("gate"), result.steps["package"].dir / "package" if "package" in result.steps else folder, page)
+    else:
+        out.print(str(folder))
+
+
+def print_plan(planned: dict[str, Any]) -> None:
+    """Budgets of the planned student, one line each."""
+    from potstill.plan.show import render_plan
+
+    Console(highlight=False, soft_wrap=True).print(render_plan(planned))

@@ -1,0 +1,159 @@
+"""Train the student by distillation, its matched control by plain fine-tuning, and, where asked, the teacher first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import DataError
+from potstill.recipe import Recipe, Schedule
+from potstill.records import Row, read_rows, read_tools, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from potstill.chat import ChatFormat, Example
+    from potstill.train.loop import Objective
+
+__all__ = ["VERSION", "finetune", "run"]
+
+VERSION = 1
+
+
+def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Example]:
+    """Token ids of every row.
+
+    Raises:
+        DataError: a row cannot be trained on: no supervised token, no end token, or longer than the context.
+    """
+    examples = []
+    for row in rows:
+        where = row.where or f"row {row.row_id}"
+        try:
+            example = chat.example(row)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}.") from None
+        if example.n_supervised == 0 or not example.eos_supervised:
+            what = "no supervised token" if example.n_supervised == 0 else "no end-of-turn token in its answer, so a student would never learn to stop"
+            raise DataError(f"{where}: the rendered row has {what}. Look at the chat template.")
+        if len(example.ids) > context:
+            raise DataError(f"{where}: {len(example.ids)} tokens, more than chat.context ({context}). Raise it, or drop the row.")
+        examples.append(example)
+    return examples
+
+
+def _fit(
+    build: Callable[[], PreTrainedModel], objective: Objective, rows: Sequence[Row], validation: Sequence[Row], schedule: Schedule,
+    chat: ChatFormat, context: int, tokenizer_from: Path, out: Path, name: str, seed: int, tracker: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Train one model and save it as `out/NAME`; one that is finished is not trained again.
+
+    `build` makes the model to start from. Returns the summary, with `params`.
+    """
+    import shutil
+
+    from potstill.train.loop import train_model
+    from potstill.train.students import save_model
+
+    finished = out / f"{name}.summary.json"
+    if finished.exists():
+        return dict(json.loads(finished.read_text()))
+    model = build()
+    pad_id = model.config.pad_token_id
+    summary = train_model(
+        model,
+        objective,
+        _examples(rows, chat, context),
+        _examples(validation, chat, context),
+        schedule,
+        out=out,
+        name=name,
+        vocab_size=chat.vocab_size,
+        pad_id=chat.eos_id if pad_id is None else pad_id,
+        seed=seed,
+        tracker=tracker,
+    )
+    save_model(model, tokenizer_from, out / name)
+    summary["params"] = model.num_parameters()
+    write_json(finished, summary)
+    for checkpoint in (out / name).glob("checkpoint*"):
+        shutil.rmtree(checkpoint)
+    return summary
+
+
+def finetune(recipe: Recipe, base: Path, out: Path) -> None:
+    """Train the teacher on rows with right answers; the result is `out/model`.
+
+    Args:
+        recipe: has `teacher.finetune`.
+        base: folder of `teacher.model`; with `finetune.shape` only its tokenizer is used.
+        out: step directory.
+    """
+    from potstill.chat import load_chat
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.loop import Objective
+    from potstill.train.students import from_scratch
+
+    settings = recipe.teacher.finetune
+    assert settings is not None
+    chat = load_chat(base, recipe.chat.template)
+    tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
+    rows = read_rows(settings.rows, tools=tools, need_completion=True)
+    validation: list[Row] = []
+    if recipe.data.validation:
+        validation = [r for r in read_rows(recipe.data.validation, tools=tools) if r.completion is not None]
+
+    def start() -> PreTrainedModel:
+        if settings.shape is None:
+            return load_causal_lm(base)
+        return from_scratch(settings.shape, chat, recipe.chat.context, recipe.seed)
+
+    summary = _fit(
+        start, Objective(), rows, validation, settings, chat, recipe.chat.context, base, out, "model", recipe.seed, recipe.train.tracker
+    )
+    write_json(out / "summary.json", {"model": summary})
+
+
+def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generated: Path, out: Path) -> None:
+    """Train `out/student` and, with `control: sft`, `out/control`: same start, rows, batches, steps and seed.
+
+    Args:
+        recipe: the recipe.
+        teacher_folder: the teacher's weights; None for an endpoint.
+        base: folder of `student.model`, when the student starts from a checkpoint.
+        generated: directory of the generate step.
+        out: step directory.
+    """
+    from potstill.chat import load_chat
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.loop import Objective
+    from potstill.train.students import build_student
+
+    settings, context = recipe.train, recipe.chat.context
+    tokenizer_from = base or teacher_folder
+    assert tokenizer_from is not None
+    chat = load_chat(tokenizer_from, recipe.chat.template)
+    rows = read_rows(generated / "train.jsonl", need_completion=True)
+    has_validation = (generated / "validation.jsonl").stat().st_size > 0
+    validation = read_rows(generated / "validation.jsonl", need_completion=True) if has_validation else []
+    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
+
+    def fit(name: str, objective: Objective) -> dict[str, Any]:
+        def start() -> PreTrainedModel:
+            return build_student(recipe.student, teacher, base, chat, context, recipe.seed)
+
+        return _fit(start, objective, rows, validation, settings, chat, context, tokenizer_from, out, name, recipe.seed, settings.tracker)
+
+    text_alone = Objective()
+    distil = Objective(teacher, settings.temperature, settings.hard_label_share) if settings.objective == "forward_kl" else text_alone
+    student = fit("student", distil)
+    control = fit("control", text_alone) if settings.control == "sft" else None
+    summary = {
+        "student": student,
+        "control": control,
+        "params_student": student["params"],
+        "params_teacher": teacher.num_parameters() if teacher else None,
+    }
+    write_json(out / "summary.json", summary)

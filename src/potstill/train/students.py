@@ -1,0 +1,103 @@
+"""Models to train: from the teacher's layers, from scratch, from a checkpoint; and how each is saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from potstill.chat import ChatFormat
+from potstill.errors import RecipeError
+from potstill.recipe import Shape, Student
+from potstill.runtimes.hf import load_causal_lm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["build_student", "even_layers", "from_scratch", "save_model"]
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "special_tokens_map.json", "generation_config.json",
+)  # fmt: skip
+
+
+def even_layers(total: int, keep: int) -> list[int]:
+    """`keep` of `total` layers, evenly spaced, first and last among them (DistilBERT's 0, 2, 4, 7, 9, 11 of 12)."""
+    if keep == 1:
+        return [0]
+    return [round(x) for x in np.linspace(0, total - 1, keep).tolist()]
+
+
+def from_teacher_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried over."""
+    from transformers import AutoModelForCausalLM
+
+    config = type(teacher.config).from_dict(teacher.config.to_dict())
+    total = config.num_hidden_layers
+    if layers > total:
+        raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
+    kept = even_layers(total, layers)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
+    student: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    source = teacher.state_dict()
+    state: dict[str, Any] = {}
+    for name in student.state_dict():
+        head, mark, tail = name.partition(".layers.")
+        if mark:
+            index, _, rest = tail.partition(".")
+            state[name] = source[f"{head}{mark}{kept[int(index)]}.{rest}"].float()
+        else:
+            state[name] = source[name].float()
+    student.load_state_dict(state)
+    return student
+
+
+def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:
+    """A randomly initialised model; the same seed gives the same weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    pad = chat.tokenizer.token_to_id("<|endoftext|>")
+    bos = chat.tokenizer.token_to_id(chat.bos) if chat.bos else None
+    config = AutoConfig.for_model(
+        shape.architecture,
+        vocab_size=chat.vocab_size,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads or shape.heads,
+        head_dim=shape.head_dim or shape.hidden // shape.heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=bos,
+        eos_token_id=chat.eos_id,
+        pad_token_id=chat.eos_id if pad is None else pad,
+    )
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def build_student(student: Student, teacher: PreTrainedModel | None, checkpoint: Path | None, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:
+    """The student before training, in fp32."""
+    if student.init == "teacher_layers":
+        assert teacher is not None and student.layers is not None
+        return from_teacher_layers(teacher, student.layers)
+    if student.init == "scratch":
+        assert student.shape is not None
+        return from_scratch(student.shape, chat, context, seed)
+    assert checkpoint is not None
+    return load_causal_lm(checkpoint)
+
+
+def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path) -> None:
+    """Save weights and, beside them, the tokenizer's own files unchanged."""
+    model.save_pretrained(out)
+    for name in _TOKENIZER_FILES:
+        if (tokenizer_from / name).is_file():
+            shutil.copyfile(tokenizer_from / name, out / name)
