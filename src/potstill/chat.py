@@ -1,7 +1,8 @@
 """Messages to tokens and back: one rendering for teacher, student, training, export and evaluation.
 
 Templates run in Jinja's immutable sandbox with the settings and helpers that Hugging Face templates are written for
-(`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`), so no torch and no transformers are needed.
+(`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`), so no torch and no transformers are
+needed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN_TEMPLATE", "ChatFormat", "Example", "load_chat", "resolve_model"]
 
 PLAIN_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ message.content }}{% if message.role == 'assistant' %}{{ eos_token }}"
-    "{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-_IDENTITY_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "special_tokens_map.json")
+_IDENTITY_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "config.json",
+    "special_tokens_map.json",
+)
 _HUB_FILES = [*_IDENTITY_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
@@ -45,27 +52,36 @@ class Example:
         return len(self.ids) - self.n_prompt
 
 
-def resolve_model(model: str, revision: str | None = None, *, base: Path | None = None, weights: bool = True) -> Path:
-    """Folder of a model: a local folder (relative to `base` or the working directory), else a hub snapshot.
+def resolve_model(model: str, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Folder of a model: a local folder, else a hub snapshot; without `weights` its tokenizer is enough.
 
     Raises:
         RecipeError: it is neither a folder nor can it be had from the hub.
     """
-    for folder in (*([base / model] if base else []), Path(model).expanduser()):
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise RecipeError(f"{folder}: the folder has no config.json, so it is not a Hugging Face model. Give a model's folder.")
-            return folder.resolve()
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        needed = "config.json" if weights else "tokenizer.json"
+        if not (folder / needed).is_file():
+            raise RecipeError(
+                f"{folder}: the folder has no {needed}, so it is not a Hugging Face model. Give a model's folder."
+            )
+        return folder.resolve()
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise RecipeError(f"{model}: no such model folder. Give a folder with config.json and safetensors, or a hub id such as Qwen/Qwen3-0.6B.")
+        raise RecipeError(
+            f"{model}: no such model folder. Give a folder with config.json and safetensors, or a hub id "
+            "such as Qwen/Qwen3-0.6B."
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=_HUB_FILES if weights else list(_IDENTITY_FILES)))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=_HUB_FILES if weights else list(_IDENTITY_FILES))
+        )
     except Exception as error:  # the hub client raises a dozen unrelated types; all mean the same to the user
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise RecipeError(
-            f"{model}: no such folder here, and the hub did not give it ({reason}). Check the name, the network, and HF_TOKEN if the model is gated."
+            f"{model}: no such folder here, and the hub did not give it ({reason}). Check the name, the "
+            "network, and HF_TOKEN if the model is gated."
         ) from None
 
 
@@ -108,14 +124,19 @@ class ChatFormat:
         stop_ids: every id that ends generation, `eos` among them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: str, bos: str | None, eos: str, stop_ids: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: str, bos: str | None, eos: str, stop_ids: frozenset[int] = frozenset()
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.bos = bos
         self.eos = eos
         eos_id = tokenizer.token_to_id(eos)
         if eos_id is None:
-            raise RecipeError(f"the tokenizer has no token {eos!r}, which its config names as end of sequence. Mend tokenizer_config.json.")
+            raise RecipeError(
+                f"the tokenizer has no token {eos!r}, which its config names as end of sequence. Mend "
+                "tokenizer_config.json."
+            )
         self.eos_id: int = eos_id
         self.stop_ids = stop_ids | {eos_id}
 
@@ -139,7 +160,9 @@ class ChatFormat:
         """SHA-256 of the chat template's source."""
         return hashlib.sha256(self.template.encode()).hexdigest()
 
-    def render(self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] = (), *, generate: bool = False) -> str:
+    def render(
+        self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] = (), *, generate: bool = False
+    ) -> str:
         """Text of a conversation; with `generate`, up to where the assistant begins to speak.
 
         Raises:
@@ -162,9 +185,13 @@ class ChatFormat:
         """Ids of rendered text; nothing is added, the template has written its own special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of ids, special tokens left out."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+    def decode(self, ids: list[int], after: list[int]) -> str:
+        """Text that `ids` add to `after`, special tokens left out.
+
+        Decoding `ids` alone would lose the space that a SentencePiece answer begins with.
+        """
+        before = self.tokenizer.decode(after, skip_special_tokens=True)
+        return str(self.tokenizer.decode(after + ids, skip_special_tokens=True))[len(before) :]
 
     def prompt_ids(self, row: Row) -> list[int]:
         """Ids a model is given to answer this row."""
@@ -172,6 +199,9 @@ class ChatFormat:
 
     def example(self, row: Row) -> Example:
         """Ids of prompt and completion, cut after the first end-of-turn token.
+
+        An answer that its teacher did not finish (finish_reason `length`) gets no end token: it must not teach to
+        stop there.
 
         Raises:
             ValueError: the row cannot be trained on; the message says why.
@@ -181,11 +211,19 @@ class ChatFormat:
         prompt_text = self.render(row.messages, row.tools, generate=True)
         whole_text = self.render((*row.messages, row.completion), row.tools)
         if not whole_text.startswith(prompt_text):
-            raise ValueError("the chat template renders the prompt differently once it is answered, so prompt and answer cannot be told apart")
+            raise ValueError(
+                "the chat template renders the prompt differently once it is answered, so prompt and "
+                "answer cannot be told apart"
+            )
         prompt, whole = self.encode(prompt_text), self.encode(whole_text)
         if whole[: len(prompt)] != prompt:
-            raise ValueError("prompt and answer merge into one token where they meet, so the prompt seen in use is not the one trained on")
+            raise ValueError(
+                "prompt and answer merge into one token where they meet, so the prompt seen in use is not "
+                "the one trained on"
+            )
         end = next((i + 1 for i in range(len(prompt), len(whole)) if whole[i] in self.stop_ids), None)
+        if end is not None and row.provenance.get("finish_reason") == "length":
+            return Example(tuple(whole[: end - 1]), len(prompt), eos_supervised=False)
         return Example(tuple(whole[:end]), len(prompt), eos_supervised=end is not None)
 
 
@@ -205,7 +243,8 @@ def _read_template(folder: Path, config: dict[str, Any], choice: str) -> str:
         template = named.get("tool_use") or named.get("default")
     if not isinstance(template, str):
         raise RecipeError(
-            f"{folder}: the tokenizer has no chat template. Set chat.template: plain to train on text without roles, or give a Jinja file."
+            f"{folder}: the tokenizer has no chat template. Set chat.template: plain to train on text "
+            "without roles, or give a Jinja file."
         )
     return template
 
@@ -224,7 +263,10 @@ def load_chat(folder: Path, template: str = "own") -> ChatFormat:
 
     source = folder / "tokenizer.json"
     if not source.is_file():
-        raise RecipeError(f"{folder}: no tokenizer.json. Save the model with a fast tokenizer (AutoTokenizer(..., use_fast=True).save_pretrained).")
+        raise RecipeError(
+            f"{folder}: no tokenizer.json. Save the model with a fast tokenizer (AutoTokenizer(..., "
+            "use_fast=True).save_pretrained)."
+        )
     try:
         tokenizer = Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
@@ -234,10 +276,14 @@ def load_chat(folder: Path, template: str = "own") -> ChatFormat:
     config = _read_json(folder / "tokenizer_config.json")
     eos = _token_text(config.get("eos_token"))
     if not eos:
-        raise RecipeError(f"{folder / 'tokenizer_config.json'}: names no eos_token, so the student could never stop. Add it.")
+        raise RecipeError(
+            f"{folder / 'tokenizer_config.json'}: names no eos_token, so the student could never stop. Add it."
+        )
     stops = _read_json(folder / "generation_config.json").get("eos_token_id") or []
     stop_ids = frozenset([stops] if isinstance(stops, int) else stops)
-    return ChatFormat(tokenizer, _read_template(folder, config, template), _token_text(config.get("bos_token")), eos, stop_ids)
+    return ChatFormat(
+        tokenizer, _read_template(folder, config, template), _token_text(config.get("bos_token")), eos, stop_ids
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line: one thin function a verb. Nothing heavy is imported until a verb runs.
 
-Exit codes: 0 done, or gates pass; 1 an error; 2 wrong usage or an invalid recipe; 3 a gate FAILED; 4 a gate is INCONCLUSIVE.
+Exit codes: 0 done, or gates pass; 1 an error; 2 wrong usage or an invalid recipe; 3 a gate FAILED; 4 a gate is
+INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ class _Group(click.Group):
             extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
             if extra is None:
                 raise
-            _fail(MissingExtra(f'{error.name} is not installed, and this verb needs it. Install it: pip install "potstill[{extra}]".'))
+            _fail(
+                MissingExtra(
+                    f"{error.name} is not installed, and this verb needs it. "
+                    f"Install it: pip install 'potstill[{extra}]'."
+                )
+            )
 
 
 def _fail(error: PotstillError) -> None:
@@ -60,10 +66,14 @@ def main() -> None:
 
 
 _recipe = click.argument("recipe", type=click.Path(path_type=Path))
-_runs = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs.")
+_runs = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, alone.")
 _tracker = click.option(
-    "--tracker", type=click.Choice(["tensorboard", "wandb", "trackio", "none"]), help="Where training curves go; overrides the recipe."
+    "--tracker",
+    type=click.Choice(["tensorboard", "wandb", "trackio", "none"]),
+    help="Where training curves go; overrides the recipe.",
 )
 
 

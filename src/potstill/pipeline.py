@@ -53,7 +53,9 @@ def _base_model(recipe: Recipe) -> Path | None:
     return resolve_model(recipe.student.model) if recipe.student.model else None
 
 
-def run(recipe: Recipe, runs: Path, until: str = "report", on_step: Callable[[StepResult], None] | None = None) -> RunResult:
+def run(
+    recipe: Recipe, runs: Path, until: str = "report", on_step: Callable[[StepResult], None] | None = None
+) -> RunResult:
     """Run a recipe's stages up to `until`, each once.
 
     Args:
@@ -94,7 +96,11 @@ def _teacher_folder(recipe: Recipe, done: RunResult) -> Path | None:
     """Weights of the teacher: the fine-tuned one if there is one, None for an endpoint."""
     if recipe.teacher.kind == "api":
         return None
-    return done.folder("finetune") / "model" if "finetune" in done.steps else resolve_model(recipe.teacher.model, recipe.teacher.revision)
+    return (
+        done.folder("finetune") / "model"
+        if "finetune" in done.steps
+        else resolve_model(recipe.teacher.model, recipe.teacher.revision)
+    )
 
 
 def _model_hash(folder: Path | None) -> str | None:
@@ -133,7 +139,9 @@ def _finetune(recipe: Recipe, done: RunResult) -> _Plan:
 def _chat(recipe: Recipe) -> dict[str, Any]:
     """Template settings; a template file counts by its content."""
     file = Path(recipe.chat.template)
-    return _section(recipe.chat, "template", "tool_format") | {"template": hash_file(file) if file.is_file() else recipe.chat.template}
+    return _section(recipe.chat, "template", "tool_format") | {
+        "template": hash_file(file) if file.is_file() else recipe.chat.template
+    }
 
 
 def _generate(recipe: Recipe, done: RunResult) -> _Plan:
@@ -215,4 +223,6 @@ def _write_run_json(recipe: Recipe, result: RunResult) -> None:
     if "report" in result.steps:
         shutil.copyfile(result.folder("report") / "report.html", result.dir / "report.html")
     steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}
-    write_json(result.dir / "run.json", {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps})
+    write_json(
+        result.dir / "run.json", {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps}
+    )

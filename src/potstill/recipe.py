@@ -50,12 +50,26 @@ def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
 LocalPath = Annotated[Path, AfterValidator(_beside_recipe)]
 
 
+def _model_beside_recipe(model: str, info: ValidationInfo) -> str:
+    """A model's folder, if the name is one beside the recipe or looks like a path; otherwise it is left as a hub id."""
+    folder = _beside_recipe(Path(model), info)
+    return str(folder) if folder.is_dir() or model.startswith((".", "/", "~")) else model
+
+
+ModelName = Annotated[str, AfterValidator(_model_beside_recipe)]
+
+
+def _template_beside_recipe(template: str, info: ValidationInfo) -> str:
+    return template if template in ("own", "plain") else str(_beside_recipe(Path(template), info))
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Data(_Section):
-    """The workload. `prompts` are answered by the teacher and trained on; `test` rows carry golds and are never trained on."""
+    """The workload. `prompts` are answered by the teacher and trained on; `test` rows carry golds and are never
+    trained on."""
 
     prompts: LocalPath
     validation: LocalPath | None = None
@@ -67,9 +81,10 @@ class Data(_Section):
 
 
 class Chat(_Section):
-    """How messages become text. `template`: `own` (the tokenizer's), `plain` (contents joined, no roles), or a Jinja file."""
+    """How messages become text. `template`: `own` (the tokenizer's), `plain` (contents joined, no roles), or a Jinja
+    file."""
 
-    template: str = "own"
+    template: Annotated[str, AfterValidator(_template_beside_recipe)] = "own"
     tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
     context: Count = 1024
 
@@ -123,7 +138,7 @@ class Teacher(_Section):
     """`local`: a folder or hub id, run by transformers. `api`: a model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["local", "api"] = "local"
-    model: str
+    model: ModelName
     revision: str | None = None
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
@@ -151,6 +166,8 @@ class Generate(_Section):
     """0 is greedy."""
     top_p: Share = 1.0
     batch_size: Count = 64
+    keep_truncated: bool = False
+    """Keep answers cut off by max_new_tokens (text continuation): learnt from without an end token."""
 
 
 class Student(_Section):
@@ -161,7 +178,7 @@ class Student(_Section):
     """teacher_layers: how many of the teacher's layers to keep, evenly spaced, first and last among them."""
     shape: Shape | None = None
     """scratch: the shape."""
-    model: str | None = None
+    model: ModelName | None = None
     """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
 
     @model_validator(mode="after")
@@ -305,7 +322,9 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file is absent, not YAML, or not a valid recipe; the message names file, line and key.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe. Give the path of a YAML file; recipes/quickstart.yaml is one to start from.")
+        raise RecipeError(
+            f"{path}: no such recipe. Give the path of a YAML file; recipes/quickstart.yaml is one to start from."
+        )
     text = path.read_text(encoding="utf-8")
     try:
         value = yaml.safe_load(text)

@@ -76,7 +76,10 @@ class Message(BaseModel):
         out: dict[str, Any] = {"role": self.role, "content": self.content or ""}
         if self.tool_calls:
             out["tool_calls"] = [
-                {"type": "function", "function": {"name": c.function.name, "arguments": json.loads(c.function.arguments)}}
+                {
+                    "type": "function",
+                    "function": {"name": c.function.name, "arguments": json.loads(c.function.arguments)},
+                }
                 for c in self.tool_calls
             ]
         if self.name is not None:
@@ -165,14 +168,17 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     value = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise DataError(
-                        f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno}). Each line must hold one "
+                        f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno}). Each line "
+                        "must hold one "
                         "whole JSON object; mend or delete this line."
                     ) from None
                 if not isinstance(value, dict):
                     raise DataError(f"{path}:{number}: a row must be a JSON object, found {type(value).__name__}.")
                 yield number, value
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save the file as UTF-8.") from None
+            raise DataError(
+                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save the file as UTF-8."
+            ) from None
 
 
 def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_completion: bool, where: str) -> Row:
@@ -192,11 +198,13 @@ def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_co
         raise DataError(f"{where}: {first_problem(error)}. See `potstill.records` for the shape of a row.") from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{where}: a tool call's arguments are not valid JSON ({error.msg}). They must be a JSON object in a string."
+            f"{where}: a tool call's arguments are not valid JSON ({error.msg}). They must be a JSON object "
+            "in a string."
         ) from None
     if need_completion and row.completion is None:
         raise DataError(
-            f"{where}: the row has no assistant turn, so there is nothing to learn from it. Add a last message with role "
+            f"{where}: the row has no assistant turn, so there is nothing to learn from it. Add a last "
+            "message with role "
             '"assistant", or a "completion".'
         )
     return row
@@ -246,7 +254,9 @@ def check_tools(tools: Iterable[Any], where: str) -> None:
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise DataError(f'{where}: tool {index} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}.')
+            raise DataError(
+                f'{where}: tool {index} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}.'
+            )
         name = function["name"]
         if name in names:
             raise DataError(f"{where}: two tools are named {name!r}; names must differ.")
@@ -256,7 +266,9 @@ def check_tools(tools: Iterable[Any], where: str) -> None:
             jsonschema_rs.meta.validate(schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
             message = str(error).splitlines()[0]
-            raise DataError(f"{where}: the parameters of tool {name!r} are not a valid JSON Schema: {message}.") from None
+            raise DataError(
+                f"{where}: the parameters of tool {name!r} are not a valid JSON Schema: {message}."
+            ) from None
         if not isinstance(schema, dict) or schema.get("type") != "object":
             raise DataError(f'{where}: the parameters of tool {name!r} must be a JSON Schema with "type": "object".')
 

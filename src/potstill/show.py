@@ -47,11 +47,23 @@ def _interval(gate: dict[str, Any]) -> str:
 def verdict_table(gates: list[dict[str, Any]]) -> Table:
     """Gates as a table: each with its number, interval and threshold."""
     table = Table(title=None, header_style="bold", box=None, pad_edge=False)
-    for column, justify in (("gate", "left"), ("value", "right"), ("interval", "right"), ("threshold", "right"), ("verdict", "left")):
+    for column, justify in (
+        ("gate", "left"),
+        ("value", "right"),
+        ("interval", "right"),
+        ("threshold", "right"),
+        ("verdict", "left"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for gate in gates:
         verdict = Text(gate["verdict"], style=_STYLES[gate["verdict"]])
-        table.add_row(gate["name"], _number(gate["value"], gate["unit"]), _interval(gate), _number(gate["threshold"], gate["unit"]), verdict)
+        table.add_row(
+            gate["name"],
+            _number(gate["value"], gate["unit"]),
+            _interval(gate),
+            _number(gate["threshold"], gate["unit"]),
+            verdict,
+        )
     return table
 
 
@@ -110,7 +122,11 @@ def print_stage(stage: str, result: RunResult) -> None:
         out.print(render_check(json.loads((folder / "check.json").read_text())))
     elif stage in ("gate", "package", "report"):
         page = result.dir / "report.html"
-        print_verdict(result.folder("gate"), result.steps["package"].dir / "package" if "package" in result.steps else folder, page)
+        print_verdict(
+            result.folder("gate"),
+            result.steps["package"].dir / "package" if "package" in result.steps else folder,
+            page,
+        )
     else:
         out.print(str(folder))
 

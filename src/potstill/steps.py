@@ -51,7 +51,8 @@ def _stable(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _stable(v, f"{where}.{k}") for k, v in value.items()}
     raise StepError(
-        f"{where}: a {type(value).__name__} has no stable identity, so it cannot be part of a fingerprint. Pass its content's hash."
+        f"{where}: a {type(value).__name__} has no stable identity, so it cannot be part of a fingerprint. "
+        "Pass its content's hash."
     )
 
 
@@ -74,7 +75,8 @@ def hash_file(path: Path) -> str:
 def hash_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str:
     """SHA-256 over names and contents of a folder's own files that end in one of `suffixes`.
 
-    In a hub cache a large file is a link to a blob that is named by its SHA-256: that name is taken, the file is not read.
+    In a hub cache a large file is a link to a blob that is named by its SHA-256: that name is taken, the file is not
+    read.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(suffixes)):
@@ -98,7 +100,11 @@ def _git_commit() -> str | None:
     """Commit of the checkout potstill runs from, if it runs from one."""
     try:
         out = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -114,13 +120,18 @@ def lock_run(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StepError(
-                f"{run_dir}: another potstill process works in this run directory. Wait for it, or choose another with --runs."
+                f"{run_dir}: another potstill process works in this run directory. Wait for it, or choose "
+                "another with --runs."
             ) from None
         yield
 
 
 def run_step(
-    run_dir: Path, name: str, parts: Mapping[str, Any], upstream: Mapping[str, StepResult], build: Callable[[Path], None]
+    run_dir: Path,
+    name: str,
+    parts: Mapping[str, Any],
+    upstream: Mapping[str, StepResult],
+    build: Callable[[Path], None],
 ) -> StepResult:
     """Run `build(dir)` once for these parts; a finished directory is found again, an unfinished one is resumed.
 

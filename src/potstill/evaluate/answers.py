@@ -35,14 +35,21 @@ class JudgedAnswer(BaseModel):
 def _expected(row: Row) -> str:
     """The right answer as a person reads it."""
     if row.gold and row.gold.calls:
-        return "\n".join(f"{c.name}({', '.join(f'{k}={json.dumps(v[0])}' for k, v in c.arguments.items())})" for c in row.gold.calls)
+        return "\n".join(
+            f"{c.name}({', '.join(f'{k}={json.dumps(v[0])}' for k, v in c.arguments.items())})" for c in row.gold.calls
+        )
     if row.completion and row.completion.content:
         return row.completion.content
     return f"/{row.gold.match}/" if row.gold and row.gold.match else ""
 
 
 def answer_rows(
-    runtime: Runtime, rows: Sequence[Row], sampling: Sampling, path: Path, label: str, tool_format: Literal["auto", "hermes", "llama3", "mistral"]
+    runtime: Runtime,
+    rows: Sequence[Row],
+    sampling: Sampling,
+    path: Path,
+    label: str,
+    tool_format: Literal["auto", "hermes", "llama3", "mistral"],
 ) -> list[JudgedAnswer]:
     """Answers in the order of `rows`, from `path` if they are there, else asked for and written there whole."""
     if path.exists():

@@ -19,7 +19,8 @@ _RESAMPLES = 2000
 class Fidelity:
     """KL in nats per token, forward (teacher to student); `top1_agreement` in [0, 1]; over `tokens` positions.
 
-    `_low` and `_high` are 95 % percentile-bootstrap intervals that draw whole rows: tokens of one row are not independent.
+    `_low` and `_high` are 95 % percentile-bootstrap intervals that draw whole rows: tokens of one row are not
+    independent.
     `lower_bound` says that the other side gave only part of its distribution, so that the KL is at least this.
     """
 
@@ -40,7 +41,8 @@ class Fidelity:
 def fidelity(pairs: Iterable[tuple[Array, Array]], lower_bound: bool = False) -> Fidelity:
     """Compare log-probabilities (S, V), teacher's first, of the same positions.
 
-    A probability of zero on the student's side (log -inf) where the teacher has mass gives an infinite KL: it is not hidden.
+    A probability of zero on the student's side (log -inf) where the teacher has mass gives an infinite KL: it is not
+    hidden.
     """
     divergences, agreements = [], []
     for teacher_SV, other_SV in pairs:

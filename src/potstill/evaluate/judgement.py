@@ -96,7 +96,9 @@ def _budget_gates(recipe: Recipe, metrics: dict[str, Any]) -> Iterator[GateResul
         yield limit_gate("time to first token", s["median"], target.ttft_ms, s["low"], s["high"], "ms")
     if target.decode_tokens_per_s is not None:
         s = runtime["decode_tokens_per_s"]
-        yield limit_gate("decode speed", s["median"], target.decode_tokens_per_s, s["low"], s["high"], "tokens/s", "min")
+        yield limit_gate(
+            "decode speed", s["median"], target.decode_tokens_per_s, s["low"], s["high"], "tokens/s", "min"
+        )
 
 
 def judge_run(recipe: Recipe, evaluated: Path, out: Path) -> None:

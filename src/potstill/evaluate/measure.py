@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +74,10 @@ def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Pat
     chat = load_chat(steps["train"] / "student", recipe.chat.template)
     with _served(gguf, chat, recipe, _SLOTS) as (server, runtime):
         answers["gguf"] = bench.answers("gguf", runtime)
-        models["gguf"] = _entry(answers["gguf"], None) | {"bytes": gguf.stat().st_size, "params": models["student"]["params"]}
+        models["gguf"] = _entry(answers["gguf"], None) | {
+            "bytes": gguf.stat().st_size,
+            "params": models["student"]["params"],
+        }
         models["gguf"]["fidelity"] = _fidelity(texts, expected, server.log_probs, "gguf fidelity")
     metrics = {
         "models": models,
@@ -104,7 +106,12 @@ def _entry(answers: Sequence[JudgedAnswer], folder: Path | None) -> dict[str, An
     """A model's line in metrics.json, without its fidelity; size and parameters from its safetensors."""
     weights = sorted(folder.glob("*.safetensors")) if folder else []
     params = _parameters(weights) if weights else None
-    return {"params": params, "bytes": sum(p.stat().st_size for p in weights) or None, **score(answers), "fidelity": None}
+    return {
+        "params": params,
+        "bytes": sum(p.stat().st_size for p in weights) or None,
+        **score(answers),
+        "fidelity": None,
+    }
 
 
 def _parameters(files: Sequence[Path]) -> int:
@@ -137,7 +144,7 @@ def _teacher_texts(
     from potstill.runtimes.hf import HFRuntime
 
     assert isinstance(teacher, HFRuntime)
-    texts = []
+    texts: list[_Text] = []
     for row, answer in zip(bench.rows, answers, strict=True):
         if len(texts) == bench.recipe.evaluate.fidelity_rows:
             break
@@ -167,16 +174,26 @@ def _fidelity(
 
 def _paired(first: Sequence[JudgedAnswer], second: Sequence[JudgedAnswer]) -> dict[str, int]:
     """Items `first` broke or fixed against `second`, over those that can be judged."""
-    pairs = [(a.exact, b.exact) for a, b in zip(first, second, strict=True) if a.exact is not None and b.exact is not None]
+    pairs = [
+        (a.exact, b.exact) for a, b in zip(first, second, strict=True) if a.exact is not None and b.exact is not None
+    ]
     return {"broken": sum(b and not a for a, b in pairs), "fixed": sum(a and not b for a, b in pairs), "n": len(pairs)}
 
 
 def _regressions(teacher: Sequence[JudgedAnswer], shipped: Sequence[JudgedAnswer]) -> list[dict[str, str]]:
-    """Up to ten answers the teacher gets right and the shipped file does not; broken markup first, then wrong schemas."""
+    """Up to ten answers the teacher gets right and the shipped file does not; broken markup first, then wrong
+    schemas."""
     lost = [(t, s) for t, s in zip(teacher, shipped, strict=True) if t.exact and not s.exact]
     lost.sort(key=lambda pair: (pair[1].parses, pair[1].schema_valid is not False))
     return [
-        {"row_id": t.row_id, "behaviour": t.behaviour, "prompt": t.prompt, "teacher": t.text, "student": s.text, "expected": t.expected}
+        {
+            "row_id": t.row_id,
+            "behaviour": t.behaviour,
+            "prompt": t.prompt,
+            "teacher": t.text,
+            "student": s.text,
+            "expected": t.expected,
+        }
         for t, s in lost[:_REGRESSIONS]
     ]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from potstill.errors import StepError
 from potstill.recipe import Recipe
 from potstill.records import Row, read_rows, read_tools, write_json, write_rows
-
-if TYPE_CHECKING:
-    from potstill.chat import ChatFormat
-    from potstill.generate.teachers import LoadedTeacher
 
 __all__ = ["VERSION", "run"]
 
@@ -28,6 +25,7 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
 
     Raises:
         TeacherError: the teacher does not answer.
+        StepError: no answer is fit to learn from.
     """
     from potstill.generate.journal import Journal, answer_all
     from potstill.generate.sift import sift
@@ -35,12 +33,15 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
 
     tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
     teacher = load_teacher(recipe, teacher_folder)
-    counts: dict[str, object] = {}
+    counts: dict[str, dict[str, Any]] = {}
     set_aside: list[Row] = []
-    for name, path, limit in (("train", recipe.data.prompts, recipe.data.limit), ("validation", recipe.data.validation, None)):
+    for name, path, limit in (
+        ("train", recipe.data.prompts, recipe.data.limit),
+        ("validation", recipe.data.validation, None),
+    ):
         rows = read_rows(path, tools=tools, limit=limit) if path else []
         answers = answer_all(teacher, rows, recipe.generate, recipe.seed, Journal(out / f"{name}.journal.jsonl"), name)
-        kept, aside = sift(rows, answers, teacher)
+        kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated)
         write_rows(out / f"{name}.jsonl", kept)
         set_aside += aside
         counts[name] = {
@@ -50,4 +51,11 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
             "completion_tokens": sum(a.completion_tokens for a in answers.values()),
         }
     write_rows(out / "set_aside.jsonl", set_aside)
+    if counts["train"]["kept"] == 0:
+        raise StepError(
+            f"{out}: none of the teacher's {counts['train']['prompts']} answers is fit to learn from, set aside as "
+            f"{counts['train']['set_aside']}; they are in set_aside.jsonl. If all are cut off, raise "
+            "generate.max_new_tokens, "
+            "or set generate.keep_truncated for text continuation."
+        )
     write_json(out / "summary.json", {"teacher": teacher.identity, "splits": counts})

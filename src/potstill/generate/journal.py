@@ -45,7 +45,9 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def answer_all(teacher: LoadedTeacher, rows: Sequence[Row], settings: Generate, seed: int, journal: Journal, label: str) -> dict[str, Answer]:
+def answer_all(
+    teacher: LoadedTeacher, rows: Sequence[Row], settings: Generate, seed: int, journal: Journal, label: str
+) -> dict[str, Answer]:
     """The teacher's answer to every distinct prompt, by row id; those in the journal are not asked again."""
     distinct = list({row.row_id: row for row in rows}.values())
     known = journal.read(teacher.batch_size)

@@ -14,7 +14,9 @@ from potstill.runtimes import Answer
 __all__ = ["sift"]
 
 
-def sift(rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher) -> tuple[list[Row], list[Row]]:
+def sift(
+    rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher, keep_truncated: bool
+) -> tuple[list[Row], list[Row]]:
     """Rows to learn from and rows set aside, both in the order of `rows`, each with its provenance.
 
     Reasons: `length` (cut off by the token limit), `empty`, `repeated` (the same prompt again), `boundary` (prompt and
@@ -25,11 +27,9 @@ def sift(rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeac
     seen: set[str] = set()
     for row in rows:
         answer = answers[row.row_id]
-        reason = _reason(row, answer, seen)
+        reason = _reason(row, answer, seen, keep_truncated)
         seen.add(row.row_id)
         answered = row.model_copy(update={"completion": _message(row, answer.text, teacher.chat)})
-        if reason is None and teacher.chat is not None:
-            reason = _boundary(answered, teacher.chat)
         provenance = {
             **row.provenance,
             "teacher": teacher.identity,
@@ -37,19 +37,22 @@ def sift(rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeac
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
         }
+        answered = answered.model_copy(update={"provenance": provenance})
+        if reason is None and teacher.chat is not None:
+            reason = _boundary(answered, teacher.chat)
         if reason is None:
-            kept.append(answered.model_copy(update={"provenance": provenance}))
+            kept.append(answered)
         else:
             aside.append(answered.model_copy(update={"provenance": {**provenance, "set_aside": reason}}))
     return kept, aside
 
 
-def _reason(row: Row, answer: Answer, seen: set[str]) -> str | None:
+def _reason(row: Row, answer: Answer, seen: set[str], keep_truncated: bool) -> str | None:
     if row.row_id in seen:
         return "repeated"
     if not answer.text.strip():
         return "empty"
-    return "length" if answer.finish_reason == "length" else None
+    return "length" if answer.finish_reason == "length" and not keep_truncated else None
 
 
 def _boundary(row: Row, chat: ChatFormat) -> str | None:
@@ -70,7 +73,10 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
     parsed = parse_answer(text)
     if not parsed.calls or parsed.parse_error:
         return raw
-    calls = tuple(ToolCall(function=Function(name=c.name, arguments=json.dumps(c.arguments, ensure_ascii=False))) for c in parsed.calls)
+    calls = tuple(
+        ToolCall(function=Function(name=c.name, arguments=json.dumps(c.arguments, ensure_ascii=False)))
+        for c in parsed.calls
+    )
     message = Message(role="assistant", content=parsed.content or None, tool_calls=calls)
     if chat is None:
         return message

@@ -16,7 +16,8 @@ __all__ = ["LoadedTeacher", "load_teacher"]
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """`chat` is None for an endpoint, which renders its own template. `batch_size` is what must be answered together."""
+    """`chat` is None for an endpoint, which renders its own template. `batch_size` is what must be answered
+    together."""
 
     runtime: Runtime
     chat: ChatFormat | None

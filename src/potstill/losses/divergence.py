@@ -2,8 +2,10 @@
 
 Shapes: N supervised tokens, V vocabulary, H student's hidden size, G teacher's hidden size.
 
-Logits exist one chunk of tokens at a time, in fp32: rounding them to bf16 spoils the gradient as student and teacher come
-close. A tempered divergence is multiplied by T^2, so that its gradient keeps its size (Hinton et al., 2015, section 2.1).
+Logits exist one chunk of tokens at a time, in fp32: rounding them to bf16 spoils the gradient as student and teacher
+come
+close. A tempered divergence is multiplied by T^2, so that its gradient keeps its size (Hinton et al., 2015, section
+2.1).
 """
 
 from __future__ import annotations
@@ -118,7 +120,10 @@ def linear_divergence(
     if (teacher_NG is None) != (teacher_head_VG is None):
         raise ValueError("teacher_NG and teacher_head_VG go together")
     if teacher_head_VG is not None and len(teacher_head_VG) != len(head_VH):
-        raise ValueError(f"heads differ in vocabulary: student {len(head_VH)}, teacher {len(teacher_head_VG)}; cut both to the true one")
+        raise ValueError(
+            f"heads differ in vocabulary: student {len(head_VH)}, teacher {len(teacher_head_VG)}; cut both "
+            "to the true one"
+        )
     hard = hard_label_share if teacher_NG is not None else 1.0
     out = _LinearDivergence.apply(student_NH, head_VH, teacher_NG, teacher_head_VG, labels_N, temperature, hard)  # type: ignore[no-untyped-call]
     return LossSums(*out)

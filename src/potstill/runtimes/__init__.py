@@ -23,7 +23,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: raw text (tool calls still in the model's own markup), why it stopped, and how many tokens it took."""
+    """What a model said: raw text (tool calls still in the model's own markup), why it stopped, and how many tokens
+    it took."""
 
     text: str
     finish_reason: str
@@ -40,6 +41,9 @@ OnAnswers = Callable[[list[tuple[int, Answer]]], None]
 class Runtime(Protocol):
     """Anything that answers rows."""
 
-    def answer(self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None) -> list[Answer]:
-        """Answers in the order of `rows`; `label` names the progress bar; `on_answers` hears of answers as they come."""
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
+        """Answers in the order of `rows`; `label` names the progress bar; `on_answers` hears of answers as they
+        come."""
         ...

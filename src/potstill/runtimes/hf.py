@@ -1,7 +1,8 @@
 """A Hugging Face causal language model, answering in length-sorted batches.
 
 Greedy and sampled decoding are one short loop over the model's own KV cache: prompts of a batch are padded on the left,
-rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on which rows stood
+rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on
+which rows stood
 beside it in the order of sampling.
 """
 
@@ -40,10 +41,16 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise RecipeError(f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model with safetensors.") from None
+        raise RecipeError(
+            f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
+            "with safetensors."
+        ) from None
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, key, None):
-            raise RecipeError(f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. Choose another model.")
+            raise RecipeError(
+                f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. "
+                "Choose another model."
+            )
     return model
 
 
@@ -63,7 +70,9 @@ class HFRuntime:
         self.context = context
         self.batch_size = batch_size
 
-    def answer(self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None) -> list[Answer]:
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
         """See `Runtime`."""
         prompts = [self.chat.prompt_ids(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
@@ -76,8 +85,10 @@ class HFRuntime:
                 outs = self._decode([prompts[i] for i in batch], seeds, sampling)
                 seconds = (time.monotonic() - begun) / len(batch)
                 for index, (ids, stopped) in zip(batch, outs, strict=True):
-                    text = self.chat.decode(ids)
-                    answers[index] = Answer(text, "stop" if stopped else "length", len(prompts[index]), len(ids), seconds)
+                    text = self.chat.decode(ids, after=prompts[index])
+                    answers[index] = Answer(
+                        text, "stop" if stopped else "length", len(prompts[index]), len(ids), seconds
+                    )
                 if on_answers:
                     on_answers([(index, answers[index]) for index in batch])
                 ticker.advance(len(batch))
@@ -101,7 +112,12 @@ class HFRuntime:
         budget = min(sampling.max_new_tokens, self.context - width)
         for _ in range(max(0, budget)):
             logits_BV = self.model(
-                input_ids=input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+                input_ids=input_ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             ).logits[:, -1, : self.chat.vocab_size]
             chosen = _choose(logits_BV.float().cpu(), [streams[i] for i in alive], sampling)
             keep: list[int] = []
@@ -146,5 +162,7 @@ def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Samplin
     if sampling.top_p < 1:
         sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True)
         outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= sampling.top_p
-        probabilities_BV = torch.zeros_like(probabilities_BV).scatter(1, order_BV, sorted_BV.masked_fill(outside_BV, 0.0))
+        probabilities_BV = torch.zeros_like(probabilities_BV).scatter(
+            1, order_BV, sorted_BV.masked_fill(outside_BV, 0.0)
+        )
     return [int(torch.multinomial(p, 1, generator=g)) for p, g in zip(probabilities_BV, streams, strict=True)]

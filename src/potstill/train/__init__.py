@@ -35,18 +35,27 @@ def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Examp
             example = chat.example(row)
         except ValueError as error:
             raise DataError(f"{where}: {error}.") from None
-        if example.n_supervised == 0 or not example.eos_supervised:
-            what = "no supervised token" if example.n_supervised == 0 else "no end-of-turn token in its answer, so a student would never learn to stop"
+        unfinished = row.provenance.get("finish_reason") == "length"
+        if example.n_supervised == 0 or not (example.eos_supervised or unfinished):
+            what = (
+                "no supervised token"
+                if example.n_supervised == 0
+                else "no end-of-turn token in its answer, so a student would never learn to stop"
+            )
             raise DataError(f"{where}: the rendered row has {what}. Look at the chat template.")
         if len(example.ids) > context:
-            raise DataError(f"{where}: {len(example.ids)} tokens, more than chat.context ({context}). Raise it, or drop the row.")
+            raise DataError(
+                f"{where}: {len(example.ids)} tokens, more than chat.context ({context}). Raise it, or drop the row."
+            )
         examples.append(example)
     return examples
 
 
 def _fit(
-    build: Callable[[], PreTrainedModel], objective: Objective, rows: Sequence[Row], validation: Sequence[Row], schedule: Schedule,
-    chat: ChatFormat, context: int, tokenizer_from: Path, out: Path, name: str, seed: int, tracker: str,
+    build: Callable[[], PreTrainedModel], objective: Objective, rows: Sequence[Row], validation: Sequence[Row],
+    schedule: Schedule,
+    chat: ChatFormat, context: int, tokenizer_from: Path, out: Path, name: str, seed: int, tracker: str, dtype: str =
+    "float32",
 ) -> dict[str, Any]:  # fmt: skip
     """Train one model and save it as `out/NAME`; one that is finished is not trained again.
 
@@ -75,7 +84,7 @@ def _fit(
         seed=seed,
         tracker=tracker,
     )
-    save_model(model, tokenizer_from, out / name)
+    save_model(model, tokenizer_from, out / name, dtype)
     summary["params"] = model.num_parameters()
     write_json(finished, summary)
     for checkpoint in (out / name).glob("checkpoint*"):
@@ -111,8 +120,10 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         return from_scratch(settings.shape, chat, recipe.chat.context, recipe.seed)
 
     summary = _fit(
-        start, Objective(), rows, validation, settings, chat, recipe.chat.context, base, out, "model", recipe.seed, recipe.train.tracker
-    )
+        start, Objective(), rows, validation, settings, chat, recipe.chat.context, base, out, "model", recipe.seed,
+        recipe.train.tracker,
+        recipe.teacher.dtype,
+    )  # fmt: skip
     write_json(out / "summary.json", {"model": summary})
 
 
@@ -144,10 +155,27 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
         def start() -> PreTrainedModel:
             return build_student(recipe.student, teacher, base, chat, context, recipe.seed)
 
-        return _fit(start, objective, rows, validation, settings, chat, context, tokenizer_from, out, name, recipe.seed, settings.tracker)
+        return _fit(
+            start,
+            objective,
+            rows,
+            validation,
+            settings,
+            chat,
+            context,
+            tokenizer_from,
+            out,
+            name,
+            recipe.seed,
+            settings.tracker,
+        )
 
     text_alone = Objective()
-    distil = Objective(teacher, settings.temperature, settings.hard_label_share) if settings.objective == "forward_kl" else text_alone
+    distil = (
+        Objective(teacher, settings.temperature, settings.hard_label_share)
+        if settings.objective == "forward_kl"
+        else text_alone
+    )
     student = fit("student", distil)
     control = fit("control", text_alone) if settings.control == "sft" else None
     summary = {

@@ -22,16 +22,20 @@ _WINDOW_BATCHES = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids (B, S) int64, padded right; positions of supervised predictions in the flattened (B*S,), and their labels (N,)."""
+    """input_ids (B, S) int64, padded right; positions of supervised predictions in the flattened (B*S,), and their
+    labels (N,)."""
 
     input_ids: Tensor
     positions: Tensor
     labels: Tensor
 
 
-def length_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None) -> list[list[int]]:
-    """Indices of `lengths` in batches whose padded size (rows x longest) is at most `batch_tokens`, or one row if longer.
+def length_batches(
+    lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None
+) -> list[list[int]]:
+    """Indices of `lengths` in batches whose padded size (rows x longest) is at most `batch_tokens`.
 
+    A row longer than that is a batch of its own.
     With `rng` the order is random; without, batches come in order of length.
     """
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
@@ -51,7 +55,9 @@ def length_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Gen
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def plan_steps(lengths: Sequence[int], batch_tokens: int, per_step: int, epochs: float, seed: int) -> list[list[list[int]]]:
+def plan_steps(
+    lengths: Sequence[int], batch_tokens: int, per_step: int, epochs: float, seed: int
+) -> list[list[list[int]]]:
     """Every optimizer step of a run, as lists of `per_step` micro-batches of row indices.
 
     A fractional last epoch is cut; a last step short of micro-batches is dropped unless it is the only one.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 from potstill.chat import Example
@@ -59,7 +59,9 @@ class _Learner(nn.Module):
 
     def forward(self, input_ids: Tensor, positions: Tensor, labels: Tensor) -> LossSums:
         if self.autocast and not torch.is_autocast_enabled(input_ids.device.type):
-            raise StepError("train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device.")
+            raise StepError(
+                "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
+            )
         teacher = self.teacher[0]
         teacher_NG = teacher_head_VG = None
         if teacher is not None:
@@ -162,7 +164,9 @@ def _arguments(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tens
 
 
 @torch.no_grad()
-def _validate(learner: nn.Module, examples: Sequence[Example], batch_tokens: int, pad_id: int, device: torch.device) -> dict[str, float]:
+def _validate(
+    learner: nn.Module, examples: Sequence[Example], batch_tokens: int, pad_id: int, device: torch.device
+) -> dict[str, float]:
     """Mean divergence and cross-entropy per supervised token, in nats."""
     totals, tokens = [0.0, 0.0], 0
     for batch_rows in length_batches([len(e.ids) for e in examples], batch_tokens):
@@ -200,7 +204,9 @@ def train_model(
     """
     trackers = [] if tracker == "none" else [tracker]
     accelerator = Accelerator(
-        mixed_precision="bf16" if schedule.precision == "bf16" else "no", log_with=trackers or None, project_dir=str(out)
+        mixed_precision="bf16" if schedule.precision == "bf16" else "no",
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
     set_seed(seed)
     if objective.teacher is not None:
@@ -219,9 +225,21 @@ def train_model(
     started = time.monotonic()
     with progress_bar(name, len(steps), first) as ticker:
         for step in range(first, len(steps)):
-            values = _optimizer_step(accelerator, learner, optimizer, steps[step], examples, pad_id, learning_rate(schedule, step, len(steps)), schedule)
+            values = _optimizer_step(
+                accelerator,
+                learner,
+                optimizer,
+                steps[step],
+                examples,
+                pad_id,
+                learning_rate(schedule, step, len(steps)),
+                schedule,
+            )
             if not math.isfinite(values["loss"]):
-                raise StepError(f"{name}: the loss is {values['loss']} at step {step}. Lower train.learning_rate, and look at {log._file.name}.")
+                raise StepError(
+                    f"{name}: the loss is {values['loss']} at step {step}. Lower train.learning_rate, and "
+                    f"look at {log._file.name}."
+                )
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
                 values |= _validate(learner, validation, schedule.batch_tokens, pad_id, accelerator.device)
             log.write(step=step, **values)

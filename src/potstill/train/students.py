@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["build_student", "even_layers", "from_scratch", "save_model"]
 
 _TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "special_tokens_map.json", "generation_config.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 
 
 def even_layers(total: int, keep: int) -> list[int]:
@@ -32,7 +37,8 @@ def even_layers(total: int, keep: int) -> list[int]:
 
 
 def from_teacher_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried over."""
+    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried
+    over."""
     from transformers import AutoModelForCausalLM
 
     config = type(teacher.config).from_dict(teacher.config.to_dict())
@@ -83,7 +89,14 @@ def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> Pre
     return model
 
 
-def build_student(student: Student, teacher: PreTrainedModel | None, checkpoint: Path | None, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:
+def build_student(
+    student: Student,
+    teacher: PreTrainedModel | None,
+    checkpoint: Path | None,
+    chat: ChatFormat,
+    context: int,
+    seed: int,
+) -> PreTrainedModel:
     """The student before training, in fp32."""
     if student.init == "teacher_layers":
         assert teacher is not None and student.layers is not None
@@ -95,9 +108,9 @@ def build_student(student: Student, teacher: PreTrainedModel | None, checkpoint:
     return load_causal_lm(checkpoint)
 
 
-def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path) -> None:
-    """Save weights and, beside them, the tokenizer's own files unchanged."""
-    model.save_pretrained(out)
+def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: str = "float32") -> None:
+    """Save weights in `dtype` and, beside them, the tokenizer's own files unchanged."""
+    model.to(getattr(torch, dtype)).save_pretrained(out)
     for name in _TOKENIZER_FILES:
         if (tokenizer_from / name).is_file():
             shutil.copyfile(tokenizer_from / name, out / name)
