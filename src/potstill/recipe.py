@@ -115,7 +115,7 @@ class Schedule(_Section):
 
     epochs: Positive = 3.0
     batch_tokens: Count = 8192
-    """Tokens, padding included, of one micro-batch on one device."""
+    """Tokens of one micro-batch on one device."""
     accumulate: Count = 1
     learning_rate: Positive = 1e-3
     warmup: Share = 0.05

@@ -176,7 +176,7 @@ small_golds = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(small_calls, small_golds, st.randoms(use_true_random=False))
 def test_matching_agrees_with_brute_force_in_any_order(calls: list[Call], golds: list[GoldCall], rng: Any) -> None:
     oracle = len(calls) == len(golds) and any(

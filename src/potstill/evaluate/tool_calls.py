@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from potstill.answers import PARSERS, ParsedAnswer, parse_answer
 from potstill.errors import DataError
@@ -118,6 +118,10 @@ def calls_match(calls: Sequence[Call], golds: Sequence[GoldCall]) -> bool:
     return all(place(i, set()) for i in range(len(calls)))
 
 
+def _refuse_remote(uri: str) -> NoReturn:
+    raise ValueError(f"{uri} is not in the schema itself, and schemas are not fetched")
+
+
 @lru_cache(maxsize=256)
 def _validators(tools_json: str) -> dict[str, jsonschema_rs.Validator]:
     """One validator a tool; a remote $ref is refused, because a check must not depend on the network."""
@@ -130,8 +134,8 @@ def _validators(tools_json: str) -> dict[str, jsonschema_rs.Validator]:
         name = tool["function"]["name"]
         schema = tool["function"].get("parameters", {"type": "object"})
         try:
-            validators[name] = jsonschema_rs.validator_for(schema, offline=True)
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+            validators[name] = jsonschema_rs.validator_for(schema, retriever=_refuse_remote)
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise DataError(f"The parameters of tool {name!r} cannot be used as a JSON Schema: {message}.") from None
     return validators

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from potstill.chat import ChatFormat
 from potstill.errors import RecipeError
+from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.records import Row
 from potstill.runtimes import Answer, OnAnswers, Sampling
@@ -65,6 +66,7 @@ class HFRuntime:
     """
 
     def __init__(self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64) -> None:
+        keep_freed_memory()
         self.model = model.eval()
         self.chat = chat
         self.context = context

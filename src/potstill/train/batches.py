@@ -1,7 +1,9 @@
-"""Which rows go through the model together: batches of near-equal lengths under a token budget, the same in every run.
+"""Which rows go through the model together: a random mix of rows, packed so that little is padding.
 
-Rows are shuffled, sorted by length inside windows, cut where the padded size would pass the budget, and the batches are
-shuffled again. Padding is on the right, where causal attention never looks from a real token, so no mask is needed.
+A micro-batch takes rows in random order up to a token budget, and packs them first-fit into sequences of 256 tokens, or
+as long as its longest row. Rows in one sequence do not see each other: attention is causal inside each row, and positions begin at 0.
+(Batches of near-equal lengths would need no mask, but rows of one length tend to be of one kind, which makes each step's
+gradient lopsided.)
 """
 
 from __future__ import annotations
@@ -15,44 +17,49 @@ from torch import Tensor
 
 from potstill.chat import Example
 
-__all__ = ["Batch", "collate", "length_batches", "plan_steps"]
+__all__ = ["Batch", "pack", "plan_steps", "token_batches"]
 
-_WINDOW_BATCHES = 16
+_WIDTH = 256
 
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids (B, S) int64, padded right; positions of supervised predictions in the flattened (B*S,), and their
-    labels (N,)."""
+    """One micro-batch: B packed sequences of S positions, N supervised tokens.
+
+    input_ids     (B, S) int64, padded right
+    position_ids  (B, S) int64, from 0 in each row
+    mask          (B, 1, S, S) bool, True where a query (first S) may look at a key (second S)
+    positions     (N,) int64, places in the flattened (B * S) whose next token is supervised
+    labels        (N,) int64, those next tokens
+    """
 
     input_ids: Tensor
+    position_ids: Tensor
+    mask: Tensor
     positions: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-def length_batches(
+
+def token_batches(
     lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None
 ) -> list[list[int]]:
-    """Indices of `lengths` in batches whose padded size (rows x longest) is at most `batch_tokens`.
+    """Indices of `lengths` in batches of at most `batch_tokens` tokens; a longer row is a batch of its own.
 
-    A row longer than that is a batch of its own.
-    With `rng` the order is random; without, batches come in order of length.
+    With `rng` the order is random; without, it is by length.
     """
-    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    mean = max(1.0, float(np.mean(lengths)))
-    window = len(lengths) if rng is None else max(1, int(_WINDOW_BATCHES * batch_tokens / mean))
+    order = np.argsort(lengths, kind="stable") if rng is None else rng.permutation(len(lengths))
     batches: list[list[int]] = []
-    for start in range(0, len(order), window):
-        batch: list[int] = []
-        for index in sorted(order[start : start + window].tolist(), key=lambda i: lengths[i]):
-            if batch and (len(batch) + 1) * lengths[index] > batch_tokens:
-                batches.append(batch)
-                batch = []
-            batch.append(index)
-        batches.append(batch)
-    if rng is None:
-        return batches
-    return [batches[i] for i in rng.permutation(len(batches))]
+    room = 0
+    for index in order.tolist():
+        if lengths[index] > room:
+            batches.append([])
+            room = batch_tokens
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches
 
 
 def plan_steps(
@@ -66,7 +73,7 @@ def plan_steps(
     def stream() -> Iterator[list[int]]:
         whole, part = divmod(epochs, 1.0)
         for epoch in range(int(whole) + (part > 0)):
-            batches = length_batches(lengths, batch_tokens, np.random.default_rng([seed, epoch]))
+            batches = token_batches(lengths, batch_tokens, np.random.default_rng([seed, epoch]))
             yield from batches if epoch < whole else batches[: max(1, round(part * len(batches)))]
 
     flat = list(stream())
@@ -76,15 +83,43 @@ def plan_steps(
     return steps
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Pad rows on the right and point at each supervised prediction: the position before each completion token."""
-    width = max(len(e.ids) for e in examples)
-    input_ids = torch.full((len(examples), width), pad_id, dtype=torch.int64)
+def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Indices of `lengths` in bins of `width`, longest first (first-fit decreasing)."""
+    bins: list[list[int]] = []
+    rooms: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        place = next((b for b, room in enumerate(rooms) if lengths[index] <= room), None)
+        if place is None:
+            bins.append([])
+            rooms.append(width)
+            place = len(bins) - 1
+        bins[place].append(index)
+        rooms[place] -= lengths[index]
+    return bins
+
+
+def pack(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Pack rows into sequences, and point at each supervised prediction: the place before each completion token."""
+    total = sum(len(e.ids) for e in examples)
+    width = max(min(_WIDTH, total), *(len(e.ids) for e in examples))
+    bins = _first_fit([len(e.ids) for e in examples], width)
+    input_ids = torch.full((len(bins), width), pad_id, dtype=torch.int64)
+    position_ids = torch.zeros_like(input_ids)
+    # every pad is a row of its own, so that no row of the mask is empty
+    row_of = -1 - torch.arange(width).repeat(len(bins), 1)
     positions: list[Tensor] = []
     labels: list[Tensor] = []
-    for row, example in enumerate(examples):
-        ids = torch.tensor(example.ids, dtype=torch.int64)
-        input_ids[row, : len(ids)] = ids
-        positions.append(row * width + torch.arange(example.n_prompt - 1, len(ids) - 1))
-        labels.append(ids[example.n_prompt :])
-    return Batch(input_ids, torch.cat(positions), torch.cat(labels))
+    for number, members in enumerate(bins):
+        start = 0
+        for row, index in enumerate(members):
+            example, ids = examples[index], torch.tensor(examples[index].ids, dtype=torch.int64)
+            end = start + len(ids)
+            input_ids[number, start:end] = ids
+            position_ids[number, start:end] = torch.arange(len(ids))
+            row_of[number, start:end] = row
+            base = number * width + start
+            positions.append(torch.arange(base + example.n_prompt - 1, base + len(ids) - 1))
+            labels.append(ids[example.n_prompt :])
+            start = end
+    mask = (row_of[:, :, None] == row_of[:, None, :]).tril()
+    return Batch(input_ids, position_ids, mask[:, None], torch.cat(positions), torch.cat(labels))

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from potstill.chat import Example
 from potstill.errors import StepError
 from potstill.losses.divergence import LossSums, linear_divergence
+from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
-from potstill.train.batches import Batch, collate, length_batches, plan_steps
+from potstill.train.batches import Batch, pack, plan_steps, token_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,8 +58,9 @@ class _Learner(nn.Module):
         # in a tuple, so that the teacher is neither trained, wrapped, nor saved
         self.teacher = (objective.teacher,)
 
-    def forward(self, input_ids: Tensor, positions: Tensor, labels: Tensor) -> LossSums:
-        if self.autocast and not torch.is_autocast_enabled(input_ids.device.type):
+    def forward(self, batch: Batch) -> LossSums:
+        device = batch.input_ids.device.type
+        if self.autocast and not torch.is_autocast_enabled(device):
             raise StepError(
                 "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
             )
@@ -66,14 +68,14 @@ class _Learner(nn.Module):
         teacher_NG = teacher_head_VG = None
         if teacher is not None:
             with torch.no_grad():
-                teacher_NG = _hidden(teacher, input_ids, positions)
+                teacher_NG = _hidden(teacher, batch)
                 teacher_head_VG = _head(teacher, self.vocab_size)
-        student_NH = _hidden(self.student, input_ids, positions)
-        with torch.autocast(input_ids.device.type, enabled=False):
+        student_NH = _hidden(self.student, batch)
+        with torch.autocast(device, enabled=False):
             return linear_divergence(
                 student_NH,
                 _head(self.student, self.vocab_size),
-                labels,
+                batch.labels,
                 teacher_NG=teacher_NG,
                 teacher_head_VG=teacher_head_VG,
                 temperature=self.objective.temperature,
@@ -81,10 +83,12 @@ class _Learner(nn.Module):
             )
 
 
-def _hidden(model: PreTrainedModel, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """Last hidden states (N, H) at flattened positions."""
-    hidden: Tensor = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    return hidden.flatten(0, 1).index_select(0, positions)
+def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states (N, H) at the batch's supervised positions."""
+    hidden: Tensor = model.base_model(
+        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask, use_cache=False
+    ).last_hidden_state
+    return hidden.flatten(0, 1).index_select(0, batch.positions)
 
 
 def _head(model: PreTrainedModel, vocab_size: int) -> Tensor:
@@ -159,19 +163,15 @@ def _resume(accelerator: Accelerator, folder: Path) -> int:
     return int(found[-1].name.split("-")[1])
 
 
-def _arguments(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    return batch.input_ids.to(device), batch.positions.to(device), batch.labels.to(device)
-
-
 @torch.no_grad()
 def _validate(
     learner: nn.Module, examples: Sequence[Example], batch_tokens: int, pad_id: int, device: torch.device
 ) -> dict[str, float]:
     """Mean divergence and cross-entropy per supervised token, in nats."""
     totals, tokens = [0.0, 0.0], 0
-    for batch_rows in length_batches([len(e.ids) for e in examples], batch_tokens):
-        batch = collate([examples[i] for i in batch_rows], pad_id)
-        sums: LossSums = learner(*_arguments(batch, device))
+    for batch_rows in token_batches([len(e.ids) for e in examples], batch_tokens):
+        batch = pack([examples[i] for i in batch_rows], pad_id).to(device)
+        sums: LossSums = learner(batch)
         totals[0] += float(sums.divergence)
         totals[1] += float(sums.cross_entropy)
         tokens += len(batch.labels)
@@ -209,6 +209,7 @@ def train_model(
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
     set_seed(seed)
+    keep_freed_memory()
     if objective.teacher is not None:
         objective.teacher.requires_grad_(False).eval().to(accelerator.device)
     learner = _Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
@@ -277,9 +278,9 @@ def _optimizer_step(
     mine = group[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(3, device=accelerator.device)
     for number, rows in enumerate(mine):
-        batch = collate([examples[i] for i in rows], pad_id)
+        batch = pack([examples[i] for i in rows], pad_id).to(accelerator.device)
         with accelerator.no_sync(learner) if number + 1 < len(mine) else _nothing():
-            out: LossSums = learner(*_arguments(batch, accelerator.device))
+            out: LossSums = learner(batch)
             # DDP averages gradients over ranks; the loss is a mean over all ranks' tokens
             accelerator.backward(out.loss * accelerator.num_processes / tokens)
         sums += torch.stack([out.loss.detach(), out.divergence, out.cross_entropy])
