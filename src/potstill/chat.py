@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from potstill.errors import RecipeError, TeacherError
+from potstill.errors import RecipeError
 from potstill.records import Message, Row
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def load_chat(folder: Path, template: str = "own") -> ChatFormat:
     try:
         tokenizer = Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
-        raise TeacherError(f"{source}: cannot be read as a tokenizer ({error}).") from None
+        raise RecipeError(f"{source}: cannot be read as a tokenizer ({error}).") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config = _read_json(folder / "tokenizer_config.json")

@@ -37,7 +37,9 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
         RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # its bars would cut through ours
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, ValueError, KeyError) as error:

@@ -7,6 +7,7 @@ holds weights, optimizer and random states. On a CPU a killed and resumed run en
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Objective", "train_model"]
+
+# a tied head is left out of every checkpoint, as it should be: no warning each time
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 _VALIDATIONS = 10
 
@@ -120,6 +125,7 @@ class _Log:
     """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) < resumed_step]
         path.write_text("".join(line + "\n" for line in kept))
@@ -129,7 +135,10 @@ class _Log:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -219,12 +228,11 @@ def train_model(
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     first = _resume(accelerator, folder)
-    log = _Log(out / f"{name}.log.jsonl", first)
     if trackers:
         accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
     started = time.monotonic()
-    with progress_bar(name, len(steps), first) as ticker:
+    with _Log(out / f"{name}.log.jsonl", first) as log, progress_bar(name, len(steps), first) as ticker:
         for step in range(first, len(steps)):
             values = _optimizer_step(
                 accelerator,
@@ -239,7 +247,7 @@ def train_model(
             if not math.isfinite(values["loss"]):
                 raise StepError(
                     f"{name}: the loss is {values['loss']} at step {step}. Lower train.learning_rate, and "
-                    f"look at {log._file.name}."
+                    f"look at {log.path}."
                 )
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
                 values |= _validate(learner, validation, schedule.batch_tokens, pad_id, accelerator.device)
@@ -248,8 +256,9 @@ def train_model(
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
                 _save_checkpoint(accelerator, folder, step + 1)
             ticker.advance(1, loss=values["loss"])
-    log.close()
     accelerator.end_training()
+    # the next model of this process may be trained in another precision
+    AcceleratorState._reset_state(reset_partial_state=False)
     supervised = sum(examples[i].n_supervised for group in steps for batch in group for i in batch)
     return {
         "steps": len(steps),

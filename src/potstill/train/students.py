@@ -110,6 +110,9 @@ def build_student(
 
 def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: str = "float32") -> None:
     """Save weights in `dtype` and, beside them, the tokenizer's own files unchanged."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     model.to(getattr(torch, dtype)).save_pretrained(out)
     for name in _TOKENIZER_FILES:
         if (tokenizer_from / name).is_file():

@@ -1,0 +1,102 @@
+"""A recipe says what it means or says what is wrong, with file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from potstill.errors import RecipeError
+from potstill.recipe import Recipe, load_recipe, recipe_hash
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("examples/*/*.yaml")])
+
+BASE: dict[str, Any] = {
+    "name": "r",
+    "data": {"prompts": "p.jsonl", "test": "t.jsonl"},
+    "teacher": {"model": "someone/model"},
+    "student": {"init": "teacher_layers", "layers": 2},
+}
+
+
+def load(tmp_path: Path, value: dict[str, Any]) -> Recipe:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return load_recipe(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipes_that_ship_are_valid(path: Path) -> None:
+    assert load_recipe(path).name
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    recipe = load(tmp_path, BASE | {"teacher": {"model": "model"}})
+    assert recipe.data.prompts == tmp_path / "p.jsonl"
+    assert recipe.teacher.model == str(tmp_path / "model")
+    assert load(tmp_path, BASE).teacher.model == "someone/model"
+
+
+def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, BASE | {"train": {"epochs": 1, "temprature": 2}})
+    assert "r.yaml:13: unknown key 'train.temprature'; did you mean 'temperature'?" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "a/b"}, "name"),
+        ({"seed": "x"}, "seed"),
+        ({"teacher": {"model": "m", "kind": "api"}}, "needs base_url"),
+        ({"teacher": {"model": "m", "base_url": "http://x"}}, 'belongs to kind "api"'),
+        ({"teacher": {"model": "m", "kind": "api", "base_url": "http://x"}}, "set train.objective: sft"),
+        ({"student": {"init": "scratch"}}, "needs shape"),
+        ({"student": {"init": "teacher_layers", "layers": 2, "model": "m"}}, "read only with init 'checkpoint'"),
+        ({"train": {"objective": "sft"}}, "its control would be itself"),
+        ({"train": {"control": "none"}, "gates": {"beats_control": True}}, "needs train.control"),
+        ({"student": {"init": "scratch", "shape": {"layers": 1, "hidden": 10, "ffn": 4, "heads": 3}}}, "no multiple"),
+        ({"gates": {"retention": 1.5}}, "less than or equal to 1"),
+        ({"gates": {"behaviours": {"dance": 0.5}}}, "dance"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, BASE | change)
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "mapping of sections"), ("", "mapping")])
+def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_every_field_of_the_recipe_is_read_somewhere() -> None:
+    """An option that nothing reads is a lie."""
+    source = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py") if p.name != "recipe.py")
+    unread = [f"{name}.{key}" for name, field in Recipe.model_fields.items() for key in _keys(field.annotation) if f".{key}" not in source]
+    assert unread == []
+
+
+def test_a_recipe_stays_small() -> None:
+    leaves = sum(max(1, len(_keys(field.annotation))) for field in Recipe.model_fields.values())
+    assert leaves <= 75
+
+
+def _keys(annotation: Any) -> list[str]:
+    return list(getattr(annotation, "model_fields", {}))
+
+
+def test_hash_is_of_values() -> None:
+    first = Recipe.model_validate(BASE)
+    assert recipe_hash(first) == recipe_hash(Recipe.model_validate(BASE | {"seed": 0}))
+    assert recipe_hash(first) != recipe_hash(Recipe.model_validate(BASE | {"seed": 1}))

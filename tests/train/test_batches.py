@@ -1,0 +1,83 @@
+"""Packing: every row once, none sees another, and the loss is that of rows run one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.chat import Example
+from potstill.train.batches import pack, plan_steps, token_batches
+
+LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
+
+
+def example(length: int, seed: int = 0) -> Example:
+    ids = np.random.default_rng(seed).integers(3, 300, length)
+    return Example(tuple(ids.tolist()), max(1, length // 2), True)
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 600), shuffled=st.booleans())
+def test_every_row_is_in_one_batch_under_the_budget(lengths: list[int], budget: int, shuffled: bool) -> None:
+    batches = token_batches(lengths, budget, np.random.default_rng(0) if shuffled else None)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert sum(lengths[i] for i in batch) <= budget or len(batch) == 1
+
+
+@given(lengths=LENGTHS)
+def test_packing_keeps_every_row_whole_and_apart(lengths: list[int]) -> None:
+    examples = [example(n, seed) for seed, n in enumerate(lengths)]
+    batch = pack(examples, pad_id=0)
+    flat = batch.input_ids.flatten().tolist()
+    assert sorted(batch.labels.tolist()) == sorted(i for e in examples for i in e.ids[e.n_prompt :])
+    # the label of each supervised place is the token that stands right after it
+    assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
+    # a token sees exactly as many others as its position in its row says
+    seen = batch.mask[:, 0].sum(-1)
+    real = batch.input_ids != 0
+    assert torch.equal(seen[real], batch.position_ids[real] + 1)
+    assert (seen >= 1).all()
+
+
+def test_plan_is_the_same_for_a_seed_and_differs_between_epochs() -> None:
+    lengths = list(range(10, 60))
+    plan = plan_steps(lengths, 200, 2, 2.0, seed=1)
+    assert plan == plan_steps(lengths, 200, 2, 2.0, seed=1)
+    assert plan != plan_steps(lengths, 200, 2, 2.0, seed=2)
+    half = len(plan) // 2
+    assert plan[:half] != plan[half : 2 * half]
+    assert all(len(step) == 2 for step in plan)
+
+
+def test_a_fractional_epoch_is_cut() -> None:
+    lengths = [10] * 100
+    assert len(plan_steps(lengths, 100, 1, 0.3, seed=0)) == 3
+    assert len(plan_steps(lengths, 100, 1, 1.5, seed=0)) == 15
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) -> None:
+    from fixtures import make_model
+
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.loop import _hidden
+
+    model = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
+    examples = [example(n, seed) for seed, n in enumerate([31, 7, 90, 60, 12])]
+    batch = pack(examples, pad_id=0)
+    assert len(batch.input_ids) < len(examples)  # some do share a sequence
+    with torch.no_grad():
+        together = _hidden(model, batch)
+        alone = []
+        for e in examples:
+            hidden = model.base_model(torch.tensor([e.ids])).last_hidden_state[0]
+            alone.append(hidden[e.n_prompt - 1 : -1])
+    whole = torch.cat(alone)
+    # packing orders rows by sequence, so both are sorted by a coordinate before they are compared
+    order = whole[:, 0].argsort(), together[:, 0].argsort()
+    assert torch.allclose(whole[order[0]], together[order[1]], atol=2e-5)

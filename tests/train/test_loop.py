@@ -1,0 +1,142 @@
+"""The loop learns, and a run that was killed ends in the same bits as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures import light_rows, write_jsonl
+
+from potstill.chat import load_chat
+from potstill.errors import DataError, StepError
+from potstill.recipe import Schedule
+from potstill.records import read_rows
+from potstill.runtimes.hf import load_causal_lm
+from potstill.train import _examples
+from potstill.train.loop import Objective, learning_rate, train_model
+from potstill.train.students import from_teacher_layers
+
+RUN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from potstill.chat import load_chat
+from potstill.recipe import Schedule
+from potstill.records import read_rows
+from potstill.runtimes.hf import load_causal_lm
+from potstill.train import _examples
+from potstill.train.loop import Objective, train_model
+from potstill.train.students import from_teacher_layers
+model, rows, out = map(Path, sys.argv[1:4])
+chat = load_chat(model)
+teacher = load_causal_lm(model)
+examples = _examples(read_rows(rows), chat, 128)
+schedule = Schedule(epochs=20, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=3)
+student = from_teacher_layers(teacher, 2)
+train_model(student, Objective(teacher, 2.0, 0.3), examples, examples[:4], schedule,
+            out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
+torch.save(student.state_dict(), out / "final.pt")
+"""
+
+
+def start(model: Path, rows: Path, out: Path) -> subprocess.Popen[bytes]:
+    out.mkdir(exist_ok=True)
+    with (out / "stderr").open("w") as log:
+        return subprocess.Popen([sys.executable, "-c", RUN, str(model), str(rows), str(out)], stderr=log)
+
+
+def test_killed_and_resumed_run_ends_in_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please "]))
+    whole = start(tiny_model, rows, tmp_path / "whole")
+    assert whole.wait() == 0, (tmp_path / "whole" / "stderr").read_text()
+    killed = start(tiny_model, rows, tmp_path / "killed")
+    log = tmp_path / "killed" / "student.log.jsonl"
+    while killed.poll() is None and not (log.exists() and log.read_text().count("\n") >= 8):
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "it ended before it could be killed: make the run longer"
+    assert list((tmp_path / "killed" / "student").glob("checkpoint-*"))
+    resumed = start(tiny_model, rows, tmp_path / "killed")
+    assert resumed.wait() == 0
+    expected, got = (torch.load(tmp_path / n / "final.pt") for n in ("whole", "killed"))
+    assert all(torch.equal(expected[k], got[k]) for k in expected)
+    # and so does the log, to the last digit
+    assert log.read_text() == (tmp_path / "whole" / "student.log.jsonl").read_text()
+
+
+def train(model_folder: Path, tmp_path: Path, **changes: object) -> list[dict[str, float]]:
+    chat = load_chat(model_folder)
+    teacher = load_causal_lm(model_folder)
+    examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
+    schedule = Schedule(**{"epochs": 15, "batch_tokens": 512, "learning_rate": 3e-3} | changes)  # type: ignore[arg-type]
+    train_model(
+        from_teacher_layers(teacher, 2), Objective(teacher), examples, examples[:3], schedule,
+        out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+    )  # fmt: skip
+    return [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
+
+
+def test_student_comes_closer_to_its_teacher(tiny_model: Path, tmp_path: Path) -> None:
+    log = train(tiny_model, tmp_path)
+    assert log[-1]["divergence"] < 0.3 * log[0]["divergence"]
+    assert log[-1]["validation_divergence"] == pytest.approx(log[-1]["divergence"], rel=0.5)
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
+    """Micro-batches of unequal token counts must weigh by tokens, not by micro-batch."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    large.mkdir()
+    tokens = sum(len(e.ids) for e in _examples(read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""]))), load_chat(tiny_model), 128))
+    one = train(tiny_model, large, epochs=1, batch_tokens=tokens)
+    many = train(tiny_model, small, epochs=1, batch_tokens=tokens // 4, accumulate=20)
+    assert len(one) == len(many) == 1
+    assert many[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
+    assert many[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-4)
+
+
+def test_bf16_autocast_is_on(tiny_model: Path, tmp_path: Path) -> None:
+    exact, rounded = tmp_path / "fp32", tmp_path / "bf16"
+    exact.mkdir()
+    rounded.mkdir()
+    first = train(tiny_model, exact, epochs=1)[0]["loss"], train(tiny_model, rounded, epochs=1, precision="bf16")[0]["loss"]
+    assert first[0] != first[1]
+    assert first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="learning_rate"):
+        train(tiny_model, tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup=0.0)
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+    schedule = Schedule(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(schedule, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"completion": {"role": "assistant", "content": ""}}, None), ({"messages": [{"role": "user", "content": "x" * 400}]}, "context")],
+)
+def test_rows_that_cannot_be_trained_on_are_named(
+    tiny_model: Path, tmp_path: Path, change: dict[str, object], reason: str | None
+) -> None:
+    rows = [*light_rows([""])[:2], light_rows([""])[2] | change]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    if reason is None:  # an empty answer still has its end token to learn
+        assert _examples(read_rows(path), load_chat(tiny_model), 128)[2].n_supervised == 1
+        return
+    with pytest.raises(DataError, match=rf"rows\.jsonl:3: .*{reason}"):
+        _examples(read_rows(path), load_chat(tiny_model), 128)

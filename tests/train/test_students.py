@@ -1,0 +1,53 @@
+"""Students start where the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures import make_model
+
+from potstill.errors import RecipeError
+from potstill.runtimes.hf import load_causal_lm
+from potstill.train.students import even_layers, from_teacher_layers, save_model
+
+
+def test_layers_are_those_of_distilbert() -> None:
+    assert even_layers(12, 6) == [0, 2, 4, 7, 9, 11]
+    assert even_layers(7, 2) == [0, 6]
+    assert even_layers(5, 5) == [0, 1, 2, 3, 4]
+    assert even_layers(9, 1) == [0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, architecture: str) -> None:
+    teacher = load_causal_lm(make_model(tmp_path, layers=5, architecture=architecture))
+    student = from_teacher_layers(teacher, 3)
+    for new, old in enumerate([0, 2, 4]):
+        for name, weight in student.base_model.layers[new].state_dict().items():
+            assert torch.equal(weight, teacher.base_model.layers[old].state_dict()[name])
+    assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+    whole = from_teacher_layers(teacher, 5)
+    ids = torch.randint(3, 300, (1, 20))
+    with torch.no_grad():
+        assert torch.equal(whole(ids).logits, teacher(ids).logits)
+
+
+def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
+    with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
+        from_teacher_layers(load_causal_lm(tiny_model), 9)
+
+
+def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
+    student = from_teacher_layers(load_causal_lm(tiny_model), 2)
+    save_model(student, tiny_model, tmp_path / "out")
+    again = load_causal_lm(tmp_path / "out")
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
+
+
+def test_missing_weights_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(RecipeError, match="cannot load"):
+        load_causal_lm(tmp_path)
