@@ -44,7 +44,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
 def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load(tmp_path, BASE | {"train": {"epochs": 1, "temprature": 2}})
-    assert "r.yaml:13: unknown key 'train.temprature'; did you mean 'temperature'?" in str(caught.value)
+    assert "r.yaml:12: unknown key 'train.temprature'; did you mean 'temperature'?" in str(caught.value)
     assert caught.value.exit_code == 2
 
 

@@ -286,13 +286,13 @@ def test_tokenizer_knows_all_bytes(tokenizer: Any) -> None:
 
 def test_chat_template_renders_prompt_and_calls(tokenizer: Any, rows: list[Row]) -> None:
     tools = list(read_tools(EXAMPLE / "tools.json"))
-    names = " ".join(tool["function"]["name"] for tool in tools)
+    names = ",".join(tool["function"]["name"] for tool in tools)
     for row in rows[:: len(rows) // 100]:
         assert row.completion is not None
         user = [message.for_template() for message in row.messages]
         prompt = tokenizer.apply_chat_template(user, tools=tools, tokenize=False, add_generation_prompt=True)
         assert prompt == (
-            f"<|im_start|>system\nTools: {names}<|im_end|>\n"
+            f"<|im_start|>system\nTools:{names}<|im_end|>\n"
             f"<|im_start|>user\n{user[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
         )
         whole = tokenizer.apply_chat_template([*user, row.completion.for_template()], tools=tools, tokenize=False)

@@ -181,6 +181,15 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from None
 
 
+def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
+    """A row that says nothing of its behaviour but answers with calls is about calls."""
+    completion = value.get("completion")
+    calls = completion.get("tool_calls") if isinstance(completion, dict) else None
+    if "behaviour" in value or not isinstance(calls, list) or not calls:
+        return value
+    return value | {"behaviour": "tool_call" if len(calls) == 1 else "multi_call"}
+
+
 def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_completion: bool, where: str) -> Row:
     """One row from its JSON object; `where` is file and line, for messages."""
     messages = value.get("messages")
@@ -190,6 +199,7 @@ def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_co
             value = value | {"messages": messages[:-1], "completion": last}
     if not value.get("tools") and tools:
         value = value | {"tools": tools}
+    value = _with_behaviour(value)
     try:
         row = Row.model_validate(value | {"where": where})
         for message in (*row.messages, *([row.completion] if row.completion else [])):
