@@ -72,13 +72,13 @@ def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Pat
             models[name] = _entry(answers[name], folder)
             models[name]["fidelity"] = _fidelity(texts, expected, runtime.log_probs, name)
     chat = load_chat(steps["train"] / "student", recipe.chat.template)
-    with _served(gguf, chat, recipe, _SLOTS) as (server, runtime):
+    with _served(gguf, chat, recipe, _SLOTS) as (_, runtime):
         answers["gguf"] = bench.answers("gguf", runtime)
         models["gguf"] = _entry(answers["gguf"], None) | {
             "bytes": gguf.stat().st_size,
             "params": models["student"]["params"],
         }
-        models["gguf"]["fidelity"] = _fidelity(texts, expected, server.log_probs, "gguf fidelity")
+        models["gguf"]["fidelity"] = _fidelity(texts, expected, runtime.log_probs, "gguf fidelity")
     metrics = {
         "models": models,
         "paired": {
