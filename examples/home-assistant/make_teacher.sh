@@ -4,8 +4,15 @@ set -euo pipefail
 cd "$(dirname "$0")"
 BIN=../../.venv/bin
 "$BIN/python" workload.py --out build --train 80000 --validation 600 --test 600 --seed 0
-"$BIN/python" make_tokenizer.py build/train.jsonl build/tokenizer
+"$BIN/python" make_tokenizer.py --rows build/train.jsonl --out build/tokenizer
+"$BIN/python" echo.py --rows build/train.jsonl --out build/echo.jsonl
+"$BIN/potstill" finetune copying.yaml --runs build/runs
+rm -rf build/copying
+cp -r build/runs/home-assistant-copying/finetune-*/model build/copying
 "$BIN/potstill" finetune teacher.yaml --runs build/runs
 rm -rf teacher
-cp -r build/runs/home-assistant-teacher/finetune-*/model teacher
-echo "teacher is in $PWD/teacher"
+mkdir teacher
+for file in config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja; do
+  cp build/runs/home-assistant-teacher/finetune-*/model/$file teacher/
+done
+echo "the teacher is in examples/home-assistant/teacher"

@@ -1,6 +1,6 @@
 """Turns a JSON list of stories into prompts for text continuation: the first words of each story, in three splits.
 
-    python examples/tinystories/prepare.py STORIES.json --out examples/tinystories/data
+python examples/tinystories/prepare.py STORIES.json --out examples/tinystories/data
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def prepare(stories: list[str], out: Path) -> dict[str, int]:
         part = openings[start : start + round(share * len(openings))]
         start += len(part)
         rows = [{"messages": [{"role": "user", "content": text}]} for text in part]
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+        (out / f"{name}.jsonl").write_text(
+            "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8"
+        )
         counts[name] = len(rows)
     return counts
 
