@@ -1,12 +1,15 @@
-"""Writes docs/help.md from the commands' own --help."""
+"""Writes docs/help.md from the commands' own --help, and docs/recipe.md from the recipe's own classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from potstill.cli import main
+from potstill.recipe import Recipe
 
 
 def help_page() -> str:
@@ -22,5 +25,49 @@ def help_page() -> str:
     return "\n".join(parts)
 
 
+def _type_name(annotation: Any) -> str:
+    """A field's type as a person writes it."""
+    choices = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
+    if choices and all(isinstance(c, str) for c in choices):
+        return ", ".join(choices)
+    if getattr(annotation, "__origin__", None) is dict:
+        return "mapping"
+    inner = choices[0] if choices else annotation
+    if getattr(inner, "__metadata__", None):
+        inner = inner.__origin__
+    return "path" if inner is Path else str(getattr(inner, "__name__", inner))
+
+
+def _sections(model: type[BaseModel], name: str) -> list[tuple[str, type[BaseModel]]]:
+    """A section and those inside it, by dotted name, in the order of the class."""
+    found = [(name, model)]
+    for key, field in model.model_fields.items():
+        for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                found += _sections(candidate, f"{name}.{key}".lstrip("."))
+    return found
+
+
+def recipe_page() -> str:
+    """The whole page, as Markdown."""
+    parts = [
+        "# The recipe\n\nEvery key, made by `make docs` from `potstill.recipe`. Paths are relative to the recipe.\n"
+    ]
+    for name, model in _sections(Recipe, ""):
+        rows = []
+        for key, field in model.model_fields.items():
+            inner = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if any(isinstance(c, type) and issubclass(c, BaseModel) for c in inner):
+                continue
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {field.description or ''} |")
+        text = (model.__doc__ or "").strip().replace("\n    ", "\n")
+        parts.append(f"## {name or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|")
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "help.md").write_text(help_page())
+    folder = Path(__file__).parent
+    (folder / "help.md").write_text(help_page())
+    (folder / "recipe.md").write_text(recipe_page())

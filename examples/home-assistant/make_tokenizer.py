@@ -22,8 +22,8 @@ CALLS = ("<tool_call>", "</tool_call>")
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What merges are learnt on: as above, but the space before a word stands alone. So no token joins a space to letters, and
-# a word is cut into the same tokens after a space, where the user said it, and after a quote, where it is copied to.
+# What merges are learnt on: as above, but the space before a word stands alone. So no token joins a space to letters,
+# and a word is cut into the same tokens after a space, where the user said it, and after a quote, where it is copied.
 LEARNT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[,_]\p{L}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 VOCABULARY = 1024
 MARKS = re.compile("|".join(map(re.escape, (PAD, START, END, *CALLS))))

@@ -64,7 +64,7 @@ def _template_beside_recipe(template: str, info: ValidationInfo) -> str:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Data(_Section):
@@ -72,12 +72,19 @@ class Data(_Section):
     trained on."""
 
     prompts: LocalPath
+    """Rows the teacher answers and the student learns from."""
     validation: LocalPath | None = None
+    """Rows for the validation curve, answered by the teacher too."""
     test: LocalPath
+    """Rows that are judged."""
     tools: LocalPath | None = None
+    """Tools of every row that names none of its own (JSON, OpenAI's shape)."""
     limit: Count | None = None
+    """Use only so many prompts."""
     test_limit: Count | None = None
+    """Judge only so many test rows."""
     license: str = "unknown"
+    """SPDX identifier of the data's licence."""
 
 
 class Chat(_Section):
@@ -85,8 +92,11 @@ class Chat(_Section):
     file."""
 
     template: Annotated[str, AfterValidator(_template_beside_recipe)] = "own"
+    """`own`, `plain`, or the path of a Jinja file."""
     tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
+    """How tool calls are written in an answer."""
     context: Count = 1024
+    """Most tokens of prompt and answer together."""
 
 
 class Shape(_Section):
@@ -98,8 +108,11 @@ class Shape(_Section):
     ffn: Count
     heads: Count
     kv_heads: Count | None = None
+    """Default: as many as heads."""
     head_dim: Count | None = None
+    """Default: hidden / heads."""
     tied: bool = True
+    """Input and output embeddings are one matrix."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -114,14 +127,19 @@ class Schedule(_Section):
     """One optimisation run: AdamW, linear warm-up, cosine decay to a tenth."""
 
     epochs: Positive = 3.0
+    """Times each row is seen; a fraction is cut off the last."""
     batch_tokens: Count = 8192
     """Tokens of one micro-batch on one device."""
     accumulate: Count = 1
+    """Micro-batches of one optimizer step on one device."""
     learning_rate: Positive = 1e-3
+    """Peak rate."""
     warmup: Share = 0.05
+    """Share of the steps with a rising rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights and optimizer stay fp32."""
     checkpoint_every: Count = 200
     """Optimizer steps between checkpoints."""
 
@@ -130,6 +148,7 @@ class Finetune(Schedule):
     """Train the teacher itself first, on rows that carry the right answer."""
 
     rows: LocalPath
+    """Rows with an answer each."""
     shape: Shape | None = None
     """Start from scratch in this shape, with the tokenizer of `teacher.model`; otherwise from its weights."""
 
@@ -139,12 +158,19 @@ class Teacher(_Section):
 
     kind: Literal["local", "api"] = "local"
     model: ModelName
+    """Folder beside the recipe, or hub id; with `api`, the name the endpoint knows it by."""
     revision: str | None = None
+    """Commit, tag or branch on the hub."""
     base_url: str | None = None
+    """api: for example http://localhost:11434/v1."""
     api_key_env: str = "OPENAI_API_KEY"
+    """api: name of the environment variable that holds the key."""
     max_concurrency: Count = 8
+    """api: requests under way at once."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """local: what its weights are held in."""
     license: str = "unknown"
+    """SPDX identifier, or the hub's licence tag."""
     finetune: Finetune | None = None
 
     @model_validator(mode="after")
@@ -162,10 +188,13 @@ class Generate(_Section):
     """How the teacher answers."""
 
     max_new_tokens: Count = 128
+    """Longest answer, in training data and in evaluation."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy."""
     top_p: Share = 1.0
+    """Nucleus to draw from."""
     batch_size: Count = 64
+    """local: rows decoded together."""
     keep_truncated: bool = False
     """Keep answers cut off by max_new_tokens (text continuation): learnt from without an end token."""
 
@@ -174,6 +203,7 @@ class Student(_Section):
     """Where the student's weights start."""
 
     init: Literal["teacher_layers", "scratch", "checkpoint"] = "teacher_layers"
+    """From the teacher's own layers, from random weights, or from a model."""
     layers: Count | None = None
     """teacher_layers: how many of the teacher's layers to keep, evenly spaced, first and last among them."""
     shape: Shape | None = None
@@ -197,11 +227,15 @@ class Train(Schedule):
     """The student's training, and its matched control."""
 
     objective: Literal["forward_kl", "sft"] = "forward_kl"
+    """KL(teacher || student) on the teacher's text, or plain fine-tuning on it."""
     temperature: Positive = 1.0
+    """Softens both sides; the loss is multiplied by its square."""
     hard_label_share: Share = 0.0
     """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
     control: Literal["sft", "none"] = "sft"
+    """Train the same student by plain fine-tuning too, to see whether distillation paid."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where the curves go."""
 
 
 class Export(_Section):
@@ -209,6 +243,7 @@ class Export(_Section):
 
     quantization: Quantization = "Q8_0"
     parity_rows: Count = 8
+    """Rows on which the converted file is compared with the checkpoint."""
     parity_tolerance: Positive = 0.05
     """Largest accepted difference in log-probability (nats) between the F16 file and the checkpoint."""
 
@@ -217,23 +252,32 @@ class Evaluate(_Section):
     """What is measured on the shipped file, and beside it."""
 
     threads: Count = 2
+    """llama.cpp's threads."""
     fidelity_rows: Count = 32
+    """Teacher's answers over which distributions are compared."""
     latency_requests: Count = 30
+    """Timed requests."""
 
 
 class Gates(_Section):
     """Thresholds; a gate left out is not judged."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """One-sided level of every test."""
     exact: Share | None = None
+    """Floor of exact match."""
     behaviours: dict[Behaviour, Share] = Field(default_factory=dict)
+    """Floors by behaviour, for example {refuse: 0.9}."""
     retention: Share | None = None
-    """Of the teacher's exact matches."""
+    """Floor of exact match relative to the teacher's."""
     beats_control: bool = False
+    """The distilled checkpoint must answer significantly more items right than the control."""
     quantization_drop: Share | None = None
     """Largest accepted loss of exact match from checkpoint to shipped file."""
     kl_mean: Positive | None = None
+    """Largest accepted KL from the teacher, nats per token."""
     top1_agreement: Share | None = None
+    """Floor of the share of tokens where both would say the same."""
 
 
 class Target(_Section):
@@ -241,16 +285,22 @@ class Target(_Section):
 
     device: str = "unnamed"
     file_mb: Positive | None = None
+    """Largest file, in 10^6 bytes."""
     memory_mb: Positive | None = None
+    """Largest peak resident memory, in 10^6 bytes."""
     ttft_ms: Positive | None = None
+    """Longest median time to the first token."""
     decode_tokens_per_s: Positive | None = None
+    """Slowest median decoding."""
 
 
 class Package(_Section):
     """What the package says of itself."""
 
     system: str | None = None
+    """System message of the Modelfile."""
     license: str = "unknown"
+    """SPDX identifier of the student's licence."""
 
 
 class Recipe(_Section):

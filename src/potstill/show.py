@@ -133,6 +133,6 @@ def print_stage(stage: str, result: RunResult) -> None:
 
 def print_plan(planned: dict[str, Any]) -> None:
     """Budgets of the planned student, one line each."""
-    from potstill.plan.show import render_plan
+    from potstill.plan.budget import render_plan
 
     Console(highlight=False, soft_wrap=True).print(render_plan(planned))

@@ -1,0 +1,161 @@
+"""The whole run as a user makes it: once, again, killed, and with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fixtures import make_tokenizer
+
+STAGES = ["check", "generate", "train", "export", "evaluate", "gate", "package", "report"]
+POTSTILL = [sys.executable, "-m", "potstill"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def write_recipe(folder: Path, model: Path, workload: Path, **changes: Any) -> Path:
+    recipe = {
+        "name": "tiny",
+        "data": {n: str(workload / f"{n}.jsonl") for n in ("validation", "test")}
+        | {"prompts": str(workload / "train.jsonl"), "tools": str(workload / "tools.json"), "license": "cc0-1.0"},
+        "chat": {"context": 128},
+        "teacher": {"model": str(model), "license": "mit"},
+        "generate": {"max_new_tokens": 8, "keep_truncated": True, "batch_size": 4},
+        "student": {"init": "teacher_layers", "layers": 2},
+        "train": {"epochs": 4, "batch_tokens": 256, "checkpoint_every": 2},
+        "export": {"parity_rows": 2},
+        "evaluate": {"fidelity_rows": 2, "latency_requests": 3, "threads": 1},
+        "gates": {"exact": 0.5, "top1_agreement": 0.1},
+        "package": {"license": "mit"},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | changes))
+    return path
+
+
+def potstill(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*POTSTILL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, check=False
+    )
+
+
+def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, workload)
+    first = potstill("run", recipe, "--json", cwd=tmp_path)
+    assert first.returncode == 3, first.stderr  # a random teacher teaches nothing: the floor of exact match fails
+    out = json.loads(first.stdout)
+    assert out["verdict"] == "FAIL"
+    assert list(out["stages"]) == STAGES
+    assert not any(stage["cached"] for stage in out["stages"].values())
+    metrics = out["metrics"]
+    assert metrics["teacher_exact"] == 0.0
+    assert metrics["params_student"] < metrics["params_teacher"]
+    assert 0 <= metrics["top1_agreement"] <= 1
+    assert metrics["kl_mean"] > 0
+    assert metrics["peak_rss_mb"] > 1
+    package = tmp_path / out["package"]
+    gguf = next(package.glob("*.gguf"))
+    assert gguf.stat().st_size == metrics["gguf_bytes"]
+    assert (tmp_path / out["report"]).read_text().lstrip().lower().startswith("<!doctype html>")
+
+    again = potstill("run", recipe, cwd=tmp_path)
+    assert again.returncode == 3
+    assert again.stderr.count("cached") == len(STAGES)
+    assert "verdict  FAIL" in again.stdout
+    assert "report.html" in again.stdout
+    run = json.loads((tmp_path / "runs/tiny/run.json").read_text())
+    assert run["verdict"] == "FAIL"
+    assert all(stage["cached"] for stage in run["stages"].values())
+
+    # a threshold changes the verdict and nothing before it
+    changed = write_recipe(tmp_path, tiny_model, workload, gates={"top1_agreement": 0.01})
+    judged = json.loads(potstill("run", changed, "--json", cwd=tmp_path).stdout)
+    cached = {name for name, stage in judged["stages"].items() if stage["cached"]}
+    assert cached == {"generate", "train", "export", "evaluate"}
+
+
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    """kill -9 at many moments; what was finished is found again, and the student has the same bits."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        write_recipe(folder, tiny_model, workload)
+    reference = json.loads(potstill("run", "recipe.yaml", "--json", cwd=whole).stdout)
+    kills = 0
+    for markers in ("*/train.journal.jsonl", "train-*/student.log.jsonl", "train-*/control.log.jsonl", "export-*", "evaluate-*/answers-*"):
+        process = subprocess.Popen(
+            [*POTSTILL, "run", "recipe.yaml"], cwd=killed, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not list((killed / "runs/tiny").glob(markers)):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 4
+    last = json.loads(potstill("run", "recipe.yaml", "--json", cwd=killed).stdout)
+    for name in ("check", "generate", "train"):
+        assert last["stages"][name]["cached"]
+    weights = [(folder / Path(result["stages"]["train"]["dir"]) / "student/model.safetensors").read_bytes()
+               for folder, result in ((whole, reference), (killed, last))]  # fmt: skip
+    assert weights[0] == weights[1]
+    same = ("teacher_exact", "student_exact", "control_exact", "gguf_bytes", "kl_mean", "top1_agreement")
+    assert {k: last["metrics"][k] for k in same} == {k: reference["metrics"][k] for k in same}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": {"epoch": 1}}, "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ({"teacher": {"model": "./nowhere"}}, "no such model folder"),
+        ({"generate": {"max_new_tokens": 120}}, "context"),
+    ],
+)
+def test_bad_recipes_cost_nothing(tiny_model: Path, workload: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, workload, **change)
+    result = potstill("run", recipe, "--json", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("potstill: ")
+    assert not list(tmp_path.glob("runs/tiny/*/DONE"))
+
+
+def test_tokenizers_that_do_not_match_are_refused(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tiny_model.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    make_tokenizer(other, extra_vocabulary=-20)
+    recipe = write_recipe(tmp_path, tiny_model, workload, student={"init": "checkpoint", "model": str(other)})
+    result = potstill("check", recipe, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "tokenizer" in result.stderr
+
+
+def test_broken_rows_are_named(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    with (workload / "train.jsonl").open("a") as file:
+        file.write('{"messages": [\n')
+    result = potstill("run", write_recipe(tmp_path, tiny_model, workload), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "train.jsonl:25: not valid JSON" in result.stderr
+
+
+def test_help_names_every_verb_and_its_exit_codes(tmp_path: Path) -> None:
+    result = potstill("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for verb in (*STAGES, "run", "plan", "finetune"):
+        assert f"\n  {verb} " in result.stdout
+    assert potstill("fly", cwd=tmp_path).returncode == 2
+
+
+def test_plan_answers_without_training(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    result = potstill("plan", write_recipe(tmp_path, tiny_model, workload), "--json", cwd=tmp_path)
+    planned = json.loads(result.stdout)
+    assert [q["quantization"] for q in planned["quantizations"] if q["chosen"]] == ["Q8_0"]
+    assert not (tmp_path / "runs").exists()
