@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := src tests examples
+SOURCES := src tests examples benchmarks docs
 # installation is done once, and again when what is asked for changes
 READY := $(VENV)/.ready
 
@@ -27,6 +27,9 @@ lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/memory.py
 
 docs: $(READY)
 	$(BIN)/python docs/make_help.py

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import TOOLS, light_row, light_rows, make_tokenizer
 
+from fixtures import TOOLS, light_row, light_rows, make_tokenizer
 from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError
 from potstill.records import Message, Row
@@ -76,7 +76,9 @@ def test_template_that_changes_the_prompt_once_answered_is_refused(chat: ChatFor
 
 def test_answer_that_merges_into_the_prompt_is_refused(chat: ChatFormat) -> None:
     joined = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    merged = Row.model_validate({"messages": [{"role": "user", "content": "the kit"}], "completion": {"role": "assistant", "content": "chen"}})
+    merged = Row.model_validate(
+        {"messages": [{"role": "user", "content": "the kit"}], "completion": {"role": "assistant", "content": "chen"}}
+    )
     assert len(chat.encode("the kitchen")) < len(chat.encode("the kit")) + len(chat.encode("chen"))
     with pytest.raises(ValueError, match="merge into one token"):
         ChatFormat(chat.tokenizer, joined, None, chat.eos).example(merged)

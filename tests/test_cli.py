@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from fixtures import make_tokenizer
 
 STAGES = ["check", "generate", "train", "export", "evaluate", "gate", "package", "report"]
@@ -81,7 +82,9 @@ def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) ->
     assert cached == {"generate", "train", "export", "evaluate"}
 
 
-def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
+    tiny_model: Path, workload: Path, tmp_path: Path
+) -> None:
     """kill -9 at many moments; what was finished is found again, and the student has the same bits."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -89,9 +92,19 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny_model: Pat
         write_recipe(folder, tiny_model, workload)
     reference = json.loads(potstill("run", "recipe.yaml", "--json", cwd=whole).stdout)
     kills = 0
-    for markers in ("*/train.journal.jsonl", "train-*/student.log.jsonl", "train-*/control.log.jsonl", "export-*", "evaluate-*/answers-*"):
+    for markers in (
+        "*/train.journal.jsonl",
+        "train-*/student.log.jsonl",
+        "train-*/control.log.jsonl",
+        "export-*",
+        "evaluate-*/answers-*",
+    ):
         process = subprocess.Popen(
-            [*POTSTILL, "run", "recipe.yaml"], cwd=killed, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*POTSTILL, "run", "recipe.yaml"],
+            cwd=killed,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while process.poll() is None and not list((killed / "runs/tiny").glob(markers)):
             time.sleep(0.002)
@@ -116,7 +129,9 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny_model: Pat
         ({"generate": {"max_new_tokens": 120}}, "context"),
     ],
 )
-def test_bad_recipes_cost_nothing(tiny_model: Path, workload: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_bad_recipes_cost_nothing(
+    tiny_model: Path, workload: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     recipe = write_recipe(tmp_path, tiny_model, workload, **change)
     result = potstill("run", recipe, "--json", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")

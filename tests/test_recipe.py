@@ -70,7 +70,9 @@ def test_values_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any
         load(tmp_path, BASE | change)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "mapping of sections"), ("", "mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "mapping of sections"), ("", "mapping")]
+)
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(text)
@@ -83,7 +85,12 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
 def test_every_field_of_the_recipe_is_read_somewhere() -> None:
     """An option that nothing reads is a lie."""
     source = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py") if p.name != "recipe.py")
-    unread = [f"{name}.{key}" for name, field in Recipe.model_fields.items() for key in _keys(field.annotation) if f".{key}" not in source]
+    unread = [
+        f"{name}.{key}"
+        for name, field in Recipe.model_fields.items()
+        for key in _keys(field.annotation)
+        if f".{key}" not in source
+    ]
     assert unread == []
 
 

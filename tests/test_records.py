@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import TOOLS, light_row, light_rows, write_jsonl
 
+from fixtures import TOOLS, light_row, light_rows, write_jsonl
 from potstill.errors import DataError
 from potstill.records import Message, Row, read_rows, read_tools, write_json, write_rows
 
@@ -66,7 +66,10 @@ def test_last_assistant_turn_is_the_completion_and_tells_the_behaviour(tmp_path:
 
 def test_identity_is_of_the_prompt_alone(tmp_path: Path) -> None:
     row = light_row("attic", "on")
-    ids = {Row.model_validate(row | change).row_id for change in ({}, {"behaviour": "answer"}, {"completion": None}, {"provenance": {"a": 1}})}
+    ids = {
+        Row.model_validate(row | change).row_id
+        for change in ({}, {"behaviour": "answer"}, {"completion": None}, {"provenance": {"a": 1}})
+    }
     assert len(ids) == 1
     assert Row.model_validate(row | {"tools": TOOLS}).row_id not in ids
     assert Row.model_validate(light_row("attic", "off")).row_id not in ids

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fixtures import light_rows, write_jsonl
 
+from fixtures import light_rows, write_jsonl
 from potstill import generate
 from potstill.chat import load_chat
 from potstill.errors import StepError
@@ -29,7 +29,9 @@ class Scripted:
         self.say, self.finish, self.fail_after = say, finish, fail_after
         self.asked: list[str] = []
 
-    def answer(self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None) -> list[Answer]:
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
         answers = []
         for start in range(0, len(rows), 4):
             if self.fail_after is not None and len(self.asked) >= self.fail_after:
@@ -67,7 +69,12 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tm
 
 @pytest.mark.parametrize(
     ("say", "finish", "keep", "reason"),
-    [(CALL, "length", False, "length"), (CALL, "length", True, None), ("  ", "stop", False, "empty"), (CALL, "stop", False, None)],
+    [
+        (CALL, "length", False, "length"),
+        (CALL, "length", True, None),
+        ("  ", "stop", False, "empty"),
+        (CALL, "stop", False, None),
+    ],
 )
 def test_unfit_answers_are_set_aside_with_their_reason(
     tiny_model: Path, tmp_path: Path, say: str, finish: str, keep: bool, reason: str | None
@@ -90,7 +97,9 @@ def test_a_prompt_that_comes_again_is_set_aside(tiny_model: Path, tmp_path: Path
     assert [r.provenance["set_aside"] for r in aside] == ["repeated"]
 
 
-def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_words(tiny_model: Path, tmp_path: Path) -> None:
+def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_words(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     asked = rows(tmp_path, 1)
     odd = CALL.replace('": "', '":"')
     for say, calls in ((CALL, 1), (odd, 0)):
@@ -107,7 +116,8 @@ def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "r",
-            "data": {"prompts": workload / "train.jsonl", "validation": workload / "validation.jsonl", "test": workload / "test.jsonl",
+            "data": "
+            "{"prompts": workload / "train.jsonl", "validation": workload / "validation.jsonl", "test": workload / "test.jsonl",
                      "tools": workload / "tools.json"},
             "chat": {"context": 128},
             "teacher": {"model": str(model)},
@@ -126,7 +136,12 @@ def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, wo
         assert (outs[0] / name).read_text() == (outs[1] / name).read_text()
     split = json.loads((outs[0] / "summary.json").read_text())["splits"]["train"]
     assert split["prompts"] == split["kept"] + sum(split["set_aside"].values()) == 24
-    assert len(json.loads((outs[0] / "train.jsonl").read_text().splitlines()[0])["provenance"]["teacher"]["weights_sha256"]) == 64
+    assert (
+        len(
+            json.loads((outs[0] / "train.jsonl").read_text().splitlines()[0])["provenance"]["teacher"]["weights_sha256"]
+        )
+        == 64
+    )
 
 
 def test_nothing_fit_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
@@ -145,7 +160,8 @@ def test_batched_answers_are_those_of_transformers_own_generate(tiny_model: Path
     for row, answer in zip(asked, answers, strict=True):
         prompt = loaded.chat.prompt_ids(row)
         out = model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=12, do_sample=False,
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=12,
+            do_sample=False,
             eos_token_id=sorted(loaded.chat.stop_ids), pad_token_id=0,
         )[0, len(prompt) :].tolist()  # fmt: skip
         if out[-1] in loaded.chat.stop_ids:

@@ -17,7 +17,11 @@ def reference(
 ) -> torch.Tensor:  # fmt: skip
     """The definition, written for reading: whole logits, autograd."""
     z, t = student @ head.T, teacher @ teacher_head.T
-    p, log_p, log_q = (t / temperature).softmax(-1), (t / temperature).log_softmax(-1), (z / temperature).log_softmax(-1)
+    p, log_p, log_q = (
+        (t / temperature).softmax(-1),
+        (t / temperature).log_softmax(-1),
+        (z / temperature).log_softmax(-1),
+    )
     kl = (p * (log_p - log_q)).sum() * temperature**2
     return (1 - hard) * kl + hard * torch.nn.functional.cross_entropy(z, labels, reduction="sum")
 
@@ -52,7 +56,9 @@ def test_loss_and_gradients_equal_float64_autograd(
     for tensors in (x, exact):
         tensors["student"].requires_grad_()
         tensors["head"].requires_grad_()
-    expected = reference(*(exact[k] for k in ("student", "head", "labels", "teacher", "teacher_head")), temperature, hard)  # type: ignore[arg-type]
+    expected = reference(
+        *(exact[k] for k in ("student", "head", "labels", "teacher", "teacher_head")), temperature, hard
+    )  # type: ignore[arg-type]
     expected.backward()
     sums = linear_divergence(
         x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"],
@@ -90,11 +96,17 @@ def test_gradient_stays_exact_where_student_is_close_to_teacher() -> None:
 def test_divergence_is_never_negative_and_zero_at_equality(seed: int, temperature: float) -> None:
     x = inputs(5, 11, seed)
     apart = linear_divergence(
-        x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"], temperature=temperature
+        x["student"],
+        x["head"],
+        x["labels"],
+        teacher_NG=x["teacher"],
+        teacher_head_VG=x["teacher_head"],
+        temperature=temperature,
     )
     assert apart.divergence.item() > -1e-5
     equal = linear_divergence(
-        x["student"].requires_grad_(), x["head"], x["labels"], teacher_NG=x["student"].detach(), teacher_head_VG=x["head"],
+        x["student"].requires_grad_(), x["head"], x["labels"], teacher_NG=x["student"].detach(),
+        teacher_head_VG=x["head"],
         temperature=temperature,
     )  # fmt: skip
     assert equal.divergence.item() == pytest.approx(0, abs=1e-5)
@@ -106,9 +118,15 @@ def test_divergence_is_never_negative_and_zero_at_equality(seed: int, temperatur
 def test_relabelling_the_vocabulary_changes_nothing() -> None:
     x = inputs(6, 17)
     order = torch.randperm(17, generator=torch.Generator().manual_seed(1))
-    plain = linear_divergence(x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"])
+    plain = linear_divergence(
+        x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"]
+    )
     moved = linear_divergence(
-        x["student"], x["head"][order], order.argsort()[x["labels"]], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"][order]
+        x["student"],
+        x["head"][order],
+        order.argsort()[x["labels"]],
+        teacher_NG=x["teacher"],
+        teacher_head_VG=x["teacher_head"][order],
     )
     assert moved.divergence.item() == pytest.approx(plain.divergence.item(), rel=1e-5)
     assert moved.cross_entropy.item() == pytest.approx(plain.cross_entropy.item(), rel=1e-5)
@@ -125,4 +143,6 @@ def test_frozen_head_gets_no_gradient() -> None:
 def test_heads_of_unequal_vocabulary_are_refused() -> None:
     x = inputs(4, 9)
     with pytest.raises(ValueError, match="vocabulary"):
-        linear_divergence(x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"][:8])
+        linear_divergence(
+            x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"][:8]
+        )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import make_tokenizer
 
+from fixtures import make_tokenizer
 from potstill.errors import RecipeError
 from potstill.plan.arithmetic import (
     ModelShape,
@@ -122,7 +122,8 @@ def test_recipe_shape_is_the_model_made_from_it(tmp_path: Path) -> None:
     from potstill.train.students import from_scratch
 
     chat = load_chat(make_tokenizer(tmp_path / "t"))
-    recipe_shape = Shape(architecture="qwen3", layers=2, hidden=48, ffn=80, heads=4, kv_heads=2, head_dim=16, tied=False)
+    sizes = {"layers": 2, "hidden": 48, "ffn": 80, "heads": 4, "kv_heads": 2, "head_dim": 16}
+    recipe_shape = Shape(architecture="qwen3", tied=False, **sizes)
     model = from_scratch(recipe_shape, chat, 64, 0)
     shape = ModelShape.from_recipe_shape(recipe_shape, chat.vocab_size, 64)
     assert tensors(shape) == {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -215,8 +216,8 @@ def test_resident_memory_is_as_large_as_predicted(tmp_path: Path) -> None:
     with GGUFServer(tmp_path / "s.gguf", context=8000, threads=1) as server:
         server.post("/completion", {"prompt": server.tokenize("on the hall " * 200)[:600], "n_predict": 4})
         peak = server.peak_rss_mb() * 1e6
-    assert kv_cache_bytes(shape, 8192) > 0.2 * peak
-    assert gguf_run_memory_bytes(shape, written.file_bytes, 8000) == pytest.approx(peak, rel=0.1)
+    assert kv_cache_bytes(shape, 8192) > 0.25 * peak
+    assert gguf_run_memory_bytes(shape, written.file_bytes, 8000) == pytest.approx(peak, rel=0.15)
 
 
 @pytest.mark.parametrize(("family", "bf16"), [("Llama", False), ("Qwen3", False), ("Llama", True)])

@@ -63,7 +63,6 @@ def test_a_fractional_epoch_is_cut() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) -> None:
     from fixtures import make_model
-
     from potstill.runtimes.hf import load_causal_lm
     from potstill.train.loop import _hidden
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures import light_rows, write_jsonl
 
+from fixtures import light_rows, write_jsonl
 from potstill.chat import load_chat
 from potstill.errors import DataError, StepError
 from potstill.recipe import Schedule
@@ -95,7 +95,10 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tm
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()
-    tokens = sum(len(e.ids) for e in _examples(read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""]))), load_chat(tiny_model), 128))
+    tokens = sum(
+        len(e.ids)
+        for e in _examples(read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""]))), load_chat(tiny_model), 128)
+    )
     one = train(tiny_model, large, epochs=1, batch_tokens=tokens)
     many = train(tiny_model, small, epochs=1, batch_tokens=tokens // 4, accumulate=20)
     assert len(one) == len(many) == 1
@@ -107,7 +110,10 @@ def test_bf16_autocast_is_on(tiny_model: Path, tmp_path: Path) -> None:
     exact, rounded = tmp_path / "fp32", tmp_path / "bf16"
     exact.mkdir()
     rounded.mkdir()
-    first = train(tiny_model, exact, epochs=1)[0]["loss"], train(tiny_model, rounded, epochs=1, precision="bf16")[0]["loss"]
+    first = (
+        train(tiny_model, exact, epochs=1)[0]["loss"],
+        train(tiny_model, rounded, epochs=1, precision="bf16")[0]["loss"],
+    )
     assert first[0] != first[1]
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
@@ -128,7 +134,10 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"completion": {"role": "assistant", "content": ""}}, None), ({"messages": [{"role": "user", "content": "x" * 400}]}, "context")],
+    [
+        ({"completion": {"role": "assistant", "content": ""}}, None),
+        ({"messages": [{"role": "user", "content": "x" * 400}]}, "context"),
+    ],
 )
 def test_rows_that_cannot_be_trained_on_are_named(
     tiny_model: Path, tmp_path: Path, change: dict[str, object], reason: str | None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures import make_model
 
+from fixtures import make_model
 from potstill.errors import RecipeError
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train.students import even_layers, from_teacher_layers, save_model

@@ -1,0 +1,97 @@
+"""A whole run in miniature: a tokenizer made on the spot, a teacher that is only a config, rows, and a recipe."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
+from potstill.plan.arithmetic import ModelShape, tensors
+from potstill.recipe import Recipe, load_recipe
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 384,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": True,
+}
+
+
+def write_weights(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file of zeros, by the format's own description."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dims in shapes.items():
+        start = end
+        end += 4
+        for size in dims:
+            end = start + (end - start) * size
+        header[name] = {"dtype": "F32", "shape": list(dims), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+
+
+class Workshop:
+    """A folder with a model, rows, tools and a recipe, all sound; a test spoils one of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = self.make_model("teacher")
+        (folder / "tools.json").write_text(json.dumps(TOOLS))
+        self.prompts = write_jsonl(folder / "train.jsonl", light_rows(["", "please "]))
+        self.test = write_jsonl(folder / "test.jsonl", light_rows(["now "]))
+        self.value: dict[str, Any] = {
+            "name": "lights",
+            "data": {"prompts": "train.jsonl", "test": "test.jsonl", "tools": "tools.json", "license": "mit"},
+            "chat": {"context": 256},
+            "teacher": {"model": "teacher", "license": "mit"},
+            "generate": {"max_new_tokens": 64},
+            "student": {"init": "teacher_layers", "layers": 2},
+            "package": {"license": "mit"},
+        }
+
+    def make_model(self, name: str, *, extra_vocabulary: int = 0, **changes: Any) -> Path:
+        """A model's folder; `changes` are put into its config.json."""
+        folder = make_tokenizer(self.folder / name, extra_vocabulary)
+        config = CONFIG | changes
+        (folder / "config.json").write_text(json.dumps(config))
+        sizes = tensors(ModelShape.from_config(config | {"architectures": ["LlamaForCausalLM"]}))
+        write_weights(folder, sizes)
+        return folder
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """The recipe, with sections updated key by key; a section that is no mapping is put in its place."""
+        value = dict(self.value)
+        for name, change in changes.items():
+            value[name] = {**value.get(name, {}), **change} if isinstance(change, dict) else change
+        path = self.folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(value, sort_keys=False))
+        return load_recipe(path)
+
+    def spoil(self, file: str, line: int, change: Callable[[dict[str, Any]], Any]) -> str:
+        """Change one row of a JSONL file in place; returns `file:line` as messages give it."""
+        path = self.folder / file
+        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        change(rows[line - 1])
+        write_jsonl(path, rows)
+        return f"{path}:{line}"
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """A sound run, to be spoilt."""
+    folder = tmp_path / "workshop"
+    folder.mkdir()
+    return Workshop(folder)

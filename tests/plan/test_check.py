@@ -1,0 +1,408 @@
+"""Bad input is told before it is paid for: exit code 2, where it is, what to do, and nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures import TOOLS, light_row, write_jsonl
+from potstill import plan
+from potstill.chat import ChatFormat, load_chat
+from potstill.errors import DataError, RecipeError, UsageError
+from potstill.plan import rows
+from potstill.plan.checks import CheckResult, check_recipe
+from potstill.plan.show import render_check
+from potstill.recipe import Recipe
+from potstill.records import Row
+
+if TYPE_CHECKING:
+    from conftest import Workshop
+
+PUBLIC_TEMPLATES = (
+    "Qwen-Qwen2.5-7B-Instruct",
+    "meta-llama-Llama-3.1-8B-Instruct",
+    "NousResearch-Hermes-3-Llama-3.1-8B",
+)
+
+
+def refused(recipe: Recipe, tmp_path: Path, kind: type[UsageError] = DataError) -> str:
+    """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    out.mkdir()
+    with pytest.raises(kind) as caught:
+        plan.check(recipe, runs, out)
+    assert caught.value.exit_code == 2
+    assert list(out.iterdir()) == []
+    assert not runs.exists()
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+# ---- a sound run ----
+
+
+def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
+    plan.check(workshop.recipe(target={"file_mb": 1, "memory_mb": 100}), tmp_path / "runs", tmp_path)
+    found = json.loads((tmp_path / "check.json").read_text())
+    chat = load_chat(workshop.model)
+    given = [Row.model_validate(json.loads(line) | {"tools": TOOLS}) for line in workshop.test.open()]
+    examples = [chat.example(row) for row in given]
+    assert found["rows"] == {"prompts": 24, "test": 12}
+    assert found["prompt_tokens"]["test"]["max"] == max(e.n_prompt for e in examples)
+    assert found["supervised_tokens"]["test"]["min"] == min(e.n_supervised for e in examples)
+    assert found["leaked"] == 0 and found["warnings"] == []
+    assert found["teacher"]["vocab"] == chat.vocab_size
+    assert found["teacher"]["padded_vocab"] == 384
+    assert found["student"]["layers"] == 2
+    assert found["student"]["parameters"] == found["teacher"]["parameters"] - 2 * (2 * 64 + 3 * 64 * 96 + 6 * 64 * 32)
+    assert found["file"]["limit_bytes"] == 1_000_000
+    assert found["disk"]["needed"] > sum(found["disk"]["stays"].values()) / 2
+    assert found["memory"]["needed"] == sum(found["memory"]["parts"].values())
+
+
+def test_predictions_are_what_an_export_of_the_student_writes(workshop: Workshop, tmp_path: Path) -> None:
+    from potstill.export.convert import convert_checkpoint
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.students import from_teacher_layers, save_model
+
+    recipe = workshop.recipe(export={"quantization": "Q4_K_M"})
+    found = check_recipe(recipe, tmp_path)
+    student = from_teacher_layers(load_causal_lm(workshop.model), 2)
+    save_model(student, workshop.model, tmp_path / "student")
+    written = convert_checkpoint(tmp_path / "student", tmp_path / "s.gguf", quantization="Q4_K_M", threads=1)
+    assert found.student.parameters == student.num_parameters()
+    assert found.file.bits_per_weight == pytest.approx(written.bits_per_weight, abs=1e-4)
+    assert found.file.bytes == pytest.approx(written.file_bytes, abs=300)
+    assert any("no multiple of 256" in warning for warning in found.warnings)
+
+
+def test_the_base_install_is_enough(workshop: Workshop, tmp_path: Path) -> None:
+    import subprocess
+
+    workshop.recipe()
+    code = (
+        "import sys, pathlib, potstill.plan.checks as c, potstill.recipe as r, potstill.plan.show as s\n"
+        "found = c.check_recipe(r.load_recipe(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
+        "s.render_check(found)\n"
+        "print(sorted({'torch', 'transformers', 'gguf', 'safetensors', 'xllamacpp'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(workshop.folder / "recipe.yaml"), str(tmp_path / "runs")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    name = "a-model-whose-folder-has-a-very-long-name-indeed"
+    workshop.make_model(name)
+    found = check_recipe(workshop.recipe(teacher={"model": name}, data={"license": "unknown"}), tmp_path)
+    pages = []
+    for result in (found, json.loads(json.dumps(found.to_json()))):
+        console = Console(file=io.StringIO(), width=80, highlight=False)
+        console.print(render_check(result))
+        pages.append(console.file.getvalue())  # type: ignore[attr-defined]
+    assert pages[0] == pages[1]
+    assert max(map(len, pages[0].splitlines())) <= 80
+    words = (*found.rows, "very-long-name-indeed", f"{found.student.parameters:,}", "data.license", "Q8_0", "disk")
+    for word in words:
+        assert word in pages[0]
+    assert "…" not in pages[0].replace("…model", "").replace("…-", "").replace("…h", "") or name[:3] not in pages[0]
+
+
+def test_check_json_comes_back_as_it_was(workshop: Workshop, tmp_path: Path) -> None:
+    found = check_recipe(workshop.recipe(), tmp_path)
+    assert CheckResult.model_validate(found.to_json()) == found
+
+
+# ---- data ----
+
+
+def test_unknown_key_is_told_with_the_nearest(workshop: Workshop) -> None:
+    with pytest.raises(
+        RecipeError, match=r"recipe\.yaml:\d+: unknown key 'data.promts'; did you mean 'prompts'"
+    ) as caught:
+        workshop.recipe(data={"promts": "train.jsonl"})
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["prompts", "test", "validation", "tools"])
+def test_missing_files_are_named(workshop: Workshop, tmp_path: Path, key: str) -> None:
+    assert "nowhere: no such file" in refused(workshop.recipe(data={key: "nowhere"}), tmp_path)
+
+
+def test_broken_jsonl_is_told_with_its_line(workshop: Workshop, tmp_path: Path) -> None:
+    text = workshop.test.read_text().splitlines()
+    workshop.test.write_text("\n".join([*text[:4], text[4][:-9], *text[5:]]))
+    assert f"{workshop.test}:5: not valid JSON" in refused(workshop.recipe(), tmp_path)
+
+
+def finetuned(workshop: Workshop) -> Recipe:
+    return workshop.recipe(teacher={"finetune": {"rows": "train.jsonl"}})
+
+
+def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    where = workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
+    assert f"{where}: the row has no assistant turn" in refused(finetuned(workshop), tmp_path)
+
+
+def test_the_same_row_is_a_fine_prompt(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
+    assert check_recipe(workshop.recipe(), tmp_path).supervised_tokens["prompts"].rows == 23
+
+
+BAD_TOOLS = {
+    "type": "function",
+    "function": {"name": "set_light", "parameters": {"type": "object", "properties": {"room": {"type": "strnig"}}}},
+}
+REMOTE_TOOLS = {
+    "type": "function",
+    "function": {"name": "far", "parameters": {"type": "object", "properties": {"a": {"$ref": "https://x.invalid/a"}}}},
+}
+
+
+def test_tools_with_invalid_schemas_are_told(workshop: Workshop, tmp_path: Path) -> None:
+    (workshop.folder / "tools.json").write_text(json.dumps([BAD_TOOLS]))
+    message = refused(workshop.recipe(), tmp_path)
+    assert "tools.json: the parameters of tool 'set_light' are not a valid JSON Schema" in message
+
+
+@pytest.mark.parametrize(("tool", "said"), [(BAD_TOOLS, "not a valid JSON Schema"), (REMOTE_TOOLS, "not fetched")])
+def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tmp_path: Path, tool: Any, said: str) -> None:
+    where = workshop.spoil("train.jsonl", 7, lambda row: row.update(tools=[tool]))
+    message = refused(workshop.recipe(), tmp_path)
+    assert f"{where}: the parameters of tool" in message and said in message
+
+
+def test_each_set_of_tools_is_checked_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
+    for line in (2, 5, 9):
+        workshop.spoil("train.jsonl", line, lambda row: row.update(tools=[own]) or row.pop("gold"))
+    seen: list[Any] = []
+    checked = rows.check_tools
+    monkeypatch.setattr(rows, "check_tools", lambda tools, where: (seen.append(tools), checked(tools, where)))
+    check_recipe(workshop.recipe(), tmp_path)
+    assert sorted(tools[0]["function"]["name"] for tools in seen) == ["own", "set_light"]
+
+
+GOLDS: dict[str, tuple[dict[str, Any], str]] = {
+    "regex": ({"match": "(on|off"}, "gold.match is not a valid regular expression"),
+    "name": ({"calls": [{"name": "set_lihgt"}]}, "names tool 'set_lihgt', which the row does not have"),
+    "type": (
+        {"calls": [{"name": "set_light", "arguments": {"room": ["hall", 3], "state": ["on"]}}]},
+        'the right arguments {"room": 3, "state": "on"} do not fit',
+    ),
+    "enum": (
+        {"calls": [{"name": "set_light", "arguments": {"room": ["hall"], "state": ["dim"]}}]},
+        '"dim" is not one of',
+    ),
+    "extra": (
+        {"calls": [{"name": "set_light", "arguments": {"room": ["hall"], "state": ["on"], "hue": [1]}}]},
+        "do not fit the schema of tool 'set_light'",
+    ),
+    "required": (
+        {"calls": [{"name": "set_light", "arguments": {"room": ["hall"], "state": ["on"]}, "optional": ["state"]}]},
+        '"state" is a required property',
+    ),
+    "empty": (
+        {"calls": [{"name": "set_light", "arguments": {"room": [], "state": ["on"]}}]},
+        "'room' accepts no value",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOLDS)
+def test_golds_that_nothing_can_match_are_told(workshop: Workshop, tmp_path: Path, case: str) -> None:
+    gold, said = GOLDS[case]
+    where = workshop.spoil("test.jsonl", 2, lambda row: row.update(gold=gold))
+    message = refused(workshop.recipe(), tmp_path)
+    assert message.startswith(where) and said in message
+
+
+# ---- rendering ----
+
+
+def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "on in the hall " * 60}]
+    where = workshop.spoil("train.jsonl", 11, lambda row: row.update(messages=long))
+    row = Row.model_validate({"messages": long, "tools": TOOLS})
+    tokens = len(load_chat(workshop.model).prompt_ids(row))
+    message = refused(workshop.recipe(), tmp_path)
+    assert (
+        f"{where}: the prompt has {tokens} tokens; with generate.max_new_tokens (64) that is {tokens + 64}" in message
+    )
+    assert "more than chat.context (256)" in message
+
+
+def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop, tmp_path: Path) -> None:
+    longest = check_recipe(workshop.recipe(), tmp_path).prompt_tokens
+    most = max(found.max for found in longest.values())
+    check_recipe(workshop.recipe(chat={"context": most + 64}), tmp_path)
+    assert f"({most + 63})" in refused(workshop.recipe(chat={"context": most + 63}), tmp_path)
+
+
+def test_a_finetune_row_longer_than_the_context_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    long = {"role": "assistant", "content": "on in the hall " * 60}
+    where = workshop.spoil("train.jsonl", 4, lambda row: row.update(completion=long))
+    check_recipe(workshop.recipe(), tmp_path)  # as a prompt its own answer is not learnt
+    message = refused(finetuned(workshop), tmp_path)
+    assert message.startswith(f"{where}: the row has") and "more than chat.context (256)" in message
+
+
+def template(workshop: Workshop, change: Callable[[str], str]) -> None:
+    path = workshop.model / "chat_template.jinja"
+    path.write_text(change(path.read_text()))
+
+
+def without_answers(workshop: Workshop) -> None:
+    """Rows that are prompts alone, so that only the probe can tell."""
+    for path in (workshop.prompts, workshop.test):
+        lines = [json.loads(line) for line in path.open()]
+        write_jsonl(path, [{k: v for k, v in line.items() if k != "completion"} for line in lines])
+
+
+SPOILT = {
+    "no end": (lambda text: text.replace("<|im_end|>\n", "\n"), "no end-of-turn token (<|im_end|>) follows the answer"),
+    "no answer": (
+        lambda text: text.replace("{{ message.content or '' }}", "{{ message.content if message.role == 'user'
+        }}").replace(
+            "message.tool_calls or []", "[]"
+        ),
+        "no supervised token of the answer",
+    ),
+    "nothing": (
+        lambda text: text.replace("{% for message in messages %}", "{% for message in messages if message.role ==
+        'user' %}")
+        .replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
+        "no supervised token of the answer",
+    ),
+    "prompt": (lambda text: "{{ messages | length }}" + text, "renders the prompt differently once it is answered"),
+    "refusal": (lambda text: "{{ raise_exception('not today') }}" + text, "cannot render this conversation: not today"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prompts_alone", [False, True])
+@pytest.mark.parametrize("case", SPOILT)
+def test_templates_that_cannot_be_learnt_from_are_told(
+    workshop: Workshop, tmp_path: Path, case: str, prompts_alone: bool
+) -> None:
+    change, said = SPOILT[case]
+    if prompts_alone:
+        without_answers(workshop)
+    template(workshop, change)
+    message = refused(workshop.recipe(), tmp_path)
+    assert message.startswith(f"{workshop.prompts}:1: ") and said in message
+
+
+def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    template(workshop, lambda text: text.replace("message.tool_calls or []", "[]"))
+    assert "no supervised token of the answer" in refused(workshop.recipe(), tmp_path)
+
+
+def test_an_unfinished_answer_needs_no_end(workshop: Workshop, tmp_path: Path) -> None:
+    template(workshop, lambda text: text.replace("<|im_end|>\n", "\n"))
+    cut = {"finish_reason": "length"}
+    for path in (workshop.prompts, workshop.test):
+        write_jsonl(path, [json.loads(line) | {"provenance": cut} for line in path.open()])
+    check_recipe(workshop.recipe(), tmp_path)
+
+
+def test_text_continued_without_roles_passes(workshop: Workshop, tmp_path: Path) -> None:
+    # the answer "OK" would merge with the prompt's last word; a continuation begins with a space
+    for path in (workshop.prompts, workshop.test):
+        said = path.stem
+        lines = [{"messages": [{"role": "user", "content": f"{said} the kitchen {i}"}]} for i in range(5)]
+        write_jsonl(path, [*lines, {"messages": [{"role": "user", "content": f"{said} the kit"}]}])
+    found = check_recipe(workshop.recipe(chat={"template": "plain"}, data={"tools": None}), tmp_path)
+    assert found.supervised_tokens == {}
+
+
+def test_cached_pieces_give_the_same_ids(shared_data: Path) -> None:
+    from tokenizers import Tokenizer
+
+    messages = [
+        {"role": "user", "content": "  off <|im_end|>in the  hall\n"},
+        {"role": "assistant", "content": "Which one? "},
+        {"role": "user", "content": "é 東京 <tool_call> 12  "},
+    ]
+    given = [
+        Row.model_validate(light_row(room, "on") | {"tools": TOOLS, "messages": messages}) for room in ("a", " b\n")
+    ]
+    compared = 0
+    for folder in sorted((shared_data / "tokenizers").glob("*/tokenizer.json")):
+        for path in (shared_data / "chat_templates").glob("*.jinja"):
+            if path.stem not in PUBLIC_TEMPLATES:
+                continue
+            tokenizer = Tokenizer.from_file(str(folder))
+            tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>"])
+            chat = ChatFormat(tokenizer, path.read_text(), None, "<|im_end|>")
+            fast = rows._fast(chat, given)
+            for row in given:
+                text = chat.render((*row.messages, row.completion), row.tools)  # type: ignore[arg-type]
+                assert fast.encode(text) == chat.encode(text), (folder, path)
+            compared += isinstance(fast, rows._PieceCache)
+    assert compared >= 4
+
+
+def test_a_cache_that_would_differ_is_not_used(workshop: Workshop) -> None:
+    from tokenizers import AddedToken
+
+    chat = load_chat(workshop.model)
+    # it reaches over the beginning of <tool_call>, where text would be cut
+    chat.tokenizer.add_tokens([AddedToken("hall<tool_call>x", normalized=False)])
+    odd = Row.model_validate({"messages": [{"role": "user", "content": "in the hall<tool_call>x"}]})
+    assert type(rows._fast(chat, [odd])) is ChatFormat
+    assert isinstance(rows._fast(chat, [Row.model_validate(light_row("hall", "on"))]), rows._PieceCache)
+
+
+def test_ten_thousand_rows_take_seconds(workshop: Workshop, tmp_path: Path) -> None:
+    long = [{"type": "function", "function": {**TOOLS[0]["function"], "name": f"tool_{i}"}} for i in range(40)]
+    template(workshop, lambda text: text.replace("{{ tool.function.name }}", "{{ tool | tojson }}"))
+    (workshop.folder / "tools.json").write_text(json.dumps([*TOOLS, *long]))
+    write_jsonl(workshop.prompts, [light_row("hall", "on", f"please {i} ") for i in range(1000)])
+    begun = time.monotonic()
+    recipe = workshop.recipe(chat={"context": 9000})
+    (workshop.model / "config.json").write_text(
+        (workshop.model / "config.json")
+        .read_text()
+        .replace('"max_position_embeddings": 256', '"max_position_embeddings": 9000')
+    )
+    found = check_recipe(recipe, tmp_path)
+    assert found.prompt_tokens["prompts"].min > 4000
+    assert time.monotonic() - begun < 8, "without the cache of pieces this takes twenty times as long"
+
+
+# ---- leakage ----
+
+
+def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    write_jsonl(workshop.test, [light_row("hall", "on", f"now {i} ") for i in range(200)])
+    leak = light_row("hall", "on", "now 5 ")
+    lines = [json.loads(line) for line in workshop.prompts.open()]
+    write_jsonl(workshop.prompts, [*lines, leak])
+    found = check_recipe(workshop.recipe(), tmp_path)
+    assert found.leaked == 1
+    said = f"1 of 200 test prompts are trained on too, the first at {workshop.test}:6 and {workshop.prompts}:25"
+    assert [w for w in found.warnings if said in w]
+    write_jsonl(workshop.prompts, [*lines, leak, light_row("hall", "on", "now 6 "), light_row("hall", "on", "now 7 ")])
+    assert "3 of 200 test prompts are trained on too" in refused(workshop.recipe(), tmp_path)
+
+
+def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop, tmp_path: Path) -> None:
+    own = {"type": "function", "function": {**TOOLS[0]["function"], "description": "Other"}}
+    workshop.spoil("train.jsonl", 1, lambda row: row.update(light_row("hall", "on", "now ")) or row.update(tools=[own]))
+    assert check_recipe(workshop.recipe(), tmp_path).leaked == 0
+
+
+def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop, tmp_path: Path) -> None:
+    write_jsonl(workshop.folder / "gold.jsonl", [light_row("hall", "on", "now ")])
+    recipe = workshop.recipe(teacher={"finetune": {"rows": "gold.jsonl"}})
+    assert f"{workshop.folder / 'gold.jsonl'}:1" in refused(recipe, tmp_path)

@@ -1,0 +1,287 @@
+"""Models, gates, budgets and the machine: what does not fit is refused by its key, what may not fit is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from fixtures import make_tokenizer, write_jsonl
+from potstill import plan
+from potstill.chat import load_chat
+from potstill.errors import RecipeError
+from potstill.plan import needs
+from potstill.plan.checks import check_recipe
+from potstill.recipe import Recipe
+
+if TYPE_CHECKING:
+    from conftest import Workshop
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def refused(recipe: Recipe, tmp_path: Path) -> str:
+    """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    out.mkdir(exist_ok=True)
+    with pytest.raises(RecipeError) as caught:
+        plan.check(recipe, runs, out)
+    assert caught.value.exit_code == 2
+    assert list(out.iterdir()) == []
+    assert not runs.exists()
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
+    return {"student": {"init": "checkpoint", "layers": None, "model": model}, **changes}
+
+
+# ---- models ----
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nowhere", "some-org/no-such-model-here"])
+def test_missing_models_are_told(workshop: Workshop, tmp_path: Path, name: str) -> None:
+    for recipe in (workshop.recipe(teacher={"model": name}), workshop.recipe(**checkpoint(name))):
+        assert re.search(r"no such (model )?folder", refused(recipe, tmp_path))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_without_a_file_is_told(workshop: Workshop, tmp_path: Path, file: str) -> None:
+    (workshop.model / file).unlink()
+    message = refused(workshop.recipe(), tmp_path)
+    assert str(workshop.model) in message and file in message
+
+
+def test_weights_cut_short_are_told(workshop: Workshop, tmp_path: Path) -> None:
+    path = workshop.model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert f"{path}: not a whole safetensors file" in refused(workshop.recipe(), tmp_path)
+
+
+def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: Workshop, tmp_path: Path) -> None:
+    student = workshop.make_model("student", extra_vocabulary=-10)
+    ours, theirs = load_chat(student), load_chat(workshop.model)
+    message = refused(workshop.recipe(**checkpoint("student")), tmp_path)
+    assert "student.model: its tokenizer is not the teacher's" in message
+    assert f"{student} has {ours.vocab_size} tokens" in message
+    assert f"{workshop.model} has {theirs.vocab_size}" in message
+    found = re.search(r"differ first at id (\d+) \('(.+?)' against '(.+?)'\)", message)
+    assert found
+    first = int(found[1])
+    assert ours.tokenizer.id_to_token(first) == found[2] != found[3] == theirs.tokenizer.id_to_token(first)
+    assert all(ours.tokenizer.id_to_token(i) == theirs.tokenizer.id_to_token(i) for i in range(first))
+
+
+def test_another_tokenizer_is_fine_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.make_model("student", extra_vocabulary=-10)
+    check_recipe(workshop.recipe(**checkpoint("student", train={"objective": "sft", "control": "none"})), tmp_path)
+
+
+def test_the_same_tokenizer_in_another_folder_is_fine(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.make_model("student", num_hidden_layers=1, vocab_size=512)
+    found = check_recipe(workshop.recipe(**checkpoint("student")), tmp_path)
+    assert (found.student.name, found.student.layers, found.student.padded_vocab) == ("student", 1, 512)
+    assert found.warnings == []
+
+
+def test_another_template_is_a_warning_and_its_rows_are_checked(workshop: Workshop, tmp_path: Path) -> None:
+    path = workshop.make_model("student") / "chat_template.jinja"
+    text = path.read_text()
+    path.write_text(text.replace("Tools:", "You have these tools:"))
+    recipe = workshop.recipe(**checkpoint("student"))
+    assert "different templates" in check_recipe(recipe, tmp_path).warnings[0]
+    path.write_text(text.replace("<|im_end|>\n", "\n"))
+    with pytest.raises(Exception, match="no end-of-turn token"):
+        check_recipe(recipe, tmp_path)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    size = load_chat(workshop.model).vocab_size
+    workshop.make_model("teacher", vocab_size=size)
+    assert check_recipe(workshop.recipe(), tmp_path).teacher.padded_vocab == size  # type: ignore[union-attr]
+    workshop.make_model("teacher", vocab_size=size - 1)
+    message = refused(workshop.recipe(), tmp_path)
+    assert f"the tokenizer has {size} tokens" in message and f"only {size - 1}" in message
+
+
+def test_more_layers_than_the_teacher_has_are_told(workshop: Workshop, tmp_path: Path) -> None:
+    check_recipe(workshop.recipe(student={"layers": 4}), tmp_path)
+    message = refused(workshop.recipe(student={"layers": 5}), tmp_path)
+    assert message == "student.layers: 5 is more than the teacher's 4 layers."
+
+
+def test_a_context_beyond_the_models_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    message = refused(workshop.recipe(chat={"context": 257}), tmp_path)
+    assert "chat.context: 257 tokens are more than the 256" in message and str(workshop.model) in message
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "architecture": (
+        {"architectures": ["BitNetForCausalLM"], "model_type": "bitnet"},
+        "architecture BitNetForCausalLM",
+    ),
+    "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    "quantized": ({"quantization_config": {"bits": 4}}, "quantized already"),
+    "rope": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
+    "window": ({"sliding_window": 64}, "attention slides over 64 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, tmp_path: Path, case: str) -> None:
+    changes, said = CHANGES[case]
+    workshop.make_model("odd", **changes)
+    for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd"))):
+        assert said in refused(recipe, tmp_path)
+
+
+def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_path: Path) -> None:
+    odd = workshop.make_model("odd", architectures=["BitNetForCausalLM"], model_type="bitnet")
+    shape = {"layers": 1, "hidden": 32, "ffn": 64, "heads": 4}
+    recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch", "layers": None, "shape": shape})
+    found = check_recipe(recipe, tmp_path)
+    assert found.teacher is not None and found.teacher.architecture == "bitnet"
+    # counted from the weights' own header
+    offsets = json.loads((odd / "model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
+    assert found.teacher.parameters == max(v["data_offsets"][1] for k, v in offsets.items() if k[0] != "_") // 4
+
+
+def test_rescaled_logits_are_told(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.make_model("teacher", final_logit_softcapping=30.0)
+    assert "rescales its logits (final_logit_softcapping" in refused(workshop.recipe(), tmp_path)
+
+
+def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop, tmp_path: Path) -> None:
+    make_tokenizer(workshop.folder / "tokenizer")
+    shape = {"layers": 3, "hidden": 48, "ffn": 64, "heads": 4}
+    recipe = workshop.recipe(teacher={"model": "tokenizer", "finetune": {"rows": "train.jsonl", "shape": shape}})
+    found = check_recipe(recipe, tmp_path)
+    assert found.teacher is not None and found.teacher.layers == 3
+    assert found.rows["finetune"] == 24 and "finetune" in found.disk.stays
+
+
+def test_an_endpoint_is_not_asked(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.make_model("student")
+    api = {"kind": "api", "model": "big", "base_url": "http://127.0.0.1:9/v1"}
+    train = {"objective": "sft", "control": "none"}
+    found = check_recipe(workshop.recipe(**checkpoint("student", teacher=api, train=train)), tmp_path)
+    assert found.teacher is None and found.prompt_tokens["prompts"].rows == 24
+    gated = workshop.recipe(**checkpoint("student", teacher=api, train=train, gates={"kl_mean": 0.1}))
+    assert "gates.kl_mean: an endpoint gives text" in refused(gated, tmp_path)
+
+
+# ---- gates ----
+
+
+def test_gates_that_nothing_can_decide_are_told(workshop: Workshop, tmp_path: Path) -> None:
+    message = refused(workshop.recipe(gates={"behaviours": {"refuse": 0.9}}), tmp_path)
+    assert message.startswith("gates.behaviours.refuse: ") and str(workshop.test) in message
+    check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.9}, "exact": 0.9}), tmp_path)
+    lines = [json.loads(line) for line in workshop.test.open()]
+    write_jsonl(workshop.test, [{"messages": line["messages"], "behaviour": "tool_call"} for line in lines])
+    for gate in ({"exact": 0.9}, {"retention": 0.9}, {"beats_control": True}, {"behaviours": {"tool_call": 0.5}}):
+        assert refused(workshop.recipe(gates=gate), tmp_path).startswith(f"gates.{next(iter(gate))}")
+    check_recipe(workshop.recipe(gates={"top1_agreement": 0.5}), tmp_path)
+
+
+def test_rows_that_are_not_judged_are_counted(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.spoil("test.jsonl", 1, lambda row: (row.pop("gold"), row.pop("completion")))
+    workshop.spoil(
+        "test.jsonl", 2, lambda row: (row.pop("gold"), row.pop("completion"), row.update(behaviour="clarify"))
+    )
+    found = check_recipe(workshop.recipe(), tmp_path)
+    assert found.warnings == ["data.test: 1 of 12 rows do not say what is right, and are not judged."]
+
+
+# ---- budgets ----
+
+
+def test_a_file_over_its_budget_is_refused_with_what_fits(workshop: Workshop, tmp_path: Path) -> None:
+    sizes = {
+        q: check_recipe(workshop.recipe(export={"quantization": q}), tmp_path).file.bytes for q in ("Q8_0", "Q4_0")
+    }
+    between = (sizes["Q8_0"] + sizes["Q4_0"]) / 2e6
+    message = refused(workshop.recipe(target={"file_mb": between}), tmp_path)
+    assert message.startswith("target.file_mb: the student's Q8_0 file will have")
+    assert "Q4_0" in message and "F16" not in message
+    check_recipe(workshop.recipe(target={"file_mb": between}, export={"quantization": "Q4_0"}), tmp_path)
+    assert "No quantization fits" in refused(workshop.recipe(target={"file_mb": 0.001}), tmp_path)
+
+
+def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_told(workshop: Workshop, tmp_path: Path) -> None:
+    found = check_recipe(workshop.recipe(), tmp_path)
+    certain = (found.file.bytes + found.run_memory.kv_bytes) / 1e6
+    assert found.run_memory.kv_bytes == 2 * 2 * 2 * 16 * 256 * 2
+    assert refused(workshop.recipe(target={"memory_mb": certain - 0.01}), tmp_path).startswith(
+        "target.memory_mb: the file"
+    )
+    tight = check_recipe(workshop.recipe(target={"memory_mb": certain + 0.01}), tmp_path)
+    assert tight.warnings[0].startswith("target.memory_mb: llama.cpp will hold about")
+    assert check_recipe(workshop.recipe(target={"memory_mb": 100}), tmp_path).warnings == []
+
+
+def test_a_disk_too_small_is_refused(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Usage:
+        asked.append(Path(path))
+        return Usage(10**9, 10**9 - free, free)
+
+    monkeypatch.setattr(needs.shutil, "disk_usage", usage)
+    free = 10**9
+    needed = check_recipe(workshop.recipe(), tmp_path / "runs" / "lights").disk.needed
+    assert asked == [tmp_path]  # the nearest folder that exists
+    free = needed
+    check_recipe(workshop.recipe(), tmp_path / "runs")
+    free = needed - 1
+    message = refused(workshop.recipe(), tmp_path)
+    assert message.startswith(f"{tmp_path}: the run needs") and "--runs" in message
+
+
+def test_disk_is_what_the_stages_leave(workshop: Workshop, tmp_path: Path) -> None:
+    both = check_recipe(workshop.recipe(), tmp_path).disk
+    alone = check_recipe(workshop.recipe(train={"control": "none"}), tmp_path).disk
+    student = check_recipe(workshop.recipe(), tmp_path).student.parameters or 0
+    assert both.stays["train"] == 2 * alone.stays["train"] == 8 * student
+    # while the second model trains: two checkpoints of 12 bytes a parameter beside what stays
+    assert both.needed == both.stays["generate"] + both.stays["train"] + 24 * student
+
+
+def test_weights_still_to_come_need_the_hubs_cache(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workshop.model / "model.safetensors").unlink()
+    monkeypatch.setattr("potstill.plan.models.resolve_model", lambda name, revision, weights: workshop.model)
+    recipe = workshop.recipe(teacher={"model": "some-org/big"})
+    found = check_recipe(recipe, tmp_path)
+    assert found.teacher is not None and found.teacher.name == "some-org/big"
+    parameters = found.teacher.parameters or 0
+    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * parameters - 1))
+    assert "the weights of some-org/big are still to be downloaded" in refused(recipe, tmp_path)
+
+
+def test_too_little_memory_here_is_a_warning(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check_recipe(workshop.recipe(), tmp_path)
+    assert found.memory.stage == "train" and found.memory.physical and found.memory.physical > 10**9
+    monkeypatch.setattr(needs, "_physical_memory", lambda: found.memory.needed - 1)
+    (warning,) = check_recipe(workshop.recipe(), tmp_path).warnings
+    assert warning.startswith("train.batch_tokens: the train stage will hold about")
+    larger = check_recipe(workshop.recipe(train={"batch_tokens": 16384}), tmp_path).memory
+    assert larger.parts["activations"] == 2 * found.memory.parts["activations"]
+
+
+def test_unknown_licences_are_a_warning(workshop: Workshop, tmp_path: Path) -> None:
+    recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
+    (warning,) = check_recipe(recipe, tmp_path).warnings
+    assert warning.startswith("teacher.license, data.license: unknown.")
