@@ -116,9 +116,8 @@ def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "r",
-            "data": "
-            "{"prompts": workload / "train.jsonl", "validation": workload / "validation.jsonl", "test": workload / "test.jsonl",
-                     "tools": workload / "tools.json"},
+            "data": {n: workload / f"{n}.jsonl" for n in ("validation", "test")}
+            | {"prompts": workload / "train.jsonl", "tools": workload / "tools.json"},
             "chat": {"context": 128},
             "teacher": {"model": str(model)},
             "generate": {"max_new_tokens": 6, "keep_truncated": True, "batch_size": 5} | settings,

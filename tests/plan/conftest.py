@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
+from potstill import plan
+from potstill.errors import UsageError
 from potstill.plan.arithmetic import ModelShape, tensors
 from potstill.recipe import Recipe, load_recipe
 
@@ -80,13 +82,28 @@ class Workshop:
         path.write_text(yaml.safe_dump(value, sort_keys=False))
         return load_recipe(path)
 
+    def rows(self, file: str) -> list[dict[str, Any]]:
+        """Rows of a JSONL file."""
+        return [json.loads(text) for text in (self.folder / file).read_text().splitlines()]
+
+    def refused(self, recipe: Recipe) -> str:
+        """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
+        out, runs = self.folder / "out", self.folder / "runs"
+        out.mkdir(exist_ok=True)
+        with pytest.raises(UsageError) as caught:
+            plan.check(recipe, runs, out)
+        assert caught.value.exit_code == 2
+        assert list(out.iterdir()) == []
+        assert not runs.exists()
+        message = str(caught.value)
+        assert "\n" not in message and message.endswith(".")
+        return message
+
     def spoil(self, file: str, line: int, change: Callable[[dict[str, Any]], Any]) -> str:
         """Change one row of a JSONL file in place; returns `file:line` as messages give it."""
-        path = self.folder / file
-        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        rows = self.rows(file)
         change(rows[line - 1])
-        write_jsonl(path, rows)
-        return f"{path}:{line}"
+        return f"{write_jsonl(self.folder / file, rows)}:{line}"
 
 
 @pytest.fixture

@@ -32,20 +32,6 @@ PUBLIC_TEMPLATES = (
 )
 
 
-def refused(recipe: Recipe, tmp_path: Path, kind: type[UsageError] = DataError) -> str:
-    """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    out.mkdir()
-    with pytest.raises(kind) as caught:
-        plan.check(recipe, runs, out)
-    assert caught.value.exit_code == 2
-    assert list(out.iterdir()) == []
-    assert not runs.exists()
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".")
-    return message
-
-
 # ---- a sound run ----
 
 
@@ -136,13 +122,13 @@ def test_unknown_key_is_told_with_the_nearest(workshop: Workshop) -> None:
 
 @pytest.mark.parametrize("key", ["prompts", "test", "validation", "tools"])
 def test_missing_files_are_named(workshop: Workshop, tmp_path: Path, key: str) -> None:
-    assert "nowhere: no such file" in refused(workshop.recipe(data={key: "nowhere"}), tmp_path)
+    assert "nowhere: no such file" in workshop.refused(workshop.recipe(data={key: "nowhere"}))
 
 
 def test_broken_jsonl_is_told_with_its_line(workshop: Workshop, tmp_path: Path) -> None:
     text = workshop.test.read_text().splitlines()
     workshop.test.write_text("\n".join([*text[:4], text[4][:-9], *text[5:]]))
-    assert f"{workshop.test}:5: not valid JSON" in refused(workshop.recipe(), tmp_path)
+    assert f"{workshop.test}:5: not valid JSON" in workshop.refused(workshop.recipe())
 
 
 def finetuned(workshop: Workshop) -> Recipe:
@@ -151,7 +137,7 @@ def finetuned(workshop: Workshop) -> Recipe:
 
 def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop, tmp_path: Path) -> None:
     where = workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
-    assert f"{where}: the row has no assistant turn" in refused(finetuned(workshop), tmp_path)
+    assert f"{where}: the row has no assistant turn" in workshop.refused(finetuned(workshop))
 
 
 def test_the_same_row_is_a_fine_prompt(workshop: Workshop, tmp_path: Path) -> None:
@@ -171,14 +157,14 @@ REMOTE_TOOLS = {
 
 def test_tools_with_invalid_schemas_are_told(workshop: Workshop, tmp_path: Path) -> None:
     (workshop.folder / "tools.json").write_text(json.dumps([BAD_TOOLS]))
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert "tools.json: the parameters of tool 'set_light' are not a valid JSON Schema" in message
 
 
 @pytest.mark.parametrize(("tool", "said"), [(BAD_TOOLS, "not a valid JSON Schema"), (REMOTE_TOOLS, "not fetched")])
 def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tmp_path: Path, tool: Any, said: str) -> None:
     where = workshop.spoil("train.jsonl", 7, lambda row: row.update(tools=[tool]))
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert f"{where}: the parameters of tool" in message and said in message
 
 
@@ -223,7 +209,7 @@ GOLDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_golds_that_nothing_can_match_are_told(workshop: Workshop, tmp_path: Path, case: str) -> None:
     gold, said = GOLDS[case]
     where = workshop.spoil("test.jsonl", 2, lambda row: row.update(gold=gold))
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert message.startswith(where) and said in message
 
 
@@ -235,7 +221,7 @@ def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop, tmp_path: 
     where = workshop.spoil("train.jsonl", 11, lambda row: row.update(messages=long))
     row = Row.model_validate({"messages": long, "tools": TOOLS})
     tokens = len(load_chat(workshop.model).prompt_ids(row))
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert (
         f"{where}: the prompt has {tokens} tokens; with generate.max_new_tokens (64) that is {tokens + 64}" in message
     )
@@ -246,14 +232,14 @@ def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop, tmp_path: Pa
     longest = check_recipe(workshop.recipe(), tmp_path).prompt_tokens
     most = max(found.max for found in longest.values())
     check_recipe(workshop.recipe(chat={"context": most + 64}), tmp_path)
-    assert f"({most + 63})" in refused(workshop.recipe(chat={"context": most + 63}), tmp_path)
+    assert f"({most + 63})" in workshop.refused(workshop.recipe(chat={"context": most + 63}))
 
 
 def test_a_finetune_row_longer_than_the_context_is_told(workshop: Workshop, tmp_path: Path) -> None:
     long = {"role": "assistant", "content": "on in the hall " * 60}
     where = workshop.spoil("train.jsonl", 4, lambda row: row.update(completion=long))
     check_recipe(workshop.recipe(), tmp_path)  # as a prompt its own answer is not learnt
-    message = refused(finetuned(workshop), tmp_path)
+    message = workshop.refused(finetuned(workshop))
     assert message.startswith(f"{where}: the row has") and "more than chat.context (256)" in message
 
 
@@ -272,16 +258,15 @@ def without_answers(workshop: Workshop) -> None:
 SPOILT = {
     "no end": (lambda text: text.replace("<|im_end|>\n", "\n"), "no end-of-turn token (<|im_end|>) follows the answer"),
     "no answer": (
-        lambda text: text.replace("{{ message.content or '' }}", "{{ message.content if message.role == 'user'
-        }}").replace(
-            "message.tool_calls or []", "[]"
-        ),
+        lambda text: text.replace(
+            "{{ message.content or '' }}", "{{ message.content if message.role == 'user' }}"
+        ).replace("message.tool_calls or []", "[]"),
         "no supervised token of the answer",
     ),
     "nothing": (
-        lambda text: text.replace("{% for message in messages %}", "{% for message in messages if message.role ==
-        'user' %}")
-        .replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
+        lambda text: text.replace(
+            "{% for message in messages %}", "{% for message in messages if message.role == 'user' %}"
+        ).replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
         "no supervised token of the answer",
     ),
     "prompt": (lambda text: "{{ messages | length }}" + text, "renders the prompt differently once it is answered"),
@@ -298,13 +283,13 @@ def test_templates_that_cannot_be_learnt_from_are_told(
     if prompts_alone:
         without_answers(workshop)
     template(workshop, change)
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert message.startswith(f"{workshop.prompts}:1: ") and said in message
 
 
 def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop, tmp_path: Path) -> None:
     template(workshop, lambda text: text.replace("message.tool_calls or []", "[]"))
-    assert "no supervised token of the answer" in refused(workshop.recipe(), tmp_path)
+    assert "no supervised token of the answer" in workshop.refused(workshop.recipe())
 
 
 def test_an_unfinished_answer_needs_no_end(workshop: Workshop, tmp_path: Path) -> None:
@@ -393,7 +378,7 @@ def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop, tmp_path: 
     said = f"1 of 200 test prompts are trained on too, the first at {workshop.test}:6 and {workshop.prompts}:25"
     assert [w for w in found.warnings if said in w]
     write_jsonl(workshop.prompts, [*lines, leak, light_row("hall", "on", "now 6 "), light_row("hall", "on", "now 7 ")])
-    assert "3 of 200 test prompts are trained on too" in refused(workshop.recipe(), tmp_path)
+    assert "3 of 200 test prompts are trained on too" in workshop.refused(workshop.recipe())
 
 
 def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop, tmp_path: Path) -> None:
@@ -405,4 +390,4 @@ def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop, 
 def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop, tmp_path: Path) -> None:
     write_jsonl(workshop.folder / "gold.jsonl", [light_row("hall", "on", "now ")])
     recipe = workshop.recipe(teacher={"finetune": {"rows": "gold.jsonl"}})
-    assert f"{workshop.folder / 'gold.jsonl'}:1" in refused(recipe, tmp_path)
+    assert f"{workshop.folder / 'gold.jsonl'}:1" in workshop.refused(recipe)

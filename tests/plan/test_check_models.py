@@ -27,20 +27,6 @@ class Usage(NamedTuple):
     free: int
 
 
-def refused(recipe: Recipe, tmp_path: Path) -> str:
-    """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    out.mkdir(exist_ok=True)
-    with pytest.raises(RecipeError) as caught:
-        plan.check(recipe, runs, out)
-    assert caught.value.exit_code == 2
-    assert list(out.iterdir()) == []
-    assert not runs.exists()
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".")
-    return message
-
-
 def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
     return {"student": {"init": "checkpoint", "layers": None, "model": model}, **changes}
 
@@ -51,26 +37,26 @@ def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "some-org/no-such-model-here"])
 def test_missing_models_are_told(workshop: Workshop, tmp_path: Path, name: str) -> None:
     for recipe in (workshop.recipe(teacher={"model": name}), workshop.recipe(**checkpoint(name))):
-        assert re.search(r"no such (model )?folder", refused(recipe, tmp_path))
+        assert re.search(r"no such (model )?folder", workshop.refused(recipe))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_model_without_a_file_is_told(workshop: Workshop, tmp_path: Path, file: str) -> None:
     (workshop.model / file).unlink()
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert str(workshop.model) in message and file in message
 
 
 def test_weights_cut_short_are_told(workshop: Workshop, tmp_path: Path) -> None:
     path = workshop.model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    assert f"{path}: not a whole safetensors file" in refused(workshop.recipe(), tmp_path)
+    assert f"{path}: not a whole safetensors file" in workshop.refused(workshop.recipe())
 
 
 def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: Workshop, tmp_path: Path) -> None:
     student = workshop.make_model("student", extra_vocabulary=-10)
     ours, theirs = load_chat(student), load_chat(workshop.model)
-    message = refused(workshop.recipe(**checkpoint("student")), tmp_path)
+    message = workshop.refused(workshop.recipe(**checkpoint("student")))
     assert "student.model: its tokenizer is not the teacher's" in message
     assert f"{student} has {ours.vocab_size} tokens" in message
     assert f"{workshop.model} has {theirs.vocab_size}" in message
@@ -109,18 +95,18 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop, tmp
     workshop.make_model("teacher", vocab_size=size)
     assert check_recipe(workshop.recipe(), tmp_path).teacher.padded_vocab == size  # type: ignore[union-attr]
     workshop.make_model("teacher", vocab_size=size - 1)
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert f"the tokenizer has {size} tokens" in message and f"only {size - 1}" in message
 
 
 def test_more_layers_than_the_teacher_has_are_told(workshop: Workshop, tmp_path: Path) -> None:
     check_recipe(workshop.recipe(student={"layers": 4}), tmp_path)
-    message = refused(workshop.recipe(student={"layers": 5}), tmp_path)
+    message = workshop.refused(workshop.recipe(student={"layers": 5}))
     assert message == "student.layers: 5 is more than the teacher's 4 layers."
 
 
 def test_a_context_beyond_the_models_is_told(workshop: Workshop, tmp_path: Path) -> None:
-    message = refused(workshop.recipe(chat={"context": 257}), tmp_path)
+    message = workshop.refused(workshop.recipe(chat={"context": 257}))
     assert "chat.context: 257 tokens are more than the 256" in message and str(workshop.model) in message
 
 
@@ -141,7 +127,7 @@ def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, tmp_path:
     changes, said = CHANGES[case]
     workshop.make_model("odd", **changes)
     for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd"))):
-        assert said in refused(recipe, tmp_path)
+        assert said in workshop.refused(recipe)
 
 
 def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_path: Path) -> None:
@@ -157,7 +143,7 @@ def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_pat
 
 def test_rescaled_logits_are_told(workshop: Workshop, tmp_path: Path) -> None:
     workshop.make_model("teacher", final_logit_softcapping=30.0)
-    assert "rescales its logits (final_logit_softcapping" in refused(workshop.recipe(), tmp_path)
+    assert "rescales its logits (final_logit_softcapping" in workshop.refused(workshop.recipe())
 
 
 def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop, tmp_path: Path) -> None:
@@ -176,20 +162,20 @@ def test_an_endpoint_is_not_asked(workshop: Workshop, tmp_path: Path) -> None:
     found = check_recipe(workshop.recipe(**checkpoint("student", teacher=api, train=train)), tmp_path)
     assert found.teacher is None and found.prompt_tokens["prompts"].rows == 24
     gated = workshop.recipe(**checkpoint("student", teacher=api, train=train, gates={"kl_mean": 0.1}))
-    assert "gates.kl_mean: an endpoint gives text" in refused(gated, tmp_path)
+    assert "gates.kl_mean: an endpoint gives text" in workshop.refused(gated)
 
 
 # ---- gates ----
 
 
 def test_gates_that_nothing_can_decide_are_told(workshop: Workshop, tmp_path: Path) -> None:
-    message = refused(workshop.recipe(gates={"behaviours": {"refuse": 0.9}}), tmp_path)
+    message = workshop.refused(workshop.recipe(gates={"behaviours": {"refuse": 0.9}}))
     assert message.startswith("gates.behaviours.refuse: ") and str(workshop.test) in message
     check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.9}, "exact": 0.9}), tmp_path)
     lines = [json.loads(line) for line in workshop.test.open()]
     write_jsonl(workshop.test, [{"messages": line["messages"], "behaviour": "tool_call"} for line in lines])
     for gate in ({"exact": 0.9}, {"retention": 0.9}, {"beats_control": True}, {"behaviours": {"tool_call": 0.5}}):
-        assert refused(workshop.recipe(gates=gate), tmp_path).startswith(f"gates.{next(iter(gate))}")
+        assert workshop.refused(workshop.recipe(gates=gate)).startswith(f"gates.{next(iter(gate))}")
     check_recipe(workshop.recipe(gates={"top1_agreement": 0.5}), tmp_path)
 
 
@@ -210,18 +196,18 @@ def test_a_file_over_its_budget_is_refused_with_what_fits(workshop: Workshop, tm
         q: check_recipe(workshop.recipe(export={"quantization": q}), tmp_path).file.bytes for q in ("Q8_0", "Q4_0")
     }
     between = (sizes["Q8_0"] + sizes["Q4_0"]) / 2e6
-    message = refused(workshop.recipe(target={"file_mb": between}), tmp_path)
+    message = workshop.refused(workshop.recipe(target={"file_mb": between}))
     assert message.startswith("target.file_mb: the student's Q8_0 file will have")
     assert "Q4_0" in message and "F16" not in message
     check_recipe(workshop.recipe(target={"file_mb": between}, export={"quantization": "Q4_0"}), tmp_path)
-    assert "No quantization fits" in refused(workshop.recipe(target={"file_mb": 0.001}), tmp_path)
+    assert "No quantization fits" in workshop.refused(workshop.recipe(target={"file_mb": 0.001}))
 
 
 def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_told(workshop: Workshop, tmp_path: Path) -> None:
     found = check_recipe(workshop.recipe(), tmp_path)
     certain = (found.file.bytes + found.run_memory.kv_bytes) / 1e6
     assert found.run_memory.kv_bytes == 2 * 2 * 2 * 16 * 256 * 2
-    assert refused(workshop.recipe(target={"memory_mb": certain - 0.01}), tmp_path).startswith(
+    assert workshop.refused(workshop.recipe(target={"memory_mb": certain - 0.01})).startswith(
         "target.memory_mb: the file"
     )
     tight = check_recipe(workshop.recipe(target={"memory_mb": certain + 0.01}), tmp_path)
@@ -243,7 +229,7 @@ def test_a_disk_too_small_is_refused(workshop: Workshop, tmp_path: Path, monkeyp
     free = needed
     check_recipe(workshop.recipe(), tmp_path / "runs")
     free = needed - 1
-    message = refused(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe())
     assert message.startswith(f"{tmp_path}: the run needs") and "--runs" in message
 
 
@@ -266,7 +252,7 @@ def test_weights_still_to_come_need_the_hubs_cache(
     assert found.teacher is not None and found.teacher.name == "some-org/big"
     parameters = found.teacher.parameters or 0
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * parameters - 1))
-    assert "the weights of some-org/big are still to be downloaded" in refused(recipe, tmp_path)
+    assert "the weights of some-org/big are still to be downloaded" in workshop.refused(recipe)
 
 
 def test_too_little_memory_here_is_a_warning(
