@@ -28,7 +28,7 @@ def write_recipe(folder: Path, model: Path, workload: Path, **changes: Any) -> P
         | {"prompts": str(workload / "train.jsonl"), "tools": str(workload / "tools.json"), "license": "cc0-1.0"},
         "chat": {"context": 128},
         "teacher": {"model": str(model), "license": "mit"},
-        "generate": {"max_new_tokens": 8, "keep_truncated": True, "batch_size": 4},
+        "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True, "batch_size": 4},
         "student": {"init": "teacher_layers", "layers": 2},
         "train": {"epochs": 4, "batch_tokens": 256, "checkpoint_every": 2},
         "export": {"parity_rows": 2},

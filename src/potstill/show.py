@@ -35,7 +35,7 @@ def print_step(step: StepResult) -> None:
 def _number(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f} %" if unit == "%" else f"{value:.4g} {unit}".rstrip()
+    return f"{100 * value:.1f} %" if unit in ("rate", "ratio") else f"{value:.4g} {unit}".rstrip()
 
 
 def _interval(gate: dict[str, Any]) -> str:

@@ -115,15 +115,21 @@ def _git_commit() -> str | None:
 def lock_run(run_dir: Path) -> Iterator[None]:
     """Hold a run directory against a second process; the lock goes with the process, also when it is killed."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a") as file:
+    lock = run_dir / ".lock"
+    with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StepError(
-                f"{run_dir}: another potstill process works in this run directory. Wait for it, or choose "
-                "another with --runs."
+                f"{run_dir}: another potstill process works in this run directory. "
+                "Wait for it, or choose another with --runs."
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in run_dir.iterdir()] == [lock.name]:  # nothing was done here: leave nothing behind
+                lock.unlink()
+                run_dir.rmdir()
 
 
 def run_step(
@@ -151,7 +157,12 @@ def run_step(
         return StepResult(name, directory, mark, seconds, cached=True)
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    build(directory)
+    try:
+        build(directory)
+    except BaseException:
+        if not any(directory.iterdir()):
+            directory.rmdir()
+        raise
     seconds = round(time.monotonic() - start, 3)
     stamp = {
         "fingerprint": mark,

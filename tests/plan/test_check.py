@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import pytest
 from fixtures import TOOLS, light_row, write_jsonl
 from potstill import plan
 from potstill.chat import ChatFormat, load_chat
-from potstill.errors import DataError, RecipeError, UsageError
+from potstill.errors import RecipeError
 from potstill.plan import rows
 from potstill.plan.checks import CheckResult, check_recipe
 from potstill.plan.show import render_check
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 PUBLIC_TEMPLATES = (
     "Qwen-Qwen2.5-7B-Instruct",
     "meta-llama-Llama-3.1-8B-Instruct",
-    "NousResearch-Hermes-3-Llama-3.1-8B",
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
 )
 
 
@@ -39,7 +38,7 @@ def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
     plan.check(workshop.recipe(target={"file_mb": 1, "memory_mb": 100}), tmp_path / "runs", tmp_path)
     found = json.loads((tmp_path / "check.json").read_text())
     chat = load_chat(workshop.model)
-    given = [Row.model_validate(json.loads(line) | {"tools": TOOLS}) for line in workshop.test.open()]
+    given = [Row.model_validate(row | {"tools": TOOLS}) for row in workshop.rows("test.jsonl")]
     examples = [chat.example(row) for row in given]
     assert found["rows"] == {"prompts": 24, "test": 12}
     assert found["prompt_tokens"]["test"]["max"] == max(e.n_prompt for e in examples)
@@ -101,7 +100,6 @@ def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None
     words = (*found.rows, "very-long-name-indeed", f"{found.student.parameters:,}", "data.license", "Q8_0", "disk")
     for word in words:
         assert word in pages[0]
-    assert "…" not in pages[0].replace("…model", "").replace("…-", "").replace("…h", "") or name[:3] not in pages[0]
 
 
 def test_check_json_comes_back_as_it_was(workshop: Workshop, tmp_path: Path) -> None:
@@ -113,19 +111,18 @@ def test_check_json_comes_back_as_it_was(workshop: Workshop, tmp_path: Path) -> 
 
 
 def test_unknown_key_is_told_with_the_nearest(workshop: Workshop) -> None:
-    with pytest.raises(
-        RecipeError, match=r"recipe\.yaml:\d+: unknown key 'data.promts'; did you mean 'prompts'"
-    ) as caught:
+    said = r"recipe\.yaml:\d+: unknown key 'data.promts'; did you mean 'prompts'"
+    with pytest.raises(RecipeError, match=said) as caught:
         workshop.recipe(data={"promts": "train.jsonl"})
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("key", ["prompts", "test", "validation", "tools"])
-def test_missing_files_are_named(workshop: Workshop, tmp_path: Path, key: str) -> None:
+def test_missing_files_are_named(workshop: Workshop, key: str) -> None:
     assert "nowhere: no such file" in workshop.refused(workshop.recipe(data={key: "nowhere"}))
 
 
-def test_broken_jsonl_is_told_with_its_line(workshop: Workshop, tmp_path: Path) -> None:
+def test_broken_jsonl_is_told_with_its_line(workshop: Workshop) -> None:
     text = workshop.test.read_text().splitlines()
     workshop.test.write_text("\n".join([*text[:4], text[4][:-9], *text[5:]]))
     assert f"{workshop.test}:5: not valid JSON" in workshop.refused(workshop.recipe())
@@ -135,7 +132,7 @@ def finetuned(workshop: Workshop) -> Recipe:
     return workshop.recipe(teacher={"finetune": {"rows": "train.jsonl"}})
 
 
-def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop) -> None:
     where = workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
     assert f"{where}: the row has no assistant turn" in workshop.refused(finetuned(workshop))
 
@@ -155,14 +152,14 @@ REMOTE_TOOLS = {
 }
 
 
-def test_tools_with_invalid_schemas_are_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_tools_with_invalid_schemas_are_told(workshop: Workshop) -> None:
     (workshop.folder / "tools.json").write_text(json.dumps([BAD_TOOLS]))
     message = workshop.refused(workshop.recipe())
     assert "tools.json: the parameters of tool 'set_light' are not a valid JSON Schema" in message
 
 
 @pytest.mark.parametrize(("tool", "said"), [(BAD_TOOLS, "not a valid JSON Schema"), (REMOTE_TOOLS, "not fetched")])
-def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tmp_path: Path, tool: Any, said: str) -> None:
+def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, said: str) -> None:
     where = workshop.spoil("train.jsonl", 7, lambda row: row.update(tools=[tool]))
     message = workshop.refused(workshop.recipe())
     assert f"{where}: the parameters of tool" in message and said in message
@@ -206,7 +203,7 @@ GOLDS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", GOLDS)
-def test_golds_that_nothing_can_match_are_told(workshop: Workshop, tmp_path: Path, case: str) -> None:
+def test_golds_that_nothing_can_match_are_told(workshop: Workshop, case: str) -> None:
     gold, said = GOLDS[case]
     where = workshop.spoil("test.jsonl", 2, lambda row: row.update(gold=gold))
     message = workshop.refused(workshop.recipe())
@@ -216,16 +213,14 @@ def test_golds_that_nothing_can_match_are_told(workshop: Workshop, tmp_path: Pat
 # ---- rendering ----
 
 
-def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop) -> None:
     long = [{"role": "user", "content": "on in the hall " * 60}]
     where = workshop.spoil("train.jsonl", 11, lambda row: row.update(messages=long))
     row = Row.model_validate({"messages": long, "tools": TOOLS})
     tokens = len(load_chat(workshop.model).prompt_ids(row))
     message = workshop.refused(workshop.recipe())
-    assert (
-        f"{where}: the prompt has {tokens} tokens; with generate.max_new_tokens (64) that is {tokens + 64}" in message
-    )
-    assert "more than chat.context (256)" in message
+    assert f"{where}: the prompt has {tokens} tokens; with generate.max_new_tokens (64) that is" in message
+    assert f"that is {tokens + 64}, more than chat.context (256)" in message
 
 
 def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop, tmp_path: Path) -> None:
@@ -251,34 +246,34 @@ def template(workshop: Workshop, change: Callable[[str], str]) -> None:
 def without_answers(workshop: Workshop) -> None:
     """Rows that are prompts alone, so that only the probe can tell."""
     for path in (workshop.prompts, workshop.test):
-        lines = [json.loads(line) for line in path.open()]
-        write_jsonl(path, [{k: v for k, v in line.items() if k != "completion"} for line in lines])
+        given = workshop.rows(path.name)
+        write_jsonl(path, [{key: row[key] for key in row if key != "completion"} for row in given])
 
 
-SPOILT = {
+def users_alone(text: str) -> str:
+    every = "{% for message in messages %}"
+    text = text.replace(every, "{% for message in messages if message.role == 'user' %}")
+    return text.replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "")
+
+
+def users_words(text: str) -> str:
+    text = text.replace("{{ message.content or '' }}", "{{ message.content if message.role == 'user' }}")
+    return text.replace("message.tool_calls or []", "[]")
+
+
+SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
+    "error": (lambda text: "{{ messages[9].content + 1 }}" + text, "cannot render this conversation"),
     "no end": (lambda text: text.replace("<|im_end|>\n", "\n"), "no end-of-turn token (<|im_end|>) follows the answer"),
-    "no answer": (
-        lambda text: text.replace(
-            "{{ message.content or '' }}", "{{ message.content if message.role == 'user' }}"
-        ).replace("message.tool_calls or []", "[]"),
-        "no supervised token of the answer",
-    ),
-    "nothing": (
-        lambda text: text.replace(
-            "{% for message in messages %}", "{% for message in messages if message.role == 'user' %}"
-        ).replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
-        "no supervised token of the answer",
-    ),
+    "no answer": (users_words, "no supervised token of the answer"),
+    "no turn": (users_alone, "no supervised token of the answer"),
     "prompt": (lambda text: "{{ messages | length }}" + text, "renders the prompt differently once it is answered"),
-    "refusal": (lambda text: "{{ raise_exception('not today') }}" + text, "cannot render this conversation: not today"),
-}  # fmt: skip
+    "refusal": (lambda text: "{{ raise_exception('not today') }}" + text, "cannot be learnt from: not today"),
+}
 
 
 @pytest.mark.parametrize("prompts_alone", [False, True])
 @pytest.mark.parametrize("case", SPOILT)
-def test_templates_that_cannot_be_learnt_from_are_told(
-    workshop: Workshop, tmp_path: Path, case: str, prompts_alone: bool
-) -> None:
+def test_templates_that_cannot_be_learnt_from_are_told(workshop: Workshop, case: str, prompts_alone: bool) -> None:
     change, said = SPOILT[case]
     if prompts_alone:
         without_answers(workshop)
@@ -287,7 +282,7 @@ def test_templates_that_cannot_be_learnt_from_are_told(
     assert message.startswith(f"{workshop.prompts}:1: ") and said in message
 
 
-def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop) -> None:
     template(workshop, lambda text: text.replace("message.tool_calls or []", "[]"))
     assert "no supervised token of the answer" in workshop.refused(workshop.recipe())
 
@@ -296,7 +291,7 @@ def test_an_unfinished_answer_needs_no_end(workshop: Workshop, tmp_path: Path) -
     template(workshop, lambda text: text.replace("<|im_end|>\n", "\n"))
     cut = {"finish_reason": "length"}
     for path in (workshop.prompts, workshop.test):
-        write_jsonl(path, [json.loads(line) | {"provenance": cut} for line in path.open()])
+        write_jsonl(path, [row | {"provenance": cut} for row in workshop.rows(path.name)])
     check_recipe(workshop.recipe(), tmp_path)
 
 
@@ -318,9 +313,8 @@ def test_cached_pieces_give_the_same_ids(shared_data: Path) -> None:
         {"role": "assistant", "content": "Which one? "},
         {"role": "user", "content": "é 東京 <tool_call> 12  "},
     ]
-    given = [
-        Row.model_validate(light_row(room, "on") | {"tools": TOOLS, "messages": messages}) for room in ("a", " b\n")
-    ]
+    whole = [light_row(room, "on") | {"tools": TOOLS, "messages": messages} for room in ("a", " b\n")]
+    given = [Row.model_validate(row) for row in whole]
     compared = 0
     for folder in sorted((shared_data / "tokenizers").glob("*/tokenizer.json")):
         for path in (shared_data / "chat_templates").glob("*.jinja"):
@@ -348,21 +342,20 @@ def test_a_cache_that_would_differ_is_not_used(workshop: Workshop) -> None:
     assert isinstance(rows._fast(chat, [Row.model_validate(light_row("hall", "on"))]), rows._PieceCache)
 
 
-def test_ten_thousand_rows_take_seconds(workshop: Workshop, tmp_path: Path) -> None:
+def test_what_rows_share_is_encoded_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = [{"type": "function", "function": {**TOOLS[0]["function"], "name": f"tool_{i}"}} for i in range(40)]
     template(workshop, lambda text: text.replace("{{ tool.function.name }}", "{{ tool | tojson }}"))
     (workshop.folder / "tools.json").write_text(json.dumps([*TOOLS, *long]))
     write_jsonl(workshop.prompts, [light_row("hall", "on", f"please {i} ") for i in range(1000)])
-    begun = time.monotonic()
-    recipe = workshop.recipe(chat={"context": 9000})
-    (workshop.model / "config.json").write_text(
-        (workshop.model / "config.json")
-        .read_text()
-        .replace('"max_position_embeddings": 256', '"max_position_embeddings": 9000')
-    )
-    found = check_recipe(recipe, tmp_path)
+    config = workshop.model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 9000}))
+    encoded: list[int] = []
+    encode = ChatFormat.encode
+    monkeypatch.setattr(ChatFormat, "encode", lambda chat, text: (encoded.append(len(text)), encode(chat, text))[1])
+    found = check_recipe(workshop.recipe(chat={"context": 9000}), tmp_path)
     assert found.prompt_tokens["prompts"].min > 4000
-    assert time.monotonic() - begun < 8, "without the cache of pieces this takes twenty times as long"
+    # a prompt is encoded by itself and with its answer; nearly all of it is the tools
+    assert sum(encoded) < 0.05 * 2 * 1000 * max(encoded)
 
 
 # ---- leakage ----
@@ -371,7 +364,7 @@ def test_ten_thousand_rows_take_seconds(workshop: Workshop, tmp_path: Path) -> N
 def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop, tmp_path: Path) -> None:
     write_jsonl(workshop.test, [light_row("hall", "on", f"now {i} ") for i in range(200)])
     leak = light_row("hall", "on", "now 5 ")
-    lines = [json.loads(line) for line in workshop.prompts.open()]
+    lines = workshop.rows("train.jsonl")
     write_jsonl(workshop.prompts, [*lines, leak])
     found = check_recipe(workshop.recipe(), tmp_path)
     assert found.leaked == 1
@@ -387,7 +380,7 @@ def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop, 
     assert check_recipe(workshop.recipe(), tmp_path).leaked == 0
 
 
-def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop, tmp_path: Path) -> None:
+def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop) -> None:
     write_jsonl(workshop.folder / "gold.jsonl", [light_row("hall", "on", "now ")])
     recipe = workshop.recipe(teacher={"finetune": {"rows": "gold.jsonl"}})
     assert f"{workshop.folder / 'gold.jsonl'}:1" in workshop.refused(recipe)

@@ -52,7 +52,7 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
     card.write_text(
         write_card(recipe, manifest, shipped.name, has_chat=recipe.chat.template != "plain"), encoding="utf-8"
     )
-    manifest["files"][card.name] = file_entry(card)
+    manifest["files"] = dict(sorted({**manifest["files"], card.name: file_entry(card)}.items()))
     write_json(building / MANIFEST, manifest)
     final = out / "package"
     shutil.rmtree(final, ignore_errors=True)

@@ -16,7 +16,7 @@ _VERDICTS = {
     "FAIL": "It does not do what its recipe asks of it. The gates below say where.",
     "INCONCLUSIVE": "The test items at hand cannot tell whether it does all that its recipe asks.",
 }
-_MB = 1e6
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _SHORT = 12
 
 
@@ -86,13 +86,13 @@ def _card_metrics(model: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _opening(manifest: dict[str, Any], gguf: str) -> str:
     verdict, student = manifest["verdict"], manifest["student"]
-    size = manifest["files"][gguf]["bytes"] / _MB
+    size = _size(manifest["files"][gguf]["bytes"])
     params = f"{student['params']:,} parameters, " if student["params"] else ""
     says = _VERDICTS[verdict["verdict"]] if verdict["gates"] else "Its recipe sets no gates, so nothing was judged."
     return (
         f"# {manifest['name']}\n\n**Verdict: {verdict['verdict']}.** {says}\n\n"
         f"A small model distilled from {_code(manifest['teacher']['name'])} with potstill {manifest['potstill']}: "
-        f"{params}{size:.2f} MB as {student['quantization']} in `{gguf}`."
+        f"{params}{size} as {student['quantization']} in `{gguf}`."
     )
 
 
@@ -139,7 +139,7 @@ def _runtime(metrics: dict[str, Any], size: int) -> str:
     run = metrics["runtime"]
     ttft, speed = run["ttft_ms"], run["decode_tokens_per_s"]
     rows = [
-        ("file", f"{size / _MB:.2f} MB"),
+        ("file", _size(size)),
         ("peak memory", f"{run['peak_rss_mb']:.0f} MB"),
         ("load", f"{run['load_s']:.2f} s"),
         ("time to first token", f"{ttft['median']:.4g} ms (p95 {ttft['p95']:.4g})"),
@@ -234,11 +234,16 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown leaves as it is: no markup, one line, no table rule."""
-    return "".join("\\" + c if c in "|\\`*_[]<>#" else c for c in " ".join(text.split()))
+    return "".join("\\" + c if c in "|\\`*[]<>" else c for c in " ".join(text.split()))
 
 
 def _code(text: str) -> str:
     return f"`{text.replace('`', '')}`"
+
+
+def _size(count: int) -> str:
+    scale, unit = next((u for u in _UNITS if count >= u[0]), (1, "bytes"))
+    return f"{count / scale:.3g} {unit}"
 
 
 def _percent(rate: float) -> str:
@@ -258,6 +263,9 @@ def _value(value: float | None, unit: str) -> str:
 
 
 def _bounds(gate: dict[str, Any]) -> str:
-    if gate["low"] is None and gate["high"] is None:
+    low, high, unit = gate["low"], gate["high"], gate["unit"]
+    if low is None and high is None:
         return "-"
-    return f"{_value(gate['low'], gate['unit'])} to {_value(gate['high'], gate['unit'])}"
+    if unit in ("rate", "ratio"):
+        return f"{_value(low, unit)} to {_value(high, unit)}"
+    return f"{_value(low, '')} to {_value(high, unit)}"

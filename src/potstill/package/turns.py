@@ -97,7 +97,7 @@ class Turns:
             if parts and isinstance(parts[0], str):
                 parts[0] = parts[0].removeprefix(leave_out)
             joint = _go(self.tool_joint or "")
-            names = "{{ range $i, $tool := .Tools }}{{ if $i }}" + joint + "{{ end }}{{ $tool.Function.Name }}{{ end }}"
+            names = f"{{{{ range $i, $tool := .Tools }}}}{_when('$i', joint)}{{{{ $tool.Function.Name }}}}{{{{ end }}}}"
             return "".join("{{ .System }}" if p is _SYSTEM else names if p is _TOOLS else _go(p) for p in parts)
 
         def by_system(tools: bool) -> str:
@@ -111,16 +111,17 @@ class Turns:
     def _go_messages(self) -> str:
         """Ollama reads the tag that marks a call from the first text after `if .ToolCalls`: nothing may stand
         between the two, so the joint is written after a call and not before one."""
-        content = "{{ .Content }}"
-        said = content
+        content = said = "{{ .Content }}"
         if self.calls:
             c = self.calls
-            said = (
-                "{{ $calls := .ToolCalls }}{{ if .Content }}{{ .Content }}{{ if $calls }}" + _go(c.gap) + "{{ end }}"
-                "{{ end }}{{ if .ToolCalls }}{{ range $i, $call := .ToolCalls }}"
-                + _go(c.before) + "{{ $call.Function.Name }}" + _go(c.between) + "{{ json $call.Function.Arguments }}"
-                + _go(c.after) + "{{ if gt (len (slice $calls $i)) 1 }}" + _go(c.joint) + "{{ end }}{{ end }}{{ end }}"
-            )  # fmt: skip
+            gap = _when("$calls", _go(c.gap))
+            joint = _when("gt (len (slice $calls $i)) 1", _go(c.joint))
+            call = (
+                f"{_go(c.before)}{{{{ $call.Function.Name }}}}{_go(c.between)}{{{{ json $call.Function.Arguments }}}}"
+                f"{_go(c.after)}{joint}"
+            )
+            made = f"{{{{ range $i, $call := .ToolCalls }}}}{call}{{{{ end }}}}"
+            said = f"{{{{ $calls := .ToolCalls }}}}{_when('.Content', content + gap)}{_when('.ToolCalls', made)}"
         branches = [("user", self.user, content), ("assistant", self.assistant, said)]
         if self.calls:
             branches.append(("tool", self.calls.result, content))
@@ -133,6 +134,10 @@ class Turns:
 def _go(text: str) -> str:
     """Text as a Go template gives it back."""
     return text.replace("{{", '{{ "{{" }}')
+
+
+def _when(condition: str, text: str) -> str:
+    return f"{{{{ if {condition} }}}}{text}{{{{ end }}}}" if text else ""
 
 
 def _message(role: str, content: str | None, *calls: ToolCall) -> Message:

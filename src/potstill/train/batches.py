@@ -1,9 +1,9 @@
 """Which rows go through the model together: a random mix of rows, packed so that little is padding.
 
 A micro-batch takes rows in random order up to a token budget, and packs them first-fit into sequences of 256 tokens, or
-as long as its longest row. Rows in one sequence do not see each other: attention is causal inside each row, and positions begin at 0.
-(Batches of near-equal lengths would need no mask, but rows of one length tend to be of one kind, which makes each step's
-gradient lopsided.)
+as long as its longest row. Rows in one sequence do not see each other: attention is causal inside each row, and
+positions begin at 0. (Batches of near-equal lengths would need no mask, but rows of one length tend to be of one kind,
+which makes each step's gradient lopsided.)
 """
 
 from __future__ import annotations

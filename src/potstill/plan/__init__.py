@@ -1,0 +1,29 @@
+"""Plan: what a run needs and whether it can work, by arithmetic and by looking at every row, before it is paid for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from potstill.recipe import Recipe
+from potstill.records import write_json
+
+__all__ = ["VERSION", "check"]
+
+VERSION = 1
+
+
+def check(recipe: Recipe, runs: Path, out: Path) -> None:
+    """Check a recipe, and write `check.json`.
+
+    Args:
+        recipe: the recipe.
+        runs: folder the run is kept in, whose disk must hold it.
+        out: step directory; nothing is written where the check fails.
+
+    Raises:
+        RecipeError: the recipe cannot work; the message names the key.
+        DataError: a row cannot be used; the message names file and line.
+    """
+    from potstill.plan.checks import check_recipe
+
+    write_json(out / "check.json", check_recipe(recipe, runs).to_json())

@@ -1,0 +1,346 @@
+"""Exact arithmetic of a model from its config.json: parameters, KV cache, GGUF bytes; and what training it holds.
+
+Sizes are in bytes, shapes in elements, contexts in tokens. Nothing is loaded: neither torch nor a weight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import RecipeError
+from potstill.recipe import Shape
+
+__all__ = [
+    "ARCHITECTURES",
+    "ModelShape",
+    "checkpoint_bytes",
+    "gguf_header_bytes",
+    "gguf_run_memory_bytes",
+    "gguf_tensor_types",
+    "gguf_weight_bytes",
+    "kv_cache_bytes",
+    "parameter_count",
+    "safetensors_parameters",
+    "tensors",
+    "training_memory_bytes",
+]
+
+# transformers' class -> llama.cpp's architecture, for those that can be exported
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+_NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+# what transformers takes for num_key_value_heads where config.json leaves it out; a Llama has as many as heads
+_KV_HEADS = {"MistralForCausalLM": 8, "Qwen2ForCausalLM": 32, "Qwen3ForCausalLM": 32}
+
+# llama.cpp's types: weights and bytes of one block (ggml-common.h)
+_BLOCKS = {
+    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q5_0": (32, 22),
+    "Q5_1": (32, 24), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210),
+}  # fmt: skip
+_FLOATS = ("F32", "F16", "BF16")
+# what takes over where a row is no multiple of the block; F16 where that does not fit either
+_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_ALIGNMENT = 32
+_FIXED_KEYS_BYTES = 1350
+"""GGUF metadata beside the vocabulary and the template: 1,190 to 1,510 were measured, by how much a file tells of its
+origin."""
+
+_CHUNK_TOKENS = 512
+"""Tokens whose logits the loss holds at once."""
+_MICRO_BATCH = 512
+"""Prompt tokens llama.cpp computes at once (n_ubatch)."""
+_PROCESS_BYTES = 40_000_000
+_TOKEN_BYTES = 200
+"""Of a vocabulary entry in a running llama.cpp: its text and its places in the maps."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder's sizes in elements. `context` is max_position_embeddings, None where config.json does not say."""
+
+    architecture: str
+    vocab: int
+    hidden: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tied: bool
+    attention_bias: bool = False
+    """llama, qwen3: biases of q, k, v and o; qwen2 always has those of q, k and v."""
+    mlp_bias: bool = False
+    rope_divisors: bool = False
+    """Llama 3's rope scaling, for which a GGUF holds one more tensor."""
+    context: int | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Shape from a config.json, with transformers' defaults for what it leaves out.
+
+        Raises:
+            ValueError: the architecture is not one of `ARCHITECTURES`, or a size is absent or not a positive integer.
+        """
+        name = (config.get("architectures") or ["(none named)"])[0]
+        if name not in ARCHITECTURES:
+            raise ValueError(f"architecture {name} is not one of {', '.join(ARCHITECTURES)}")
+        for key in _NEEDED:
+            if not isinstance(config.get(key), int) or config[key] < 1:
+                raise ValueError(f"config.json must give {key} as a positive integer, found {config.get(key)!r}")
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        head_dim = config.get("head_dim", 128 if name == "Qwen3ForCausalLM" else None) or hidden // heads
+        biased = name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and bool(config.get("attention_bias"))
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        return cls(
+            architecture=ARCHITECTURES[name],
+            vocab=config["vocab_size"],
+            hidden=hidden,
+            ffn=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads", _KV_HEADS.get(name)) or heads,
+            head_dim=head_dim,
+            tied=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=biased,
+            mlp_bias=name == "LlamaForCausalLM" and bool(config.get("mlp_bias")),
+            rope_divisors=(rope.get("rope_type") or rope.get("type")) == "llama3",
+            context=config.get("max_position_embeddings"),
+        )
+
+    @classmethod
+    def from_recipe_shape(cls, shape: Shape, vocab: int, context: int | None = None) -> ModelShape:
+        """Shape of a model that a recipe makes from scratch, with a vocabulary of `vocab` tokens."""
+        return cls(
+            architecture=shape.architecture,
+            vocab=vocab,
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            layers=shape.layers,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads or shape.heads,
+            head_dim=shape.head_dim or shape.hidden // shape.heads,
+            tied=shape.tied,
+            context=context,
+        )
+
+
+def tensors(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the checkpoint by its name in transformers, with its dimensions; a tied head is left out."""
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    qkv_bias = shape.architecture == "qwen2" or shape.attention_bias
+    matrices = {
+        "self_attn.q_proj": (queries, hidden, qkv_bias),
+        "self_attn.k_proj": (keys, hidden, qkv_bias),
+        "self_attn.v_proj": (keys, hidden, qkv_bias),
+        "self_attn.o_proj": (hidden, queries, shape.attention_bias),
+        "mlp.gate_proj": (shape.ffn, hidden, shape.mlp_bias),
+        "mlp.up_proj": (shape.ffn, hidden, shape.mlp_bias),
+        "mlp.down_proj": (hidden, shape.ffn, shape.mlp_bias),
+    }
+    layer: dict[str, tuple[int, ...]] = {}
+    for name, (rows, columns, bias) in matrices.items():
+        layer[f"{name}.weight"] = (rows, columns)
+        if bias:
+            layer[f"{name}.bias"] = (rows,)
+    if shape.architecture == "qwen3":
+        layer |= {"self_attn.q_norm.weight": (shape.head_dim,), "self_attn.k_norm.weight": (shape.head_dim,)}
+    layer |= {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    out: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab, hidden)}
+    for i in range(shape.layers):
+        out |= {f"model.layers.{i}.{name}": dims for name, dims in layer.items()}
+    out["model.norm.weight"] = (hidden,)
+    if not shape.tied:
+        out["lm_head.weight"] = (shape.vocab, hidden)
+    return out
+
+
+def parameter_count(shape: ModelShape) -> int:
+    """Parameters of the model; a tied head is counted once."""
+    return sum(map(math.prod, tensors(shape).values()))
+
+
+def kv_cache_bytes(shape: ModelShape, context: int, bytes_per_element: float = 2.0) -> int:
+    """Keys and values of `context` tokens: 2 x layers x kv_heads x head_dim x context x bytes (F16 2, Q8_0 34/32)."""
+    return math.ceil(2 * shape.layers * shape.kv_heads * shape.head_dim * context * bytes_per_element)
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    """Whether a _K_M file keeps this layer's attn_v and ffn_down at six bits (llama.cpp's use_more_bits)."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _wanted_type(name: str, shape: ModelShape, quantization: str) -> str:
+    """Type of a matrix before its row length is looked at."""
+    ordinary = quantization.removesuffix("_M")
+    if ordinary in _FLOATS:
+        return ordinary
+    if name == ("model.embed_tokens.weight" if shape.tied else "lm_head.weight"):
+        return "Q8_0" if ordinary == "Q8_0" else "Q6_K"
+    if quantization.endswith("_M") and name.endswith((".v_proj.weight", ".down_proj.weight")):
+        return "Q6_K" if _more_bits(int(name.split(".")[2]), shape.layers) else ordinary
+    return ordinary
+
+
+def gguf_tensor_types(shape: ModelShape, quantization: str) -> dict[str, str]:
+    """GGUF type of each tensor of `tensors(shape)`, by llama.cpp's rules for dense models without importance matrix."""
+    out = {}
+    for name, dims in tensors(shape).items():
+        wanted = _wanted_type(name, shape, quantization) if len(dims) > 1 else "F32"
+        for fitting in (wanted, _FALLBACK.get(wanted, "F16"), "F16"):
+            if dims[-1] % _BLOCKS[fitting][0] == 0:
+                out[name] = fitting
+                break
+    return out
+
+
+def _stored_bytes(dims: tuple[int, ...], kind: str) -> int:
+    weights, nbytes = _BLOCKS[kind]
+    return math.prod(dims) // weights * nbytes
+
+
+def gguf_weight_bytes(shape: ModelShape, quantization: str) -> int:
+    """Bytes of the weights in a GGUF file: without metadata, vocabulary and padding (see `gguf_header_bytes`)."""
+    types = gguf_tensor_types(shape, quantization)
+    return sum(_stored_bytes(dims, types[name]) for name, dims in tensors(shape).items())
+
+
+def gguf_header_bytes(shape: ModelShape, tokens: Iterable[str], merges: Iterable[str] | None, template: str) -> int:
+    """Bytes of a GGUF file that are not weights; within some hundred bytes.
+
+    Args:
+        shape: the model's.
+        tokens: every token of the vocabulary; padding up to `shape.vocab` is added.
+        merges: each as "left right"; None for a SentencePiece vocabulary, which has scores instead.
+        template: the chat template's source.
+    """
+    texts = [len(token.encode()) for token in tokens]
+    padding = range(len(texts), shape.vocab)
+    vocabulary = sum(texts) + sum(len(f"[PAD{i}]") for i in padding) + shape.vocab * (8 + 4)
+    pairs = 4 * shape.vocab if merges is None else sum(8 + len(merge.encode()) for merge in merges)
+    # a tensor's entry: name, number of dimensions, dimensions, type, offset; its data starts at a multiple of 32
+    names = 0
+    for name, dims in tensors(shape).items():
+        names += 8 + len(_gguf_name(name)) + 4 + 8 * len(dims) + 4 + 8
+    rope = 8 + 18 + 4 + 8 + 4 + 8 + 2 * shape.head_dim if shape.rope_divisors else 0
+    return _FIXED_KEYS_BYTES + vocabulary + pairs + len(template.encode()) + names + rope + _ALIGNMENT
+
+
+def _gguf_name(name: str) -> str:
+    """GGUF's name of a tensor (the length is what matters)."""
+    short = {
+        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers": "blk",
+        "self_attn.o_proj": "attn_output", "self_attn.": "attn_", "mlp.": "ffn_", "_proj": "",
+        "post_attention_layernorm": "ffn_norm", "input_layernorm": "attn_norm",
+    }  # fmt: skip
+    for old, new in short.items():
+        name = name.replace(old, new)
+    return name
+
+
+def gguf_run_memory_bytes(shape: ModelShape, file_bytes: int, context: int) -> int:
+    """Peak resident memory of llama.cpp on a CPU with one slot: an estimate, within 5 % on five models.
+
+    File (mapped and read whole) + KV cache in F16, its context rounded up to 256 + a micro-batch's activations (5 x
+    hidden + 3 x FFN in fp32 a token) + 200 bytes a vocabulary entry + 40 MB of process. The buffer of logits is
+    reserved for a whole micro-batch too, but only its last row is touched.
+    """
+    tokens = 256 * math.ceil(context / 256)
+    batch = 4 * min(_MICRO_BATCH, tokens) * (5 * shape.hidden + 3 * shape.ffn)
+    return file_bytes + kv_cache_bytes(shape, tokens) + batch + _TOKEN_BYTES * shape.vocab + _PROCESS_BYTES
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    """Bytes of a training checkpoint: weights and AdamW's two moments in fp32."""
+    return 12 * parameters
+
+
+def training_memory_bytes(
+    student: ModelShape,
+    batch_tokens: int,
+    *,
+    width: int = 256,
+    bf16: bool = False,
+    teacher_parameters: int = 0,
+    teacher_bytes_per_weight: int = 4,
+    teacher_hidden: int = 0,
+) -> dict[str, int]:
+    """What training holds at its peak, in parts; their sum is an estimate, the first two parts are exact.
+
+    student       16 P: weights, gradients and AdamW's two moments in fp32
+    teacher       its weights (0 without one in memory)
+    activations   kept for the backward pass, a token and a layer: 4 FFN (gate, up, activation, product), 4 q (rotated
+                  query, expanded key and value, output), 6 hidden (norms and residuals), one float for each of `width`
+                  keys (mask); qwen3 2 q + 2 k more (norms of query and key). One layer more for the backward pass
+                  itself. bf16 halves most of it: 3/4 of the bytes, counted on transformers' modules.
+    logits        512 tokens x vocabulary x 9 (4 without a teacher) arrays of the loss, and the heads' gradients and
+                  fp32 copies
+
+    Args:
+        batch_tokens: tokens of a micro-batch.
+        width: positions of a packed sequence.
+        teacher_hidden: its hidden size, for the fp32 copy of its head.
+    """
+    queries, keys = student.heads * student.head_dim, student.kv_heads * student.head_dim
+    token = 4 * student.ffn + 4 * queries + 6 * student.hidden + width
+    if student.architecture == "qwen3":
+        token += 2 * queries + 2 * keys
+    activations = 4 * batch_tokens * token * (student.layers + 1)
+    arrays = 9 if teacher_parameters else 4
+    heads = 2 * student.hidden + (teacher_hidden if teacher_parameters and teacher_bytes_per_weight < 4 else 0)
+    return {
+        "student": 16 * parameter_count(student),
+        "teacher": teacher_parameters * teacher_bytes_per_weight,
+        "activations": activations * 3 // 4 if bf16 else activations,
+        "logits": 4 * student.vocab * (_CHUNK_TOKENS * arrays + heads),
+    }
+
+
+def safetensors_parameters(folder: Path) -> int:
+    """Parameters in a folder's model*.safetensors, from the files' headers alone.
+
+    Raises:
+        RecipeError: there is no such file, a shard of the index is missing, or a file is not whole.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise RecipeError(f"{index}: not an index of safetensors files. Save or copy the model again.") from None
+        paths = [folder / str(name) for name in names]
+    else:
+        paths = sorted(folder.glob("model*.safetensors"))
+    missing = [path for path in paths if not path.is_file()] if paths else [folder / "model.safetensors"]
+    if missing:
+        raise RecipeError(
+            f"{missing[0]}: no such file, so the model has no weights. Save it with save_pretrained, which writes "
+            "safetensors, or copy the folder again."
+        )
+    return sum(_header_parameters(path) for path in paths)
+
+
+def _header_parameters(path: Path) -> int:
+    """Parameters of one file. The format: 8 bytes of header length, little-endian; JSON; the tensors' bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length < size else b""
+    try:
+        header = json.loads(text)
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(entry["data_offsets"][1] for entry in entries) == size
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise RecipeError(f"{path}: not a whole safetensors file. Download or save the model again.")
+    return sum(math.prod(entry["shape"]) for entry in entries)

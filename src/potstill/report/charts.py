@@ -1,0 +1,171 @@
+"""Charts as SVG that lives inside the page: its text is text, its colours are the page's own, light or dark.
+
+matplotlib draws; what it writes is then made part of a page: no header, no metadata, ids that no second chart has, and
+CSS variables in place of the placeholder colours below. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["MARKERS", "Line", "Rate", "kept_chart", "training_chart"]
+
+_WIDTH = 370  # CSS pixels at scale 1: a phone shows the chart a little smaller, a desk a little larger
+_INK, _MUTED, _LINE = "#010203", "#020304", "#030405"
+_SERIES = {"teacher": "#040506", "gguf": "#050607", "student": "#060708", "control": "#070809"}
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {v: f"series-{k}" for k, v in _SERIES.items()}
+_TICKS = 7
+_POINTS = 240  # of a training curve; more cannot be seen
+MARKERS = {"teacher": "D", "gguf": "o", "student": "s", "control": "^"}
+"""Each model's mark, in matplotlib's letters: shape tells them apart where colour does not."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its interval, all in [0, 1]."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: x and y of its points. `model` gives colour and mark; a dotted one has a mark at each point."""
+
+    model: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dotted: bool = False
+
+
+def kept_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:
+    """Dot and whisker for each model, one group of rows a behaviour.
+
+    Args:
+        groups: by the group's title, then by model ("teacher", "gguf", "student", "control").
+        label: what the chart says, for those who do not see it.
+    """
+    models = max((len(g) for g in groups.values()), default=1)
+    height = len(groups) * (26 + 15 * models) + 40
+    with _drawing(height) as (figure, axes):
+        lowest = min(r.low for g in groups.values() for r in g.values())
+        left = max(0.0, math.floor(lowest * 10 - 0.2) / 10)
+        y = 0.0
+        for title, group in groups.items():
+            axes.text(left, y, title, color=_INK, fontsize=12.5, fontweight="bold", va="center", ha="left")
+            for model, rate in group.items():
+                y += 15
+                _whisker(axes, rate, y, model)
+            y += 26
+        axes.set_xlim(left, 1 + (1 - left) * 0.015)
+        axes.set_ylim(y - 10, -14)
+        axes.set_yticks([])
+        step = next(s for s in (0.02, 0.05, 0.1, 0.2) if (1 - left) / s <= 6)
+        ticks = [1 - step * i for i in range(int((1 - left) / step + 1e-9) + 1)][::-1]
+        axes.set_xticks(ticks, [f"{100 * t:.0f} %" for t in ticks])
+        axes.grid(axis="x", color=_LINE, linewidth=1)
+        axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
+        return _inline(figure, "kept", label)
+
+
+def _whisker(axes: Axes, rate: Rate, y: float, model: str) -> None:
+    colour = _SERIES[model]
+    axes.plot([rate.low, rate.high], [y, y], color=colour, linewidth=2, alpha=0.5, solid_capstyle="round", zorder=2)
+    axes.plot([rate.rate], [y], marker=MARKERS[model], color=colour, markersize=7, markeredgewidth=0, zorder=3)
+
+
+def training_chart(lines: Sequence[Line], name: str, label: str) -> Markup:
+    """Curves over optimizer steps, in nats a token; on a logarithmic scale where they span more than a factor of 8.
+
+    Args:
+        lines: the curves.
+        name: part of the chart's ids; no other chart of the page may have it.
+        label: what the chart says, for those who do not see it.
+    """
+    with _drawing(250) as (figure, axes):
+        values = [y for line in lines for y in line.y if y > 0]
+        if values and max(values) / min(values) > 8:
+            axes.set_yscale("log")
+            _plain_ticks(axes, min(values), max(values))
+        for line in lines:
+            x, y = _thin(line.x, line.y)
+            mark: dict[str, Any] = {"linewidth": 1.6, "solid_capstyle": "round"}
+            if line.dotted:
+                mark = {"linewidth": 1.2, "linestyle": (0, (1, 2)), "marker": MARKERS[line.model], "markersize": 5}
+            axes.plot(x, y, color=_SERIES[line.model], markeredgewidth=0, **mark)
+        axes.grid(axis="y", color=_LINE, linewidth=1)
+        axes.set_xlabel("optimizer step", color=_MUTED, fontsize=12)
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        axes.spines["bottom"].set_color(_LINE)
+        return _inline(figure, name, label)
+
+
+def _plain_ticks(axes: Axes, low: float, high: float) -> None:
+    """Round numbers of each decade, written plainly."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**d for d in decades for m in steps if low * 0.9 <= m * 10.0**d <= high * 1.1]
+        if len(ticks) <= _TICKS:
+            break
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+
+
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means of neighbours, so that no more than `_POINTS` points are left."""
+    stride = max(1, math.ceil(len(x) / _POINTS))
+    cuts = range(0, len(x), stride)
+    means = [sum(y[i : i + stride]) / len(y[i : i + stride]) for i in cuts]
+    return [sum(x[i : i + stride]) / len(x[i : i + stride]) for i in cuts], means
+
+
+@contextmanager
+def _drawing(height: int) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of `_WIDTH` by `height` CSS pixels; the user's own matplotlib settings play no part."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    dpi = 72  # one point is one pixel
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "potstill", "font.size": 12, "figure.dpi": dpi}
+    with mpl.rc_context(mpl.rcParamsDefault), mpl.rc_context(settings):
+        figure = Figure(figsize=(_WIDTH / dpi, height / dpi), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_facecolor("none")
+        axes.tick_params(length=0, labelsize=12, labelcolor=_MUTED)
+        yield figure, axes
+
+
+def _inline(figure: Figure, name: str, label: str) -> Markup:
+    """The figure as an element of an HTML page."""
+    out = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    svg = out.getvalue()
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"\s*<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    used = set(re.findall(r"[\"(]#([\w-]+)[\")]", body))
+    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r"([\"(])#([\w-]+)([\")])", lambda m: f"{m[1]}#{name}-{m[2]}{m[3]}" if m[2] in used else m[0], body)
+    body = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", r"font: \1\2 var(--sans)", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    width, height = (round(72 * inches) for inches in figure.get_size_inches())
+    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", " ".join(body.split())).replace("> <", "><")
+    return Markup(head + body.strip() + "</svg>")
