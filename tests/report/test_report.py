@@ -152,8 +152,8 @@ def test_distillation_is_told_plainly(tmp_path: Path) -> None:
 
 
 def test_regressions_are_shown_side_by_side_with_what_differs(usual: str) -> None:
-    assert usual.count('<article class="case">') == 10
-    first = usual.split('<article class="case">')[1]
+    assert usual.count('<details class="case"') == 10
+    first = usual.split('<details class="case"')[1]
     assert first.index("Teacher</h4>") < first.index("<mark>") < first.index("Shipped file</h4>")
     marked, plain = mark_differences('{"a": "on <b>"}', '{"a": "off <b>"}')
     assert marked == "{&#34;a&#34;: &#34;<mark>on</mark> &lt;b&gt;&#34;}"
@@ -348,7 +348,7 @@ def browse(source: str, folder: Path, script: str, widths: tuple[int, ...] = (36
     assert CHROMIUM
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", *flags, "--dump-dom"]
-    ran = subprocess.run([*command, outer.as_uri()], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run([*command, outer.as_uri()], capture_output=True, text=True, timeout=240, check=False)
     found = re.search(r'<pre id="found">(.*?)</pre>', ran.stdout, re.DOTALL)
     assert found and found[1], ran.stderr[-2000:]
     return list(json.loads(html.unescape(found[1])))
