@@ -35,7 +35,6 @@ Array = NDArray[np.float32]
 
 _START_SECONDS = 600.0
 _REQUEST_SECONDS = 600.0
-_KEEPALIVE_SECONDS = 1.0  # the server drops an idle connection after 5 s; a request must never meet that moment
 _LOG_LINES, _LOG_BYTES = 8, 4000
 _MIN_DECODED = 8  # fewer tokens give no rate
 _FORCED = 1000.0  # a logit bias that no logit can outweigh
@@ -86,7 +85,9 @@ class GGUFServer:
                     headers={"Authorization": f"Bearer {self.api_key}"},
                     timeout=_REQUEST_SECONDS,
                     trust_env=False,  # a proxy from the environment cannot reach this machine's own ports
-                    limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
+                    # the server drops a connection when it has been idle, and after so many requests: a request that
+                    # meets that moment fails, so each has a connection of its own
+                    limits=httpx.Limits(max_keepalive_connections=0),
                 )
             )
             meta = self._send("GET", "/v1/models").json()["data"][0]["meta"]
