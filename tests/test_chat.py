@@ -77,9 +77,9 @@ def test_template_that_changes_the_prompt_once_answered_is_refused(chat: ChatFor
 def test_answer_that_merges_into_the_prompt_is_refused(chat: ChatFormat) -> None:
     joined = "{% for m in messages %}{{ m.content }}{% endfor %}"
     merged = Row.model_validate(
-        {"messages": [{"role": "user", "content": "the kit"}], "completion": {"role": "assistant", "content": "chen"}}
+        {"messages": [{"role": "user", "content": "stat"}], "completion": {"role": "assistant", "content": "e"}}
     )
-    assert len(chat.encode("the kitchen")) < len(chat.encode("the kit")) + len(chat.encode("chen"))
+    assert len(chat.encode("state")) < len(chat.encode("stat"))
     with pytest.raises(ValueError, match="merge into one token"):
         ChatFormat(chat.tokenizer, joined, None, chat.eos).example(merged)
 

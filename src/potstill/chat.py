@@ -33,9 +33,10 @@ _IDENTITY_FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
     "config.json",
+    "generation_config.json",
     "special_tokens_map.json",
 )
-_HUB_FILES = [*_IDENTITY_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+_HUB_FILES = [*_IDENTITY_FILES, "*.safetensors", "*.safetensors.index.json"]
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class ChatFormat:
                 bos_token=self.bos or "",
                 eos_token=self.eos,
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise ValueError(f"the chat template cannot render this conversation: {error}") from None
 
     def encode(self, text: str) -> list[int]:

@@ -190,8 +190,9 @@ def test_exported_file_is_as_large_as_predicted(tmp_path: Path, family: str, tie
     from potstill.export.convert import convert_checkpoint
 
     folder = make_tokenizer(tmp_path / "student")
-    # rows of 256 and of 160 weights, so that types and their fallbacks both appear
-    sizes = {"vocab_size": 400, "hidden_size": 256, "intermediate_size": 160, "num_hidden_layers": 9}
+    # rows of 256 and of 160 weights, so that types and their fallbacks both appear; of 11 layers another choice of
+    # those that keep six bits would be another number
+    sizes = {"vocab_size": 400, "hidden_size": 256, "intermediate_size": 160, "num_hidden_layers": 11}
     shape = ModelShape.from_config(saved_config(build(family, **sizes, tie_word_embeddings=tied), folder))
     written = convert_checkpoint(folder, tmp_path / "s.gguf", quantization=quantization, threads=1)
     types = list(gguf_tensor_types(shape, quantization).values())

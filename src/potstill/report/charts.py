@@ -156,7 +156,7 @@ def _inline(figure: Figure, name: str, label: str) -> Markup:
     figure.savefig(out, format="svg", transparent=True, metadata=metadata)
     svg = out.getvalue()
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r"\s*<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     used = set(re.findall(r"[\"(]#([\w-]+)[\")]", body))
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)

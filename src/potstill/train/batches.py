@@ -43,9 +43,7 @@ class Batch:
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def token_batches(
-    lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None
-) -> list[list[int]]:
+def token_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None) -> list[list[int]]:
     """Indices of `lengths` in batches of at most `batch_tokens` tokens; a longer row is a batch of its own.
 
     With `rng` the order is random; without, it is by length.

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,12 +212,7 @@ def train_model(
     Raises:
         StepError: the loss is no longer finite.
     """
-    trackers = [] if tracker == "none" else [tracker]
-    accelerator = Accelerator(
-        mixed_precision="bf16" if schedule.precision == "bf16" else "no",
-        log_with=trackers or None,
-        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
-    )
+    accelerator = _accelerator(schedule, out, tracker)
     set_seed(seed)
     keep_freed_memory()
     if objective.teacher is not None:
@@ -228,26 +224,17 @@ def train_model(
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     first = _resume(accelerator, folder)
-    if trackers:
+    if tracker != "none":
         accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
-    started = time.monotonic()
+    started, values = time.monotonic(), dict[str, float]()
     with _Log(out / f"{name}.log.jsonl", first) as log, progress_bar(name, len(steps), first) as ticker:
         for step in range(first, len(steps)):
-            values = _optimizer_step(
-                accelerator,
-                learner,
-                optimizer,
-                steps[step],
-                examples,
-                pad_id,
-                learning_rate(schedule, step, len(steps)),
-                schedule,
-            )
+            rate = learning_rate(schedule, step, len(steps))
+            values = _optimizer_step(accelerator, learner, optimizer, steps[step], examples, pad_id, rate, schedule)
             if not math.isfinite(values["loss"]):
                 raise StepError(
-                    f"{name}: the loss is {values['loss']} at step {step}. Lower train.learning_rate, and "
-                    f"look at {log.path}."
+                    f"{name}: the loss is {values['loss']} at step {step}. Lower learning_rate, and look at {log.path}."
                 )
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
                 values |= _validate(learner, validation, schedule.batch_tokens, pad_id, accelerator.device)
@@ -259,15 +246,26 @@ def train_model(
     accelerator.end_training()
     # the next model of this process may be trained in another precision
     AcceleratorState._reset_state(reset_partial_state=False)
-    supervised = sum(examples[i].n_supervised for group in steps for batch in group for i in batch)
+    timing = {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
+    return _counts(steps, examples) | timing | {"final": values}
+
+
+def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[str, Any]:
+    """Steps and tokens of the whole run, over all ranks."""
+    seen = [examples[i] for group in steps for batch in group for i in batch]
     return {
         "steps": len(steps),
-        "supervised_tokens": supervised,
-        "tokens": sum(len(examples[i].ids) for group in steps for batch in group for i in batch),
-        "seconds": round(time.monotonic() - started, 2),
-        "resumed_at": first,
-        "final": {k: v for k, v in values.items() if k != "learning_rate"} if first < len(steps) else {},
+        "supervised_tokens": sum(e.n_supervised for e in seen),
+        "tokens": sum(len(e.ids) for e in seen),
     }
+
+
+def _accelerator(schedule: Schedule, out: Path, tracker: str) -> Accelerator:
+    return Accelerator(
+        mixed_precision="bf16" if schedule.precision == "bf16" else "no",
+        log_with=None if tracker == "none" else [tracker],
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
+    )
 
 
 def _optimizer_step(
@@ -288,7 +286,7 @@ def _optimizer_step(
     sums = torch.zeros(3, device=accelerator.device)
     for number, rows in enumerate(mine):
         batch = pack([examples[i] for i in rows], pad_id).to(accelerator.device)
-        with accelerator.no_sync(learner) if number + 1 < len(mine) else _nothing():
+        with accelerator.no_sync(learner) if number + 1 < len(mine) else nullcontext():
             out: LossSums = learner(batch)
             # DDP averages gradients over ranks; the loss is a mean over all ranks' tokens
             accelerator.backward(out.loss * accelerator.num_processes / tokens)
@@ -305,9 +303,3 @@ def _optimizer_step(
         "learning_rate": rate,
         "tokens": tokens,
     }
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
