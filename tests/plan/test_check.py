@@ -267,7 +267,7 @@ SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
     "no answer": (users_words, "no supervised token of the answer"),
     "no turn": (users_alone, "no supervised token of the answer"),
     "prompt": (lambda text: "{{ messages | length }}" + text, "renders the prompt differently once it is answered"),
-    "refusal": (lambda text: "{{ raise_exception('not today') }}" + text, "cannot be learnt from: not today"),
+    "refusal": (lambda text: "{{ raise_exception('not today') }}" + text, "cannot render this conversation: not today"),
 }
 
 
