@@ -17,8 +17,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) --editable ".[train,run,api,dev]"
 	touch $(READY)
 
+# a verdict other than PASS (exit codes 3 and 4) is a result, not an error of make
 demo: $(READY)
-	$(BIN)/potstill run recipes/quickstart.yaml
+	$(BIN)/potstill run recipes/quickstart.yaml || test $$? -ge 3
 
 test: lint
 	$(BIN)/python -m pytest

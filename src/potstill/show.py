@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["announce_run", "print_plan", "print_stage", "print_step", "print_verdict", "run_metrics"]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+_LOG_WIDTH = 110
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -70,6 +71,8 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
 def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
     """The verdict table, what the undecided and failed gates say, and where package and page are."""
     out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:  # a log file has no width to wrap to
+        out.width = _LOG_WIDTH
     found = json.loads((gate_folder / "verdict.json").read_text())
     out.print()
     out.print(verdict_table(found["gates"]))
