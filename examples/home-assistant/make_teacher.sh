@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the embedded teacher again: rows, tokenizer, weights. About an hour on two CPU cores.
+# Makes the embedded teacher again: rows, tokenizer, weights.
 set -euo pipefail
 cd "$(dirname "$0")"
 BIN=../../.venv/bin

@@ -195,7 +195,7 @@ def _evaluate(recipe: Recipe, done: RunResult) -> _Plan:
 
 def _gate(recipe: Recipe, done: RunResult) -> _Plan:
     parts = {"version": evaluate.VERSION, "gates": _section(recipe.gates), "target": _section(recipe.target)}
-    return parts, ("export", "evaluate"), partial(evaluate.gate, recipe, done.folder("evaluate"), done.folder("export"))
+    return parts, ("evaluate",), partial(evaluate.gate, recipe, done.folder("evaluate"))
 
 
 def _package(recipe: Recipe, done: RunResult) -> _Plan:

@@ -26,13 +26,12 @@ def run(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], 
     measure(recipe, teacher_folder, steps, out)
 
 
-def gate(recipe: Recipe, evaluated: Path, exported: Path, out: Path) -> None:
+def gate(recipe: Recipe, evaluated: Path, out: Path) -> None:
     """Judge `metrics.json` by the recipe's thresholds, and write `verdict.json`.
 
     Args:
         recipe: the recipe.
         evaluated: directory of the evaluate step.
-        exported: directory of the export step.
         out: step directory.
     """
     from potstill.evaluate.judgement import judge_run
