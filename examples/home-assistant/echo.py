@@ -1,9 +1,10 @@
-"""Rows that teach a new model to copy: a few words of the workload in any order, to be said again.
+"""Rows that teach a new model to copy: words of the workload, and words that nobody says, to be said again.
 
-    python examples/home-assistant/echo.py --rows build/train.jsonl --out build/echo.jsonl
+    python examples/home-assistant/echo.py --rows build/train.jsonl --tokenizer build/tokenizer --out build/echo.jsonl
 
 A word that was never seen before can only be copied, and a model this small finds that out late from the workload's own
-rows, where a copied value is one lesson among many: docs/decisions.md has the numbers.
+rows, where a copied value is one lesson among many: docs/decisions.md has the numbers. Half of the words are made of one
+to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as common ones.
 """
 
 from __future__ import annotations
@@ -26,16 +27,30 @@ def words_of(path: Path) -> list[str]:
     return sorted(words)
 
 
+def pieces_of(folder: Path) -> list[str]:
+    """Every token of a tokenizer that is letters only, in order of id."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = (tokenizer.decode([token]) for token in range(len(tokenizer)))
+    return [text for text in texts if text.isalpha()]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=Path, required=True, help="train.jsonl of workload.py")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of make_tokenizer.py")
     parser.add_argument("--out", type=Path, required=True, help="file for the echo rows")
     args = parser.parse_args()
-    rng, words = random.Random(0), words_of(args.rows)
+    rng, words, pieces = random.Random(0), words_of(args.rows), pieces_of(args.tokenizer)
+
+    def word() -> str:
+        return rng.choice(words) if rng.random() < 0.5 else "".join(rng.choices(pieces, k=rng.randint(1, 3)))
+
     with args.out.open("w", encoding="utf-8") as file:
         for _ in range(ROWS):
-            text = " ".join(rng.choice(words) for _ in range(rng.randint(2, 8)))
+            text = " ".join(word() for _ in range(rng.randint(2, 8)))
             messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
 

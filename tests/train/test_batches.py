@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.chat import Example
-from potstill.train.batches import pack, plan_steps, token_batches
+from potstill.train.batches import _GROUP_COST, pack, plan_steps, token_batches
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
 
@@ -37,11 +37,17 @@ def test_packing_keeps_every_row_whole_and_apart(lengths: list[int]) -> None:
     assert sorted(batch.labels.tolist()) == sorted(i for e in examples for i in e.ids[e.n_prompt :])
     # the label of each supervised place is the token that stands right after it
     assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
-    # a token sees exactly as many others as its position in its row says
-    seen = batch.mask[:, 0].sum(-1)
-    real = batch.input_ids != 0
-    assert torch.equal(seen[real], batch.position_ids[real] + 1)
-    assert (seen >= 1).all()
+    # every row lies in one place, positions from 0, in a group as wide as its longest row
+    places = [w for rows, w in batch.row_groups for _ in range(rows)]
+    starts = np.cumsum([0, *places[:-1]]).tolist()
+    rows = [flat[start : start + width] for start, width in zip(starts, places, strict=True)]
+    assert sorted(tuple(i for i in row if i) for row in rows) == sorted(e.ids for e in examples)
+    assert batch.position_ids[0].tolist() == [i for width in places for i in range(width)]
+    padding = sum(places) - sum(lengths)
+    # never worse than all rows in one group, or each in its own
+    assert padding + _GROUP_COST * len(batch.row_groups) <= min(
+        max(lengths) * len(lengths) - sum(lengths) + _GROUP_COST, _GROUP_COST * len(lengths)
+    )
 
 
 def test_plan_is_the_same_for_a_seed_and_differs_between_epochs() -> None:
@@ -64,19 +70,19 @@ def test_a_fractional_epoch_is_cut() -> None:
 def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) -> None:
     from fixtures import make_model
     from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.attention import grouped_attention
     from potstill.train.loop import _hidden
 
     model = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
-    examples = [example(n, seed) for seed, n in enumerate([31, 7, 90, 60, 12])]
+    # by falling length, which is the order in which they are laid
+    examples = [example(n, seed) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]
     batch = pack(examples, pad_id=0)
-    assert len(batch.input_ids) < len(examples)  # some do share a sequence
+    assert len(batch.row_groups) < len(examples)  # some do share a group
     with torch.no_grad():
-        together = _hidden(model, batch)
+        with grouped_attention(model):
+            together = _hidden(model, batch)
         alone = []
         for e in examples:
             hidden = model.base_model(torch.tensor([e.ids])).last_hidden_state[0]
             alone.append(hidden[e.n_prompt - 1 : -1])
-    whole = torch.cat(alone)
-    # packing orders rows by sequence, so both are sorted by a coordinate before they are compared
-    order = whole[:, 0].argsort(), together[:, 0].argsort()
-    assert torch.allclose(whole[order[0]], together[order[1]], atol=2e-5)
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=0)

@@ -1,9 +1,9 @@
-"""Which rows go through the model together: a random mix of rows, packed so that little is padding.
+"""Which rows go through the model together: a random mix of rows, laid end to end with little padding.
 
-A micro-batch takes rows in random order up to a token budget, and packs them first-fit into sequences of 256 tokens, or
-as long as its longest row. Rows in one sequence do not see each other: attention is causal inside each row, and
-positions begin at 0. (Batches of near-equal lengths would need no mask, but rows of one length tend to be of one kind,
-which makes each step's gradient lopsided.)
+A micro-batch takes rows in random order up to a token budget, sorts them by length, and cuts them into groups that are
+padded to their longest row. Groups lie one after another in one sequence; attention takes each group by itself
+(`potstill.train.attention`). (Batches of near-equal lengths would need no groups, but rows of one length tend to be of
+one kind, which makes each step's gradient lopsided.)
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ import torch
 from torch import Tensor
 
 from potstill.chat import Example
+from potstill.train.attention import Groups
 
 __all__ = ["Batch", "pack", "plan_steps", "token_batches"]
 
-_WIDTH = 256
+# what one more group costs, in tokens of padding: its attention is called apart in every layer
+_GROUP_COST = 32
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: B packed sequences of S positions, N supervised tokens.
+    """One micro-batch: T places of rows laid end to end, N supervised tokens.
 
-    input_ids     (B, S) int64, padded right
-    position_ids  (B, S) int64, from 0 in each row
-    mask          (B, 1, S, S) bool, True where a query (first S) may look at a key (second S)
-    positions     (N,) int64, places in the flattened (B * S) whose next token is supervised
+    input_ids     (1, T) int64, each row padded right to its group's length
+    position_ids  (1, T) int64, from 0 in each row
+    positions     (N,) int64, places in T whose next token is supervised
     labels        (N,) int64, those next tokens
+    row_groups    (rows, length) of each group, in the order of places
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    mask: Tensor
     positions: Tensor
     labels: Tensor
+    row_groups: Groups
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        moved = (x.to(device) for x in (self.input_ids, self.position_ids, self.positions, self.labels))
+        return Batch(*moved, self.row_groups)
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None) -> list[list[int]]:
@@ -81,43 +84,39 @@ def plan_steps(
     return steps
 
 
-def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Indices of `lengths` in bins of `width`, longest first (first-fit decreasing)."""
-    bins: list[list[int]] = []
-    rooms: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        place = next((b for b, room in enumerate(rooms) if lengths[index] <= room), None)
-        if place is None:
-            bins.append([])
-            rooms.append(width)
-            place = len(bins) - 1
-        bins[place].append(index)
-        rooms[place] -= lengths[index]
-    return bins
+def _groups(lengths: Sequence[int]) -> Groups:
+    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each."""
+    best = [(0, 0)]  # for the first n rows: cost, and where their last group begins
+    for end in range(1, len(lengths) + 1):
+        total = 0
+        options = []
+        for start in range(end - 1, -1, -1):
+            total += lengths[start]
+            options.append((best[start][0] + (end - start) * lengths[start] - total + _GROUP_COST, start))
+        best.append(min(options))
+    groups: list[tuple[int, int]] = []
+    end = len(lengths)
+    while end:
+        start = best[end][1]
+        groups.append((end - start, lengths[start]))
+        end = start
+    return tuple(reversed(groups))
 
 
 def pack(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Pack rows into sequences, and point at each supervised prediction: the place before each completion token."""
-    total = sum(len(e.ids) for e in examples)
-    width = max(min(_WIDTH, total), *(len(e.ids) for e in examples))
-    bins = _first_fit([len(e.ids) for e in examples], width)
-    input_ids = torch.full((len(bins), width), pad_id, dtype=torch.int64)
-    position_ids = torch.zeros_like(input_ids)
-    # every pad is a row of its own, so that no row of the mask is empty
-    row_of = -1 - torch.arange(width).repeat(len(bins), 1)
+    """Lay rows end to end, and point at each supervised prediction: the place before each completion token."""
+    ordered = sorted(examples, key=lambda e: -len(e.ids))
+    groups = _groups([len(e.ids) for e in ordered])
+    widths = [length for rows, length in groups for _ in range(rows)]
+    input_ids = torch.full((sum(widths),), pad_id, dtype=torch.int64)
+    position_ids = torch.cat([torch.arange(width) for width in widths])
     positions: list[Tensor] = []
     labels: list[Tensor] = []
-    for number, members in enumerate(bins):
-        start = 0
-        for row, index in enumerate(members):
-            example, ids = examples[index], torch.tensor(examples[index].ids, dtype=torch.int64)
-            end = start + len(ids)
-            input_ids[number, start:end] = ids
-            position_ids[number, start:end] = torch.arange(len(ids))
-            row_of[number, start:end] = row
-            base = number * width + start
-            positions.append(torch.arange(base + example.n_prompt - 1, base + len(ids) - 1))
-            labels.append(ids[example.n_prompt :])
-            start = end
-    mask = (row_of[:, :, None] == row_of[:, None, :]).tril()
-    return Batch(input_ids, position_ids, mask[:, None], torch.cat(positions), torch.cat(labels))
+    start = 0
+    for example, width in zip(ordered, widths, strict=True):
+        ids = torch.tensor(example.ids, dtype=torch.int64)
+        input_ids[start : start + len(ids)] = ids
+        positions.append(torch.arange(start + example.n_prompt - 1, start + len(ids) - 1))
+        labels.append(ids[example.n_prompt :])
+        start += width
+    return Batch(input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), groups)

@@ -30,6 +30,7 @@ from potstill.losses.divergence import LossSums, linear_divergence
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
+from potstill.train.attention import grouped_attention
 from potstill.train.batches import Batch, pack, plan_steps, token_batches
 
 if TYPE_CHECKING:
@@ -90,11 +91,11 @@ class _Learner(nn.Module):
 
 
 def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, H) at the batch's supervised positions."""
+    """Last hidden states (N, H) at the batch's supervised positions, under `grouped_attention`."""
     hidden: Tensor = model.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask, use_cache=False
+        input_ids=batch.input_ids, position_ids=batch.position_ids, row_groups=batch.row_groups, use_cache=False
     ).last_hidden_state
-    return hidden.flatten(0, 1).index_select(0, batch.positions)
+    return hidden[0].index_select(0, batch.positions)
 
 
 def _head(model: PreTrainedModel, vocab_size: int) -> Tensor:
@@ -228,7 +229,11 @@ def train_model(
         accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
     started, values = time.monotonic(), dict[str, float]()
-    with _Log(out / f"{name}.log.jsonl", first) as log, progress_bar(name, len(steps), first) as ticker:
+    with (
+        grouped_attention(model, objective.teacher),
+        _Log(out / f"{name}.log.jsonl", first) as log,
+        progress_bar(name, len(steps), first) as ticker,
+    ):
         for step in range(first, len(steps)):
             rate = learning_rate(schedule, step, len(steps))
             values = _optimizer_step(accelerator, learner, optimizer, steps[step], examples, pad_id, rate, schedule)
