@@ -1,0 +1,299 @@
+"""The recipe's sections, one class a stage (`potstill.recipe` puts them together).
+
+Paths are relative to the recipe's own folder, which `load_recipe` passes as context.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from potstill.records import Behaviour
+
+__all__ = [
+    "Chat",
+    "Data",
+    "Evaluate",
+    "Export",
+    "Finetune",
+    "Gates",
+    "Generate",
+    "Package",
+    "Quantization",
+    "Schedule",
+    "Section",
+    "Shape",
+    "Student",
+    "Target",
+    "Teacher",
+    "Train",
+]
+
+Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a path against the recipe's folder, which `load_recipe` passes as context."""
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return (Path(folder) / path.expanduser()).resolve()
+
+
+LocalPath = Annotated[Path, AfterValidator(_beside_recipe)]
+
+
+def _model_beside_recipe(model: str, info: ValidationInfo) -> str:
+    """A model's folder, if the name is one beside the recipe or looks like a path; otherwise it is left as a hub id."""
+    folder = _beside_recipe(Path(model), info)
+    return str(folder) if folder.is_dir() or model.startswith((".", "/", "~")) else model
+
+
+ModelName = Annotated[str, AfterValidator(_model_beside_recipe)]
+
+
+def _template_beside_recipe(template: str, info: ValidationInfo) -> str:
+    return template if template in ("own", "plain") else str(_beside_recipe(Path(template), info))
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """The workload. `prompts` are answered by the teacher and trained on; `test` rows carry golds and are never
+    trained on."""
+
+    prompts: LocalPath
+    """Rows the teacher answers and the student learns from."""
+    validation: LocalPath | None = None
+    """Rows for the validation curve, answered by the teacher too."""
+    test: LocalPath
+    """Rows that are judged."""
+    tools: LocalPath | None = None
+    """Tools of every row that names none of its own (JSON, OpenAI's shape)."""
+    limit: Count | None = None
+    """Use only so many prompts."""
+    test_limit: Count | None = None
+    """Judge only so many test rows."""
+    license: str = "unknown"
+    """SPDX identifier of the data's licence."""
+
+
+class Chat(Section):
+    """How messages become text. `template`: `own` (the tokenizer's), `plain` (contents joined, no roles), or a Jinja
+    file."""
+
+    template: Annotated[str, AfterValidator(_template_beside_recipe)] = "own"
+    """`own`, `plain`, or the path of a Jinja file."""
+    tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
+    """How tool calls are written in an answer."""
+    context: Count = 1024
+    """Most tokens of prompt and answer together."""
+
+
+class Shape(Section):
+    """A model's shape, for training from scratch."""
+
+    architecture: Literal["llama", "qwen2", "qwen3"] = "llama"
+    layers: Count
+    hidden: Count
+    ffn: Count
+    heads: Count
+    kv_heads: Count | None = None
+    """Default: as many as heads."""
+    head_dim: Count | None = None
+    """Default: hidden / heads."""
+    tied: bool = True
+    """Input and output embeddings are one matrix."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.head_dim is None and self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) is no multiple of heads ({self.heads}); set head_dim")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads ({self.heads}) is no multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class Schedule(Section):
+    """One optimisation run: AdamW, linear warm-up, cosine decay to a tenth."""
+
+    epochs: Positive = 3.0
+    """Times each row is seen; a fraction is cut off the last."""
+    batch_tokens: Count = 8192
+    """Tokens of one micro-batch on one device."""
+    accumulate: Count = 1
+    """Micro-batches of one optimizer step on one device."""
+    learning_rate: Positive = 1e-3
+    """Peak rate."""
+    warmup: Share = 0.05
+    """Share of the steps with a rising rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Positive = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights and optimizer stay fp32."""
+    checkpoint_every: Count = 200
+    """Optimizer steps between checkpoints."""
+
+
+class Finetune(Schedule):
+    """Train the teacher itself first, on rows that carry the right answer."""
+
+    rows: LocalPath
+    """Rows with an answer each."""
+    shape: Shape | None = None
+    """Start from scratch in this shape, with the tokenizer of `teacher.model`; otherwise from its weights."""
+
+
+class Teacher(Section):
+    """`local`: a folder or hub id, run by transformers. `api`: a model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["local", "api"] = "local"
+    model: ModelName
+    """Folder beside the recipe, or hub id; with `api`, the name the endpoint knows it by."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub."""
+    base_url: str | None = None
+    """api: for example http://localhost:11434/v1."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """api: name of the environment variable that holds the key."""
+    max_concurrency: Count = 8
+    """api: requests under way at once."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """local: what its weights are held in."""
+    license: str = "unknown"
+    """SPDX identifier, or the hub's licence tag."""
+    finetune: Finetune | None = None
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if self.kind == "api" and not self.base_url:
+            raise ValueError('kind "api" needs base_url, for example http://localhost:11434/v1')
+        if self.kind == "api" and self.finetune:
+            raise ValueError('finetune needs kind "local": an endpoint\'s weights cannot be trained here')
+        if self.kind == "local" and self.base_url:
+            raise ValueError('base_url belongs to kind "api"; for a local teacher give model alone')
+        return self
+
+
+class Generate(Section):
+    """How the teacher answers."""
+
+    max_new_tokens: Count = 128
+    """Longest answer, in training data and in evaluation."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+    top_p: Share = 1.0
+    """Nucleus to draw from."""
+    batch_size: Count = 64
+    """local: rows decoded together."""
+    keep_truncated: bool = False
+    """Keep answers cut off by max_new_tokens (text continuation): learnt from without an end token."""
+
+
+class Student(Section):
+    """Where the student's weights start."""
+
+    init: Literal["teacher_layers", "scratch", "checkpoint"] = "teacher_layers"
+    """From the teacher's own layers, from random weights, or from a model."""
+    layers: Count | None = None
+    """teacher_layers: how many of the teacher's layers to keep, evenly spaced, first and last among them."""
+    shape: Shape | None = None
+    """scratch: the shape."""
+    model: ModelName | None = None
+    """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
+
+    @model_validator(mode="after")
+    def _init_fits(self) -> Self:
+        needed = {"teacher_layers": "layers", "scratch": "shape", "checkpoint": "model"}
+        for init, key in needed.items():
+            given = getattr(self, key) is not None
+            if init == self.init and not given:
+                raise ValueError(f"init {init!r} needs {key}")
+            if init != self.init and given:
+                raise ValueError(f"{key} is read only with init {init!r}, not {self.init!r}")
+        return self
+
+
+class Train(Schedule):
+    """The student's training, and its matched control."""
+
+    objective: Literal["forward_kl", "sft"] = "forward_kl"
+    """KL(teacher || student) on the teacher's text, or plain fine-tuning on it."""
+    temperature: Positive = 1.0
+    """Softens both sides; the loss is multiplied by its square."""
+    hard_label_share: Share = 0.0
+    """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
+    control: Literal["sft", "none"] = "sft"
+    """Train the same student by plain fine-tuning too, to see whether distillation paid."""
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where the curves go."""
+
+
+class Export(Section):
+    """The file that ships."""
+
+    quantization: Quantization = "Q8_0"
+    parity_rows: Count = 8
+    """Rows on which the converted file is compared with the checkpoint."""
+    parity_tolerance: Positive = 0.05
+    """Largest accepted difference in log-probability (nats) between the F16 file and the checkpoint."""
+
+
+class Evaluate(Section):
+    """What is measured on the shipped file, and beside it."""
+
+    threads: Count = 2
+    """llama.cpp's threads."""
+    fidelity_rows: Count = 32
+    """Teacher's answers over which distributions are compared."""
+    latency_requests: Count = 30
+    """Timed requests."""
+
+
+class Gates(Section):
+    """Thresholds; a gate left out is not judged."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """One-sided level of every test."""
+    exact: Share | None = None
+    """Floor of exact match."""
+    behaviours: dict[Behaviour, Share] = Field(default_factory=dict)
+    """Floors by behaviour, for example {refuse: 0.9}."""
+    retention: Share | None = None
+    """Floor of exact match relative to the teacher's."""
+    beats_control: bool = False
+    """The distilled checkpoint must answer significantly more items right than the control."""
+    quantization_drop: Share | None = None
+    """Largest accepted loss of exact match from checkpoint to shipped file."""
+    kl_mean: Positive | None = None
+    """Largest accepted KL from the teacher, nats per token."""
+    top1_agreement: Share | None = None
+    """Floor of the share of tokens where both would say the same."""
+
+
+class Target(Section):
+    """Budgets of the device."""
+
+    device: str = "unnamed"
+    file_mb: Positive | None = None
+    """Largest file, in 10^6 bytes."""
+    memory_mb: Positive | None = None
+    """Largest peak resident memory, in 10^6 bytes."""
+    ttft_ms: Positive | None = None
+    """Longest median time to the first token."""
+    decode_tokens_per_s: Positive | None = None
+    """Slowest median decoding."""
+
+
+class Package(Section):
+    """What the package says of itself."""
+
+    system: str | None = None
+    """System message of the Modelfile."""
+    license: str = "unknown"
+    """SPDX identifier of the student's licence."""
