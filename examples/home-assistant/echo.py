@@ -32,7 +32,7 @@ def pieces_of(folder: Path) -> list[str]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = (tokenizer.decode([token]) for token in range(len(tokenizer)))
+    texts = (str(tokenizer.decode([token])) for token in range(len(tokenizer)))
     return [text for text in texts if text.isalpha()]
 
 

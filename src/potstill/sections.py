@@ -60,6 +60,8 @@ def _template_beside_recipe(template: str, info: ValidationInfo) -> str:
 
 
 class Section(BaseModel):
+    """A mapping of the recipe: frozen, and no key that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 

@@ -71,7 +71,7 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
     from fixtures import make_model
     from potstill.runtimes.hf import load_causal_lm
     from potstill.train.attention import grouped_attention
-    from potstill.train.loop import _hidden
+    from potstill.train.learner import hidden_states
 
     model = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
     # by falling length, which is the order in which they are laid
@@ -80,7 +80,7 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
     assert len(batch.row_groups) < len(examples)  # some do share a group
     with torch.no_grad():
         with grouped_attention(model):
-            together = _hidden(model, batch)
+            together = hidden_states(model, batch)
         alone = []
         for e in examples:
             hidden = model.base_model(torch.tensor([e.ids])).last_hidden_state[0]

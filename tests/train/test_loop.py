@@ -20,7 +20,8 @@ from potstill.recipe import Schedule
 from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
-from potstill.train.loop import Objective, learning_rate, train_model
+from potstill.train.learner import Objective
+from potstill.train.loop import learning_rate, train_model
 from potstill.train.students import from_teacher_layers
 
 RUN = """
@@ -33,7 +34,8 @@ from potstill.recipe import Schedule
 from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
-from potstill.train.loop import Objective, train_model
+from potstill.train.learner import Objective
+from potstill.train.loop import train_model
 from potstill.train.students import from_teacher_layers
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)

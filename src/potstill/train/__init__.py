@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from potstill.chat import ChatFormat, Example
-    from potstill.train.loop import Objective
+    from potstill.train.learner import Objective
 
 __all__ = ["VERSION", "finetune", "run"]
 
-VERSION = 1
+VERSION = 2
 
 
 def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Example]:
@@ -102,7 +102,7 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
     """
     from potstill.chat import load_chat
     from potstill.runtimes.hf import load_causal_lm
-    from potstill.train.loop import Objective
+    from potstill.train.learner import Objective
     from potstill.train.students import from_scratch
 
     settings = recipe.teacher.finetune
@@ -139,7 +139,7 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
     """
     from potstill.chat import load_chat
     from potstill.runtimes.hf import load_causal_lm
-    from potstill.train.loop import Objective
+    from potstill.train.learner import Objective
     from potstill.train.students import build_student
 
     settings, context = recipe.train, recipe.chat.context

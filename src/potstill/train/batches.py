@@ -9,7 +9,7 @@ one kind, which makes each step's gradient lopsided.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,8 +42,13 @@ class Batch:
     row_groups: Groups
 
     def to(self, device: torch.device) -> Batch:
-        moved = (x.to(device) for x in (self.input_ids, self.position_ids, self.positions, self.labels))
-        return Batch(*moved, self.row_groups)
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            positions=self.positions.to(device),
+            labels=self.labels.to(device),
+        )
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None) -> list[list[int]]:

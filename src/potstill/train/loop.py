@@ -6,15 +6,11 @@ holds weights, optimizer and random states. On a CPU a killed and resumed run en
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,86 +18,28 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
-from torch import Tensor, nn
+from torch import nn
 
 from potstill.chat import Example
 from potstill.errors import StepError
-from potstill.losses.divergence import LossSums, linear_divergence
+from potstill.losses.divergence import LossSums
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
 from potstill.train.attention import grouped_attention
-from potstill.train.batches import Batch, pack, plan_steps, token_batches
+from potstill.train.batches import pack, plan_steps, token_batches
+from potstill.train.checkpoints import StepLog, resume, save_checkpoint
+from potstill.train.learner import Learner, Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Objective", "train_model"]
+__all__ = ["train_model"]
 
 # a tied head is left out of every checkpoint, as it should be: no warning each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 _VALIDATIONS = 10
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What the student learns from: a teacher's distributions, its text, or both. No teacher means text alone."""
-
-    teacher: PreTrainedModel | None = None
-    temperature: float = 1.0
-    hard_label_share: float = 0.0
-
-
-class _Learner(nn.Module):
-    """Student with its loss inside, so that one `forward` is all that accelerate has to wrap."""
-
-    def __init__(self, student: PreTrainedModel, objective: Objective, vocab_size: int, autocast: bool) -> None:
-        super().__init__()
-        self.student = student
-        self.vocab_size = vocab_size
-        self.objective = objective
-        self.autocast = autocast
-        # in a tuple, so that the teacher is neither trained, wrapped, nor saved
-        self.teacher = (objective.teacher,)
-
-    def forward(self, batch: Batch) -> LossSums:
-        device = batch.input_ids.device.type
-        if self.autocast and not torch.is_autocast_enabled(device):
-            raise StepError(
-                "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
-            )
-        teacher = self.teacher[0]
-        teacher_NG = teacher_head_VG = None
-        if teacher is not None:
-            with torch.no_grad():
-                teacher_NG = _hidden(teacher, batch)
-                teacher_head_VG = _head(teacher, self.vocab_size)
-        student_NH = _hidden(self.student, batch)
-        with torch.autocast(device, enabled=False):
-            return linear_divergence(
-                student_NH,
-                _head(self.student, self.vocab_size),
-                batch.labels,
-                teacher_NG=teacher_NG,
-                teacher_head_VG=teacher_head_VG,
-                temperature=self.objective.temperature,
-                hard_label_share=self.objective.hard_label_share,
-            )
-
-
-def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, H) at the batch's supervised positions, under `grouped_attention`."""
-    hidden: Tensor = model.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, row_groups=batch.row_groups, use_cache=False
-    ).last_hidden_state
-    return hidden[0].index_select(0, batch.positions)
-
-
-def _head(model: PreTrainedModel, vocab_size: int) -> Tensor:
-    """Output embedding (V, H) without the rows that only pad the vocabulary."""
-    weight: Tensor = model.get_output_embeddings().weight
-    return weight[:vocab_size]
 
 
 def learning_rate(schedule: Schedule, step: int, total: int) -> float:
@@ -121,57 +59,6 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.95), eps=1e-8)
-
-
-class _Log:
-    """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped."""
-
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) < resumed_step]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a")
-
-    def write(self, **values: float) -> None:
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return 1 << 60  # a line cut off by a kill
-
-
-def _save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write `checkpoint-STEP` whole, then drop older ones."""
-    temporary, final = folder / "checkpoint.tmp", folder / f"checkpoint-{step}"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
-    if accelerator.is_main_process:
-        os.replace(temporary, final)
-        for old in folder.glob("checkpoint-*"):
-            if old != final:
-                shutil.rmtree(old)
-
-
-def _resume(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest whole checkpoint; returns the step to go on from."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    if not found:
-        return 0
-    accelerator.load_state(str(found[-1]))
-    return int(found[-1].name.split("-")[1])
 
 
 @torch.no_grad()
@@ -218,41 +105,47 @@ def train_model(
     keep_freed_memory()
     if objective.teacher is not None:
         objective.teacher.requires_grad_(False).eval().to(accelerator.device)
-    learner = _Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
+    learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
     learner, optimizer = accelerator.prepare(learner, _optimizer(learner, schedule))
     per_step = schedule.accumulate * accelerator.num_processes
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    first = _resume(accelerator, folder)
+    first = resume(accelerator, folder)
     if tracker != "none":
         accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
     started, values = time.monotonic(), dict[str, float]()
     with (
         grouped_attention(model, objective.teacher),
-        _Log(out / f"{name}.log.jsonl", first) as log,
+        StepLog(out / f"{name}.log.jsonl", first) as log,
         progress_bar(name, len(steps), first) as ticker,
     ):
         for step in range(first, len(steps)):
             rate = learning_rate(schedule, step, len(steps))
             values = _optimizer_step(accelerator, learner, optimizer, steps[step], examples, pad_id, rate, schedule)
-            if not math.isfinite(values["loss"]):
-                raise StepError(
-                    f"{name}: the loss is {values['loss']} at step {step}. Lower learning_rate, and look at {log.path}."
-                )
+            _require_finite(values["loss"], name, step, log.path)
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
                 values |= _validate(learner, validation, schedule.batch_tokens, pad_id, accelerator.device)
             log.write(step=step, **values)
             accelerator.log(values, step=step)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
-                _save_checkpoint(accelerator, folder, step + 1)
+                save_checkpoint(accelerator, folder, step + 1)
             ticker.advance(1, loss=values["loss"])
+    _end(accelerator)
+    timing = {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
+    return _counts(steps, examples) | timing | {"final": values}
+
+
+def _end(accelerator: Accelerator) -> None:
     accelerator.end_training()
     # the next model of this process may be trained in another precision
     AcceleratorState._reset_state(reset_partial_state=False)
-    timing = {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
-    return _counts(steps, examples) | timing | {"final": values}
+
+
+def _require_finite(loss: float, name: str, step: int, log: Path) -> None:
+    if not math.isfinite(loss):
+        raise StepError(f"{name}: the loss is {loss} at step {step}. Lower learning_rate, and look at {log}.")
 
 
 def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[str, Any]:

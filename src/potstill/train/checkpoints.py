@@ -1,0 +1,65 @@
+"""What a training run leaves on the way: checkpoints, written whole, and a log with one line a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["StepLog", "resume", "save_checkpoint"]
+
+
+class StepLog:
+    """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) < resumed_step]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, **values: float) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 1 << 60  # a line cut off by a kill
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Write `checkpoint-STEP` whole, then drop older ones."""
+    temporary, final = folder / "checkpoint.tmp", folder / f"checkpoint-{step}"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    if accelerator.is_main_process:
+        os.replace(temporary, final)
+        for old in folder.glob("checkpoint-*"):
+            if old != final:
+                shutil.rmtree(old)
+
+
+def resume(accelerator: Accelerator, folder: Path) -> int:
+    """Load the newest whole checkpoint; returns the step to go on from."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    if not found:
+        return 0
+    accelerator.load_state(str(found[-1]))
+    return int(found[-1].name.split("-")[1])

@@ -1,0 +1,78 @@
+"""A student with its loss inside: one forward gives the loss of a batch, so that one module is all accelerate wraps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from potstill.errors import StepError
+from potstill.losses.divergence import LossSums, linear_divergence
+from potstill.train.batches import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Learner", "Objective", "hidden_states", "output_head"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the student learns from: a teacher's distributions, its text, or both. No teacher means text alone."""
+
+    teacher: PreTrainedModel | None = None
+    temperature: float = 1.0
+    hard_label_share: float = 0.0
+
+
+class Learner(nn.Module):
+    """Sums of losses over a batch's supervised tokens. `vocab_size` is the true one, without padding."""
+
+    def __init__(self, student: PreTrainedModel, objective: Objective, vocab_size: int, autocast: bool) -> None:
+        super().__init__()
+        self.student = student
+        self.vocab_size = vocab_size
+        self.objective = objective
+        self.autocast = autocast
+        # in a tuple, so that the teacher is neither trained, wrapped, nor saved
+        self.teacher = (objective.teacher,)
+
+    def forward(self, batch: Batch) -> LossSums:
+        device = batch.input_ids.device.type
+        if self.autocast and not torch.is_autocast_enabled(device):
+            raise StepError(
+                "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
+            )
+        teacher = self.teacher[0]
+        teacher_NG = teacher_head_VG = None
+        if teacher is not None:
+            with torch.no_grad():
+                teacher_NG = hidden_states(teacher, batch)
+                teacher_head_VG = output_head(teacher, self.vocab_size)
+        student_NH = hidden_states(self.student, batch)
+        with torch.autocast(device, enabled=False):
+            return linear_divergence(
+                student_NH,
+                output_head(self.student, self.vocab_size),
+                batch.labels,
+                teacher_NG=teacher_NG,
+                teacher_head_VG=teacher_head_VG,
+                temperature=self.objective.temperature,
+                hard_label_share=self.objective.hard_label_share,
+            )
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states (N, H) at the batch's supervised positions, under `grouped_attention`."""
+    hidden: Tensor = model.base_model(
+        input_ids=batch.input_ids, position_ids=batch.position_ids, row_groups=batch.row_groups, use_cache=False
+    ).last_hidden_state
+    return hidden[0].index_select(0, batch.positions)
+
+
+def output_head(model: PreTrainedModel, vocab_size: int) -> Tensor:
+    """Output embedding (V, H) without the rows that only pad the vocabulary."""
+    weight: Tensor = model.get_output_embeddings().weight
+    return weight[:vocab_size]
