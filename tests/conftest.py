@@ -7,8 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
+
+# a shared machine may be slow for a moment: time is the benchmarks' matter
+settings.register_profile("potstill", deadline=None)
+settings.load_profile("potstill")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -107,3 +107,18 @@ def test_hash_is_of_values() -> None:
     first = Recipe.model_validate(BASE)
     assert recipe_hash(first) == recipe_hash(Recipe.model_validate(BASE | {"seed": 0}))
     assert recipe_hash(first) != recipe_hash(Recipe.model_validate(BASE | {"seed": 1}))
+
+
+def test_recipe_hash_does_not_change_with_the_folder(tmp_path: Path) -> None:
+    text = (
+        "name: r\ndata: {prompts: a.jsonl, test: t.jsonl}\nteacher: {model: ./m}\n"
+        "student: {init: teacher_layers, layers: 2}\n"
+    )
+    hashes = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(text)
+        hashes.add(recipe_hash(load_recipe(tmp_path / name / "recipe.yaml")))
+    (tmp_path / "there" / "recipe.yaml").write_text(text.replace("a.jsonl", "b.jsonl"))
+    assert len(hashes) == 1
+    assert recipe_hash(load_recipe(tmp_path / "there" / "recipe.yaml")) not in hashes

@@ -145,7 +145,7 @@ def _chat(recipe: Recipe) -> dict[str, Any]:
 
 
 def _generate(recipe: Recipe, done: RunResult) -> _Plan:
-    folder = _teacher_folder(recipe, done)
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
     parts = {
         "version": generate.VERSION,
         "settings": _section(recipe.generate),
@@ -155,10 +155,12 @@ def _generate(recipe: Recipe, done: RunResult) -> _Plan:
         "tools": _hash(recipe.data.tools),
         "teacher": _section(recipe.teacher, "finetune", "max_concurrency", "api_key_env", "model"),
         "weights": _model_hash(folder) or recipe.teacher.model,
+        # rows that the student could not read whole are set aside
+        "reader": _model_hash(base),
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
-    return parts, ("finetune",), partial(generate.run, recipe, folder)
+    return parts, ("finetune",), partial(generate.run, recipe, folder, base)
 
 
 def _train(recipe: Recipe, done: RunResult) -> _Plan:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from potstill.errors import RecipeError
 from potstill.records import first_problem
@@ -71,6 +73,13 @@ class Recipe(Section):
     gates: Gates = Gates()
     target: Target = Target()
     package: Package = Package()
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the recipe's file; the working directory of a recipe that has none."""
+        return self._folder
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -135,13 +144,25 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
     try:
-        return Recipe.model_validate(value, context={"folder": path.resolve().parent})
+        recipe = Recipe.model_validate(value, context={"folder": path.resolve().parent})
     except ValidationError as error:
         line = _line_of(text, error.errors()[0]["loc"])
         where = f"{path}:{line}" if line else str(path)
         raise RecipeError(f"{where}: {_nearest_key(error) or first_problem(error)}") from None
+    recipe._folder = path.resolve().parent
+    return recipe
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 of the recipe's values, defaults included."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    """SHA-256 of the recipe's values, defaults included; paths count relative to the recipe, wherever it lies."""
+
+    def portable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: portable(v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [portable(v) for v in value]
+        local = isinstance(value, str) and os.path.isabs(value)
+        return Path(os.path.relpath(value, recipe.folder)).as_posix() if local else value
+
+    values = portable(recipe.model_dump(mode="json"))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -35,6 +35,7 @@ __all__ = [
     "ToolCall",
     "check_tools",
     "first_problem",
+    "read_generated",
     "read_rows",
     "read_tools",
     "write_json",
@@ -238,6 +239,19 @@ def read_rows(
     return rows
 
 
+def read_generated(folder: Path, split: str, limit: int | None = None) -> list[Row]:
+    """A split's answered rows from the directory of a generate step; none where the split has none.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    path = folder / f"{split}.jsonl"
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    tools = folder / "tools.json"
+    return read_rows(path, tools=read_tools(tools) if tools.is_file() else (), need_completion=True, limit=limit)
+
+
 def read_tools(path: Path) -> tuple[dict[str, Any], ...]:
     """Tools of a JSON file, in OpenAI's shape, each schema checked against JSON Schema's own rules.
 
@@ -283,9 +297,13 @@ def check_tools(tools: Iterable[Any], where: str) -> None:
             raise DataError(f'{where}: the parameters of tool {name!r} must be a JSON Schema with "type": "object".')
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Rows as JSONL, whole or not at all."""
-    lines = [row.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n" for row in rows]
+def write_rows(path: Path, rows: Iterable[Row], tools: tuple[dict[str, Any], ...] = ()) -> None:
+    """Rows as JSONL, whole or not at all; tools equal to `tools` are left out, to be given to `read_rows` again."""
+    shared = Row(messages=(Message(role="user", content=""),), tools=tools).tools
+    lines = []
+    for row in rows:
+        leave_out = {"tools"} if shared and row.tools == shared else None
+        lines.append(row.model_dump_json(exclude=leave_out, exclude_none=True, exclude_defaults=True) + "\n")
     _write_atomic(path, "".join(lines))
 
 

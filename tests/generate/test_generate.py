@@ -45,7 +45,8 @@ class Scripted:
 
 
 def teacher(runtime: Scripted, folder: Path) -> LoadedTeacher:
-    return LoadedTeacher(runtime, load_chat(folder), {"kind": "local", "model": "scripted"}, 4)
+    chat = load_chat(folder)
+    return LoadedTeacher(runtime, chat, chat, {"kind": "local", "model": "scripted"}, 4)
 
 
 def rows(path: Path, count: int = 12) -> list[Row]:
@@ -81,7 +82,7 @@ def test_unfit_answers_are_set_aside_with_their_reason(
 ) -> None:
     asked = rows(tmp_path, 2)
     answer = Answer(say, finish, 5, 7, 0.1)
-    kept, aside = sift(asked, {r.row_id: answer for r in asked}, teacher(Scripted(), tiny_model), keep)
+    kept, aside = sift(asked, {r.row_id: answer for r in asked}, teacher(Scripted(), tiny_model), keep, 512)
     assert (len(kept), len(aside)) == ((2, 0) if reason is None else (0, 2))
     for row in kept + aside:
         assert row.provenance["finish_reason"] == finish
@@ -89,10 +90,22 @@ def test_unfit_answers_are_set_aside_with_their_reason(
         assert row.provenance.get("set_aside") == reason
 
 
+def test_an_answer_too_long_for_the_student_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
+    asked = rows(tmp_path, 1)
+    said = {asked[0].row_id: Answer(CALL, "stop", 5, 7, 0.1)}
+    length = len(
+        load_chat(tiny_model).example(sift(asked, said, teacher(Scripted(), tiny_model), False, 512)[0][0]).ids
+    )
+    assert len(sift(asked, said, teacher(Scripted(), tiny_model), False, length)[0]) == 1
+    kept, aside = sift(asked, said, teacher(Scripted(), tiny_model), False, length - 1)
+    assert not kept
+    assert aside[0].provenance["set_aside"] == "context"
+
+
 def test_a_prompt_that_comes_again_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
     twice = rows(tmp_path, 3) + rows(tmp_path, 1)
     answer = Answer(CALL, "stop", 5, 7, 0.1)
-    kept, aside = sift(twice, {r.row_id: answer for r in twice}, teacher(Scripted(), tiny_model), False)
+    kept, aside = sift(twice, {r.row_id: answer for r in twice}, teacher(Scripted(), tiny_model), False, 512)
     assert len(kept) == 3
     assert [r.provenance["set_aside"] for r in aside] == ["repeated"]
 
@@ -103,7 +116,9 @@ def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_word
     asked = rows(tmp_path, 1)
     odd = CALL.replace('": "', '":"')
     for say, calls in ((CALL, 1), (odd, 0)):
-        kept, _ = sift(asked, {asked[0].row_id: Answer(say, "stop", 5, 7, 0.1)}, teacher(Scripted(), tiny_model), False)
+        kept, _ = sift(
+            asked, {asked[0].row_id: Answer(say, "stop", 5, 7, 0.1)}, teacher(Scripted(), tiny_model), False, 512
+        )
         assert kept[0].completion is not None
         assert len(kept[0].completion.tool_calls) == calls
         chat = load_chat(tiny_model)
@@ -130,7 +145,7 @@ def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, wo
     outs = [tmp_path / "a", tmp_path / "b"]
     for out in outs:
         out.mkdir()
-        generate.run(recipe(tiny_model, workload, temperature=1.0), tiny_model, out)
+        generate.run(recipe(tiny_model, workload, temperature=1.0), tiny_model, None, out)
     for name in ("train.jsonl", "validation.jsonl", "set_aside.jsonl"):
         assert (outs[0] / name).read_text() == (outs[1] / name).read_text()
     split = json.loads((outs[0] / "summary.json").read_text())["splits"]["train"]
@@ -145,7 +160,7 @@ def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, wo
 
 def test_nothing_fit_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*'(length|empty)': 24.*keep_truncated"):
-        generate.run(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1), tiny_model, tmp_path)
+        generate.run(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1), tiny_model, None, tmp_path)
 
 
 def test_batched_answers_are_those_of_transformers_own_generate(tiny_model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.recipe import Recipe
-from potstill.records import Row, read_rows, write_json
+from potstill.records import Row, read_generated, write_json
 
 if TYPE_CHECKING:
     from potstill.chat import ChatFormat
@@ -78,9 +78,8 @@ def run(recipe: Recipe, trained: Path, generated: Path, out: Path) -> None:
 
 def _rows(recipe: Recipe, generated: Path) -> list[Row]:
     """Rows to compare on: of the validation split where there is one."""
-    validation = generated / "validation.jsonl"
-    path = validation if validation.is_file() and validation.stat().st_size else generated / "train.jsonl"
-    return read_rows(path, need_completion=True, limit=recipe.export.parity_rows)
+    limit = recipe.export.parity_rows
+    return read_generated(generated, "validation", limit) or read_generated(generated, "train", limit)
 
 
 def _template(chat: ChatFormat) -> str:

@@ -12,15 +12,16 @@ from potstill.records import Row, read_rows, read_tools, write_json, write_rows
 
 __all__ = ["VERSION", "run"]
 
-VERSION = 1
+VERSION = 2
 
 
-def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
+def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Path) -> None:
     """Answer `data.prompts` and `data.validation`; write rows kept, rows set aside, and a summary.
 
     Args:
         recipe: the recipe.
         teacher_folder: the teacher's weights; None for an endpoint.
+        base: folder of `student.model`, when the student starts from a checkpoint.
         out: step directory.
 
     Raises:
@@ -32,7 +33,7 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
     from potstill.generate.teachers import load_teacher
 
     tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
-    teacher = load_teacher(recipe, teacher_folder)
+    teacher = load_teacher(recipe, teacher_folder, base)
     counts: dict[str, dict[str, Any]] = {}
     set_aside: list[Row] = []
     for name, path, limit in (
@@ -41,8 +42,8 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
     ):
         rows = read_rows(path, tools=tools, limit=limit) if path else []
         answers = answer_all(teacher, rows, recipe.generate, recipe.seed, Journal(out / f"{name}.journal.jsonl"), name)
-        kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated)
-        write_rows(out / f"{name}.jsonl", kept)
+        kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated, recipe.chat.context)
+        write_rows(out / f"{name}.jsonl", kept, tools)
         set_aside += aside
         counts[name] = {
             "prompts": len(rows),
@@ -50,7 +51,9 @@ def run(recipe: Recipe, teacher_folder: Path | None, out: Path) -> None:
             "set_aside": dict(collections.Counter(r.provenance["set_aside"] for r in aside)),
             "completion_tokens": sum(a.completion_tokens for a in answers.values()),
         }
-    write_rows(out / "set_aside.jsonl", set_aside)
+    write_rows(out / "set_aside.jsonl", set_aside, tools)
+    # once for all rows, which would otherwise be tools for the most part
+    write_json(out / "tools.json", list(tools))
     if counts["train"]["kept"] == 0:
         raise StepError(
             f"{out}: none of the teacher's {counts['train']['prompts']} answers is fit to learn from, set aside as "

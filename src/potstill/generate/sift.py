@@ -15,12 +15,12 @@ __all__ = ["sift"]
 
 
 def sift(
-    rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher, keep_truncated: bool
+    rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher, keep_truncated: bool, context: int
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from and rows set aside, both in the order of `rows`, each with its provenance.
 
     Reasons: `length` (cut off by the token limit), `empty`, `repeated` (the same prompt again), `boundary` (prompt and
-    answer cannot be told apart once rendered).
+    answer cannot be told apart once rendered), `context` (prompt and answer are longer than `context` tokens).
     """
     kept: list[Row] = []
     aside: list[Row] = []
@@ -38,8 +38,8 @@ def sift(
             "completion_tokens": answer.completion_tokens,
         }
         answered = answered.model_copy(update={"provenance": provenance})
-        if reason is None and teacher.chat is not None:
-            reason = _boundary(answered, teacher.chat)
+        if reason is None:
+            reason = _rendered(answered, teacher.student_chat, context)
         if reason is None:
             kept.append(answered)
         else:
@@ -55,12 +55,13 @@ def _reason(row: Row, answer: Answer, seen: set[str], keep_truncated: bool) -> s
     return "length" if answer.finish_reason == "length" and not keep_truncated else None
 
 
-def _boundary(row: Row, chat: ChatFormat) -> str | None:
+def _rendered(row: Row, chat: ChatFormat, context: int) -> str | None:
+    """What is wrong with the row as the student would read it."""
     try:
-        chat.example(row)
+        example = chat.example(row)
     except ValueError:
         return "boundary"
-    return None
+    return "context" if len(example.ids) > context else None
 
 
 def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:

@@ -16,17 +16,20 @@ __all__ = ["LoadedTeacher", "load_teacher"]
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """`chat` is None for an endpoint, which renders its own template. `batch_size` is what must be answered
-    together."""
+    """`chat` is None for an endpoint, which renders its own template; `student_chat` is how the student reads rows.
+    `batch_size` is what must be answered together."""
 
     runtime: Runtime
     chat: ChatFormat | None
+    student_chat: ChatFormat
     identity: dict[str, Any]
     batch_size: int
 
 
-def load_teacher(recipe: Recipe, folder: Path | None) -> LoadedTeacher:
+def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) -> LoadedTeacher:
     """Load a local teacher from its folder, or (folder None) connect to the endpoint.
+
+    `base` is the folder of `student.model`, whose tokenizer and template the student has if it is given.
 
     Raises:
         TeacherError: the endpoint cannot be used.
@@ -37,13 +40,16 @@ def load_teacher(recipe: Recipe, folder: Path | None) -> LoadedTeacher:
         from potstill.runtimes.endpoint import EndpointRuntime
 
         assert teacher.base_url is not None
+        assert base is not None, "a recipe with an endpoint starts from a checkpoint"
+        student_chat = load_chat(base, recipe.chat.template)
         endpoint = EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
-        return LoadedTeacher(endpoint, None, {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}, 1)
+        identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
+        return LoadedTeacher(endpoint, None, student_chat, identity, 1)
     from potstill.runtimes.hf import HFRuntime, load_causal_lm
 
     chat = load_chat(folder, recipe.chat.template)
     runtime = HFRuntime(load_causal_lm(folder, teacher.dtype), chat, recipe.chat.context, batch_size)
-    identity = {
+    local_identity = {
         "kind": "local",
         "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,
         "revision": teacher.revision,
@@ -51,4 +57,6 @@ def load_teacher(recipe: Recipe, folder: Path | None) -> LoadedTeacher:
         "template_sha256": chat.template_hash,
         "tokenizer_sha256": chat.tokenizer_hash,
     }
-    return LoadedTeacher(runtime, chat, identity, batch_size)
+    return LoadedTeacher(
+        runtime, chat, load_chat(base, recipe.chat.template) if base else chat, local_identity, batch_size
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
 from potstill.recipe import Recipe, Schedule
-from potstill.records import Row, read_rows, read_tools, write_json
+from potstill.records import Row, read_generated, read_rows, read_tools, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,9 +146,7 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
     tokenizer_from = base or teacher_folder
     assert tokenizer_from is not None
     chat = load_chat(tokenizer_from, recipe.chat.template)
-    rows = read_rows(generated / "train.jsonl", need_completion=True)
-    has_validation = (generated / "validation.jsonl").stat().st_size > 0
-    validation = read_rows(generated / "validation.jsonl", need_completion=True) if has_validation else []
+    rows, validation = read_generated(generated, "train"), read_generated(generated, "validation")
     teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
 
     def fit(name: str, objective: Objective) -> dict[str, Any]:

@@ -22,6 +22,10 @@ __all__ = ["Batch", "pack", "plan_steps", "token_batches"]
 
 # what one more group costs, in tokens of padding: its attention is called apart in every layer
 _GROUP_COST = 32
+# Lengths are rounded up to these, so that tensors come in few sizes: a heap of ever new sizes grows and slows down
+# (docs/decisions.md).
+_LENGTH_STEP = 8
+_PLACES_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def plan_steps(
 
 
 def _groups(lengths: Sequence[int]) -> Groups:
-    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each."""
+    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each; padding alone last."""
+    lengths = [-(-length // _LENGTH_STEP) * _LENGTH_STEP for length in lengths]
     best = [(0, 0)]  # for the first n rows: cost, and where their last group begins
     for end in range(1, len(lengths) + 1):
         total = 0
@@ -105,7 +110,9 @@ def _groups(lengths: Sequence[int]) -> Groups:
         start = best[end][1]
         groups.append((end - start, lengths[start]))
         end = start
-    return tuple(reversed(groups))
+    groups.reverse()
+    rest = -sum(rows * length for rows, length in groups) % _PLACES_STEP
+    return (*groups, (1, rest)) if rest else tuple(groups)
 
 
 def pack(examples: Sequence[Example], pad_id: int) -> Batch:
@@ -118,7 +125,7 @@ def pack(examples: Sequence[Example], pad_id: int) -> Batch:
     positions: list[Tensor] = []
     labels: list[Tensor] = []
     start = 0
-    for example, width in zip(ordered, widths, strict=True):
+    for example, width in zip(ordered, widths, strict=False):
         ids = torch.tensor(example.ids, dtype=torch.int64)
         input_ids[start : start + len(ids)] = ids
         positions.append(torch.arange(start + example.n_prompt - 1, start + len(ids) - 1))
