@@ -203,7 +203,17 @@ class Student(Section):
     init: Literal["teacher_layers", "scratch", "checkpoint"] = "teacher_layers"
     """From the teacher's own layers, from random weights, or from a model."""
     layers: Count | None = None
-    """teacher_layers: how many of the teacher's layers to keep, evenly spaced, first and last among them."""
+    """teacher_layers: how many of the teacher's layers to keep; all if a width is cut and this is left out."""
+    layer_choice: Literal["even", "influence"] = "even"
+    """teacher_layers: evenly spaced, first and last among them; or those that change their input most on the rows."""
+    hidden: Count | None = None
+    """teacher_layers: hidden channels to keep, by activation on the rows."""
+    ffn: Count | None = None
+    """teacher_layers: FFN channels to keep in each layer, by activation on the rows."""
+    kv_heads: Count | None = None
+    """teacher_layers: key-value heads to keep in each layer, each with the query heads that share it."""
+    calibration_rows: Count = 256
+    """teacher_layers: rows of generated data on which importance is measured."""
     shape: Shape | None = None
     """scratch: the shape."""
     model: ModelName | None = None
@@ -211,14 +221,25 @@ class Student(Section):
 
     @model_validator(mode="after")
     def _init_fits(self) -> Self:
-        needed = {"teacher_layers": "layers", "scratch": "shape", "checkpoint": "model"}
-        for init, key in needed.items():
-            given = getattr(self, key) is not None
+        needed = {
+            "teacher_layers": ("layers", "hidden", "ffn", "kv_heads"),
+            "scratch": ("shape",),
+            "checkpoint": ("model",),
+        }
+        for init, keys in needed.items():
+            given = [key for key in keys if getattr(self, key) is not None]
             if init == self.init and not given:
-                raise ValueError(f"init {init!r} needs {key}")
+                raise ValueError(f"init {init!r} needs {' or '.join(keys)}")
             if init != self.init and given:
-                raise ValueError(f"{key} is read only with init {init!r}, not {self.init!r}")
+                raise ValueError(f"{given[0]} is read only with init {init!r}, not {self.init!r}")
+        if self.layer_choice == "influence" and (self.init != "teacher_layers" or self.layers is None):
+            raise ValueError("layer_choice 'influence' is read only with init 'teacher_layers' and layers")
         return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether the teacher's activations are needed to cut it."""
+        return self.layer_choice == "influence" or any((self.hidden, self.ffn, self.kv_heads))
 
 
 class Train(Schedule):

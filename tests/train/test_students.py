@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from fixtures import make_model
+from potstill.chat import Example, load_chat
 from potstill.errors import RecipeError
+from potstill.recipe import Student
 from potstill.runtimes.hf import load_causal_lm
-from potstill.train.students import even_layers, from_teacher_layers, save_model
+from potstill.train.students import build_student, even_layers, from_teacher_layers, save_model
 
 
 def test_layers_are_those_of_distilbert() -> None:
@@ -51,3 +53,28 @@ def test_missing_weights_are_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(RecipeError, match="cannot load"):
         load_causal_lm(tmp_path)
+
+
+def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, layers=4)
+    teacher = load_causal_lm(folder)
+    config = teacher.config
+    chat = load_chat(folder)
+    examples = [Example(tuple(range(3, 40)), 5, True)]
+    wanted = Student(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
+    student = build_student(wanted, teacher, None, chat, 64, 0, examples)
+    assert student.config.num_hidden_layers == 3
+    assert student.config.intermediate_size == config.intermediate_size // 2
+    assert student.config.num_key_value_heads == 1
+    # what is measured does not depend on chance: the control starts from the same weights
+    again = build_student(wanted, teacher, None, chat, 64, 0, examples)
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+
+
+def test_settings_that_nothing_would_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs layers or hidden or ffn or kv_heads"):
+        Student()
+    with pytest.raises(ValueError, match="ffn is read only with init 'teacher_layers'"):
+        Student(init="checkpoint", model="x", ffn=8)
+    with pytest.raises(ValueError, match="layer_choice 'influence' is read only"):
+        Student(ffn=8, layer_choice="influence")

@@ -11,7 +11,7 @@ from typing import Any
 from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError
 from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count, safetensors_parameters
-from potstill.recipe import Recipe
+from potstill.recipe import Recipe, Student
 
 __all__ = ["Model", "Models", "load_models"]
 
@@ -170,13 +170,39 @@ def _student(recipe: Recipe, teacher: Model | None) -> Model:
         assert settings.shape is not None
         shape = ModelShape.from_recipe_shape(settings.shape, teacher.chat.vocab_size, recipe.chat.context)
         return Model("from scratch", teacher.folder, teacher.chat, {}, shape, parameter_count(shape))
-    assert settings.layers is not None
-    total = teacher.shape.layers if teacher.shape else teacher.config.get("num_hidden_layers")
-    if total is not None and settings.layers > total:
-        raise RecipeError(f"student.layers: {settings.layers} is more than the teacher's {total} layers.")
-    shape_or_none = replace(teacher.shape, layers=settings.layers) if teacher.shape else None
+    _check_cut(settings, teacher)
+    shape_or_none = None
+    if teacher.shape:
+        was = teacher.shape
+        kv_heads = settings.kv_heads or was.kv_heads
+        shape_or_none = replace(
+            was,
+            layers=settings.layers or was.layers,
+            hidden=settings.hidden or was.hidden,
+            ffn=settings.ffn or was.ffn,
+            kv_heads=kv_heads,
+            heads=kv_heads * (was.heads // was.kv_heads),
+        )
     parameters = parameter_count(shape_or_none) if shape_or_none else None
     return Model("teacher's layers", teacher.folder, teacher.chat, teacher.config, shape_or_none, parameters)
+
+
+def _check_cut(settings: Student, teacher: Model) -> None:
+    """Raise RecipeError where more is to be kept than the teacher has."""
+    was, config = teacher.shape, teacher.config
+    has = {
+        "layers": was.layers if was else config.get("num_hidden_layers"),
+        "hidden": was.hidden if was else config.get("hidden_size"),
+        "ffn": was.ffn if was else config.get("intermediate_size"),
+        "kv_heads": was.kv_heads if was else config.get("num_key_value_heads"),
+    }
+    for key, total in has.items():
+        wanted = getattr(settings, key)
+        if wanted is not None and total is not None and wanted > total:
+            raise RecipeError(f"student.{key}: {wanted} is more than the teacher's {total} {_PARTS[key]}.")
+
+
+_PARTS = {"layers": "layers", "hidden": "hidden channels", "ffn": "FFN channels", "kv_heads": "key-value heads"}
 
 
 def _check_export(recipe: Recipe, student: Model) -> None:

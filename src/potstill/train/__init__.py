@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "finetune", "run"]
 
 VERSION = 2
+
+_SPLITS = ("train", "validation")
 
 
 def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Example]:
@@ -51,45 +55,53 @@ def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Examp
     return examples
 
 
-def _fit(
-    build: Callable[[], PreTrainedModel], objective: Objective, rows: Sequence[Row], validation: Sequence[Row],
-    schedule: Schedule,
-    chat: ChatFormat, context: int, tokenizer_from: Path, out: Path, name: str, seed: int, tracker: str, dtype: str =
-    "float32",
-) -> dict[str, Any]:  # fmt: skip
-    """Train one model and save it as `out/NAME`; one that is finished is not trained again.
+@dataclass(frozen=True)
+class _Training:
+    """What all models of a step are trained on and with."""
 
-    `build` makes the model to start from. Returns the summary, with `params`.
-    """
-    import shutil
+    examples: list[Example]
+    validation: list[Example]
+    schedule: Schedule
+    chat: ChatFormat
+    tokenizer_from: Path
+    out: Path
+    seed: int
+    tracker: str
 
-    from potstill.train.loop import train_model
-    from potstill.train.students import save_model
+    def fit(
+        self, name: str, build: Callable[[], PreTrainedModel], objective: Objective, dtype: str = "float32"
+    ) -> dict[str, Any]:
+        """Train the model that `build` makes and save it as `out/NAME`; one that is finished is not trained again.
 
-    finished = out / f"{name}.summary.json"
-    if finished.exists():
-        return dict(json.loads(finished.read_text()))
-    model = build()
-    pad_id = model.config.pad_token_id
-    summary = train_model(
-        model,
-        objective,
-        _examples(rows, chat, context),
-        _examples(validation, chat, context),
-        schedule,
-        out=out,
-        name=name,
-        vocab_size=chat.vocab_size,
-        pad_id=chat.eos_id if pad_id is None else pad_id,
-        seed=seed,
-        tracker=tracker,
-    )
-    save_model(model, tokenizer_from, out / name, dtype)
-    summary["params"] = model.num_parameters()
-    write_json(finished, summary)
-    for checkpoint in (out / name).glob("checkpoint*"):
-        shutil.rmtree(checkpoint)
-    return summary
+        Returns the summary, with `params`.
+        """
+        from potstill.train.loop import train_model
+        from potstill.train.students import save_model
+
+        finished = self.out / f"{name}.summary.json"
+        if finished.exists():
+            return dict(json.loads(finished.read_text()))
+        model = build()
+        pad_id = model.config.pad_token_id
+        summary = train_model(
+            model,
+            objective,
+            self.examples,
+            self.validation,
+            self.schedule,
+            out=self.out,
+            name=name,
+            vocab_size=self.chat.vocab_size,
+            pad_id=self.chat.eos_id if pad_id is None else pad_id,
+            seed=self.seed,
+            tracker=self.tracker,
+        )
+        save_model(model, self.tokenizer_from, self.out / name, dtype)
+        summary["params"] = model.num_parameters()
+        write_json(finished, summary)
+        for checkpoint in (self.out / name).glob("checkpoint*"):
+            shutil.rmtree(checkpoint)
+        return summary
 
 
 def finetune(recipe: Recipe, base: Path, out: Path) -> None:
@@ -119,11 +131,17 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
             return load_causal_lm(base)
         return from_scratch(settings.shape, chat, recipe.chat.context, recipe.seed)
 
-    summary = _fit(
-        start, Objective(), rows, validation, settings, chat, recipe.chat.context, base, out, "model", recipe.seed,
+    training = _Training(
+        _examples(rows, chat, recipe.chat.context),
+        _examples(validation, chat, recipe.chat.context),
+        settings,
+        chat,
+        base,
+        out,
+        recipe.seed,
         recipe.train.tracker,
-        recipe.teacher.dtype,
-    )  # fmt: skip
+    )
+    summary = training.fit("model", start, Objective(), recipe.teacher.dtype)
     write_json(out / "summary.json", {"model": summary})
 
 
@@ -146,27 +164,12 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
     tokenizer_from = base or teacher_folder
     assert tokenizer_from is not None
     chat = load_chat(tokenizer_from, recipe.chat.template)
-    rows, validation = read_generated(generated, "train"), read_generated(generated, "validation")
+    examples, validation = (_examples(read_generated(generated, split), chat, context) for split in _SPLITS)
     teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
+    training = _Training(examples, validation, settings, chat, tokenizer_from, out, recipe.seed, settings.tracker)
 
-    def fit(name: str, objective: Objective) -> dict[str, Any]:
-        def start() -> PreTrainedModel:
-            return build_student(recipe.student, teacher, base, chat, context, recipe.seed)
-
-        return _fit(
-            start,
-            objective,
-            rows,
-            validation,
-            settings,
-            chat,
-            context,
-            tokenizer_from,
-            out,
-            name,
-            recipe.seed,
-            settings.tracker,
-        )
+    def start() -> PreTrainedModel:
+        return build_student(recipe.student, teacher, base, chat, context, recipe.seed, examples)
 
     text_alone = Objective()
     distil = (
@@ -174,8 +177,8 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
         if settings.objective == "forward_kl"
         else text_alone
     )
-    student = fit("student", distil)
-    control = fit("control", text_alone) if settings.control == "sft" else None
+    student = training.fit("student", start, distil)
+    control = training.fit("control", start, text_alone) if settings.control == "sft" else None
     summary = {
         "student": student,
         "control": control,

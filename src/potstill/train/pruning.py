@@ -54,7 +54,8 @@ def _watch(model: PreTrainedModel, seen: Importance, real: list[Tensor]) -> None
     def norm_out(_: nn.Module, __: Any, out: Tensor) -> None:
         seen.hidden += out[0, real[0]].float().square().sum(0)
 
-    for index, layer in enumerate(model.base_model.layers):
+    layers: Any = model.base_model.layers
+    for index, layer in enumerate(layers):
         attention, mlp = layer.self_attn, layer.mlp
 
         def ffn_in(module: nn.Module, args: tuple[Tensor, ...], index: int = index) -> None:

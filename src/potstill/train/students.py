@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from potstill.chat import ChatFormat
+from potstill.chat import ChatFormat, Example
 from potstill.errors import RecipeError
 from potstill.recipe import Shape, Student
 from potstill.runtimes.hf import load_causal_lm
+from potstill.train.pruning import cut_width, influential_layers, measure_importance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,16 +38,18 @@ def even_layers(total: int, keep: int) -> list[int]:
     return [round(x) for x in np.linspace(0, total - 1, keep).tolist()]
 
 
-def from_teacher_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried
-    over."""
+def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[int] | None = None) -> PreTrainedModel:
+    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried over.
+
+    `chosen` says which; otherwise they are evenly spaced.
+    """
     from transformers import AutoModelForCausalLM
 
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     total = config.num_hidden_layers
     if layers > total:
         raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
-    kept = even_layers(total, layers)
+    kept = list(chosen) if chosen is not None else even_layers(total, layers)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]
@@ -96,16 +100,32 @@ def build_student(
     chat: ChatFormat,
     context: int,
     seed: int,
+    examples: Sequence[Example],
 ) -> PreTrainedModel:
-    """The student before training, in fp32."""
+    """The student before training, in fp32; `examples` are what a teacher's parts are measured on."""
     if student.init == "teacher_layers":
-        assert teacher is not None and student.layers is not None
-        return from_teacher_layers(teacher, student.layers)
+        assert teacher is not None
+        return _cut(student, teacher, examples)
     if student.init == "scratch":
         assert student.shape is not None
         return from_scratch(student.shape, chat, context, seed)
     assert checkpoint is not None
     return load_causal_lm(checkpoint)
+
+
+def _cut(student: Student, teacher: PreTrainedModel, examples: Sequence[Example]) -> PreTrainedModel:
+    """Depth first, then width, each by its own measurement where one is asked for."""
+    total = teacher.config.num_hidden_layers
+    layers = student.layers or total
+    rows = examples[: student.calibration_rows]
+    chosen = None
+    if student.layer_choice == "influence" and layers <= total:
+        chosen = influential_layers(measure_importance(teacher, rows), layers)
+    cut = from_teacher_layers(teacher, layers, chosen)
+    if not (student.hidden or student.ffn or student.kv_heads):
+        return cut
+    importance = measure_importance(cut, rows)
+    return cut_width(cut, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
 
 
 def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: str = "float32") -> None:
