@@ -1,96 +1,21 @@
-"""Forward KL and cross-entropy from hidden states, with the gradient formed in the forward pass.
+"""Divergence from a teacher's distributions, from hidden states: exact, in the memory of two chunks of logits.
 
-Shapes: N supervised tokens, V vocabulary, H student's hidden size, G teacher's hidden size.
+Shapes: N tokens, V vocabulary, H student's hidden size, G teacher's hidden size.
 
 Logits exist one chunk of tokens at a time, in fp32: rounding them to bf16 spoils the gradient as student and teacher
-come
-close. A tempered divergence is multiplied by T^2, so that its gradient keeps its size (Hinton et al., 2015, section
-2.1).
+come close. `chunks.py` is the pass over the tokens, `rows.py` the mathematics, `kernels.py` who computes it.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
-__all__ = ["LossSums", "linear_divergence"]
+from potstill.losses.chunks import LossSums, Work, chunk_rows, kept_rows, pick, project, run
+from potstill.losses.kernels import Kernel, row_kernel
+from potstill.losses.rows import DIVERGENCES, Objective, RowSpec
 
-_CHUNK_TOKENS = 512
-
-
-class LossSums(NamedTuple):
-    """Sums over tokens, in nats. `loss` carries the gradient; the parts are for logs."""
-
-    loss: Tensor
-    divergence: Tensor
-    cross_entropy: Tensor
-
-
-def _chunk(
-    student_NV: Tensor, teacher_NV: Tensor | None, labels_N: Tensor, temperature: float, hard: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Divergence sum, cross-entropy sum and gradient with respect to the student's logits, of one chunk."""
-    log_q_NV = torch.log_softmax(student_NV, dim=-1)
-    cross_entropy = -log_q_NV.gather(1, labels_N[:, None]).sum()
-    gradient_NV = torch.zeros_like(student_NV)
-    if hard:
-        gradient_NV = log_q_NV.exp().mul_(hard)
-        gradient_NV.scatter_add_(1, labels_N[:, None], gradient_NV.new_full((len(labels_N), 1), -hard))
-    if teacher_NV is None:
-        return student_NV.new_zeros(()), cross_entropy, gradient_NV
-    log_p_NV = torch.log_softmax(teacher_NV / temperature, dim=-1)
-    if temperature != 1.0:
-        log_q_NV = torch.log_softmax(student_NV / temperature, dim=-1)
-    p_NV = log_p_NV.exp()
-    divergence = (p_NV * (log_p_NV - log_q_NV)).sum() * temperature**2
-    # d KL(p_T || q_T) / dz = (q_T - p_T) / T, and T^2 / T = T
-    gradient_NV.add_(log_q_NV.exp_().sub_(p_NV), alpha=(1.0 - hard) * temperature)
-    return divergence, cross_entropy, gradient_NV
-
-
-class _LinearDivergence(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student_NH: Tensor,
-        head_VH: Tensor,
-        teacher_NG: Tensor | None,
-        teacher_head_VG: Tensor | None,
-        labels_N: Tensor,
-        temperature: float,
-        hard: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        needs_hidden, needs_head = ctx.needs_input_grad[:2]
-        grad_NH = torch.empty_like(student_NH) if needs_hidden else None
-        grad_VH = torch.zeros_like(head_VH, dtype=torch.float32) if needs_head else None
-        sums = [torch.zeros((), dtype=torch.float32, device=student_NH.device) for _ in range(2)]
-        for start in range(0, len(student_NH), _CHUNK_TOKENS):
-            rows = slice(start, start + _CHUNK_TOKENS)
-            logits_NV = student_NH[rows].float() @ head_VH.float().T
-            teacher_NV = None
-            if teacher_NG is not None and teacher_head_VG is not None:
-                teacher_NV = teacher_NG[rows].float() @ teacher_head_VG.float().T
-            divergence, cross_entropy, gradient_NV = _chunk(logits_NV, teacher_NV, labels_N[rows], temperature, hard)
-            sums[0] += divergence
-            sums[1] += cross_entropy
-            if grad_NH is not None:
-                grad_NH[rows] = gradient_NV @ head_VH.float()
-            if grad_VH is not None:
-                grad_VH.addmm_(gradient_NV.T, student_NH[rows].float())
-        ctx.gradients = (grad_NH, None if grad_VH is None else grad_VH.to(head_VH.dtype))
-        loss = sums[0] * (1.0 - hard) + sums[1] * hard
-        ctx.mark_non_differentiable(sums[0], sums[1])
-        return loss, sums[0], sums[1]
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        scale = grad_outputs[0]
-        grad_NH, grad_VH = ctx.gradients
-        hidden = None if grad_NH is None else grad_NH * scale
-        head = None if grad_VH is None else grad_VH * scale
-        return hidden, head, None, None, None, None, None
+__all__ = ["DIVERGENCES", "LossSums", "Objective", "linear_divergence"]
 
 
 def linear_divergence(
@@ -100,30 +25,95 @@ def linear_divergence(
     *,
     teacher_NG: Tensor | None = None,
     teacher_head_VG: Tensor | None = None,
+    objective: Objective = "forward_kl",
+    beta: float = 0.5,
+    alpha: float = 0.1,
     temperature: float = 1.0,
     hard_label_share: float = 0.0,
+    ignore_index: int = -100,
+    weights_N: Tensor | None = None,
+    student_softcap: float | None = None,
+    teacher_softcap: float | None = None,
+    vocab_size: int | None = None,
+    kernel: Kernel = "auto",
+    chunk_tokens: int | None = None,
 ) -> LossSums:
-    """(1 - hard) T^2 KL(p_T || q_T) + hard CE(labels), summed over tokens.
+    """Sum over tokens of w ((1 - hard) T^2 D(p_T, q_T) + hard CE(labels)).
+
+    The gradients of `student_NH` and `head_VH` are formed here; `backward` scales and hands them over, once.
 
     Args:
-        student_NH: student's last hidden states at the positions that predict `labels_N`.
-        head_VH: student's output embedding, cut to the true vocabulary.
-        labels_N: the tokens that came next; int64, in [0, V).
+        student_NH: student's last hidden states at the positions that predict `labels_N`; fp32, or a half precision.
+        head_VH: student's output embedding. Logits are fp32 whatever its type; without `requires_grad` its gradient is
+            not computed.
+        labels_N: the tokens that came next, int64. Rows of `ignore_index` cost nothing and get no gradient.
         teacher_NG: teacher's last hidden states at the same positions; None trains on labels alone.
-        teacher_head_VG: teacher's output embedding, cut to the same vocabulary.
-        temperature: T > 0, on both sides.
+        teacher_head_VG: teacher's output embedding.
+        objective: which divergence D: a key of `DIVERGENCES`.
+        beta: teacher's share of the mixture of `jsd`; 0 and 1 are forward and reverse KL (GKD).
+        alpha: skew of `skew_kl` (teacher's share of the mixture) and `skew_reverse_kl` (student's share).
+        temperature: T > 0, on both sides, for the divergence alone.
         hard_label_share: weight of the cross-entropy; taken as 1 without a teacher.
+        weights_N: a weight for each token; a row of weight 0 is dropped as an ignored one is.
+        student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
+        vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
+        kernel: who computes the rows: "torch", "compile", "triton", or "auto".
+        chunk_tokens: most tokens of a chunk; None: 512 on a CPU, and what fits, up to 4096, on a GPU.
 
     Returns:
         Sums in nats. Divide by the number of tokens of the whole global batch, once.
+
+    Raises:
+        ValueError: shapes, labels or numbers that do not fit.
     """
     if (teacher_NG is None) != (teacher_head_VG is None):
         raise ValueError("teacher_NG and teacher_head_VG go together")
-    if teacher_head_VG is not None and len(teacher_head_VG) != len(head_VH):
-        raise ValueError(
-            f"heads differ in vocabulary: student {len(head_VH)}, teacher {len(teacher_head_VG)}; cut both "
-            "to the true one"
-        )
+    vocab = true_vocab(head_VH, teacher_head_VG, vocab_size)
     hard = hard_label_share if teacher_NG is not None else 1.0
-    out = _LinearDivergence.apply(student_NH, head_VH, teacher_NG, teacher_head_VG, labels_N, temperature, hard)  # type: ignore[no-untyped-call]
-    return LossSums(*out)
+    spec = RowSpec.of(
+        objective, beta, alpha, temperature=temperature if teacher_NG is not None else 1.0, hard=hard,
+        student_softcap=student_softcap, teacher_softcap=teacher_softcap,
+    )  # fmt: skip
+    if teacher_NG is not None and len(teacher_NG) != len(student_NH):
+        raise ValueError(f"{len(student_NH)} hidden states of the student, {len(teacher_NG)} of the teacher")
+    rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
+    labels_N, weights_N = pick(labels_N, weights_N, kept)
+    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens)
+    score = row_kernel(kernel, spec, student_NH.device)
+    buffer_NV = None
+    if teacher_NG is not None:
+        buffer_NV = torch.empty(step, vocab, dtype=torch.float32, device=student_NH.device)
+
+    @torch.no_grad()
+    def score_chunk(logits_NV: Tensor, chunk: slice, values_KN: Tensor) -> None:
+        teacher_NV = None
+        if teacher_NG is not None and teacher_head_VG is not None and buffer_NV is not None:
+            teacher_NV = buffer_NV[: len(logits_NV)]
+            rows_NG = teacher_NG[chunk] if kept is None else teacher_NG[kept[chunk]]
+            project(rows_NG, teacher_head_VG[:vocab], spec.temperature, teacher_NV)
+        score(logits_NV, teacher_NV, labels_N[chunk], None if weights_N is None else weights_N[chunk], values_KN)
+
+    work = Work(
+        score_chunk, 2, rows, kept, weights_N, vocab, spec.temperature, hard, step, torch.is_grad_enabled()
+    )  # fmt: skip
+    return run(student_NH, head_VH, work)
+
+
+def true_vocab(head_VH: Tensor, teacher_head_VG: Tensor | None, vocab_size: int | None) -> int:
+    """Rows of the heads that are tokens.
+
+    Raises:
+        ValueError: heads of different length and no `vocab_size`, or one that a head does not have.
+    """
+    lengths = {"student": len(head_VH)} | ({} if teacher_head_VG is None else {"teacher": len(teacher_head_VG)})
+    told = ", ".join(f"{who} {length}" for who, length in lengths.items())
+    if vocab_size is None:
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"heads differ in vocabulary: {told}. If both have the same tokens and differ in padding alone, say "
+                "how many tokens there are: vocab_size."
+            )
+        return len(head_VH)
+    if not 0 < vocab_size <= min(lengths.values()):
+        raise ValueError(f"vocab_size is {vocab_size}, but the heads have rows: {told}")
+    return vocab_size

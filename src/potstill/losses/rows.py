@@ -1,0 +1,243 @@
+"""What is done to the logits of a chunk between the products: the divergences, in place, in plain torch.
+
+Legend: N tokens (rows), V vocabulary. p is the teacher's distribution, q the student's, both at temperature T.
+
+Rows are worked on in blocks that stay in a processor's cache, where a pass over them costs a quarter of one over a
+chunk. Sources: Hinton et al. 2015, section 2.1 (T^2); Agarwal et al. 2024, GKD (generalized JSD); Ko et al. 2024,
+DistiLLM (skew divergences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["DIVERGENCES", "Block", "Divergence", "Objective", "RowSpec", "TorchRows", "block_rows", "softmax_lse"]
+
+Objective = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
+
+_BLOCK = {"cpu": 1 << 18, "other": 1 << 24}  # elements of a block; on a CPU for each thread: 1 MB
+_TINY = 1e-37  # keeps a logarithm finite where both probabilities have underflowed; such terms are then 0 times it
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """What a row kernel computes. `mix` is the teacher's share of a mixture m: beta of `jsd`, else from alpha."""
+
+    objective: Objective = "forward_kl"
+    mix: float = 0.5
+    temperature: float = 1.0
+    hard: float = 0.0
+    student_softcap: float | None = None
+    teacher_softcap: float | None = None
+
+    @staticmethod
+    def of(objective: Objective, beta: float, alpha: float, **rest: float | None) -> RowSpec:
+        """The spec of an objective; `jsd` with beta 0 or 1 is forward or reverse KL, as in GKD.
+
+        Raises:
+            ValueError: an unknown objective, or a number outside its range; the message says which.
+        """
+        if objective not in get_args(Objective):
+            raise ValueError(f"no objective {objective!r}; there are {', '.join(get_args(Objective))}")
+        if not 0.0 <= beta <= 1.0:
+            raise ValueError(f"beta is {beta}; it lies in [0, 1]")
+        if not 0.0 <= alpha < 1.0:
+            raise ValueError(f"alpha is {alpha}; it lies in [0, 1)")
+        if objective == "jsd" and beta in (0.0, 1.0):
+            objective = "reverse_kl" if beta else "forward_kl"
+        mix = {"jsd": beta, "skew_kl": alpha, "skew_reverse_kl": 1.0 - alpha}.get(objective, 0.5)
+        spec = RowSpec(objective, mix, **rest)  # type: ignore[arg-type]
+        if not spec.temperature > 0:
+            raise ValueError(f"temperature is {spec.temperature}; it is above 0")
+        if not 0.0 <= spec.hard <= 1.0:
+            raise ValueError(f"hard_label_share is {spec.hard}; it lies in [0, 1]")
+        for name, cap in (("student_softcap", spec.student_softcap), ("teacher_softcap", spec.teacher_softcap)):
+            if cap is not None and not cap > 0:
+                raise ValueError(f"{name} is {cap}; it is above 0, or None")
+        return spec
+
+
+@dataclass
+class Block:
+    """Some rows. A divergence leaves its gradient with respect to z in `z_NV` and may overwrite all but `q_NV`.
+
+    z and t are logits over the temperature; lse_N their logsumexp; q and p their softmax; `spare_NV` is for use.
+    """
+
+    z_NV: Tensor
+    t_NV: Tensor
+    q_NV: Tensor
+    p_NV: Tensor
+    spare_NV: Tensor
+    lse_z_N: Tensor
+    lse_t_N: Tensor
+
+
+Divergence = Callable[[Block, float], Tensor]
+
+
+def _dot(a_NV: Tensor, b_NV: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a_NV, b_NV)
+
+
+def _centre(g_NV: Tensor, b: Block, scale: float = 1.0) -> Tensor:
+    """z = scale q (g - sum q g): from a gradient with respect to q to one with respect to logits. Returns sum q g."""
+    mean_N = _dot(b.q_NV, g_NV)
+    g_NV.sub_(mean_N[:, None])
+    torch.mul(b.q_NV, g_NV, out=b.z_NV)
+    if scale != 1.0:
+        b.z_NV.mul_(scale)
+    return mean_N
+
+
+def _log_mixture(b: Block, mix: float) -> tuple[Tensor, Tensor]:
+    """m = mix p + (1 - mix) q over p, and log m in the spare block."""
+    m_NV = torch.lerp(b.q_NV, b.p_NV, mix, out=b.p_NV).clamp_min_(_TINY)
+    return m_NV, torch.log(m_NV, out=b.spare_NV)
+
+
+def _forward_kl(b: Block, mix: float) -> Tensor:
+    b.t_NV.sub_(b.z_NV)
+    torch.sub(b.q_NV, b.p_NV, out=b.z_NV)
+    return _dot(b.p_NV, b.t_NV) - b.lse_t_N + b.lse_z_N
+
+
+def _reverse_kl(b: Block, mix: float) -> Tensor:
+    # g = log q - log p, but for a constant of the row, which the centring takes out
+    return _centre(torch.sub(b.z_NV, b.t_NV, out=b.t_NV), b) - b.lse_z_N + b.lse_t_N
+
+
+def _jsd(b: Block, mix: float) -> Tensor:
+    """mix KL(p || m) + (1 - mix) KL(q || m); its gradient with respect to q is (1 - mix) log(q / m)."""
+    torch.lerp(b.q_NV, b.p_NV, mix, out=b.spare_NV).clamp_min_(_TINY).log_()
+    kl_p_N = _dot(b.p_NV, b.t_NV.sub_(b.spare_NV)) - b.lse_t_N
+    torch.sub(b.z_NV, b.spare_NV, out=b.t_NV)
+    kl_q_N = _centre(b.t_NV, b, 1.0 - mix) - b.lse_z_N
+    return mix * kl_p_N + (1.0 - mix) * kl_q_N
+
+
+def _skew_kl(b: Block, mix: float) -> Tensor:
+    """KL(p || m); its gradient with respect to q is -(1 - mix) p / m."""
+    torch.lerp(b.q_NV, b.p_NV, mix, out=b.spare_NV).clamp_min_(_TINY)
+    torch.log(b.spare_NV, out=b.z_NV)
+    divergence_N = _dot(b.p_NV, b.t_NV.sub_(b.z_NV)) - b.lse_t_N
+    _centre(b.p_NV.div_(b.spare_NV), b, mix - 1.0)
+    return divergence_N
+
+
+def _skew_reverse_kl(b: Block, mix: float) -> Tensor:
+    """KL(q || m); its gradient with respect to q is log(q / m) + 1 - (1 - mix) q / m."""
+    m_NV, log_m_NV = _log_mixture(b, mix)
+    torch.sub(b.z_NV, log_m_NV, out=b.t_NV)
+    divergence_N = _dot(b.q_NV, b.t_NV) - b.lse_z_N
+    _centre(b.t_NV.sub_(torch.div(b.q_NV, m_NV, out=m_NV), alpha=1.0 - mix), b)
+    return divergence_N
+
+
+def _total_variation(b: Block, mix: float) -> Tensor:
+    torch.sub(b.q_NV, b.p_NV, out=b.t_NV)
+    divergence_N = 0.5 * torch.abs(b.t_NV, out=b.spare_NV).sum(dim=1)
+    _centre(b.t_NV.sign_(), b, 0.5)
+    return divergence_N
+
+
+DIVERGENCES: dict[Objective, Divergence] = {
+    "forward_kl": _forward_kl,
+    "reverse_kl": _reverse_kl,
+    "jsd": _jsd,
+    "skew_kl": _skew_kl,
+    "skew_reverse_kl": _skew_reverse_kl,
+    "total_variation": _total_variation,
+}
+
+
+def block_rows(vocab: int, device: torch.device) -> int:
+    """Rows of a block: each thread has the same number, and at least one."""
+    if device.type != "cpu":
+        return max(1, _BLOCK["other"] // vocab)
+    return torch.get_num_threads() * max(1, _BLOCK["cpu"] // vocab)
+
+
+def softmax_lse(z_NV: Tensor, out_NV: Tensor) -> Tensor:
+    """Softmax into `out_NV`, which may be z itself, and the logsumexp (N,), with one exponential for both."""
+    highest_N = z_NV.amax(dim=1)
+    torch.softmax(z_NV, dim=1, out=out_NV)
+    # the likeliest token has probability exp(highest - lse)
+    return highest_N - out_NV.amax(dim=1).log_()
+
+
+class TorchRows:
+    """The row kernel that needs no compiler. Blocks of scratch are made once and reused."""
+
+    def __init__(self, spec: RowSpec) -> None:
+        self.spec = spec
+        self._scratch: list[Tensor] = []
+
+    def __call__(
+        self, z_NV: Tensor, t_NV: Tensor | None, labels_N: Tensor, weights_N: Tensor | None, values_KN: Tensor
+    ) -> None:
+        """Overwrite `z_NV` with the gradient, and fill divergence and cross-entropy of each row; see `chunks.Work`."""
+        step = block_rows(z_NV.shape[1], z_NV.device)
+        if not self._scratch:
+            # q, p, a spare one; the slope of the soft cap; the untempered q
+            needed = (True, True, True, self.spec.student_softcap is not None, self.spec.temperature != 1.0)
+            shape = min(step, len(z_NV)), z_NV.shape[1]
+            self._scratch = [z_NV.new_empty(shape if need else (0, 0)) for need in needed]
+        for start in range(0, len(z_NV), step):
+            rows = slice(start, start + step)
+            self._block(
+                z_NV[rows],
+                None if t_NV is None else t_NV[rows],
+                labels_N[rows, None],
+                None if weights_N is None else weights_N[rows, None],
+                values_KN[:, rows],
+            )
+
+    def _block(
+        self, z_NV: Tensor, t_NV: Tensor | None, labels_N1: Tensor, weights_N1: Tensor | None, values_KN: Tensor
+    ) -> None:
+        spec = self.spec
+        q_NV, p_NV, spare_NV, slope_NV, hard_q_NV = (scratch_NV[: len(z_NV)] for scratch_NV in self._scratch)
+        if spec.student_softcap is not None:
+            z_NV.mul_(spec.temperature / spec.student_softcap).tanh_()
+            torch.mul(z_NV, z_NV, out=slope_NV).neg_().add_(1.0)
+            z_NV.mul_(spec.student_softcap / spec.temperature)
+        label_z_N1 = z_NV.gather(1, labels_N1) * spec.temperature
+        lse_z_N = lse_1_N = softmax_lse(z_NV, q_NV)
+        if spec.temperature == 1.0:
+            hard_q_NV = q_NV
+        else:
+            lse_1_N = softmax_lse(torch.mul(z_NV, spec.temperature, out=hard_q_NV), hard_q_NV)
+        values_KN[1] = lse_1_N - label_z_N1[:, 0]
+        if t_NV is None:
+            z_NV.zero_()
+        else:
+            if spec.teacher_softcap is not None:
+                t_NV.mul_(spec.temperature / spec.teacher_softcap).tanh_()
+                t_NV.mul_(spec.teacher_softcap / spec.temperature)
+            lse_t_N = softmax_lse(t_NV, p_NV)
+            block = Block(z_NV, t_NV, q_NV, p_NV, spare_NV, lse_z_N, lse_t_N)
+            divergence_N = DIVERGENCES[spec.objective](block, spec.mix)
+            torch.mul(divergence_N, spec.temperature**2, out=values_KN[0])
+        finish_gradient(z_NV, hard_q_NV, labels_N1, weights_N1, spec)
+        if spec.student_softcap is not None:
+            z_NV.mul_(slope_NV)
+
+
+def finish_gradient(
+    z_NV: Tensor, hard_q_NV: Tensor, labels_N1: Tensor, weights_N1: Tensor | None, spec: RowSpec
+) -> None:
+    """From the gradient of a tempered divergence to that of the loss: its share, T^2 / T, hard labels, weights."""
+    soft = (1.0 - spec.hard) * spec.temperature
+    if soft != 1.0:
+        z_NV.mul_(soft)
+    if spec.hard:
+        z_NV.add_(hard_q_NV, alpha=spec.hard)
+        z_NV.scatter_add_(1, labels_N1, z_NV.new_full((len(z_NV), 1), -spec.hard))
+    if weights_N1 is not None:
+        z_NV.mul_(weights_N1)
