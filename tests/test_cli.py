@@ -82,6 +82,39 @@ def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) ->
     assert cached == {"generate", "train", "export", "evaluate"}
 
 
+def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    """The teacher answers once and is scored once; each variant has its own student, verdict and page."""
+    recipe = write_recipe(
+        tmp_path, tiny_model, workload, train={"epochs": 1, "targets": {"kind": "counts", "draws": 8}}
+    )
+    swept = potstill("run", recipe, "--json", "--sweep", "train.hard_label_share=0,0.5", cwd=tmp_path)
+    assert swept.returncode == 3, swept.stderr
+    first, second = json.loads(swept.stdout)["variants"]
+    assert [first["changes"], second["changes"]] == [{"train.hard_label_share": v} for v in ("0", "0.5")]
+    assert list(first["stages"]) == [*STAGES[:2], "targets", *STAGES[2:]]
+    assert {name for name, stage in second["stages"].items() if stage["cached"]} == {"generate", "targets"}
+    assert first["metrics"]["kl_mean"] != second["metrics"]["kl_mean"]
+    assert first["report"] != second["report"]
+    for variant in (first, second):
+        assert (tmp_path / variant["report"]).is_file()
+    stored = json.loads((tmp_path / first["stages"]["targets"]["dir"] / "summary.json").read_text())
+    assert stored["sequences"] > 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("train.temperature", "is not KEY=VALUE,VALUE"), ("train.temprature=1,2", "did you mean 'temperature'?")],
+)
+def test_a_sweep_of_nothing_is_refused(
+    tiny_model: Path, workload: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, workload)
+    refused = potstill("run", recipe, "--sweep", option, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     tiny_model: Path, workload: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ INCONCLUSIVE.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ __all__ = ["main"]
 
 VERDICT_CODES = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 _EXTRA_OF = {
-    "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train",
+    "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
     "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
 }  # fmt: skip
 
@@ -77,10 +78,10 @@ _tracker = click.option(
 )
 
 
-def _load(path: Path, tracker: str | None = None) -> Recipe:
+def _load(path: Path, tracker: str | None = None, changes: dict[str, str] | None = None) -> Recipe:
     from potstill.recipe import load_recipe
 
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, changes)
     if tracker:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"tracker": tracker})})
     return recipe
@@ -102,32 +103,58 @@ def _stages(result: RunResult) -> dict[str, Any]:
     return {n: {"dir": str(s.dir), "seconds": s.seconds, "cached": s.cached} for n, s in result.steps.items()}
 
 
+def _variants(sweep: tuple[str, ...]) -> list[dict[str, str]]:
+    """Every combination of `KEY=VALUE,VALUE` options, as changes to the recipe; a single empty one without options."""
+    axes = []
+    for option in sweep:
+        key, equals, values = option.partition("=")
+        if not equals or not key or not all(values.split(",")):
+            raise click.UsageError(f"--sweep {option!r} is not KEY=VALUE,VALUE, for example train.temperature=1,2")
+        axes.append([(key, value) for value in values.split(",")])
+    return [dict(chosen) for chosen in itertools.product(*axes)]
+
+
+def _result(recipe: Recipe, runs: Path, changes: dict[str, str]) -> dict[str, Any]:
+    """Run a recipe to the end; what `potstill run --json` prints of it."""
+    from potstill import pipeline
+    from potstill.show import announce_run, print_step, run_metrics
+
+    announce_run(recipe, runs / recipe.name)
+    variant = ",".join(f"{key}={value}" for key, value in changes.items()).replace("/", "-")
+    result = pipeline.run(recipe, runs, on_step=print_step, variant=variant)
+    return {
+        "verdict": result.verdict or "INCONCLUSIVE",
+        "stages": _stages(result),
+        "metrics": run_metrics(result.folder("evaluate"), result.folder("train")),
+        "package": str(result.folder("package") / "package"),
+        "report": str(result.page("report.html")),
+    }
+
+
 @main.command()
 @_recipe
 @_runs
 @_json
 @_tracker
-def run(recipe: Path, runs: Path, as_json: bool, tracker: str | None) -> None:
+@click.option("--sweep", multiple=True, metavar="KEY=V1,V2", help="Run once for each value; steps in common run once.")
+def run(recipe: Path, runs: Path, as_json: bool, tracker: str | None, sweep: tuple[str, ...]) -> None:
     """Run a recipe to the end: a package, a report, and a verdict."""
-    from potstill import pipeline
-    from potstill.show import announce_run, print_step, print_verdict, run_metrics
+    from potstill.show import print_sweep, print_verdict
 
-    loaded = _load(recipe, tracker)
-    announce_run(loaded, runs / loaded.name)
-    result = pipeline.run(loaded, runs, on_step=print_step)
-    package, page = result.folder("package") / "package", result.dir / "report.html"
+    variants = _variants(sweep)
+    # all are read before the first is run: a value that is not valid must not be found after hours
+    recipes = [_load(recipe, tracker, changes) for changes in variants]
+    rows = [{"changes": changes, **_result(r, runs, changes)} for r, changes in zip(recipes, variants, strict=True)]
     if as_json:
-        out = {
-            "verdict": result.verdict,
-            "stages": _stages(result),
-            "metrics": run_metrics(result.folder("evaluate"), result.folder("train")),
-            "package": str(package),
-            "report": str(page),
-        }
-        click.echo(json.dumps(out))
+        click.echo(json.dumps({"variants": rows} if sweep else {k: v for k, v in rows[0].items() if k != "changes"}))
+    elif sweep:
+        print_sweep(rows)
     else:
-        print_verdict(result.folder("gate"), package, page)
-    sys.exit(VERDICT_CODES[result.verdict or "INCONCLUSIVE"])
+        found = rows[0]
+        print_verdict(Path(found["stages"]["gate"]["dir"]), Path(found["package"]), Path(found["report"]))
+    verdicts = {row["verdict"] for row in rows}
+    # the worst of several: one that failed, then one that cannot be told
+    sys.exit(VERDICT_CODES[next(v for v in ("FAIL", "INCONCLUSIVE", "PASS") if v in verdicts)])
 
 
 def _stage_command(stage: str, text: str) -> Callable[..., None]:
@@ -175,3 +202,19 @@ def plan(recipe: Path, as_json: bool) -> None:
         click.echo(json.dumps(planned))
     else:
         print_plan(planned)
+
+
+@main.group()
+def targets() -> None:
+    """Look into a store of teacher targets."""
+
+
+@targets.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@_json
+def stats(folder: Path, as_json: bool) -> None:
+    """Say how large a store is, and how true to its teacher: tail mass, and divergence of what is stored."""
+    from potstill.targets import render_stats, store_stats
+
+    found = store_stats(folder)
+    click.echo(json.dumps(found) if as_json else render_stats(found))

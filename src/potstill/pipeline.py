@@ -1,6 +1,7 @@
 """The stages in order. Read this first.
 
-    check -> finetune (if asked) -> generate -> train -> export -> evaluate -> gate -> package -> report
+    check -> finetune (if asked) -> generate -> targets (if stored) -> train
+    -> export -> evaluate -> gate -> package -> report
 
 Each stage is a function that reads earlier steps' directories and writes into its own. What can change its answer is
 named here, beside the call: that is its fingerprint, and a step whose fingerprint is on the disk is not run again.
@@ -24,7 +25,7 @@ from potstill.steps import StepResult, hash_file, hash_folder, lock_run, run_ste
 
 __all__ = ["STAGES", "RunResult", "run"]
 
-STAGES = ("check", "finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")
+STAGES = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", "gate", "package", "report")
 _MODEL_FILES = (".safetensors", ".json", ".jinja")
 
 
@@ -33,11 +34,17 @@ class RunResult:
     """What a run has done: each step by stage, and the verdict once the gate has spoken."""
 
     dir: Path
+    variant: str = ""
     steps: dict[str, StepResult] = field(default_factory=dict)
     verdict: str | None = None
 
     def folder(self, stage: str) -> Path:
         return self.steps[stage].dir
+
+    def page(self, name: str) -> Path:
+        """`report.html` or `run.json` of this run, or of its variant."""
+        stem, dot, suffix = name.partition(".")
+        return self.dir / (f"{stem}.{self.variant}{dot}{suffix}" if self.variant else name)
 
 
 def _hash(path: Path | None) -> str | None:
@@ -54,7 +61,11 @@ def _base_model(recipe: Recipe) -> Path | None:
 
 
 def run(
-    recipe: Recipe, runs: Path, until: str = "report", on_step: Callable[[StepResult], None] | None = None
+    recipe: Recipe,
+    runs: Path,
+    until: str = "report",
+    on_step: Callable[[StepResult], None] | None = None,
+    variant: str = "",
 ) -> RunResult:
     """Run a recipe's stages up to `until`, each once.
 
@@ -63,11 +74,12 @@ def run(
         runs: folder of all runs; this one's is `runs / recipe.name`.
         until: last stage to run.
         on_step: told of each step as it is finished or found.
+        variant: one of several recipes of this name (a sweep): its run.json and report.html have this in their names.
 
     Raises:
         PotstillError: a stage cannot finish; finished steps stay, and the next run goes on from there.
     """
-    result = RunResult(runs / recipe.name)
+    result = RunResult(runs / recipe.name, variant)
     with lock_run(result.dir):
         for stage in STAGES:
             step = _run_stage(stage, recipe, result)
@@ -83,7 +95,9 @@ def run(
 
 def _run_stage(stage: str, recipe: Recipe, done: RunResult) -> StepResult | None:
     """One stage, or None where this recipe has none of it."""
-    if stage == "finetune" and recipe.teacher.finetune is None:
+    if (stage == "finetune" and recipe.teacher.finetune is None) or (
+        stage == "targets" and recipe.train.targets.kind == "online"
+    ):
         return None
     parts, upstream, build = _STAGES[stage](recipe, done)
     return run_step(done.dir, stage, parts, {name: done.steps[name] for name in upstream if name in done.steps}, build)
@@ -163,8 +177,25 @@ def _generate(recipe: Recipe, done: RunResult) -> _Plan:
     return parts, ("finetune",), partial(generate.run, recipe, folder, base)
 
 
+def _targets(recipe: Recipe, done: RunResult) -> _Plan:
+    folder = _teacher_folder(recipe, done)
+    assert folder is not None  # the recipe refuses an endpoint here
+    parts = {
+        "version": train.VERSION,
+        "settings": _section(recipe.train.targets),
+        "temperature": recipe.train.temperature,
+        "weights": _model_hash(folder),
+        "dtype": recipe.teacher.dtype,
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    upstream = ("finetune", "generate")
+    return parts, upstream, partial(train.store_targets, recipe, folder, done.folder("generate"))
+
+
 def _train(recipe: Recipe, done: RunResult) -> _Plan:
     folder, base = _teacher_folder(recipe, done), _base_model(recipe)
+    targets = done.folder("targets") if "targets" in done.steps else None
     parts = {
         "version": train.VERSION,
         "settings": _section(recipe.train, "tracker"),
@@ -173,7 +204,8 @@ def _train(recipe: Recipe, done: RunResult) -> _Plan:
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
-    return parts, ("finetune", "generate"), partial(train.run, recipe, folder, base, done.folder("generate"))
+    upstream = ("finetune", "generate", "targets")
+    return parts, upstream, partial(train.run, recipe, folder, base, done.folder("generate"), targets)
 
 
 def _export(recipe: Recipe, done: RunResult) -> _Plan:
@@ -203,18 +235,18 @@ def _gate(recipe: Recipe, done: RunResult) -> _Plan:
 def _package(recipe: Recipe, done: RunResult) -> _Plan:
     folders = {name: step.dir for name, step in done.steps.items()}
     parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
-    return parts, tuple(n for n in STAGES[1:7]), partial(package.run, recipe, folders)
+    return parts, STAGES[1 : STAGES.index("package")], partial(package.run, recipe, folders)
 
 
 def _report(recipe: Recipe, done: RunResult) -> _Plan:
     folders = {name: step.dir for name, step in done.steps.items()}
     parts = {"version": report.VERSION, "recipe": recipe_hash(recipe)}
-    return parts, tuple(n for n in STAGES[1:8]), partial(report.run, recipe, folders)
+    return parts, STAGES[1 : STAGES.index("report")], partial(report.run, recipe, folders)
 
 
 _STAGES: dict[str, Callable[[Recipe, RunResult], _Plan]] = {
-    "check": _check, "finetune": _finetune, "generate": _generate, "train": _train, "export": _export,
-    "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
+    "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
+    "export": _export, "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
 }  # fmt: skip
 
 
@@ -223,8 +255,8 @@ def _write_run_json(recipe: Recipe, result: RunResult) -> None:
     if "gate" in result.steps:
         result.verdict = json.loads((result.folder("gate") / "verdict.json").read_text())["verdict"]
     if "report" in result.steps:
-        shutil.copyfile(result.folder("report") / "report.html", result.dir / "report.html")
+        shutil.copyfile(result.folder("report") / "report.html", result.page("report.html"))
     steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}
     write_json(
-        result.dir / "run.json", {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps}
+        result.page("run.json"), {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps}
     )

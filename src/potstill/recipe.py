@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -126,8 +127,19 @@ def _line_of(text: str, location: tuple[Any, ...]) -> int | None:
     return line
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and validate a recipe.
+def _change(values: dict[str, Any], key: str, value: str) -> None:
+    """Set a dotted key, its value read as YAML."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{key}: {parent} is no section of the recipe, so nothing in it can be changed.")
+        values = inner
+    values[last] = yaml.safe_load(value)
+
+
+def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
+    """Read and validate a recipe, with dotted keys changed to other values (as YAML) if `changes` are given.
 
     Raises:
         RecipeError: the file is absent, not YAML, or not a valid recipe; the message names file, line and key.
@@ -143,6 +155,8 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
+    for key, changed in (changes or {}).items():
+        _change(value, key, changed)
     try:
         recipe = Recipe.model_validate(value, context={"folder": path.resolve().parent})
     except ValidationError as error:

@@ -27,6 +27,7 @@ __all__ = [
     "Shape",
     "Student",
     "Target",
+    "Targets",
     "Teacher",
     "Train",
 ]
@@ -242,11 +243,29 @@ class Student(Section):
         return self.layer_choice == "influence" or any((self.hidden, self.ffn, self.kv_heads))
 
 
+class Targets(Section):
+    """Where the teacher's distributions come from while the student trains."""
+
+    kind: Literal["online", "counts", "top_k"] = "online"
+    """The teacher runs beside the student; or its distributions are stored once and read by every student."""
+    draws: Annotated[int, Field(ge=1, le=255)] = 50
+    """counts: tokens drawn from the teacher at each position; unbiased."""
+    k: Annotated[int, Field(ge=1, le=1024)] = 32
+    """top_k: likeliest tokens kept at each position, with the mass of all others."""
+
+
 class Train(Schedule):
     """The student's training, and its matched control."""
 
-    objective: Literal["forward_kl", "sft"] = "forward_kl"
-    """KL(teacher || student) on the teacher's text, or plain fine-tuning on it."""
+    objective: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation", "sft"] = (
+        "forward_kl"
+    )
+    """Divergence between teacher and student on the teacher's text, or plain fine-tuning on it."""
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """jsd: the teacher's share of the mixture."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """skew_kl and skew_reverse_kl: the share that is mixed in."""
+    targets: Targets = Targets()
     temperature: Positive = 1.0
     """Softens both sides; the loss is multiplied by its square."""
     hard_label_share: Share = 0.0
@@ -255,6 +274,16 @@ class Train(Schedule):
     """Train the same student by plain fine-tuning too, to see whether distillation paid."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where the curves go."""
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        readers = {"beta": ("jsd",), "alpha": ("skew_kl", "skew_reverse_kl")}
+        for key, objectives in readers.items():
+            if key in self.model_fields_set and self.objective not in objectives:
+                raise ValueError(f"{key} is read only with objective {' or '.join(objectives)}, not {self.objective}")
+        if self.targets.kind != "online" and self.objective != "forward_kl":
+            raise ValueError(f"stored targets hold what forward_kl needs; {self.objective} needs targets.kind: online")
+        return self
 
 
 class Export(Section):

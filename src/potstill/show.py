@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from potstill.steps import StepResult
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
 
-__all__ = ["announce_run", "print_plan", "print_stage", "print_step", "print_verdict", "run_metrics"]
+__all__ = ["announce_run", "print_plan", "print_stage", "print_step", "print_sweep", "print_verdict", "run_metrics"]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _LOG_WIDTH = 110
@@ -112,6 +113,25 @@ def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
     }
 
 
+def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each variant: what was changed, the verdict, what was measured."""
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = _LOG_WIDTH
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in (*rows[0]["changes"], "exact", "retention", "KL to teacher", "verdict"):
+        table.add_column(column, justify="left" if column == "verdict" else "right")
+    for row in rows:
+        metrics, verdict = row["metrics"], row["verdict"]
+        cells = [
+            _number(metrics["student_exact"], "rate"), _number(metrics["retention"], "ratio"),
+            _number(metrics["kl_mean"], "nats"),
+        ]  # fmt: skip
+        table.add_row(*row["changes"].values(), *cells, Text(verdict, style=_STYLES[verdict]))
+    out.print()
+    out.print(table)
+
+
 def print_stage(stage: str, result: RunResult) -> None:
     """What a single stage has to say on the terminal, beside its directory."""
     out = Console(highlight=False, soft_wrap=True)
@@ -124,7 +144,7 @@ def print_stage(stage: str, result: RunResult) -> None:
 
         out.print(render_check(json.loads((folder / "check.json").read_text())))
     elif stage in ("gate", "package", "report"):
-        page = result.dir / "report.html"
+        page = result.page("report.html")
         print_verdict(
             result.folder("gate"),
             result.steps["package"].dir / "package" if "package" in result.steps else folder,

@@ -174,6 +174,12 @@ def _usage(recipe: Recipe, gguf: str, has_chat: bool) -> str:
     )
 
 
+_OBJECTIVES = {
+    "forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "generalized Jensen-Shannon divergence",
+    "skew_kl": "skew KL", "skew_reverse_kl": "skew reverse KL", "total_variation": "total variation",
+}  # fmt: skip
+
+
 def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
     teacher = manifest["teacher"]
     facts = [f"- Teacher: {_code(teacher['name'])}, licence {_plain(teacher['license'])}."]
@@ -188,8 +194,11 @@ def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
     answers = manifest["answers"].get("train")
     if answers:
         facts.append(f"- Learnt from {answers['kept']:,} answers of the teacher to {answers['prompts']:,} prompts.")
-    how = {"forward_kl": "the teacher's distributions (forward KL)", "sft": "the teacher's text alone"}
-    facts.append(f"- Objective: {how[recipe.train.objective]}. Recipe: SHA-256 `{manifest['recipe_sha256'][:_SHORT]}`.")
+    objective = recipe.train.objective
+    how = (
+        "the teacher's text alone" if objective == "sft" else f"the teacher's distributions ({_OBJECTIVES[objective]})"
+    )
+    facts.append(f"- Objective: {how}. Recipe: SHA-256 `{manifest['recipe_sha256'][:_SHORT]}`.")
     return "## Where it comes from\n\n" + "\n".join(facts) + "\n\nAll of it, in full, is in `manifest.json`."
 
 

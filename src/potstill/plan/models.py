@@ -74,7 +74,7 @@ def load_models(recipe: Recipe) -> Models:
     teacher = _teacher(recipe) if recipe.teacher.kind == "local" else None
     student = _student(recipe, teacher)
     _check_export(recipe, student)
-    if teacher and student.folder != teacher.folder and recipe.train.objective == "forward_kl":
+    if teacher and student.folder != teacher.folder and recipe.train.objective != "sft":
         _check_same_tokenizer(teacher, student)
     return Models(teacher, student)
 

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import DataError
 from potstill.recipe import Recipe, Schedule
 from potstill.records import Row, read_generated, read_rows, read_tools, write_json
+from potstill.steps import hash_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from potstill.chat import ChatFormat, Example
+    from potstill.targets import TargetsMeta
     from potstill.train.learner import Objective
 
-__all__ = ["VERSION", "finetune", "run"]
+__all__ = ["VERSION", "finetune", "run", "store_targets"]
 
 VERSION = 2
 
@@ -145,7 +147,56 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
     write_json(out / "summary.json", {"model": summary})
 
 
-def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generated: Path, out: Path) -> None:
+def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Path) -> None:
+    """Store the teacher's distributions over generated rows as `out/store`; what a killed run stored is kept.
+
+    Args:
+        recipe: has `train.targets` other than online.
+        teacher_folder: the teacher's weights.
+        generated: directory of the generate step.
+        out: step directory.
+    """
+    from potstill.chat import load_chat
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.targets import TargetsWriter, store_stats
+    from potstill.train.scoring import write_targets
+
+    chat = load_chat(teacher_folder, recipe.chat.template)
+    examples = [e for split in _SPLITS for e in _examples(read_generated(generated, split), chat, recipe.chat.context)]
+    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype)
+    with TargetsWriter(out / "store", _targets_meta(recipe, teacher_folder, chat)) as writer:
+        write_targets(teacher, examples, writer, recipe.train.batch_tokens)
+    write_json(out / "summary.json", store_stats(out / "store"))
+
+
+def _targets_meta(recipe: Recipe, teacher_folder: Path, chat: ChatFormat) -> TargetsMeta:
+    """What the recipe asks of a store of this teacher's distributions."""
+    from potstill.targets import TargetsMeta
+
+    wanted = recipe.train.targets
+    counts = wanted.kind == "counts"
+    return TargetsMeta(
+        kind="counts" if counts else "top_k",
+        draws=wanted.draws if counts else None,
+        seed=recipe.seed if counts else None,
+        k=None if counts else min(wanted.k, chat.vocab_size),
+        vocab_size=chat.vocab_size,
+        teacher_hash=hash_folder(teacher_folder, (".safetensors",)),
+        tokenizer_hash=chat.tokenizer_hash,
+        template_hash=chat.template_hash,
+        temperature=recipe.train.temperature,
+        dtype=recipe.teacher.dtype,
+    )
+
+
+def run(
+    recipe: Recipe,
+    teacher_folder: Path | None,
+    base: Path | None,
+    generated: Path,
+    targets: Path | None,
+    out: Path,
+) -> None:
     """Train `out/student` and, with `control: sft`, `out/control`: same start, rows, batches, steps and seed.
 
     Args:
@@ -153,10 +204,12 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
         teacher_folder: the teacher's weights; None for an endpoint.
         base: folder of `student.model`, when the student starts from a checkpoint.
         generated: directory of the generate step.
+        targets: directory of the targets step; None where the teacher runs beside the student.
         out: step directory.
     """
     from potstill.chat import load_chat
     from potstill.runtimes.hf import load_causal_lm
+    from potstill.targets import TargetsReader, sequence_key
     from potstill.train.learner import Objective
     from potstill.train.students import build_student
 
@@ -172,11 +225,22 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, generate
         return build_student(recipe.student, teacher, base, chat, context, recipe.seed, examples)
 
     text_alone = Objective()
-    distil = (
-        Objective(teacher, settings.temperature, settings.hard_label_share)
-        if settings.objective == "forward_kl"
-        else text_alone
-    )
+    distil = text_alone
+    if settings.objective != "sft":
+        stored = None
+        if targets is not None:
+            assert teacher_folder is not None
+            stored = TargetsReader(targets / "store", _targets_meta(recipe, teacher_folder, chat))
+            stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
+        distil = Objective(
+            None if stored else teacher,
+            stored,
+            settings.objective,
+            settings.beta,
+            settings.alpha,
+            settings.temperature,
+            settings.hard_label_share,
+        )
     student = training.fit("student", start, distil)
     control = training.fit("control", start, text_alone) if settings.control == "sft" else None
     summary = {

@@ -8,7 +8,7 @@ one kind, which makes each step's gradient lopsided.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from potstill.chat import Example
+from potstill.losses.sparse import SparseTargets
 from potstill.train.attention import Groups
 
 __all__ = ["Batch", "pack", "plan_steps", "token_batches"]
@@ -37,6 +38,7 @@ class Batch:
     positions     (N,) int64, places in T whose next token is supervised
     labels        (N,) int64, those next tokens
     row_groups    (rows, length) of each group, in the order of places
+    targets       the teacher's stored distributions for the N tokens, where they are stored
     """
 
     input_ids: Tensor
@@ -44,6 +46,7 @@ class Batch:
     positions: Tensor
     labels: Tensor
     row_groups: Groups
+    targets: SparseTargets | None = None
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -52,6 +55,7 @@ class Batch:
             position_ids=self.position_ids.to(device),
             positions=self.positions.to(device),
             labels=self.labels.to(device),
+            targets=self.targets.to(device) if self.targets else None,
         )
 
 
@@ -115,8 +119,13 @@ def _groups(lengths: Sequence[int]) -> Groups:
     return (*groups, (1, rest)) if rest else tuple(groups)
 
 
-def pack(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Lay rows end to end, and point at each supervised prediction: the place before each completion token."""
+def pack(
+    examples: Sequence[Example], pad_id: int, targets: Callable[[Sequence[Example]], SparseTargets | None] | None = None
+) -> Batch:
+    """Lay rows end to end, and point at each supervised prediction: the place before each completion token.
+
+    `targets` gives the stored targets of rows, in the order it is given them.
+    """
     ordered = sorted(examples, key=lambda e: -len(e.ids))
     groups = _groups([len(e.ids) for e in ordered])
     widths = [length for rows, length in groups for _ in range(rows)]
@@ -131,4 +140,5 @@ def pack(examples: Sequence[Example], pad_id: int) -> Batch:
         positions.append(torch.arange(start + example.n_prompt - 1, start + len(ids) - 1))
         labels.append(ids[example.n_prompt :])
         start += width
-    return Batch(input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), groups)
+    stored = targets(ordered) if targets else None
+    return Batch(input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), groups, stored)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -15,24 +15,28 @@ __all__ = ["StepLog", "resume", "save_checkpoint"]
 
 
 class StepLog:
-    """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped."""
+    """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped. Only the `main` process writes."""
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
+    def __init__(self, path: Path, resumed_step: int, main: bool = True) -> None:
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) < resumed_step]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a")
+        self._file: IO[str] | None = None
+        if main:
+            lines = path.read_text().splitlines() if path.exists() else []
+            kept = [line for line in lines if _step_of(line) < resumed_step]
+            path.write_text("".join(line + "\n" for line in kept))
+            self._file = path.open("a")
 
     def write(self, **values: float) -> None:
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
 
     def __enter__(self) -> StepLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def _step_of(line: str) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from potstill.chat import Example
 from potstill.errors import StepError
 from potstill.losses.divergence import LossSums, linear_divergence
+from potstill.losses.divergence import Objective as Divergence
+from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
+from potstill.targets import TargetsReader, sequence_key
 from potstill.train.batches import Batch
 
 if TYPE_CHECKING:
@@ -20,11 +25,24 @@ __all__ = ["Learner", "Objective", "hidden_states", "output_head"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What the student learns from: a teacher's distributions, its text, or both. No teacher means text alone."""
+    """What the student learns from: a teacher's distributions, computed beside it or `stored`, and the teacher's text.
+
+    Without `teacher` and `stored` it is the text alone.
+    """
 
     teacher: PreTrainedModel | None = None
+    stored: TargetsReader | None = None
+    divergence: Divergence = "forward_kl"
+    beta: float = 0.5
+    alpha: float = 0.1
     temperature: float = 1.0
     hard_label_share: float = 0.0
+
+    def targets(self, examples: Sequence[Example]) -> SparseTargets | None:
+        """Stored targets of rows, laid end to end."""
+        if self.stored is None:
+            return None
+        return SparseTargets.from_arrays(*self.stored.lookup([sequence_key(e.ids, e.n_prompt) for e in examples]))
 
 
 class Learner(nn.Module):
@@ -45,6 +63,7 @@ class Learner(nn.Module):
             raise StepError(
                 "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
             )
+        objective = self.objective
         teacher = self.teacher[0]
         teacher_NG = teacher_head_VG = None
         if teacher is not None:
@@ -52,15 +71,28 @@ class Learner(nn.Module):
                 teacher_NG = hidden_states(teacher, batch)
                 teacher_head_VG = output_head(teacher, self.vocab_size)
         student_NH = hidden_states(self.student, batch)
+        head_VH = output_head(self.student, self.vocab_size)
         with torch.autocast(device, enabled=False):
+            if batch.targets is not None:
+                return linear_sparse_divergence(
+                    student_NH,
+                    head_VH,
+                    batch.labels,
+                    batch.targets,
+                    temperature=objective.temperature,
+                    hard_label_share=objective.hard_label_share,
+                )
             return linear_divergence(
                 student_NH,
-                output_head(self.student, self.vocab_size),
+                head_VH,
                 batch.labels,
                 teacher_NG=teacher_NG,
                 teacher_head_VG=teacher_head_VG,
-                temperature=self.objective.temperature,
-                hard_label_share=self.objective.hard_label_share,
+                objective=objective.divergence,
+                beta=objective.beta,
+                alpha=objective.alpha,
+                temperature=objective.temperature,
+                hard_label_share=objective.hard_label_share,
             )
 
 

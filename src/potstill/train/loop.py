@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
 from potstill.train.attention import grouped_attention
-from potstill.train.batches import pack, plan_steps, token_batches
+from potstill.train.batches import Batch, pack, plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.learner import Learner, Objective
 
@@ -62,13 +62,10 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 
 
 @torch.no_grad()
-def _validate(
-    learner: nn.Module, examples: Sequence[Example], batch_tokens: int, pad_id: int, device: torch.device
-) -> dict[str, float]:
+def _validate(learner: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
     """Mean divergence and cross-entropy per supervised token, in nats."""
     totals, tokens = [0.0, 0.0], 0
-    for batch_rows in token_batches([len(e.ids) for e in examples], batch_tokens):
-        batch = pack([examples[i] for i in batch_rows], pad_id).to(device)
+    for batch in batches:
         sums: LossSums = learner(batch)
         totals[0] += float(sums.divergence)
         totals[1] += float(sums.cross_entropy)
@@ -115,18 +112,24 @@ def train_model(
     if tracker != "none":
         accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
+    unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
+
+    def batch_of(rows: Sequence[Example]) -> Batch:
+        return pack(rows, pad_id, objective.targets).to(accelerator.device)
+
     started, values = time.monotonic(), dict[str, float]()
     with (
         grouped_attention(model, objective.teacher),
-        StepLog(out / f"{name}.log.jsonl", first) as log,
+        StepLog(out / f"{name}.log.jsonl", first, accelerator.is_main_process) as log,
         progress_bar(name, len(steps), first) as ticker,
     ):
         for step in range(first, len(steps)):
             rate = learning_rate(schedule, step, len(steps))
-            values = _optimizer_step(accelerator, learner, optimizer, steps[step], examples, pad_id, rate, schedule)
+            group = [[examples[i] for i in rows] for rows in steps[step]]
+            values = _optimizer_step(accelerator, learner, optimizer, group, batch_of, rate, schedule.max_grad_norm)
             _require_finite(values["loss"], name, step, log.path)
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
-                values |= _validate(learner, validation, schedule.batch_tokens, pad_id, accelerator.device)
+                values |= _validate(learner, (batch_of([validation[i] for i in rows]) for rows in unseen))
             log.write(step=step, **values)
             accelerator.log(values, step=step)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
@@ -170,30 +173,30 @@ def _optimizer_step(
     accelerator: Accelerator,
     learner: nn.Module,
     optimizer: Any,
-    group: list[list[int]],
-    examples: Sequence[Example],
-    pad_id: int,
+    group: list[list[Example]],
+    batch_of: Callable[[Sequence[Example]], Batch],
     rate: float,
-    schedule: Schedule,
+    max_grad_norm: float,
 ) -> dict[str, float]:
     """One optimizer step over this rank's share of the group's micro-batches; returns the log line's values."""
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
-    tokens = sum(examples[i].n_supervised for batch in group for i in batch)
+    tokens = sum(example.n_supervised for rows in group for example in rows)
     mine = group[accelerator.process_index :: accelerator.num_processes]
-    sums = torch.zeros(3, device=accelerator.device)
+    sums = torch.zeros(5, device=accelerator.device)
     for number, rows in enumerate(mine):
-        batch = pack([examples[i] for i in rows], pad_id).to(accelerator.device)
         with accelerator.no_sync(learner) if number + 1 < len(mine) else nullcontext():
-            out: LossSums = learner(batch)
+            out: LossSums = learner(batch_of(rows))
             # DDP averages gradients over ranks; the loss is a mean over all ranks' tokens
             accelerator.backward(out.loss * accelerator.num_processes / tokens)
-        sums += torch.stack([out.loss.detach(), out.divergence, out.cross_entropy])
-    norm = accelerator.clip_grad_norm_(learner.parameters(), schedule.max_grad_norm)
+        none = sums.new_zeros(())
+        masses = (none if mass is None else mass for mass in (out.student_mass, out.teacher_mass))
+        sums += torch.stack([out.loss.detach(), out.divergence, out.cross_entropy, *masses])
+    norm = accelerator.clip_grad_norm_(learner.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    loss, divergence, cross_entropy = (accelerator.reduce(sums, "sum") / tokens).tolist()
-    return {
+    loss, divergence, cross_entropy, *masses_on_stored = (accelerator.reduce(sums, "sum") / tokens).tolist()
+    values = {
         "loss": loss,
         "divergence": divergence,
         "cross_entropy": cross_entropy,
@@ -201,3 +204,7 @@ def _optimizer_step(
         "learning_rate": rate,
         "tokens": tokens,
     }
+    if out.student_mass is not None:
+        # a student that drains its mass from the stored tokens would show here
+        values |= dict(zip(("student_mass", "teacher_mass"), masses_on_stored, strict=True))
+    return values
