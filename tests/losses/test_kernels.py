@@ -89,6 +89,8 @@ def test_the_expression_that_is_compiled(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: torch.compile is not tested")
+# the compiler's own modules warn when they are first loaded
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_once_for_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CompiledRows, "_compiled", None)
     monkeypatch.setattr(CompiledRows, "_broken", False)

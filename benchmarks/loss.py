@@ -1,0 +1,256 @@
+"""The loss alone: hidden states and heads in, loss and gradients out; time over the matrix products', and memory.
+
+    python benchmarks/loss.py [--json FILE] [--rounds N] [--only VARIANT ...] [--tiny]
+
+Two sizes (2048 tokens of a 32,000 vocabulary, 1024 of 151,936), forward KL and JSD, fp32, student 512 wide, teacher
+1024. "floor" is the matrix products alone, in the same chunks. Times are medians of rounds in which the variants take
+turns in one process, after a warm-up that compiles. Memory is the highest resident set during one step less that before
+it, in a process of its own; the floor's holds its own buffers. Peers take part if they are installed (`pip install
+'potstill[bench]'`): TRL's GKD and its chunked loss, Liger's chunked JSD, eager and compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from potstill.losses.divergence import linear_divergence
+from potstill.losses.rows import Objective
+from potstill.memory import keep_freed_memory
+
+STUDENT, TEACHER, CHUNK = 512, 1024, 512
+SIZES = {"2048 x 32000": (2048, 32_000), "1024 x 151936": (1024, 151_936)}
+TINY = {"96 x 1000": (96, 1000)}
+OBJECTIVES: tuple[Objective, ...] = ("forward_kl", "jsd")
+
+
+class Inputs(NamedTuple):
+    """Leaves: student's hidden states and head want gradients; labels for the peer that asks for them."""
+
+    student_NH: Tensor
+    head_VH: Tensor
+    teacher_NG: Tensor
+    teacher_head_VG: Tensor
+    labels_N: Tensor
+
+
+Step = Callable[[Inputs, Objective], Tensor]
+
+
+def make_inputs(tokens: int, vocab: int) -> Inputs:
+    """Logits of about unit size, so that no distribution is a spike."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return Inputs(
+        randn(tokens, STUDENT).requires_grad_(), (randn(vocab, STUDENT) / STUDENT**0.5).requires_grad_(),
+        randn(tokens, TEACHER), randn(vocab, TEACHER) / TEACHER**0.5,
+        torch.randint(0, vocab, (tokens,), generator=generator),
+    )  # fmt: skip
+
+
+def floor(x: Inputs, objective: Objective) -> Tensor:
+    """Five products: both projections, the gradients of hidden states and head."""
+    with torch.no_grad():
+        tokens, vocab = len(x.student_NH), len(x.head_VH)
+        buffers = torch.empty(min(CHUNK, tokens), vocab), torch.empty(min(CHUNK, tokens), vocab)
+        x.student_NH.grad, x.head_VH.grad = torch.empty_like(x.student_NH), torch.empty_like(x.head_VH)
+        for start in range(0, tokens, CHUNK):
+            rows = slice(start, start + CHUNK)
+            student_NV, teacher_NV = (buffer[: len(x.student_NH[rows])] for buffer in buffers)
+            torch.mm(x.student_NH[rows], x.head_VH.T, out=student_NV)
+            torch.mm(x.teacher_NG[rows], x.teacher_head_VG.T, out=teacher_NV)
+            torch.mm(student_NV, x.head_VH, out=x.student_NH.grad[rows])
+            x.head_VH.grad.addmm_(student_NV.T, x.student_NH[rows], beta=float(start > 0))
+    return torch.zeros(())
+
+
+def ours(kernel: Any) -> Step:
+    """potstill with one of its row kernels."""
+
+    def step(x: Inputs, objective: Objective) -> Tensor:
+        sums = linear_divergence(
+            x.student_NH, x.head_VH, x.labels_N, teacher_NG=x.teacher_NG, teacher_head_VG=x.teacher_head_VG,
+            objective=objective, kernel=kernel,
+        )  # fmt: skip
+        loss = sums.loss / len(x.labels_N)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def trl_gkd() -> Step:
+    """TRL's GKD loss on whole logits."""
+    from trl.experimental.gkd.gkd_trainer import GKDTrainer
+
+    def step(x: Inputs, objective: Objective) -> Tensor:
+        with torch.no_grad():
+            teacher_NV = x.teacher_NG @ x.teacher_head_VG.T
+        loss = GKDTrainer.generalized_jsd_loss(
+            x.student_NH @ x.head_VH.T, teacher_NV, beta=0.5 if objective == "jsd" else 0.0
+        )
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def trl_chunked() -> Step:
+    """The loss of TRL's DistillationTrainer."""
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+    def step(x: Inputs, objective: Objective) -> Tensor:
+        loss, _, _ = _chunked_divergence_loss(
+            x.student_NH[None], x.teacher_NG[None], x.head_VH, x.teacher_head_VG,
+            torch.ones(1, len(x.labels_N), dtype=torch.int64), 0.5 if objective == "jsd" else 0.0,
+        )  # fmt: skip
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def liger(compiled: bool) -> Step:
+    """Liger's chunked JSD; its beta 0 is forward KL. The hard part has weight 0, and is computed all the same."""
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+    def step(x: Inputs, objective: Objective) -> Tensor:
+        loss_of = LigerFusedLinearJSDLoss(
+            0.0, 1.0, beta=0.5 if objective == "jsd" else 0.0, compiled=compiled, chunk_size=1024
+        )
+        loss: Tensor = loss_of(x.student_NH, x.head_VH, x.teacher_NG, x.teacher_head_VG, x.labels_N)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+VARIANTS: dict[str, Callable[[], Step]] = {
+    "floor": lambda: floor,
+    "potstill torch": lambda: ours("torch"),
+    "potstill compile": lambda: ours("compile"),
+    "TRL GKD": trl_gkd,
+    "TRL chunked": trl_chunked,
+    "Liger eager": lambda: liger(False),
+    "Liger compiled": lambda: liger(True),
+}
+
+
+def run(step: Step, x: Inputs, objective: Objective) -> tuple[float, float]:
+    """Seconds and loss of one step; gradients are let go before the next."""
+    begun = time.perf_counter()
+    loss = step(x, objective)
+    seconds = time.perf_counter() - begun
+    x.student_NH.grad = x.head_VH.grad = None
+    return seconds, float(loss)
+
+
+def _status(name: str) -> float:
+    """A line of /proc/self/status in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"/proc/self/status has no {name}: memory is measured on Linux alone")
+
+
+def peak_mb(variant: str, size: tuple[int, int], objective: Objective) -> float:
+    """Highest resident set during a step beyond that before it. Run in a fresh process."""
+    step = VARIANTS[variant]()
+    # whatever is loaded or compiled once is not the step's; another size would compile anew
+    run(step, make_inputs(*size) if "compile" in variant else make_inputs(64, 256), objective)
+    x = make_inputs(*size)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: proc(5)
+    before = _status("VmRSS")
+    run(step, x, objective)
+    return _status("VmHWM") - before
+
+
+def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float:
+    """`peak_mb` in a process of its own."""
+    command = [sys.executable, __file__, "--peak", variant, case, objective, *(["--tiny"] if tiny else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{variant}: {done.stderr.strip().splitlines()[-1]}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def available(wanted: list[str] | None) -> dict[str, Step]:
+    """The variants that can run here; the first two always do, and what is missing is told."""
+    steps = {}
+    for name, make in VARIANTS.items():
+        if wanted and name not in wanted and name not in ("floor", "potstill torch"):
+            continue
+        try:
+            steps[name] = make()
+        except (ImportError, RuntimeError) as error:  # a lazily loaded package raises the latter
+            print(f"{name}: left out ({error})", file=sys.stderr)
+    return steps
+
+
+def measure(case: str, size: tuple[int, int], objective: Objective, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All variants at one size, in turn. A loss that differs is told: it is not the same work."""
+    steps, x = available(args.only), make_inputs(*size)
+    losses = {name: run(step, x, objective)[1] for name, step in steps.items()}
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            taken[name].append(run(step, x, objective)[0])
+    floor_seconds = statistics.median(taken["floor"])
+    rows = []
+    for name, seconds in taken.items():
+        if name != "floor" and abs(losses[name] - losses["potstill torch"]) > 1e-4 * abs(losses["potstill torch"]):
+            print(f"{name}: its loss is {losses[name]:.6f}, not {losses['potstill torch']:.6f}", file=sys.stderr)
+        rows.append({
+            "case": f"{objective}, {case}", "variant": name, "seconds": statistics.median(seconds),
+            "x_floor": statistics.median(seconds) / floor_seconds,
+            "peak_mb": round(ask_peak(name, case, objective, args.tiny), 1), "loss": losses[name],
+        })  # fmt: skip
+        row = rows[-1]
+        print(f"{row['case']:<28} {name:<18} {row['seconds']:8.4f} s {row['x_floor']:6.2f} x {row['peak_mb']:8.1f} MB")
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--only", action="append", choices=list(VARIANTS), help="besides the first two; may be repeated"
+    )
+    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    sizes = TINY if args.tiny else SIZES
+    if args.peak:
+        variant, case, objective = args.peak
+        print(peak_mb(variant, sizes[case], objective))
+        return
+    # as in training: the steps' blocks are not mapped anew each time, for all variants alike
+    keep_freed_memory()
+    print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    rows = [
+        row for case, size in sizes.items() for objective in OBJECTIVES for row in measure(case, size, objective, args)
+    ]
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
