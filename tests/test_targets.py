@@ -398,10 +398,10 @@ sys.path[:0] = {paths!r}
 from test_targets import meta_of, sequences
 from potstill.targets import TargetsWriter
 writer = TargetsWriter(Path({folder!r}), meta_of(), shard_tokens=20)
-for key, logits in sequences(500):
+for key, logits in sequences(200):
     writer.add(key, logits)
     print(flush=True)
-    time.sleep(0.002)
+time.sleep(60)
 """
 
 
@@ -494,21 +494,23 @@ def test_stats_are_written_for_a_person(stores: dict[str, Path]) -> None:
     assert "top 8 with tail mass" in render_stats(store_stats(stores["top_k"]))
 
 
-def calibrated(tokens: int, vocab: int = 32000) -> torch.Tensor:
+def calibrated(tokens: int, vocab: int = 32000) -> Iterator[torch.Tensor]:
     """Logits about as sure as a language model's, their mean about as uneven as English: 2 nats, 12 ids of 50 draws."""
     generator = torch.Generator().manual_seed(0)
-    sureness_N1 = 5 / 8 * torch.exp(0.6 * torch.randn(tokens, 1, generator=generator))
-    hidden_NH = torch.randn(tokens, 64, generator=generator) * sureness_N1
-    return hidden_NH @ torch.randn(64, vocab, generator=generator) - 1.5 * torch.log(torch.arange(vocab) + 2.7)
+    head_HV = torch.randn(64, vocab, generator=generator)
+    for _ in range(0, tokens, 128):
+        sureness_N1 = 5 / 8 * torch.exp(0.6 * torch.randn(128, 1, generator=generator))
+        hidden_NH = torch.randn(128, 64, generator=generator) * sureness_N1
+        yield hidden_NH @ head_HV - 1.5 * torch.log(torch.arange(vocab) + 2.7)
 
 
 @pytest.mark.parametrize(("case", "size", "budget"), [(COUNTS, 50, 22.0), ({"kind": "top_k", "k": 32}, 32, 60.0)])
 def test_bytes_a_token_at_32000_ids_and_their_estimate(
     tmp_path: Path, case: dict[str, Any], size: int, budget: float
 ) -> None:
-    keys = [sequence_key([row, *range(256)], 1) for row in range(6)]
+    keys = [sequence_key([row, *range(256)], 1) for row in range(4)]
     with TargetsWriter(tmp_path / "store", meta_of(case, vocab_size=32000)) as writer:
-        writer.add_batch(keys, calibrated(6 * 256).split(512))
+        writer.add_batch(keys, calibrated(4 * 256))
     found = store_stats(tmp_path / "store")
     # this store is so small that its tables, one for each shard, weigh more than they would in a whole shard
     footer = TargetsReader(tmp_path / "store").shards[0].footer
@@ -521,13 +523,15 @@ def test_bytes_a_token_at_32000_ids_and_their_estimate(
 
 
 def test_the_estimate_grows_with_all_that_makes_a_store_grow() -> None:
-    assert expected_bytes("counts", 2000, 32000, 50) == 2 * expected_bytes("counts", 1000, 32000, 50)
+    assert expected_bytes("counts", 2000, 32000, 50) == pytest.approx(
+        2 * expected_bytes("counts", 1000, 32000, 50), abs=1
+    )
     assert expected_bytes("counts", 1000, 128256, 50) > expected_bytes("counts", 1000, 32000, 50)
     assert expected_bytes("top_k", 1000, 32000, 32) > expected_bytes("top_k", 1000, 32000, 8)
 
 
 def test_a_real_model_on_real_text(tmp_path: Path) -> None:
-    """bitllama-3M has 512 ids and 8 distinct ones in 50 draws: about 11 bytes a token."""
+    """bitllama-3M has 512 ids, of which 50 draws give 7.5: 8.5 bytes a token; 40 for the top 32 in so small a store."""
     folder, texts = SHARED / "models" / "bitllama-3M", SHARED / "tinystories" / "tinystories_1000.json"
     for path in (folder, texts):
         if not path.exists():
@@ -539,11 +543,11 @@ def test_a_real_model_on_real_text(tmp_path: Path) -> None:
     model, tokenizer = load_causal_lm(folder).eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
     keys, logits = [], []
     with torch.inference_mode():
-        for text in json.loads(texts.read_text())[:8]:
+        for text in json.loads(texts.read_text())[:6]:
             ids = tokenizer.encode(text).ids[:300]
             keys.append(sequence_key(ids, 1))
             logits.append(model(input_ids=torch.tensor([ids])).logits[0, :-1].float())
-    for case, budget in ((COUNTS, 14.0), ({"kind": "top_k", "k": 32}, 40.0)):
+    for case, budget in ((COUNTS, 11.0), ({"kind": "top_k", "k": 32}, 43.0)):
         store = tmp_path / str(case["kind"])
         with TargetsWriter(store, meta_of(case, vocab_size=logits[0].shape[1])) as writer:
             assert writer.add_batch(keys, logits) == len(keys)
@@ -554,3 +558,16 @@ def test_a_real_model_on_real_text(tmp_path: Path) -> None:
         begun = time.process_time()
         TargetsReader(store).lookup(keys)
         assert found["tokens"] / (time.process_time() - begun) > 20_000  # decoding keeps ahead of any training
+
+
+def test_stats_verb_prints_for_a_person_or_one_json_object(stores: dict[str, Path], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from potstill.cli import main
+
+    shown = CliRunner().invoke(main, ["targets", "stats", str(stores["counts"])])
+    assert shown.exit_code == 0 and "50 draws a token" in shown.stdout
+    told = CliRunner().invoke(main, ["targets", "stats", str(stores["top_k"]), "--json"])
+    assert json.loads(told.stdout) == store_stats(stores["top_k"])
+    refused = CliRunner().invoke(main, ["targets", "stats", str(tmp_path)])
+    assert refused.exit_code == 2 and "no targets store" in refused.stderr

@@ -2,8 +2,9 @@
 
 Entries of a token stand in order of probability. Entries of equal value (equal counts, or equal places on the grid of
 log-probabilities) have no order of their own, so they are sorted by id, and only the steps between them are written.
-Ids are written as ranks by frequency within the shard, which makes small numbers of most. Values, tails and each byte
-of the ranks are columns of their own, and zstd takes away what repeats.
+Ids are written as ranks by frequency within the shard, which makes small numbers of most; a number is its leading bits,
+which zstd codes by how often they come, and the bits below, which are as good as random and stand as they are. Of
+counts, the ones at the end of a token are left out: they follow from the number of draws.
 
 Legend: N tokens, M entries of all tokens together, V vocabulary.
 """
@@ -27,6 +28,7 @@ NO_MASS = 255  # grid code of an id with probability 0
 _TAIL_LOW, _TAIL_STEP = -16.0, 0.1
 TAIL_BYTES = np.concatenate([[0.0], 1 / (1 + np.exp(-(_TAIL_LOW + _TAIL_STEP * np.arange(255))))])
 _LEVEL = 12
+_TOP = 3  # bits below the leading one that are coded with it
 _HEAD = struct.Struct("<IB")
 
 
@@ -59,9 +61,9 @@ def tail_codes(tail_N: NDArray[np.float64]) -> UInts:
 
 
 def rank_table(ids_M: NDArray[np.int64], vocab: int) -> UInts:
-    """How frequent each id is, (V,): 0 for never, else steps of a quarter of an octave."""
+    """How frequent each id is, (V,): 0 for never, else the octave of its count."""
     counts_V = np.bincount(ids_M, minlength=vocab)
-    return np.where(counts_V > 0, 1 + np.floor(4 * np.log2(np.maximum(counts_V, 1))), 0).astype(np.uint8)
+    return np.where(counts_V > 0, np.frexp(counts_V)[1], 0).astype(np.uint8)
 
 
 def id_order(table_V: UInts) -> NDArray[np.uint32]:
@@ -92,6 +94,71 @@ def _runs(offsets_N1: Ints, values_M: UInts) -> NDArray[np.bool_]:
     return first_M
 
 
+def _split(numbers_M: Ints) -> tuple[UInts, UInts]:
+    """Numbers as symbols (size and three bits below the leading one) and all lower bits, those of one size together."""
+    low_M = np.maximum(np.frexp(numbers_M)[1].astype(np.int64) - 1 - _TOP, 0)
+    symbols_M = ((low_M << _TOP) + (numbers_M >> low_M)).astype(np.uint8)
+    bits = [np.zeros(0, dtype=np.uint8)]
+    for size in range(1, int(low_M.max(initial=0)) + 1):
+        chosen = numbers_M[low_M == size]
+        bits.append((chosen[:, None] >> np.arange(size) & 1).astype(np.uint8).reshape(-1))
+    return symbols_M, np.packbits(np.concatenate(bits))
+
+
+def _join(symbols_M: UInts, packed: UInts) -> Ints:
+    """Inverse of `_split`."""
+    low_M = np.maximum((symbols_M >> _TOP).astype(np.int64) - 1, 0)
+    numbers_M = symbols_M - (low_M << _TOP) << low_M
+    bits, start = np.unpackbits(packed), 0
+    for size in range(1, int(low_M.max(initial=0)) + 1):
+        chosen = np.flatnonzero(low_M == size)
+        end = start + size * len(chosen)
+        columns = bits[start:end].reshape(-1, size).astype(np.int64)
+        numbers_M[chosen] |= (columns << np.arange(size)).sum(1)
+        start = end
+    return numbers_M
+
+
+def _pack_counts(offsets_N1: Ints, values_M: UInts) -> tuple[UInts, UInts]:
+    """How many counts of each token are above 1, and those counts."""
+    above_M = values_M > 1
+    many_N = np.diff(np.concatenate([[0], np.cumsum(above_M)])[offsets_N1])
+    return many_N.astype(np.uint8), values_M[above_M]
+
+
+def _unpack_counts(many_N: UInts, large: UInts, draws: int) -> tuple[Ints, UInts]:
+    """Offsets and counts: what the large ones leave of the draws are ones."""
+    ends_N = np.cumsum(many_N, dtype=np.int64)
+    sums = np.concatenate([[0], np.cumsum(large, dtype=np.int64)])
+    ones_N = draws - np.diff(sums[ends_N], prepend=0)
+    offsets_N1 = np.concatenate([[0], np.cumsum(many_N + ones_N)])
+    values_M = np.ones(offsets_N1[-1], dtype=np.uint8)
+    values_M[np.arange(len(large)) + np.repeat(offsets_N1[:-1] - ends_N + many_N, many_N)] = large
+    return offsets_N1, values_M
+
+
+def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
+    """Steps between neighbouring codes, which only grow: two to a byte, what is above 14 apart.
+
+    Late steps are nearly all 0 or 1. A code of whole bits cannot give less than a bit to one of them, but to a pair.
+    Bytes of one place of all tokens stand together.
+    """
+    steps_NK = np.diff(codes_NK, axis=1, prepend=np.uint8(0))
+    small_NK = np.minimum(steps_NK, 15)
+    if small_NK.shape[1] % 2:
+        small_NK = np.pad(small_NK, ((0, 0), (0, 1)))
+    pairs = small_NK[:, ::2] << 4 | small_NK[:, 1::2]
+    return np.ascontiguousarray(pairs.T), steps_NK[steps_NK >= 15] - np.uint8(15)
+
+
+def _unpack_codes(pairs: UInts, rest: UInts, tokens: int, k: int) -> UInts:
+    """Inverse of `_pack_codes`, all codes in one row."""
+    pairs_NP = pairs.reshape(-1, tokens).T
+    steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(tokens, -1)[:, :k]
+    steps_NK[steps_NK == 15] += rest
+    return np.cumsum(steps_NK, axis=1, dtype=np.uint8).reshape(-1)
+
+
 def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
     """Bytes of a block; `rank_V` gives each id's rank; `falling` when a larger value is likelier (counts)."""
     import zstandard
@@ -104,15 +171,11 @@ def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
     rank_M = sorted_M & 0xFFFFFFFF
     order_M = sorted_M >> 32 & 0xFF
     values_M = (255 - order_M if falling else order_M).astype(np.uint8)
-    first_M = _runs(block.offsets_N1, values_M)
-    steps_M = _steps(first_M, rank_M)
-    if not falling:
-        # codes only grow within a token: their steps are smaller numbers
-        before_M = np.concatenate([[0], values_M[:-1]]).astype(np.uint8)
-        before_M[block.offsets_N1[:-1]] = 0
-        values_M = values_M - before_M
-    planes = max(1, (int(steps_M.max(initial=0)).bit_length() + 7) // 8)
-    columns = [values_M, block.tails_N, *((steps_M >> 8 * p & 0xFF).astype(np.uint8) for p in range(planes))]
+    symbols_M, low_bits = _split(_steps(_runs(block.offsets_N1, values_M), rank_M))
+    if falling:
+        columns = [*_pack_counts(block.offsets_N1, values_M), symbols_M, low_bits]
+    else:
+        columns = [*_pack_codes(values_M.reshape(n_tokens, -1)), block.tails_N, symbols_M, low_bits]
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     packed = [compressor.compress(column.tobytes()) for column in columns]
     sizes = struct.pack(f"<{len(packed)}I", *map(len, packed))
@@ -135,19 +198,17 @@ def decode_block(data: bytes, order_V: NDArray[np.uint32], *, draws: int | None,
         np.frombuffer(decompressor.decompress(data[a:b]), dtype=np.uint8)
         for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
     ]
-    values_M, tails_N, *planes = columns
-    if draws is not None:  # a token ends where its counts are complete
-        ends_N = np.flatnonzero(np.cumsum(values_M, dtype=np.int64) % draws == 0) + 1
-        offsets_N1 = np.concatenate([[0], ends_N])
+    if draws is not None:
+        many_N, large, symbols_M, low_bits = columns
+        tails_N = np.zeros(0, dtype=np.uint8)
+        offsets_N1, values_M = _unpack_counts(many_N, large, draws)
     else:
         assert k is not None
+        pairs, rest, tails_N, symbols_M, low_bits = columns
         offsets_N1 = np.arange(n_tokens + 1, dtype=np.int64) * k
-        values_M = np.cumsum(values_M.reshape(n_tokens, k), axis=1, dtype=np.uint8).reshape(-1)
-    if len(offsets_N1) != n_tokens + 1 or any(len(p) != offsets_N1[-1] for p in (values_M, *planes)):
+        values_M = _unpack_codes(pairs, rest, n_tokens, k)
+    if len(symbols_M) != offsets_N1[-1] or len(offsets_N1) != n_tokens + 1:
         raise ValueError("columns of different lengths")
-    steps_M = np.zeros(len(values_M), dtype=np.int64)
-    for place, plane in enumerate(planes):
-        steps_M |= plane.astype(np.int64) << 8 * place
-    rank_M = _unsteps(_runs(offsets_N1, values_M), steps_M)
+    rank_M = _unsteps(_runs(offsets_N1, values_M), _join(symbols_M, low_bits))
     ids_M = order_V[rank_M]
     return Block(offsets_N1, ids_M.astype(np.uint16) if len(order_V) <= 1 << 16 else ids_M, values_M, tails_N)
