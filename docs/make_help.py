@@ -22,6 +22,9 @@ def help_page() -> str:
         assert command is not None
         context = click.Context(command, parent=root, info_name=name, max_content_width=100)
         parts.append(f"## potstill {name}\n\n```\n{command.get_help(context)}\n```\n")
+        for inner, verb in getattr(command, "commands", {}).items():
+            inside = click.Context(verb, parent=context, info_name=inner, max_content_width=100)
+            parts.append(f"## potstill {name} {inner}\n\n```\n{verb.get_help(inside)}\n```\n")
     return "\n".join(parts)
 
 

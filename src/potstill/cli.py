@@ -213,7 +213,10 @@ def targets() -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @_json
 def stats(folder: Path, as_json: bool) -> None:
-    """Say how large a store is, and how true to its teacher: tail mass, and divergence of what is stored."""
+    """Say how large and how faithful a store is.
+
+    Bytes and ids a token, tail mass, and the divergence between the teacher and what is stored of it.
+    """
     from potstill.targets import render_stats, store_stats
 
     found = store_stats(folder)
