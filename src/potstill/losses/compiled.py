@@ -70,12 +70,14 @@ def _rows(
     t_NV: Tensor | None,
     labels_N: Tensor,
     weights_N: Tensor | None,
-    values_KN: Tensor,
     numbers: Tensor,
     objective: Objective,
     flags: tuple[bool, bool, bool, bool],
-) -> None:
-    """Definition of a row kernel. Numbers are a tensor so that another temperature compiles nothing anew."""
+) -> Tensor:
+    """Definition of a row kernel; returns divergence and cross-entropy, (2, N).
+
+    Numbers are a tensor so that another temperature compiles nothing anew.
+    """
     tempered, hard_labels, student_capped, teacher_capped = flags
     temperature, hard, mix, student_cap, teacher_cap = numbers.unbind()
     raw_NV, slope_NV = z_NV, None
@@ -107,14 +109,14 @@ def _rows(
     if weights_N is not None:
         gradient_NV = gradient_NV * weights_N[:, None]
     z_NV.copy_(gradient_NV if slope_NV is None else gradient_NV * slope_NV)
-    values_KN.copy_(torch.stack([divergence_N, cross_entropy_N]))
+    return torch.stack([divergence_N, cross_entropy_N])
 
 
 class CompiledRows:
     """Compiles on its first chunk, once a process for each objective. Without a working compiler it says so, and plain
     torch does the work."""
 
-    _compiled: Callable[..., None] | None = None
+    _compiled: Callable[..., Tensor] | None = None
     _broken = False
 
     def __init__(self, spec: RowSpec) -> None:
@@ -133,13 +135,13 @@ class CompiledRows:
             CompiledRows._compiled = torch.compile(_rows, fullgraph=True)
         self._numbers = self._numbers.to(z_NV.device)
         # ragged chunks must not compile anew
-        for tensor, dim in ((z_NV, 0), (t_NV, 0), (labels_N, 0), (weights_N, 0), (values_KN, 1)):
+        for tensor in (z_NV, t_NV, labels_N, weights_N):
             if tensor is not None:
-                torch._dynamo.maybe_mark_dynamic(tensor, dim)
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
         try:
             with torch._dynamo.config.patch(recompile_limit=_VARIANTS):
-                CompiledRows._compiled(
-                    z_NV, t_NV, labels_N, weights_N, values_KN, self._numbers, self.spec.objective, self._flags
+                found_KN = CompiledRows._compiled(
+                    z_NV, t_NV, labels_N, weights_N, self._numbers, self.spec.objective, self._flags
                 )
         except torch.OutOfMemoryError:
             raise
@@ -153,5 +155,7 @@ class CompiledRows:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
+            return self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
+        # out here: the stride of a slice of the values is another in each call, and the compiler would look at it
+        values_KN.copy_(found_KN)
         return None

@@ -82,7 +82,8 @@ Divergence = Callable[[Block, float], Tensor]
 
 
 def _dot(a_NV: Tensor, b_NV: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a_NV, b_NV)
+    dot_N: Tensor = torch.linalg.vecdot(a_NV, b_NV)
+    return dot_N
 
 
 def _centre(g_NV: Tensor, b: Block, scale: float = 1.0) -> Tensor:
