@@ -8,11 +8,14 @@ come close. `chunks.py` is the pass over the tokens, `rows.py` the mathematics, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from potstill.losses.chunks import LossSums, Work, chunk_rows, kept_rows, pick, project, run
-from potstill.losses.kernels import Kernel, row_kernel
+from potstill.losses.kernels import Kernel, RowKernel, row_kernel
 from potstill.losses.rows import DIVERGENCES, Objective, RowSpec
 
 __all__ = ["DIVERGENCES", "LossSums", "Objective", "linear_divergence"]
@@ -43,12 +46,10 @@ def linear_divergence(
     The gradients of `student_NH` and `head_VH` are formed here; `backward` scales and hands them over, once.
 
     Args:
-        student_NH: student's last hidden states at the positions that predict `labels_N`; fp32, or a half precision.
-        head_VH: student's output embedding. Logits are fp32 whatever its type; without `requires_grad` its gradient is
-            not computed.
+        student_NH: student's last hidden states at the positions that predict `labels_N`; fp32 or half precision.
+        head_VH: student's output embedding; logits are fp32 whatever its type. A frozen one costs no gradient.
         labels_N: the tokens that came next, int64. Rows of `ignore_index` cost nothing and get no gradient.
-        teacher_NG: teacher's last hidden states at the same positions; None trains on labels alone.
-        teacher_head_VG: teacher's output embedding.
+        teacher_NG: teacher's last hidden states there, and its output embedding; None trains on labels alone.
         objective: which divergence D: a key of `DIVERGENCES`.
         beta: teacher's share of the mixture of `jsd`; 0 and 1 are forward and reverse KL (GKD).
         alpha: skew of `skew_kl` (teacher's share of the mixture) and `skew_reverse_kl` (student's share).
@@ -66,37 +67,60 @@ def linear_divergence(
     Raises:
         ValueError: shapes, labels or numbers that do not fit.
     """
-    if (teacher_NG is None) != (teacher_head_VG is None):
-        raise ValueError("teacher_NG and teacher_head_VG go together")
-    vocab = true_vocab(head_VH, teacher_head_VG, vocab_size)
-    hard = hard_label_share if teacher_NG is not None else 1.0
+    vocab, taught = true_vocab(head_VH, teacher_head_VG, vocab_size), teacher_NG is not None
     spec = RowSpec.of(
-        objective, beta, alpha, temperature=temperature if teacher_NG is not None else 1.0, hard=hard,
+        objective, beta, alpha, temperature=temperature if taught else 1.0, hard=hard_label_share if taught else 1.0,
         student_softcap=student_softcap, teacher_softcap=teacher_softcap,
     )  # fmt: skip
-    if teacher_NG is not None and len(teacher_NG) != len(student_NH):
-        raise ValueError(f"{len(student_NH)} hidden states of the student, {len(teacher_NG)} of the teacher")
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
     labels_N, weights_N = pick(labels_N, weights_N, kept)
     step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens)
-    score = row_kernel(kernel, spec, student_NH.device)
-    buffer_NV = None
-    if teacher_NG is not None:
-        buffer_NV = torch.empty(step, vocab, dtype=torch.float32, device=student_NH.device)
+    teacher = _teacher(teacher_NG, teacher_head_VG, len(student_NH), vocab, step)
+    score = _DenseRows(row_kernel(kernel, spec, student_NH.device), spec, teacher, kept, labels_N, weights_N)
+    work = Work(score, 2, rows, kept, weights_N, vocab, spec.temperature, spec.hard, step, torch.is_grad_enabled())
+    return run(student_NH, head_VH, work)
+
+
+class _Teacher(NamedTuple):
+    hidden_NG: Tensor
+    head_VG: Tensor
+    buffer_NV: Tensor
+
+
+def _teacher(
+    hidden_NG: Tensor | None, head_VG: Tensor | None, tokens: int, vocab: int, chunk_tokens: int
+) -> _Teacher | None:
+    """The teacher without its padding, and the buffer of its logits."""
+    if hidden_NG is None or head_VG is None:
+        if hidden_NG is not None or head_VG is not None:
+            raise ValueError("teacher_NG and teacher_head_VG go together")
+        return None
+    if len(hidden_NG) != tokens:
+        raise ValueError(f"{tokens} hidden states of the student, {len(hidden_NG)} of the teacher")
+    buffer_NV = torch.empty(chunk_tokens, vocab, dtype=torch.float32, device=hidden_NG.device)
+    return _Teacher(hidden_NG, head_VG[:vocab], buffer_NV)
+
+
+@dataclass(frozen=True)
+class _DenseRows:
+    """Scores chunks of the student's logits against the teacher's. Labels and weights are of the kept rows alone."""
+
+    kernel: RowKernel
+    spec: RowSpec
+    teacher: _Teacher | None
+    kept: Tensor | None
+    labels_N: Tensor
+    weights_N: Tensor | None
 
     @torch.no_grad()
-    def score_chunk(logits_NV: Tensor, chunk: slice, values_KN: Tensor) -> None:
+    def __call__(self, logits_NV: Tensor, chunk: slice, values_KN: Tensor) -> None:
         teacher_NV = None
-        if teacher_NG is not None and teacher_head_VG is not None and buffer_NV is not None:
-            teacher_NV = buffer_NV[: len(logits_NV)]
-            rows_NG = teacher_NG[chunk] if kept is None else teacher_NG[kept[chunk]]
-            project(rows_NG, teacher_head_VG[:vocab], spec.temperature, teacher_NV)
-        score(logits_NV, teacher_NV, labels_N[chunk], None if weights_N is None else weights_N[chunk], values_KN)
-
-    work = Work(
-        score_chunk, 2, rows, kept, weights_N, vocab, spec.temperature, hard, step, torch.is_grad_enabled()
-    )  # fmt: skip
-    return run(student_NH, head_VH, work)
+        if self.teacher is not None:
+            teacher_NV = self.teacher.buffer_NV[: len(logits_NV)]
+            rows_NG = self.teacher.hidden_NG[chunk if self.kept is None else self.kept[chunk]]
+            project(rows_NG, self.teacher.head_VG, self.spec.temperature, teacher_NV)
+        weights_N = None if self.weights_N is None else self.weights_N[chunk]
+        self.kernel(logits_NV, teacher_NV, self.labels_N[chunk], weights_N, values_KN)
 
 
 def true_vocab(head_VH: Tensor, teacher_head_VG: Tensor | None, vocab_size: int | None) -> int:

@@ -75,16 +75,11 @@ def _terms(lp, lq, mix, OBJECTIVE: tl.constexpr):
 
 
 @triton.jit
-def _row(
-    z_ptr, t_ptr, label_ptr, weight_ptr, divergence_ptr, cross_entropy_ptr,
-    z_stride, t_stride, vocab, temperature, hard, mix, z_cap, t_cap,
-    OBJECTIVE: tl.constexpr, TEACHER: tl.constexpr, TEMPERED: tl.constexpr, HARD: tl.constexpr,
-    WEIGHTED: tl.constexpr, Z_CAPPED: tl.constexpr, T_CAPPED: tl.constexpr, BLOCK: tl.constexpr,
+def _statistics(
+    z_ptr, t_ptr, label, vocab, temperature, z_cap, t_cap, TEACHER: tl.constexpr, TEMPERED: tl.constexpr,
+    Z_CAPPED: tl.constexpr, T_CAPPED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    z_ptr += row * z_stride
-    t_ptr += row * t_stride
-    label = tl.load(label_ptr + row)
+    """Sweep 1: logsumexp of z, of the untempered z and of t, and the label's z."""
     zm, zs, tm, ts, om, os = -1e30, 0.0, -1e30, 0.0, -1e30, 0.0
     at_label = 0.0
     for start in range(0, vocab, BLOCK):
@@ -101,10 +96,27 @@ def _row(
     lse_1 = lse_z
     if TEMPERED:
         lse_1 = om + tl.log(os)
-    tl.store(cross_entropy_ptr + row, lse_1 - at_label * temperature)
     lse_t = lse_z
     if TEACHER:
         lse_t = tm + tl.log(ts)
+    return lse_z, lse_1, lse_t, at_label
+
+
+@triton.jit
+def _row(
+    z_ptr, t_ptr, label_ptr, weight_ptr, divergence_ptr, cross_entropy_ptr,
+    z_stride, t_stride, vocab, temperature, hard, mix, z_cap, t_cap,
+    OBJECTIVE: tl.constexpr, TEACHER: tl.constexpr, TEMPERED: tl.constexpr, HARD: tl.constexpr,
+    WEIGHTED: tl.constexpr, Z_CAPPED: tl.constexpr, T_CAPPED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    z_ptr += row * z_stride
+    t_ptr += row * t_stride
+    label = tl.load(label_ptr + row)
+    lse_z, lse_1, lse_t, at_label = _statistics(
+        z_ptr, t_ptr, label, vocab, temperature, z_cap, t_cap, TEACHER, TEMPERED, Z_CAPPED, T_CAPPED, BLOCK
+    )
+    tl.store(cross_entropy_ptr + row, lse_1 - at_label * temperature)
     weight = 1.0
     if WEIGHTED:
         weight = tl.load(weight_ptr + row)
