@@ -190,18 +190,38 @@ for _name, _help in {
 
 
 @main.command()
-@_recipe
+@click.argument("model", metavar="MODEL|RECIPE", required=False)
+@click.option("--device", "devices", multiple=True, metavar="D", help="Device name; 'this' measures this machine.")
+@click.option("--context", type=int, metavar="N", help="Tokens of one conversation.  [default: 4096]")
+@click.option("--quantization", "quantizations", multiple=True, metavar="Q", help="[default: Q4_K_M]")
+@click.option("--kv-type", default="f16", show_default=True, metavar="T", help="Type of the KV cache.")
+@click.option("--parallel", type=int, default=1, show_default=True, metavar="P", help="Conversations at once.")
+@click.option("--memory", "memory_gb", type=float, metavar="GB", help="Memory free for the model, in 10^9 bytes.")
+@click.option("--host", default="Desktop DDR5-5600", show_default=True, metavar="D", help="Machine a card is in.")
+@click.option("--devices", "list_devices", is_flag=True, help="List the devices that are known, and stop.")
 @_json
-def plan(recipe: Path, as_json: bool) -> None:
-    """Say how large the student will be, and what it needs, before anything is paid for."""
-    from potstill.plan.budget import plan_recipe
-    from potstill.show import print_plan
+def plan(model: str | None, list_devices: bool, as_json: bool, **asked: Any) -> None:
+    """Say whether a model runs on a device, how fast, and what a recipe's student needs, before anything is paid for.
 
-    planned = plan_recipe(_load(recipe))
-    if as_json:
-        click.echo(json.dumps(planned))
+    MODEL is a config.json, a model's folder, a GGUF file, a hub id, or a shape such as
+    llama:layers=16,hidden=2048,ffn=8192,heads=32,kv_heads=8,vocab=128256,tied=1. A RECIPE is a .yaml file.
+    """
+    from potstill.show import print_fits, print_plan
+
+    if list_devices:
+        print_fits([])
+    elif model is None:
+        raise click.UsageError("Missing argument 'MODEL|RECIPE'.")
+    elif model.endswith((".yaml", ".yml")):
+        from potstill.plan.budget import plan_recipe
+
+        planned = plan_recipe(_load(Path(model)))
+        click.echo(json.dumps(planned)) if as_json else print_plan(planned)
     else:
-        print_plan(planned)
+        from potstill.plan.answer import answer, to_json
+
+        fits = answer(model, **asked)
+        click.echo(json.dumps(to_json(fits))) if as_json else print_fits(fits)
 
 
 @main.group()

@@ -16,8 +16,18 @@ from potstill.steps import StepResult
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
+    from potstill.plan.fit import Fit
 
-__all__ = ["announce_run", "print_plan", "print_stage", "print_step", "print_sweep", "print_verdict", "run_metrics"]
+__all__ = [
+    "announce_run",
+    "print_fits",
+    "print_plan",
+    "print_stage",
+    "print_step",
+    "print_sweep",
+    "print_verdict",
+    "run_metrics",
+]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _LOG_WIDTH = 110
@@ -159,3 +169,13 @@ def print_plan(planned: dict[str, Any]) -> None:
     from potstill.plan.budget import render_plan
 
     Console(highlight=False, soft_wrap=True).print(render_plan(planned))
+
+
+def print_fits(fits: Sequence[Fit]) -> None:
+    """What was found for a model on its devices; the list of devices where nothing was asked."""
+    from potstill.plan.answer import render, render_devices
+
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = _LOG_WIDTH
+    out.print(render(fits) if fits else render_devices())

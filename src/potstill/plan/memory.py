@@ -1,0 +1,135 @@
+"""What llama.cpp holds while it serves a model: weights, KV cache, compute buffer, the process itself.
+
+Every formula here was fitted to, or read off, what llama.cpp logs and what the kernel counts (docs/plan.md). Bytes,
+elements, tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from potstill.plan.anatomy import Anatomy
+from potstill.plan.types import bytes_per_element
+
+__all__ = ["KV_TYPES", "Memory", "compute_bytes", "kv_bytes", "layer_bytes", "memory", "slot_tokens"]
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+MICRO_BATCH = 512
+"""Prompt tokens llama.cpp computes at once (n_ubatch)."""
+_PAD = 256
+_PROCESS = 40_000_000
+_TOKEN = 200
+"""Of a vocabulary entry: its text and its places in the maps."""
+_GPU_CONTEXT = 400 * 2**20
+"""A CUDA context with llama.cpp's kernels: 0.3 to 0.5 GiB."""
+_HEADER_TOKEN = 26
+"""Of a vocabulary entry in a file's header: text, length, kind and its share of the merges; 18 to 41 are seen."""
+# types whose rows the CPU backend copies into another order when eight of them fit together
+_REPACKED = {"x86": ("Q4_0", "Q4_K", "IQ4_NL"), "arm": ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL")}
+
+
+def slot_tokens(context: int) -> int:
+    """Cells of one conversation: its context rounded up to 256."""
+    return _PAD * math.ceil(context / _PAD)
+
+
+def kv_bytes(anatomy: Anatomy, context: int, kv_type: str = "f16", parallel: int = 1) -> int:
+    """Keys and values of `parallel` conversations of `context` tokens each.
+
+    A layer with a window keeps window + a micro-batch, rounded up to 256, and never more than the context.
+
+    Raises:
+        KeyError: the KV type is not known.
+    """
+    size = bytes_per_element(kv_type.upper())
+    cells = slot_tokens(context)
+    total = 0.0
+    for layer in anatomy.attention:
+        kept = cells if layer.window is None else min(cells, slot_tokens(layer.window + MICRO_BATCH))
+        total += kept * layer.kv_heads * (layer.key + layer.value) * size
+    return math.ceil(total) * parallel
+
+
+def compute_bytes(anatomy: Anatomy, context: int) -> int:
+    """The compute buffer with flash attention, for a micro-batch of min(512, context) tokens.
+
+    In fp32: the FFN's gate, up and product beside five arrays of the hidden size; or, of a model with wide attention
+    and a narrow FFN, three arrays of the queries' width beside three of the hidden size. Then the attention mask in
+    fp16. Logits are kept for the last token alone.
+    """
+    tokens = min(MICRO_BATCH, slot_tokens(context))
+    queries = max((layer.queries for layer in anatomy.attention), default=0)
+    ffn, attention = 3 * anatomy.widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
+    masks = 1 + any(layer.window for layer in anatomy.attention)
+    return 4 * tokens * max(ffn, attention) + 2 * tokens * slot_tokens(context) * masks + 4 * anatomy.vocab
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part.
+
+    weights     the file: tensors, padding, header
+    copies      tensors that the CPU backend keeps a second time in another order; their pages of the file can go
+    kv, compute, overhead
+    """
+
+    weights: int
+    copies: int
+    kv: int
+    compute: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """What the kernel counts as resident when nothing else wants the memory (VmHWM)."""
+        return self.weights + self.copies + self.kv + self.compute + self.overhead
+
+    @property
+    def needed(self) -> int:
+        """What must fit: the file's pages of copied tensors are dropped under pressure at no cost."""
+        return self.total - self.copies
+
+
+def _header(anatomy: Anatomy) -> int:
+    return anatomy.header_bytes or _HEADER_TOKEN * anatomy.vocab + 60 * len(anatomy.tensors)
+
+
+def memory(anatomy: Anatomy, context: int, *, kv_type: str = "f16", parallel: int = 1, backend: str = "x86") -> Memory:
+    """What a model with types holds on a backend: `x86` or `arm` for a CPU, anything else for a GPU."""
+    copies = _copies(anatomy, _REPACKED[backend]) if backend in _REPACKED else 0
+    overhead = _PROCESS + _TOKEN * anatomy.vocab + (0 if backend in _REPACKED else _GPU_CONTEXT)
+    return Memory(
+        weights=anatomy.data_bytes + _header(anatomy),
+        copies=copies,
+        kv=kv_bytes(anatomy, context, kv_type, parallel),
+        compute=compute_bytes(anatomy, context),
+        overhead=overhead,
+    )
+
+
+def _copies(anatomy: Anatomy, kinds: tuple[str, ...]) -> int:
+    """Bytes that are resident twice: copied tensors, whose pages lie between others that stay mapped.
+
+    llama.cpp unmaps the file before the first and after the last tensor that it uses in place.
+    """
+    sizes = anatomy.tensor_bytes()
+    copied = {
+        name
+        for name, dims in anatomy.tensors.items()
+        if anatomy.types[name] in kinds and len(dims) > 1 and dims[-2] % 8 == 0 and name != "token_embd.weight"
+    }
+    names = list(anatomy.tensors)
+    in_place = [i for i, name in enumerate(names) if name not in copied]
+    if not in_place:
+        return 0
+    return sum(sizes[name] for name in names[in_place[0] : in_place[-1]] if name in copied)
+
+
+def layer_bytes(anatomy: Anatomy) -> list[int]:
+    """Weights of each transformer block, by layer: what offloading moves."""
+    out = [0] * anatomy.layers
+    for name, size in anatomy.tensor_bytes().items():
+        if name.startswith("blk."):
+            out[min(int(name.split(".")[1]), anatomy.layers - 1)] += size
+    return out

@@ -1,0 +1,151 @@
+"""GGUF's tensor types, and llama.cpp's rules for which of them a tensor gets in a quantized file.
+
+The rules are those of llama.cpp's quantizer without an importance matrix, experts and 80-layer models included. A
+tensor is named as in GGUF (`blk.3.ffn_down.weight`) with its dimensions rows first; the last one is the row that is
+cut into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+__all__ = ["BLOCKS", "QUANTIZATIONS", "TYPE_NAMES", "bytes_per_element", "quantized_types", "stored_bytes"]
+
+BLOCKS: dict[str, tuple[int, int]] = {
+    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "F64": (1, 8), "I8": (1, 1), "I16": (1, 2), "I32": (1, 4),
+    "I64": (1, 8), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
+    "Q8_1": (32, 40), "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176),
+    "Q6_K": (256, 210), "Q8_K": (256, 292), "IQ2_XXS": (256, 66), "IQ2_XS": (256, 74), "IQ3_XXS": (256, 98),
+    "IQ1_S": (256, 50), "IQ4_NL": (32, 18), "IQ3_S": (256, 110), "IQ2_S": (256, 82), "IQ4_XS": (256, 136),
+    "IQ1_M": (256, 56), "TQ1_0": (256, 54), "TQ2_0": (256, 66), "MXFP4": (32, 17),
+}  # fmt: skip
+"""Weights and bytes of one block (ggml-common.h)."""
+
+TYPE_NAMES: dict[int, str] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+    12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+    29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
+}  # fmt: skip
+"""A type's number in a GGUF file (ggml.h), for those that files hold."""
+
+QUANTIZATIONS: dict[str, str] = {
+    "F32": "F32", "F16": "F16", "BF16": "BF16", "Q8_0": "Q8_0", "Q6_K": "Q6_K", "Q5_K_M": "Q5_K", "Q5_K_S": "Q5_K",
+    "Q4_K_M": "Q4_K", "Q4_K_S": "Q4_K", "Q4_0": "Q4_0", "Q3_K_L": "Q3_K", "Q3_K_M": "Q3_K", "Q3_K_S": "Q3_K",
+    "Q2_K": "Q2_K", "MXFP4_MOE": "MXFP4",
+}  # fmt: skip
+"""Name a user gives -> type of an ordinary matrix. MXFP4_MOE keeps all but the experts in Q8_0."""
+
+_FLOATS = ("F32", "F16", "BF16")
+_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+# small or delicate matrices that stay as they were converted; these are converted to F32
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "ssm_conv1d", "rope_freqs")
+
+
+def stored_bytes(dims: tuple[int, ...], kind: str) -> int:
+    """Bytes of a tensor in a type, without the padding after it."""
+    weights, nbytes = BLOCKS[kind]
+    return math.prod(dims) // weights * nbytes
+
+
+def bytes_per_element(kind: str) -> float:
+    """Bytes of one element of a type (F16 2, Q8_0 34/32)."""
+    weights, nbytes = BLOCKS[kind]
+    return nbytes / weights
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    """The layers whose attn_v and ffn_down a medium mixture gives more bits: an eighth at each end, a third between."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _fitting(wanted: str, row: int) -> str:
+    """`wanted`, or what takes over where its block does not divide a row."""
+    for kind in (wanted, _FALLBACK.get(wanted, "F16")):
+        if row % BLOCKS[kind][0] == 0:
+            return kind
+    return "F16"
+
+
+def _value_type(ordinary: str, quantization: str, layer: int, layers: int, gqa: int) -> str:
+    """attn_v (or the fused attn_qkv, which the quantizer treats alike)."""
+    if quantization == "Q2_K":
+        return "Q4_K" if gqa >= 4 else "Q3_K"
+    if quantization == "Q3_K_M":
+        return "Q5_K" if layer < 2 else "Q4_K"
+    if quantization == "Q3_K_L":
+        return "Q5_K"
+    if quantization in ("Q4_K_M", "Q5_K_M") and _more_bits(layer, layers):
+        return "Q6_K"
+    return "Q5_K" if quantization == "Q4_K_S" and layer < 4 else ordinary
+
+
+def _down_type(ordinary: str, quantization: str, layer: int, layers: int) -> str:
+    if quantization in ("Q2_K", "Q3_K_L"):
+        return {"Q2_K": "Q3_K", "Q3_K_L": "Q5_K"}[quantization]
+    if quantization == "Q3_K_M":
+        return "Q5_K" if layer < layers // 16 else "Q4_K"
+    if quantization in ("Q4_K_M", "Q5_K_M"):
+        return "Q6_K" if _more_bits(layer, layers) else ordinary
+    return "Q5_K" if quantization == "Q4_K_S" and layer < layers // 8 else ordinary
+
+
+def _output_projection_type(ordinary: str, quantization: str, experts: int) -> str:
+    if experts == 8:
+        small = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M")
+        return "Q5_K" if quantization in small else ordinary
+    return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(quantization, ordinary)
+
+
+def quantized_types(
+    tensors: Mapping[str, tuple[int, ...]],
+    quantization: str,
+    *,
+    layers: int,
+    gqa: int = 1,
+    experts: int = 0,
+    large: bool = False,
+) -> dict[str, str]:
+    """Type of every tensor of a file.
+
+    Args:
+        tensors: GGUF name -> dimensions, rows first.
+        quantization: a key of `QUANTIZATIONS`.
+        layers: the model's.
+        gqa: query heads that share a key-value head.
+        experts: of each expert layer; 0 for a dense model.
+        large: llama.cpp takes it for a 70B (80 layers): attn_v keeps five bits.
+
+    Raises:
+        KeyError: the quantization is not known.
+    """
+    ordinary = QUANTIZATIONS[quantization]
+    head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
+    out = {}
+    for name, dims in tensors.items():
+        if len(dims) < 2 or not name.endswith(".weight") or any(part in name for part in _NEVER):
+            out[name] = "F32"
+            continue
+        if ordinary in _FLOATS:
+            out[name] = ordinary
+            continue
+        layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
+        kind = ordinary
+        if quantization == "MXFP4_MOE":
+            kind = "MXFP4" if len(dims) == 3 else "Q8_0"
+        elif name == head:
+            kind = "Q8_0" if ordinary == "Q8_0" or dims[-1] % BLOCKS[ordinary][0] else "Q6_K"
+        elif name.endswith((".attn_v.weight", ".attn_qkv.weight")):
+            kind = _value_type(ordinary, quantization, layer, layers, gqa)
+            kind = "Q5_K" if large and kind in ("Q3_K", "Q4_K") else kind
+            kind = "Q8_0" if experts == 8 else kind
+        elif name.endswith(".attn_k.weight"):
+            kind = "Q8_0" if experts == 8 else ordinary
+        elif "ffn_down" in name:
+            kind = _down_type(ordinary, quantization, layer, layers)
+        elif name.endswith(".attn_output.weight"):
+            kind = _output_projection_type(ordinary, quantization, experts)
+        out[name] = _fitting(kind, dims[-1])
+    return out
