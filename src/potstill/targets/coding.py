@@ -108,7 +108,7 @@ def _split(numbers_M: Ints) -> tuple[UInts, UInts]:
 def _join(symbols_M: UInts, packed: UInts) -> Ints:
     """Inverse of `_split`."""
     low_M = np.maximum((symbols_M >> _TOP).astype(np.int64) - 1, 0)
-    numbers_M: Ints = symbols_M.astype(np.int64) - (low_M << _TOP) << low_M
+    numbers_M: Ints = (symbols_M.astype(np.int64) - (low_M << _TOP) << low_M).astype(np.int64)
     bits, start = np.unpackbits(packed), 0
     for size in range(1, int(low_M.max(initial=0)) + 1):
         chosen = np.flatnonzero(low_M == size)
