@@ -224,6 +224,18 @@ def plan(model: str | None, list_devices: bool, as_json: bool, **asked: Any) -> 
         click.echo(json.dumps(to_json(fits))) if as_json else print_fits(fits)
 
 
+@main.command("calibrate-device")
+@click.argument("files", metavar="[GGUF]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--threads", type=int, default=2, show_default=True, help="llama.cpp's threads.")
+@_json
+def calibrate_device(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
+    """Run GGUFs in llama.cpp, random ones if none are given, and keep this machine's rates for plans of 'this'."""
+    from potstill.plan.calibrate import calibrate
+
+    stored = calibrate(files, threads, lambda text: click.echo(text, err=True))
+    click.echo(json.dumps(stored) if as_json else f"Rates for {threads} threads are in {stored['file']}.")
+
+
 @main.group()
 def targets() -> None:
     """Look into a store of teacher targets."""

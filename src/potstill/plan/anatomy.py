@@ -78,14 +78,14 @@ class Anatomy:
 
     @property
     def widest(self) -> int:
-        """FFN channels that a token goes through at once, shared experts included."""
+        """FFN channels that a token goes through at once; shared experts come before or after the chosen ones."""
         widths = [0]
         for i in range(self.layers):
             dense = self.tensors.get(f"blk.{i}.ffn_up.weight", (0,))[0]
             if f"blk.{i}.ffn_gate.weight" not in self.tensors and self.architecture == "phi3":
                 dense //= 2  # gate and up are one matrix
             routed = self.tensors.get(f"blk.{i}.ffn_up_exps.weight", (0, 0))[1] * self.used
-            widths.append(max(dense, routed + self.tensors.get(f"blk.{i}.ffn_up_shexp.weight", (0,))[0]))
+            widths.append(max(dense, routed, self.tensors.get(f"blk.{i}.ffn_up_shexp.weight", (0,))[0]))
         return max(widths)
 
     def share_used(self, name: str) -> float:

@@ -31,7 +31,7 @@ class Device:
     """Memory in bytes, bandwidth in bytes/s, compute in operations/s; see devices.toml for the rest.
 
     `rates` are this machine's own, from `calibrate-device`: seconds of a token for each layer (key `layer`) and for
-    each byte of a tensor type (by its name).
+    each byte of a tensor type (by its name), with `threads` threads.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Device:
     efficiency: tuple[float, float] = (0.5, 0.85)
     compute_efficiency: tuple[float, float] = (0.2, 0.6)
     rates: dict[str, float] = field(default_factory=dict)
+    threads: int = 1
 
     @property
     def usable_bytes(self) -> int:
@@ -128,10 +129,11 @@ def this_machine(*, quick: bool = False) -> Device:
     """
     from potstill.plan.probe import physical_memory, probe
 
-    path, rates = calibration_file(), {}
+    path, rates, threads = calibration_file(), {}, 1
     if path.is_file():
         try:
-            rates = {str(k): float(v) for k, v in json.loads(path.read_text(encoding="utf-8"))["rates"].items()}
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            rates, threads = {str(k): float(v) for k, v in stored["rates"].items()}, int(stored["threads"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path}: not a calibration. Run potstill calibrate-device again, or delete it.") from None
     bandwidth, compute = probe(seconds=0.1 if quick else 3.0)
@@ -150,4 +152,5 @@ def this_machine(*, quick: bool = False) -> Device:
         efficiency=(0.4, 0.9),
         compute_efficiency=_COMPUTE["cpu"],
         rates=rates,
+        threads=threads,
     )

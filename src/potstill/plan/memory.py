@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from potstill.plan.anatomy import Anatomy
+from potstill.plan.anatomy import Anatomy, Attention
 from potstill.plan.types import bytes_per_element
 
 __all__ = ["KV_TYPES", "Memory", "compute_bytes", "kv_bytes", "layer_bytes", "memory", "slot_tokens"]
@@ -43,12 +43,14 @@ def kv_bytes(anatomy: Anatomy, context: int, kv_type: str = "f16", parallel: int
         KeyError: the KV type is not known.
     """
     size = bytes_per_element(kv_type.upper())
+    elements = sum(_cells(layer, context) * layer.kv_heads * (layer.key + layer.value) for layer in anatomy.attention)
+    return math.ceil(elements * size) * parallel
+
+
+def _cells(layer: Attention, context: int) -> int:
+    """Places for tokens in a layer's cache, of one conversation."""
     cells = slot_tokens(context)
-    total = 0.0
-    for layer in anatomy.attention:
-        kept = cells if layer.window is None else min(cells, slot_tokens(layer.window + MICRO_BATCH))
-        total += kept * layer.kv_heads * (layer.key + layer.value) * size
-    return math.ceil(total) * parallel
+    return cells if layer.window is None else min(cells, slot_tokens(layer.window + MICRO_BATCH))
 
 
 def compute_bytes(anatomy: Anatomy, context: int) -> int:
@@ -56,13 +58,13 @@ def compute_bytes(anatomy: Anatomy, context: int) -> int:
 
     In fp32: the FFN's gate, up and product beside five arrays of the hidden size; or, of a model with wide attention
     and a narrow FFN, three arrays of the queries' width beside three of the hidden size. Then the attention mask in
-    fp16. Logits are kept for the last token alone.
+    fp16, once for each width of cache. Logits are kept for the last token alone.
     """
     tokens = min(MICRO_BATCH, slot_tokens(context))
     queries = max((layer.queries for layer in anatomy.attention), default=0)
     ffn, attention = 3 * anatomy.widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
-    masks = 1 + any(layer.window for layer in anatomy.attention)
-    return 4 * tokens * max(ffn, attention) + 2 * tokens * slot_tokens(context) * masks + 4 * anatomy.vocab
+    masks = sum({_cells(layer, context) for layer in anatomy.attention})
+    return 4 * tokens * max(ffn, attention) + 2 * tokens * masks + 4 * anatomy.vocab
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,190 @@
+"""`potstill calibrate-device`: real decoding in llama.cpp fits this machine's own rates, for later plans.
+
+The model: seconds of a token = layers x a + sum over tensor types of bytes x b(type). With a few layers' overhead and a
+rate for each type it holds for machines that are bound by memory and for those whose kernels are the limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import MissingExtra, StepError, UsageError
+from potstill.plan import llama_once
+from potstill.plan.anatomy import Anatomy
+from potstill.plan.configs import from_config
+from potstill.plan.devices import calibration_file
+from potstill.plan.gguf_header import from_gguf
+from potstill.plan.speed import bytes_by_type
+
+__all__ = ["Sample", "calibrate", "fit_rates", "serve_once"]
+
+Array = NDArray[np.float64]
+
+_CONTEXT, _PROMPT, _DECODE, _REPEATS = 512, 16, 48, 3
+_TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "F16")
+_VOCAB = 8192
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One model as it was measured: layers, bytes that a token reads by type, seconds of a token."""
+
+    layers: int
+    read: dict[str, float]
+    seconds: float
+
+
+def serve_once(
+    path: Path,
+    *,
+    context: int,
+    kv_type: str = "f16",
+    parallel: int = 1,
+    prompt: int = _PROMPT,
+    decode: int = _DECODE,
+    threads: int = 1,
+    repeats: int = 1,
+) -> dict[str, Any]:
+    """Run a GGUF in a process of its own.
+
+    Returns:
+        peak_bytes (VmHWM), load_seconds, and the medians prefill_tokens_per_s and decode_tokens_per_s.
+
+    Raises:
+        MissingExtra: xllamacpp is not installed.
+        StepError: llama.cpp cannot run the file.
+    """
+    asked = {"context": context, "parallel": parallel, "prompt": prompt, "decode": decode}
+    asked |= {"repeats": repeats, "threads": threads}
+    command = [sys.executable, "-P", llama_once.__file__, str(path), f"--kv-type={kv_type}"]
+    command += [f"--{name}={value}" for name, value in asked.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named 'xllamacpp'" in done.stderr:
+        raise MissingExtra("xllamacpp is not installed, and calibration needs it: pip install 'potstill[run]'.")
+    if done.returncode:
+        said = " | ".join(done.stderr.strip().splitlines()[-3:])
+        raise StepError(f"{path}: llama.cpp cannot run it (code {done.returncode}). Its last words: {said}")
+    found = json.loads(done.stdout)
+    return {
+        "peak_bytes": found["peak_bytes"],
+        "load_seconds": found["load_seconds"],
+        "prefill_tokens_per_s": statistics.median(found["prefill"]),
+        "decode_tokens_per_s": statistics.median(found["decode"]),
+    }
+
+
+def _own_models() -> list[Anatomy]:
+    """Files to calibrate on where the user gives none: one for each type, and a deep narrow one for the overhead."""
+    sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    wide = from_config(sizes | dict(zip(names, (1024, 3584, 6, 16, 4), strict=True)))
+    deep = from_config(sizes | dict(zip(names, (256, 512, 32, 4, 2), strict=True)))
+    out = []
+    for kind in _TYPES:
+        types = {name: kind if len(dims) > 1 else "F32" for name, dims in wide.tensors.items()}
+        out.append(replace(wide, name=f"wide {kind}", types=types))
+    types = {name: "Q8_0" if len(dims) > 1 else "F32" for name, dims in deep.tensors.items()}
+    return [*out, replace(deep, name="deep Q8_0", types=types)]
+
+
+def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
+    """Seconds a layer (key `layer`) and a byte of each type, none negative, by least squares of relative errors.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not samples:
+        raise ValueError("no sample to fit")
+    kinds = sorted({kind for sample in samples for kind in sample.read if kind != "F32"})
+    rows = [[sample.layers, *(sample.read.get(kind, 0.0) for kind in kinds)] for sample in samples]
+    times = np.array([sample.seconds for sample in samples])
+    found = _nonnegative(np.array(rows) / times[:, None], np.ones(len(times)))
+    # norms and biases are few, and stored in 32 bits: they cost what the fastest type does
+    rates = dict(zip(["layer", *kinds], map(float, found), strict=True))
+    fastest = min((rate for key, rate in rates.items() if key != "layer" and rate > 0), default=0.0)
+    return rates | {"F32": fastest}
+
+
+def _nonnegative(matrix: Array, wanted: Array) -> Array:
+    """x >= 0 that minimises |matrix x - wanted|, coordinate by coordinate."""
+    scale = np.linalg.norm(matrix, axis=0)
+    scale[scale == 0] = 1.0
+    unit = matrix / scale
+    solution, left = np.zeros(matrix.shape[1]), wanted.copy()
+    for _ in range(20_000):
+        before = solution.copy()
+        for column in range(len(solution)):
+            new = max(0.0, solution[column] + float(unit[:, column] @ left))
+            left -= (new - solution[column]) * unit[:, column]
+            solution[column] = new
+        if np.abs(solution - before).max() < 1e-12:
+            break
+    result: Array = solution / scale
+    return result
+
+
+def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, fit, and store this machine's rates.
+
+    Args:
+        files: GGUF files; random ones of every common type are made and deleted again where there are none.
+        threads: llama.cpp's; later plans hold for this number.
+        say: told of every measurement.
+
+    Returns:
+        What was stored: rates, threads, samples with the fit's error, and where.
+
+    Raises:
+        UsageError: a file is no GGUF model.
+        StepError: llama.cpp cannot run one.
+    """
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones.")
+    samples, names = [], []
+    with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
+        for anatomy, path in _runs(files, Path(folder)):
+            found = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
+            rate = found["decode_tokens_per_s"]
+            samples.append(Sample(anatomy.layers, bytes_by_type(anatomy), 1 / rate))
+            names.append(anatomy.name)
+            say(f"{anatomy.name}: {rate:,.1f} tokens/s")
+            if path.parent == Path(folder):
+                path.unlink()
+    rates = fit_rates(samples)
+    rows = []
+    for name, sample in zip(names, samples, strict=True):
+        seconds = sample.layers * rates["layer"] + sum(size * rates[kind] for kind, size in sample.read.items())
+        rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
+    stored = {"rates": rates, "threads": threads, "samples": rows}
+    path = calibration_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return {**stored, "file": str(path)}
+
+
+def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[Anatomy, Path]]:
+    """The user's files, or random ones, each written when its turn comes."""
+    if files:
+        yield from ((from_gguf(path), path) for path in files)
+        return
+    from potstill.plan.random_gguf import write_random_gguf
+
+    for anatomy in _own_models():
+        path = folder / "model.gguf"
+        write_random_gguf(anatomy, path)
+        yield anatomy, path
