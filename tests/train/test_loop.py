@@ -43,7 +43,7 @@ teacher = load_causal_lm(model)
 examples = _examples(read_rows(rows), chat, 128)
 schedule = Schedule(epochs=20, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=3)
 student = from_teacher_layers(teacher, 2)
-train_model(student, Objective(teacher, 2.0, 0.3), examples, examples[:4], schedule,
+train_model(student, Objective(teacher, temperature=2.0, hard_label_share=0.3), examples, examples[:4], schedule,
             out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
 torch.save(student.state_dict(), out / "final.pt")
 """

@@ -189,6 +189,31 @@ def _targets_meta(recipe: Recipe, teacher_folder: Path, chat: ChatFormat) -> Tar
     )
 
 
+def _objective(
+    recipe: Recipe, teacher: PreTrainedModel | None, teacher_folder: Path | None, targets: Path | None, chat: ChatFormat
+) -> Objective:
+    """What the recipe's student learns from."""
+    from potstill.targets import TargetsReader
+    from potstill.train.learner import Objective
+
+    settings = recipe.train
+    if settings.objective == "sft":
+        return Objective()
+    stored = None
+    if targets is not None:
+        assert teacher_folder is not None
+        stored = TargetsReader(targets / "store", _targets_meta(recipe, teacher_folder, chat))
+    return Objective(
+        None if stored else teacher,
+        stored=stored,
+        divergence=settings.objective,
+        beta=settings.beta,
+        alpha=settings.alpha,
+        temperature=settings.temperature,
+        hard_label_share=settings.hard_label_share,
+    )
+
+
 def run(
     recipe: Recipe,
     teacher_folder: Path | None,
@@ -209,7 +234,7 @@ def run(
     """
     from potstill.chat import load_chat
     from potstill.runtimes.hf import load_causal_lm
-    from potstill.targets import TargetsReader, sequence_key
+    from potstill.targets import sequence_key
     from potstill.train.learner import Objective
     from potstill.train.students import build_student
 
@@ -224,25 +249,11 @@ def run(
     def start() -> PreTrainedModel:
         return build_student(recipe.student, teacher, base, chat, context, recipe.seed, examples)
 
-    text_alone = Objective()
-    distil = text_alone
-    if settings.objective != "sft":
-        stored = None
-        if targets is not None:
-            assert teacher_folder is not None
-            stored = TargetsReader(targets / "store", _targets_meta(recipe, teacher_folder, chat))
-            stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
-        distil = Objective(
-            None if stored else teacher,
-            stored,
-            settings.objective,
-            settings.beta,
-            settings.alpha,
-            settings.temperature,
-            settings.hard_label_share,
-        )
+    distil = _objective(recipe, teacher, teacher_folder, targets, chat)
+    if distil.stored is not None:
+        distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
     student = training.fit("student", start, distil)
-    control = training.fit("control", start, text_alone) if settings.control == "sft" else None
+    control = training.fit("control", start, Objective()) if settings.control == "sft" else None
     summary = {
         "student": student,
         "control": control,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +31,7 @@ class Objective:
     """
 
     teacher: PreTrainedModel | None = None
+    _: KW_ONLY
     stored: TargetsReader | None = None
     divergence: Divergence = "forward_kl"
     beta: float = 0.5

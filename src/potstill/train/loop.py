@@ -97,20 +97,15 @@ def train_model(
     Raises:
         StepError: the loss is no longer finite.
     """
-    accelerator = _accelerator(schedule, out, tracker)
+    accelerator = _accelerator(schedule, out, tracker, name)
     set_seed(seed)
     keep_freed_memory()
-    if objective.teacher is not None:
-        objective.teacher.requires_grad_(False).eval().to(accelerator.device)
-    learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
-    learner, optimizer = accelerator.prepare(learner, _optimizer(learner, schedule))
+    learner, optimizer = _prepare(accelerator, model, objective, vocab_size, schedule)
     per_step = schedule.accumulate * accelerator.num_processes
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     first = resume(accelerator, folder)
-    if tracker != "none":
-        accelerator.init_trackers(name)
     validate_every = max(1, len(steps) // _VALIDATIONS)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
 
@@ -140,6 +135,17 @@ def train_model(
     return _counts(steps, examples) | timing | {"final": values}
 
 
+def _prepare(
+    accelerator: Accelerator, model: PreTrainedModel, objective: Objective, vocab_size: int, schedule: Schedule
+) -> tuple[nn.Module, Any]:
+    """The wrapped learner and its optimizer; the teacher is frozen and beside it."""
+    if objective.teacher is not None:
+        objective.teacher.requires_grad_(False).eval().to(accelerator.device)
+    learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
+    wrapped, optimizer = accelerator.prepare(learner, _optimizer(learner, schedule))
+    return wrapped, optimizer
+
+
 def _end(accelerator: Accelerator) -> None:
     accelerator.end_training()
     # the next model of this process may be trained in another precision
@@ -161,12 +167,15 @@ def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[s
     }
 
 
-def _accelerator(schedule: Schedule, out: Path, tracker: str) -> Accelerator:
-    return Accelerator(
+def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str) -> Accelerator:
+    accelerator = Accelerator(
         mixed_precision="bf16" if schedule.precision == "bf16" else "no",
         log_with=None if tracker == "none" else [tracker],
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
+    if tracker != "none":
+        accelerator.init_trackers(name)
+    return accelerator
 
 
 def _optimizer_step(
