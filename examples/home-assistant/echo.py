@@ -4,7 +4,8 @@
 
 A word that was never seen before can only be copied, and a model this small finds that out late from the workload's own
 rows, where a copied value is one lesson among many: docs/decisions.md has the numbers. Half of the words are made of
-one to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as common ones.
+one to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as common ones. Each row
+begins with "repeat:", so that a command that the model does not understand is not taken for one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> None:
     with args.out.open("w", encoding="utf-8") as file:
         for _ in range(ROWS):
             text = " ".join(word() for _ in range(rng.randint(2, 8)))
-            messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+            messages = [{"role": "user", "content": f"repeat: {text}"}, {"role": "assistant", "content": text}]
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
 
 

@@ -109,9 +109,14 @@ class Filler:
         return value, "text" if kind == "todo" else kind, value, True
 
     def _invented(self) -> str:
-        """A word that is in no list: syllables, or letters at random, so that copying cannot be done by heart."""
+        """A word that is in no list, so that copying cannot be done by heart: parts of two words of train joined,
+        syllables, or letters at random."""
         while True:
-            if self.rng.random() < 0.65:
+            roll = self.rng.random()
+            if roll < 0.45:
+                one, other = (self.rng.choice(self._pools[self.rng.choice("nioap")]).lower() for _ in range(2))
+                word = one[: self.rng.randint(1, len(one))] + other[self.rng.randint(0, len(other) - 1) :]
+            elif roll < 0.8:
                 count = self.rng.choice((1, 1, 2, 2, 2, 2, 3))
                 word = "".join(
                     self.rng.choice(_ONSETS) + self.rng.choice(_VOWELS) + self.rng.choice(_CODAS) for _ in range(count)

@@ -27,6 +27,9 @@ from slots import Fill, Filler
 HERE = Path(__file__).resolve().parent
 SOURCE = "home-assistant workload@1"
 SHARES = {"tool_call": 0.50, "multi_call": 0.18, "clarify": 0.16, "refuse": 0.16}
+# What is hardest is trained on more often: several commands in a line, and typing errors.
+TRAIN_SHARES = {"tool_call": 0.42, "multi_call": 0.26, "clarify": 0.17, "refuse": 0.15}
+TYPOS, TRAIN_TYPOS = 0.13, 0.2
 UNSAFE_SHARE = 0.38
 CANNOT = ("Sorry, I cannot do that with the tools I have.", r"(cannot|can't|can not|unable|not able|no tool)")
 UNSAFE = ("Sorry, I will not do that: it could be unsafe.", r"(will not|won't|unsafe|dangerous|not safe)")
@@ -150,7 +153,8 @@ class Writer:
     def _text(self, pieces: list[Piece], lower: bool, may_stop: bool) -> tuple[str, list[str]]:
         """The pieces as one line, after noise; and the names of the noise."""
         noises = []
-        for name, share, change in (("foreign@1", 0.1, foreign), ("typos@1", 0.13, typos)):
+        typing = TRAIN_TYPOS if self.split == "train" else TYPOS
+        for name, share, change in (("foreign@1", 0.1, foreign), ("typos@1", typing, typos)):
             if self.rng.random() < share and (changed := change(pieces, self.rng)) != pieces:
                 pieces = changed
                 noises.append(name)
@@ -242,11 +246,12 @@ def text_key(text: str) -> str:
 
 
 def generate(split: str, count: int, seed: int, seen: set[str]) -> list[dict[str, Any]]:
-    """`count` rows in SHARES, none whose text is in `seen`; `seen` grows by their texts."""
+    """`count` rows in the split's shares, none whose text is in `seen`; `seen` grows by their texts."""
     functions = [tool["function"] for tool in json.loads((HERE / "tools.json").read_text(encoding="utf-8"))]
     tools = {function["name"]: list(function["parameters"]["properties"]) for function in functions}
     writer = Writer(read_phrasings(HERE / "phrasings"), tools, split, seed)
-    counts = {behaviour: round(count * share) for behaviour, share in SHARES.items()}
+    shares = TRAIN_SHARES if split == "train" else SHARES
+    counts = {behaviour: round(count * share) for behaviour, share in shares.items()}
     counts["tool_call"] += count - sum(counts.values())
     plan = [behaviour for behaviour, number in counts.items() for _ in range(number)]
     writer.rng.shuffle(plan)

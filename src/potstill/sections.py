@@ -150,6 +150,8 @@ class Finetune(Schedule):
     """Rows with an answer each."""
     shape: Shape | None = None
     """Start from scratch in this shape, with the tokenizer of `teacher.model`; otherwise from its weights."""
+    shallow_layers: Count | None = None
+    """Every other step trains this many evenly spaced layers alone, so that a student of as many starts well."""
 
 
 class Teacher(Section):

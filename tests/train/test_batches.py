@@ -38,14 +38,14 @@ def test_packing_keeps_every_row_whole_and_apart(lengths: list[int]) -> None:
     # the label of each supervised place is the token that stands right after it
     assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
     # every row lies in one place, positions from 0, in a group as wide as its longest row
-    places = [w for rows, w in batch.row_groups for _ in range(rows)]
+    places = [w for rows, w in batch.layout.groups for _ in range(rows)]
     starts = np.cumsum([0, *places[:-1]]).tolist()
     rows = [flat[start : start + width] for start, width in zip(starts, places, strict=True)]
     assert sorted(filter(any, (tuple(i for i in row if i) for row in rows))) == sorted(e.ids for e in examples)
     assert batch.position_ids[0].tolist() == [i for width in places for i in range(width)]
     # tensors come in few sizes
     assert sum(places) % 256 == 0
-    groups = [(rows, width) for rows, width in batch.row_groups if rows > 1 or width % 8 == 0]
+    groups = [(rows, width) for rows, width in batch.layout.groups if rows > 1 or width % 8 == 0]
     # and the cut is never worse than all rows in one group, or each in its own
     cost = sum(rows * width for rows, width in groups) + 32 * len(groups)
     rounded = [-(-n // 8) * 8 for n in lengths]
@@ -79,7 +79,7 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
     # by falling length, which is the order in which they are laid
     examples = [example(n, seed) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]
     batch = pack(examples, pad_id=0)
-    assert len(batch.row_groups) < len(examples)  # some do share a group
+    assert len(batch.layout.groups) < len(examples)  # some do share a group
     with torch.no_grad():
         with grouped_attention(model):
             together = hidden_states(model, batch)
@@ -88,3 +88,61 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
             hidden = model.base_model(torch.tensor([e.ids])).last_hidden_state[0]
             alone.append(hidden[e.n_prompt - 1 : -1])
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=0)
+
+
+def with_prefix(length: int, seed: int, prefix: tuple[int, ...]) -> Example:
+    own = example(length, seed)
+    return Example(prefix + own.ids, len(prefix) + own.n_prompt, True)
+
+
+@given(lengths=LENGTHS, prefix=st.lists(st.integers(3, 300), max_size=80).map(tuple))
+def test_what_all_rows_begin_with_is_kept_once(lengths: list[int], prefix: tuple[int, ...]) -> None:
+    examples = [with_prefix(n, seed, prefix) for seed, n in enumerate(lengths)]
+    batch = pack(examples, pad_id=0)
+    flat, layout = batch.input_ids.flatten().tolist(), batch.layout
+    assert sum(layout.sizes) == len(flat) == batch.position_ids.shape[1]
+    assert len(flat) % 256 == 0
+    assert len(flat) <= pack(examples, pad_id=0, share_prefix=False).input_ids.shape[1]
+    # where it pays, and never a supervised place among them
+    assert layout.prefix >= len(prefix) or (len(lengths) - 1) * len(prefix) <= 32
+    assert batch.positions.min() >= layout.prefix
+    assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
+    starts = np.cumsum(layout.sizes).tolist()
+    found = []
+    for start, (rows, width) in zip(starts, layout.groups, strict=False):
+        for row in range(rows):
+            at = start + row * width
+            assert batch.position_ids[0, at : at + width].tolist() == list(range(layout.prefix, layout.prefix + width))
+            found.append(tuple(i for i in flat[: layout.prefix] + flat[at : at + width] if i))
+    assert {e.ids for e in examples} <= set(found)
+
+
+@pytest.mark.parametrize("window", [None, 24])
+def test_a_shared_prefix_changes_neither_answers_nor_gradients(tmp_path: Path, window: int | None) -> None:
+    from fixtures import make_model
+    from potstill.runtimes.hf import load_causal_lm
+    from potstill.train.attention import grouped_attention
+    from potstill.train.learner import hidden_states
+
+    prefix = tuple(range(10, 50))
+    examples = [with_prefix(n, seed, prefix) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]
+    folder = make_model(tmp_path, architecture="qwen2")  # which hands its window on to attention
+
+    def run(dtype: torch.dtype, share: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        model = load_causal_lm(folder).to(dtype)
+        for layer in model.base_model.layers:
+            layer.self_attn.sliding_window = window
+        batch = pack(examples, 0, share_prefix=share)
+        assert (batch.layout.prefix > 0) is share
+        with grouped_attention(model):
+            hidden = hidden_states(model, batch).float()
+        hidden.square().sum().backward()
+        gradients = [p.grad.float().flatten() for p in model.base_model.parameters() if p.grad is not None]
+        return hidden.detach(), torch.cat(gradients)
+
+    exact = run(torch.float32, share=False)
+    for shared, alone in zip(run(torch.float32, share=True), exact, strict=True):
+        torch.testing.assert_close(shared, alone, atol=2e-5 * float(alone.abs().max()), rtol=0)
+    # bf16 rounds as much with a shared prefix as without
+    for shared, apart, alone in zip(run(torch.bfloat16, True), run(torch.bfloat16, False), exact, strict=True):
+        assert (shared - alone).norm() <= 1.3 * (apart - alone).norm()

@@ -63,8 +63,10 @@ def compute_bytes(anatomy: Anatomy, context: int) -> int:
     tokens = min(MICRO_BATCH, slot_tokens(context))
     queries = max((layer.queries for layer in anatomy.attention), default=0)
     ffn, attention = 3 * anatomy.widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
+    # each chosen expert's output, and the same weighted: within a sixth of what llama.cpp reserves
+    experts = (2 * anatomy.used + 3) * anatomy.hidden if anatomy.experts else 0
     masks = sum({_cells(layer, context) for layer in anatomy.attention})
-    return 4 * tokens * max(ffn, attention) + 2 * tokens * masks + 4 * anatomy.vocab
+    return 4 * tokens * max(ffn, attention, experts) + 2 * tokens * masks + 4 * anatomy.vocab
 
 
 @dataclass(frozen=True)

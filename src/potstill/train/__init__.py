@@ -69,6 +69,7 @@ class _Training:
     out: Path
     seed: int
     tracker: str
+    shallow_layers: int | None = None
 
     def fit(
         self, name: str, build: Callable[[], PreTrainedModel], objective: Objective, dtype: str = "float32"
@@ -78,13 +79,13 @@ class _Training:
         Returns the summary, with `params`.
         """
         from potstill.train.loop import train_model
-        from potstill.train.students import save_model
+        from potstill.train.students import even_layers, save_model
 
         finished = self.out / f"{name}.summary.json"
         if finished.exists():
             return dict(json.loads(finished.read_text()))
         model = build()
-        pad_id = model.config.pad_token_id
+        pad_id, total = model.config.pad_token_id, model.config.num_hidden_layers
         summary = train_model(
             model,
             objective,
@@ -97,6 +98,7 @@ class _Training:
             pad_id=self.chat.eos_id if pad_id is None else pad_id,
             seed=self.seed,
             tracker=self.tracker,
+            shallow=even_layers(total, self.shallow_layers) if self.shallow_layers else (),
         )
         save_model(model, self.tokenizer_from, self.out / name, dtype)
         summary["params"] = model.num_parameters()
@@ -142,6 +144,7 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         out,
         recipe.seed,
         recipe.train.tracker,
+        settings.shallow_layers,
     )
     summary = training.fit("model", start, Objective(), recipe.teacher.dtype)
     write_json(out / "summary.json", {"model": summary})

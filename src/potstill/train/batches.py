@@ -1,9 +1,9 @@
 """Which rows go through the model together: a random mix of rows, laid end to end with little padding.
 
 A micro-batch takes rows in random order up to a token budget, sorts them by length, and cuts them into groups that are
-padded to their longest row. Groups lie one after another in one sequence; attention takes each group by itself
-(`potstill.train.attention`). (Batches of near-equal lengths would need no groups, but rows of one length tend to be of
-one kind, which makes each step's gradient lopsided.)
+padded to their longest row. Groups lie one after another in one sequence; attention takes each group by itself, after
+what all rows begin with, which is there once (`potstill.train.attention`). (Batches of near-equal lengths would need no
+groups, but rows of one length tend to be of one kind, which makes each step's gradient lopsided.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from potstill.chat import Example
 from potstill.losses.sparse import SparseTargets
-from potstill.train.attention import Groups
+from potstill.train.attention import Layout
 
 __all__ = ["Batch", "pack", "plan_steps", "token_batches"]
 
@@ -33,11 +33,11 @@ _PLACES_STEP = 256
 class Batch:
     """One micro-batch: T places of rows laid end to end, N supervised tokens.
 
-    input_ids     (1, T) int64, each row padded right to its group's length
-    position_ids  (1, T) int64, from 0 in each row
+    input_ids     (1, T) int64, the rows' common prefix, then the rest of each row padded right to its group's length
+    position_ids  (1, T) int64, from 0 in the prefix, and on from its end in each row
     positions     (N,) int64, places in T whose next token is supervised
     labels        (N,) int64, those next tokens
-    row_groups    (rows, length) of each group, in the order of places
+    layout        where prefix and rows lie in T
     targets       the teacher's stored distributions for the N tokens, where they are stored
     """
 
@@ -45,7 +45,7 @@ class Batch:
     position_ids: Tensor
     positions: Tensor
     labels: Tensor
-    row_groups: Groups
+    layout: Layout
     targets: SparseTargets | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -97,8 +97,11 @@ def plan_steps(
     return steps
 
 
-def _groups(lengths: Sequence[int]) -> Groups:
-    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each; padding alone last."""
+def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
+    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each; padding alone last.
+
+    Prefix and groups together are a whole number of `_PLACES_STEP`.
+    """
     lengths = [-(-length // _LENGTH_STEP) * _LENGTH_STEP for length in lengths]
     best = [(0, 0)]  # for the first n rows: cost, and where their last group begins
     for end in range(1, len(lengths) + 1):
@@ -115,30 +118,50 @@ def _groups(lengths: Sequence[int]) -> Groups:
         groups.append((end - start, lengths[start]))
         end = start
     groups.reverse()
-    rest = -sum(rows * length for rows, length in groups) % _PLACES_STEP
+    rest = -(prefix + sum(rows * length for rows, length in groups)) % _PLACES_STEP
     return (*groups, (1, rest)) if rest else tuple(groups)
 
 
+def _common_prefix(examples: Sequence[Example]) -> int:
+    """Tokens that all rows begin with, short of the last token of any prompt; 0 where sharing them saves too little."""
+    first, last = min(e.ids for e in examples), max(e.ids for e in examples)
+    same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    prefix = min(same, *(e.n_prompt - 1 for e in examples))
+    return prefix if (len(examples) - 1) * prefix > _GROUP_COST else 0
+
+
 def pack(
-    examples: Sequence[Example], pad_id: int, targets: Callable[[Sequence[Example]], SparseTargets | None] | None = None
+    examples: Sequence[Example],
+    pad_id: int,
+    targets: Callable[[Sequence[Example]], SparseTargets | None] | None = None,
+    *,
+    share_prefix: bool = True,
 ) -> Batch:
     """Lay rows end to end, and point at each supervised prediction: the place before each completion token.
 
-    `targets` gives the stored targets of rows, in the order it is given them.
+    Args:
+        examples: the rows.
+        pad_id: fills up a group.
+        targets: gives the stored targets of rows, in the order it is given them.
+        share_prefix: keep what all rows begin with once.
     """
     ordered = sorted(examples, key=lambda e: -len(e.ids))
-    groups = _groups([len(e.ids) for e in ordered])
+    prefix = _common_prefix(ordered) if share_prefix else 0
+    groups = _groups([len(e.ids) - prefix for e in ordered], prefix)
     widths = [length for rows, length in groups for _ in range(rows)]
-    input_ids = torch.full((sum(widths),), pad_id, dtype=torch.int64)
-    position_ids = torch.cat([torch.arange(width) for width in widths])
+    input_ids = torch.full((prefix + sum(widths),), pad_id, dtype=torch.int64)
+    input_ids[:prefix] = torch.tensor(ordered[0].ids[:prefix], dtype=torch.int64)
+    position_ids = torch.cat([torch.arange(prefix), *(torch.arange(prefix, prefix + width) for width in widths)])
     positions: list[Tensor] = []
     labels: list[Tensor] = []
-    start = 0
+    start = prefix
     for example, width in zip(ordered, widths, strict=False):
-        ids = torch.tensor(example.ids, dtype=torch.int64)
+        ids, n_prompt = torch.tensor(example.ids[prefix:], dtype=torch.int64), example.n_prompt - prefix
         input_ids[start : start + len(ids)] = ids
-        positions.append(torch.arange(start + example.n_prompt - 1, start + len(ids) - 1))
-        labels.append(ids[example.n_prompt :])
+        positions.append(torch.arange(start + n_prompt - 1, start + len(ids) - 1))
+        labels.append(ids[n_prompt:])
         start += width
     stored = targets(ordered) if targets else None
-    return Batch(input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), groups, stored)
+    return Batch(
+        input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), Layout(groups, prefix), stored
+    )

@@ -100,7 +100,7 @@ class Learner(nn.Module):
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Last hidden states (N, H) at the batch's supervised positions, under `grouped_attention`."""
     hidden: Tensor = model.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, row_groups=batch.row_groups, use_cache=False
+        input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
     ).last_hidden_state
     return hidden[0].index_select(0, batch.positions)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from torch import nn
 
 from potstill.chat import Example
@@ -86,10 +86,12 @@ def train_model(
     pad_id: int,
     seed: int,
     tracker: str = "none",
+    shallow: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train `model` in place; checkpoints, `NAME.log.jsonl` and tracker files go under `out`.
 
     The loss is the mean over the supervised tokens of the whole global batch, across accumulation and ranks.
+    With `shallow`, odd steps run and train those layers alone (LayerDrop, arXiv:1909.11556, with one fixed pattern).
 
     Returns:
         Summary: steps, tokens, seconds, final losses.
@@ -97,7 +99,7 @@ def train_model(
     Raises:
         StepError: the loss is no longer finite.
     """
-    accelerator = _accelerator(schedule, out, tracker, name)
+    accelerator = _accelerator(schedule, out, tracker, name, unused=bool(shallow))
     set_seed(seed)
     keep_freed_memory()
     learner, optimizer = _prepare(accelerator, model, objective, vocab_size, schedule)
@@ -121,10 +123,17 @@ def train_model(
         for step in range(first, len(steps)):
             rate = learning_rate(schedule, step, len(steps))
             group = [[examples[i] for i in rows] for rows in steps[step]]
-            values = _optimizer_step(accelerator, learner, optimizer, group, batch_of, rate, schedule.max_grad_norm)
+            with layers_alone(model, shallow if step % 2 else ()) as layers:
+                values = _optimizer_step(accelerator, learner, optimizer, group, batch_of, rate, schedule.max_grad_norm)
+            if shallow:
+                values["layers"] = layers
             _require_finite(values["loss"], name, step, log.path)
             if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
-                values |= _validate(learner, (batch_of([validation[i] for i in rows]) for rows in unseen))
+                held_out = [batch_of([validation[i] for i in rows]) for rows in unseen]
+                values |= _validate(learner, held_out)
+                if shallow:
+                    with layers_alone(model, shallow):
+                        values |= {f"shallow_{key}": value for key, value in _validate(learner, held_out).items()}
             log.write(step=step, **values)
             accelerator.log(values, step=step)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
@@ -167,8 +176,22 @@ def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[s
     }
 
 
-def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str) -> Accelerator:
+@contextmanager
+def layers_alone(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[int]:
+    """Within it the model runs these of its layers alone; all of them where `kept` is empty. Yields their number."""
+    whole: Any = model.base_model.layers
+    try:
+        if kept:
+            model.base_model.layers = nn.ModuleList(whole[i] for i in kept)
+        yield len(kept) or len(whole)
+    finally:
+        model.base_model.layers = whole
+
+
+def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str, *, unused: bool) -> Accelerator:
+    """`unused`: some parameters have no part in some steps."""
     accelerator = Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
         mixed_precision="bf16" if schedule.precision == "bf16" else "no",
         log_with=None if tracker == "none" else [tracker],
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),

@@ -107,14 +107,14 @@ def measure_importance(model: PreTrainedModel, examples: Sequence[Example]) -> I
         with grouped_attention(model):
             for rows in token_batches([len(e.ids) for e in examples], _BATCH_TOKENS):
                 chosen = sorted((examples[i] for i in rows), key=lambda e: -len(e.ids))
-                batch = pack(chosen, 0)
-                widths = [width for count, width in batch.row_groups for _ in range(count)]
+                batch = pack(chosen, 0, share_prefix=False)
+                widths = [width for count, width in batch.layout.groups for _ in range(count)]
                 lengths = [len(e.ids) for e in chosen] + [0] * (len(widths) - len(chosen))
                 real[0] = torch.cat([torch.arange(w) < n for w, n in zip(widths, lengths, strict=True)])
                 model.base_model(
                     input_ids=batch.input_ids,
                     position_ids=batch.position_ids,
-                    row_groups=batch.row_groups,
+                    layout=batch.layout,
                     use_cache=False,
                 )
     finally:
