@@ -21,8 +21,8 @@ from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
 from potstill.train.learner import Objective
-from potstill.train.loop import learning_rate, train_model
-from potstill.train.students import from_teacher_layers
+from potstill.train.loop import layers_alone, learning_rate, train_model
+from potstill.train.students import even_layers, from_teacher_layers
 
 RUN = """
 import sys
@@ -36,7 +36,7 @@ from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
 from potstill.train.learner import Objective
 from potstill.train.loop import train_model
-from potstill.train.students import from_teacher_layers
+from potstill.train.students import even_layers, from_teacher_layers
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 teacher = load_causal_lm(model)
@@ -151,3 +151,39 @@ def test_rows_that_cannot_be_trained_on_are_named(
         return
     with pytest.raises(DataError, match=rf"rows\.jsonl:3: .*{reason}"):
         _examples(read_rows(path), load_chat(tiny_model), 128)
+
+
+def test_layers_alone_are_the_student_that_takes_them(tiny_model: Path) -> None:
+    model = load_causal_lm(tiny_model)
+    kept = even_layers(model.config.num_hidden_layers, 2)
+    student = from_teacher_layers(model, 2)
+    ids = torch.randint(5, 100, (2, 12), generator=torch.Generator().manual_seed(0))
+    whole = model(ids).logits
+    with layers_alone(model, kept) as layers:
+        assert layers == 2
+        alone = model(ids, use_cache=False).logits
+    torch.testing.assert_close(alone, student(ids).logits)
+    assert not torch.allclose(alone, whole)
+    torch.testing.assert_close(model(ids).logits, whole)
+
+
+def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please ", "now "]))
+    chat = load_chat(tiny_model)
+    examples = _examples(read_rows(rows), chat, 128)
+    shallow_loss = {}
+    for name, kept in {"both": even_layers(4, 2), "whole": ()}.items():
+        model = load_causal_lm(tiny_model)
+        schedule = Schedule(epochs=30, batch_tokens=256, learning_rate=3e-3)
+        train_model(
+            model, Objective(), examples, (), schedule,
+            out=tmp_path / name, name="model", vocab_size=chat.vocab_size, pad_id=0, seed=5, shallow=kept,
+        )  # fmt: skip
+        log = [json.loads(line) for line in (tmp_path / name / "model.log.jsonl").read_text().splitlines()]
+        assert {line.get("layers") for line in log} == ({2, 4} if kept else {None})
+        examined = train_model(
+            from_teacher_layers(model, 2), Objective(), examples, (), Schedule(epochs=0.01, batch_tokens=4096),
+            out=tmp_path / f"{name}-student", name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+        )  # fmt: skip
+        shallow_loss[name] = examined["final"]["loss"]
+    assert shallow_loss["both"] < 0.5 * shallow_loss["whole"]
