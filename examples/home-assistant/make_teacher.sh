@@ -3,11 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 BIN=../../.venv/bin
-"$BIN/python" workload.py --out build --train 80000 --validation 600 --test 600 --seed 0
+"$BIN/python" workload.py --out build --train 130000 --validation 600 --test 600 --seed 0
 "$BIN/python" make_tokenizer.py --rows build/train.jsonl --out build/tokenizer
 "$BIN/python" echo.py --rows build/train.jsonl --tokenizer build/tokenizer --out build/echo.jsonl
 # some copying stays in to the end, so that rare tokens are not forgotten
-head -n 6000 build/echo.jsonl | cat build/train.jsonl - >build/rows.jsonl
+head -n 8000 build/echo.jsonl | cat build/train.jsonl - >build/rows.jsonl
 "$BIN/potstill" finetune copying.yaml --runs build/runs
 rm -rf build/copying
 cp -r build/runs/home-assistant-copying/finetune-*/model build/copying
