@@ -199,8 +199,18 @@ for _name, _help in {
 @click.option("--memory", "memory_gb", type=float, metavar="GB", help="Memory free for the model, in 10^9 bytes.")
 @click.option("--host", default="Desktop DDR5-5600", show_default=True, metavar="D", help="Machine a card is in.")
 @click.option("--devices", "list_devices", is_flag=True, help="List the devices that are known, and stop.")
+@click.option(
+    "--search", is_flag=True, help="List students of this teacher, or of the recipe's, that the device can run."
+)
+@click.option("--decode", type=float, metavar="T", help="--search: tokens a second at least.  [default: the recipe's]")
+@click.option(
+    "--ttft", type=float, metavar="MS", help="--search: longest time to the first token.  [default: the recipe's]"
+)
+@click.option("--vocabulary", type=int, metavar="V", help="--search: tokens that the workload uses.  [default: all]")
+@click.option("--train-on", default="this", show_default=True, metavar="D", help="--search: device that trains.")
+@click.option("--write", type=int, metavar="ROW", help="--search: put that row of the table into the recipe.")
 @_json
-def plan(model: str | None, list_devices: bool, as_json: bool, **asked: Any) -> None:
+def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, write: int | None, **asked: Any) -> None:
     """Say whether a model runs on a device, how fast, and what a recipe's student needs, before anything is paid for.
 
     MODEL is a config.json, a model's folder, a GGUF file, a hub id, or a shape such as
@@ -208,10 +218,13 @@ def plan(model: str | None, list_devices: bool, as_json: bool, **asked: Any) -> 
     """
     from potstill.show import print_fits, print_plan
 
+    wanted = {name: asked.pop(name) for name in ("decode", "ttft", "vocabulary", "train_on")}
     if list_devices:
         print_fits([])
     elif model is None:
         raise click.UsageError("Missing argument 'MODEL|RECIPE'.")
+    elif search:
+        _search(model, as_json, write, asked, wanted)
     elif model.endswith((".yaml", ".yml")):
         from potstill.plan.budget import plan_recipe
 
@@ -222,6 +235,27 @@ def plan(model: str | None, list_devices: bool, as_json: bool, **asked: Any) -> 
 
         fits = answer(model, **asked)
         click.echo(json.dumps(to_json(fits))) if as_json else print_fits(fits)
+
+
+def _search(model: str, as_json: bool, write: int | None, asked: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """`plan --search`."""
+    from potstill.plan.choose import choose, write_choice
+    from potstill.show import print_choice
+
+    recipe = _load(Path(model)) if model.endswith((".yaml", ".yml")) else None
+    if write is not None and recipe is None:
+        raise click.UsageError("--write needs a recipe.")
+    if recipe and recipe.teacher.kind == "api":
+        raise click.UsageError("--search needs a teacher with weights; give a small model's config.json instead.")
+    for name in ("quantizations", "host"):
+        asked.pop(name)
+    found = choose(recipe, recipe.teacher.model if recipe else model, **asked, **wanted)
+    click.echo(json.dumps(found)) if as_json else print_choice(found)
+    if write is not None:
+        if not 1 <= write <= len(found["students"]):
+            raise click.UsageError(f"--write {write}: the table has rows 1 to {len(found['students'])}.")
+        write_choice(Path(model), found["students"][write - 1])
+        click.echo(f"{model}: student and export.quantization are row {write} now.", err=True)
 
 
 @main.command("calibrate-device")

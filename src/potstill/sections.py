@@ -15,12 +15,14 @@ from potstill.records import Behaviour
 __all__ = [
     "Chat",
     "Data",
+    "Economy",
     "Evaluate",
     "Export",
     "Finetune",
     "Gates",
     "Generate",
     "Package",
+    "Price",
     "Quantization",
     "Schedule",
     "Section",
@@ -154,6 +156,15 @@ class Finetune(Schedule):
     """Every other step trains this many evenly spaced layers alone, so that a student of as many starts well."""
 
 
+class Price(Section):
+    """What an endpoint takes for 10^6 tokens, in one currency; say your own, for they change."""
+
+    input: Annotated[float, Field(ge=0)]
+    """For 10^6 tokens of prompt."""
+    output: Annotated[float, Field(ge=0)]
+    """For 10^6 tokens of answer."""
+
+
 class Teacher(Section):
     """`local`: a folder or hub id, run by transformers. `api`: a model behind an OpenAI-compatible endpoint."""
 
@@ -172,6 +183,8 @@ class Teacher(Section):
     """local: what its weights are held in."""
     license: str = "unknown"
     """SPDX identifier, or the hub's licence tag."""
+    price: Price | None = None
+    """What its tokens cost, for `potstill plan`; also of the endpoint that a student would replace."""
     finetune: Finetune | None = None
 
     @model_validator(mode="after")
@@ -330,6 +343,21 @@ class Gates(Section):
     """Floor of the share of tokens where both would say the same."""
 
 
+class Economy(Section):
+    """What the device costs to own and to run. The defaults are assumptions: set what is true of yours."""
+
+    watts: Annotated[float, Field(ge=0)] = 10.0
+    """Drawn while it answers."""
+    kwh_price: Annotated[float, Field(ge=0)] = 0.30
+    """Of electricity, in the currency of teacher.price."""
+    device_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of the device; 0 where it is there anyway."""
+    years: Positive = 3.0
+    """Until it is written off."""
+    busy: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of that time in which it answers."""
+
+
 class Target(Section):
     """Budgets of the device."""
 
@@ -342,6 +370,8 @@ class Target(Section):
     """Longest median time to the first token."""
     decode_tokens_per_s: Positive | None = None
     """Slowest median decoding."""
+    economy: Economy = Field(default_factory=Economy)
+    """What it costs to own and to run, for `potstill plan`."""
 
 
 class Package(Section):

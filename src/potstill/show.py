@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "announce_run",
+    "print_choice",
     "print_fits",
     "print_plan",
     "print_stage",
@@ -169,6 +170,16 @@ def print_plan(planned: dict[str, Any]) -> None:
     from potstill.plan.budget import render_plan
 
     Console(highlight=False, soft_wrap=True).print(render_plan(planned))
+
+
+def print_choice(found: dict[str, Any]) -> None:
+    """Students that a device can run."""
+    from potstill.plan.choose import render_choice
+
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = _LOG_WIDTH
+    out.print(render_choice(found))
 
 
 def print_fits(fits: Sequence[Fit]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from potstill.errors import UsageError
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import FAMILIES, from_config
 
-__all__ = ["load_anatomy"]
+__all__ = ["load_anatomy", "load_config", "shape_words", "words_config"]
 
 _CLASS_OF = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _KEYS = {
@@ -105,7 +106,12 @@ def _from_hub(model: str) -> Path:
         ) from None
 
 
-def _from_words(text: str) -> Anatomy:
+def words_config(text: str) -> dict[str, Any]:
+    """A shape on the command line as a config.json.
+
+    Raises:
+        UsageError: a word is not KEY=NUMBER, or the family is not known.
+    """
     family, _, rest = text.partition(":")
     config: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
@@ -117,8 +123,38 @@ def _from_words(text: str) -> Anatomy:
     if family not in _CLASS_OF:
         raise UsageError(f"shape {text!r}: {family!r} is not one of {', '.join(_CLASS_OF)}. Example: {_EXAMPLE}.")
     assert _CLASS_OF[family] in FAMILIES
+    return config | {"architectures": [_CLASS_OF[family]]}
+
+
+def shape_words(config: Mapping[str, Any]) -> str:
+    """A config.json as a shape on the command line."""
+    family = next(word for word, name in _CLASS_OF.items() if name == config["architectures"][0])
+    given = {word: config[key] for word, key in _KEYS.items() if config.get(key)}
+    return f"{family}:" + ",".join(f"{word}={int(value)}" for word, value in given.items())
+
+
+def load_config(model: str) -> dict[str, Any]:
+    """config.json of what a user names as for `load_anatomy`, but a GGUF file.
+
+    Raises:
+        UsageError: there is no such model, or it is a GGUF file.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir() and (path / "config.json").is_file():
+        path = path / "config.json"
+    if path.is_dir() or path.suffix == ".gguf":
+        raise UsageError(f"{model}: students are cut from a model with a config.json, and this has none.")
+    if not path.is_file():
+        if ":" in model and "=" in model:
+            return words_config(model)
+        path = _from_hub(model)
+    _read_config(path, model)  # so that a broken one is told as `plan` tells it
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _from_words(text: str) -> Anatomy:
     try:
-        return from_config(config | {"architectures": [_CLASS_OF[family]]}, text)
+        return from_config(words_config(text), text)
     except ValueError as error:
         word = next((short for short, long in _KEYS.items() if long in str(error)), None)
         what = f"{word} is missing or not a positive number" if word else str(error)
