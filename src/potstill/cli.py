@@ -207,7 +207,7 @@ for _name, _help in {
     "--ttft", type=float, metavar="MS", help="--search: longest time to the first token.  [default: the recipe's]"
 )
 @click.option("--vocabulary", type=int, metavar="V", help="--search: tokens that the workload uses.  [default: all]")
-@click.option("--train-on", default="this", show_default=True, metavar="D", help="--search: device that trains.")
+@click.option("--train-on", default="this", show_default=True, metavar="D", help="Device that trains, for the hours.")
 @click.option("--write", type=int, metavar="ROW", help="--search: put that row of the table into the recipe.")
 @_json
 def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, write: int | None, **asked: Any) -> None:
@@ -228,7 +228,7 @@ def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, wri
     elif model.endswith((".yaml", ".yml")):
         from potstill.plan.budget import plan_recipe
 
-        planned = plan_recipe(_load(Path(model)))
+        planned = plan_recipe(_load(Path(model)), wanted["train_on"])
         click.echo(json.dumps(planned)) if as_json else print_plan(planned)
     else:
         from potstill.plan.answer import answer, to_json

@@ -234,6 +234,8 @@ class Student(Section):
     """scratch: the shape."""
     model: ModelName | None = None
     """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
+    license: str = "unknown"
+    """checkpoint: SPDX identifier of that model's licence, or the hub's tag."""
 
     @model_validator(mode="after")
     def _init_fits(self) -> Self:
