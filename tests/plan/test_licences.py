@@ -11,6 +11,8 @@ import yaml
 from potstill.plan.licences import ALLOWED, BLOCKED, OBLIGATIONS, licence_verdict
 from potstill.recipe import load_recipe
 
+BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0"}
+
 
 def verdict(tmp_path: Path, *, teacher: dict[str, Any], student: dict[str, Any] | None = None, **top: Any) -> Any:
     rows = tmp_path / "rows.jsonl"
@@ -52,16 +54,18 @@ def test_llama_3_1_asks_for_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com"])
 def test_hosted_terms_block_whatever_the_model_is(tmp_path: Path, host: str) -> None:
     teacher = {"kind": "api", "base_url": f"https://{host}/v1", "license": "apache-2.0"}
-    found = verdict(tmp_path, teacher=teacher)
+    found = verdict(tmp_path, teacher=teacher, student=BASE)
     assert found.answer == BLOCKED
     assert host in found.reasons[0]
 
 
 def test_an_endpoint_here_has_its_models_licence_and_an_unknown_host_is_not_cleared(tmp_path: Path) -> None:
     here = {"kind": "api", "base_url": "http://localhost:11434/v1", "license": "apache-2.0"}
-    assert verdict(tmp_path, teacher=here).answer == ALLOWED
+    found = verdict(tmp_path, teacher=here, student=BASE)
+    assert found.answer == OBLIGATIONS
+    assert found.obligations == ("keep the licence text and the copyright notices with the weights",)
     there = {**here, "base_url": "https://models.example.com/v1"}
-    assert verdict(tmp_path, teacher=there).answer == BLOCKED
+    assert verdict(tmp_path, teacher=there, student=BASE).answer == BLOCKED
 
 
 @pytest.mark.parametrize("data", ["unknown", "my-own-words"])
