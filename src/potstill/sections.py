@@ -287,6 +287,9 @@ class Train(Schedule):
     """Softens both sides; the loss is multiplied by its square."""
     hard_label_share: Share = 0.0
     """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
+    kernel: Literal["auto", "torch", "compile", "triton"] = "auto"
+    """Who computes the loss: plain torch; torch.compile, which needs a C++ compiler on a CPU; Triton, on a GPU. auto:
+    Triton where it is there, else plain torch."""
     control: Literal["sft", "none"] = "sft"
     """Train the same student by plain fine-tuning too, to see whether distillation paid."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -300,6 +303,8 @@ class Train(Schedule):
                 raise ValueError(f"{key} is read only with objective {' or '.join(objectives)}, not {self.objective}")
         if self.targets.kind != "online" and self.objective != "forward_kl":
             raise ValueError(f"stored targets hold what forward_kl needs; {self.objective} needs targets.kind: online")
+        if self.targets.kind != "online" and self.kernel not in ("auto", "torch"):
+            raise ValueError(f"kernel {self.kernel} is for targets.kind: online; stored ones are scored in plain torch")
         return self
 
 

@@ -187,3 +187,20 @@ def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: 
         )  # fmt: skip
         shallow_loss[name] = examined["final"]["loss"]
     assert shallow_loss["both"] < 0.5 * shallow_loss["whole"]
+
+
+def test_kernels_train_alike(tiny_model: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please "]))
+    chat = load_chat(tiny_model)
+    examples = _examples(read_rows(rows), chat, 128)
+    losses = []
+    for kernel in ("torch", "compile"):
+        teacher = load_causal_lm(tiny_model)
+        done = train_model(
+            from_teacher_layers(teacher, 2), Objective(teacher, kernel=kernel), examples, (),
+            Schedule(epochs=3, batch_tokens=512),
+            out=tmp_path / kernel, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+        )  # fmt: skip
+        losses.append(done["final"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] > 0

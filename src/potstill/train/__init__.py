@@ -201,7 +201,7 @@ def _objective(
 
     settings = recipe.train
     if settings.objective == "sft":
-        return Objective()
+        return Objective(kernel=settings.kernel)
     stored = None
     if targets is not None:
         assert teacher_folder is not None
@@ -214,6 +214,7 @@ def _objective(
         alpha=settings.alpha,
         temperature=settings.temperature,
         hard_label_share=settings.hard_label_share,
+        kernel=settings.kernel,
     )
 
 
@@ -256,7 +257,7 @@ def run(
     if distil.stored is not None:
         distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
     student = training.fit("student", start, distil)
-    control = training.fit("control", start, Objective()) if settings.control == "sft" else None
+    control = training.fit("control", start, Objective(kernel=settings.kernel)) if settings.control == "sft" else None
     summary = {
         "student": student,
         "control": control,

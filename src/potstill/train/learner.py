@@ -13,6 +13,7 @@ from potstill.chat import Example
 from potstill.errors import StepError
 from potstill.losses.divergence import LossSums, linear_divergence
 from potstill.losses.divergence import Objective as Divergence
+from potstill.losses.kernels import Kernel
 from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
 from potstill.targets import TargetsReader, sequence_key
 from potstill.train.batches import Batch
@@ -38,6 +39,7 @@ class Objective:
     alpha: float = 0.1
     temperature: float = 1.0
     hard_label_share: float = 0.0
+    kernel: Kernel = "auto"
 
     def targets(self, examples: Sequence[Example]) -> SparseTargets | None:
         """Stored targets of rows, laid end to end."""
@@ -70,9 +72,9 @@ class Learner(nn.Module):
         if teacher is not None:
             with torch.no_grad():
                 teacher_NG = hidden_states(teacher, batch)
-                teacher_head_VG = output_head(teacher, self.vocab_size)
+                teacher_head_VG = output_head(teacher)
         student_NH = hidden_states(self.student, batch)
-        head_VH = output_head(self.student, self.vocab_size)
+        head_VH = output_head(self.student)
         with torch.autocast(device, enabled=False):
             if batch.targets is not None:
                 return linear_sparse_divergence(
@@ -82,6 +84,7 @@ class Learner(nn.Module):
                     batch.targets,
                     temperature=objective.temperature,
                     hard_label_share=objective.hard_label_share,
+                    vocab_size=self.vocab_size,
                 )
             return linear_divergence(
                 student_NH,
@@ -94,6 +97,8 @@ class Learner(nn.Module):
                 alpha=objective.alpha,
                 temperature=objective.temperature,
                 hard_label_share=objective.hard_label_share,
+                vocab_size=self.vocab_size,
+                kernel=objective.kernel,
             )
 
 
@@ -105,7 +110,7 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     return hidden[0].index_select(0, batch.positions)
 
 
-def output_head(model: PreTrainedModel, vocab_size: int) -> Tensor:
-    """Output embedding (V, H) without the rows that only pad the vocabulary."""
+def output_head(model: PreTrainedModel) -> Tensor:
+    """Output embedding (V, H), with the rows that only pad the vocabulary: a slice of it would be copied backward."""
     weight: Tensor = model.get_output_embeddings().weight
-    return weight[:vocab_size]
+    return weight
