@@ -189,6 +189,7 @@ def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: 
     assert shallow_loss["both"] < 0.5 * shallow_loss["whole"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_kernels_train_alike(tiny_model: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please "]))
     chat = load_chat(tiny_model)
