@@ -148,8 +148,8 @@ def test_bytes_of_both_kinds_of_tokenizer() -> None:
 
 def test_pairs_and_what_is_left() -> None:
     found = {STUDENT[i]: (i, j) for i, j in zip(TOY.student_M.tolist(), TOY.teacher_M.tolist(), strict=True)}
-    assert found == {b"a": (0, 2), b"b": (1, 0), b"c": (2, 3), EOS: (5, 8), b"abc": (8, 6)}
-    assert TOY.student_rest.tolist() == [3, 4, 6, 7, 9] and TOY.teacher_rest.tolist() == [1, 4, 5, 7, 9, 10]
+    assert found == {b"a": (9, 2), b"b": (1, 0), b"c": (2, 3), EOS: (5, 8), b"abc": (8, 6)}
+    assert TOY.student_rest.tolist() == [0, 3, 4, 6, 7] and TOY.teacher_rest.tolist() == [1, 4, 5, 7, 9, 10]
     assert TOY.share == 0.5
     same = VocabMap.of(TEACHER, TEACHER)  # ids that are no tokens, and doubles, too
     assert same.share == 1.0 and not len(same.student_rest) and not len(same.teacher_rest)
@@ -221,18 +221,17 @@ def test_golden_span_of_two_teacher_tokens() -> None:
     assert got.loss.item() == pytest.approx(got.divergence.item() + 0.1)
 
 
-def test_ids_that_share_their_bytes_are_one_span() -> None:
-    # a is ids 0 and 1 on both sides, paired in order; one side wrote it with the one, the other with the other
+def test_ids_that_share_their_bytes() -> None:
+    # a is ids 0 and 1 on both sides, paired one to one; c has no counterpart, so 0.8 is left of p
     vocab = VocabMap.of([b"a", b"a", b"b"], [b"a", b"a", b"b", b"c"])
     q, p = torch.tensor([[0.2, 0.5, 0.3]]).double(), torch.tensor([[0.3, 0.1, 0.4, 0.2]]).double()
-    for student, teacher in ((0, 1), (1, 0)):
+    apart = 0.375 * math.log(0.375 / 0.2) + 0.125 * math.log(0.125 / 0.5) + 0.5 * math.log(0.5 / 0.3)
+    one = 0.5 * math.log(0.5 / 0.7) + 0.5 * math.log(0.5 / 0.3)
+    # the student has taken the usual id: what it gives the other is not the teacher's span
+    other = 0.5 * math.log(0.5 / 0.5) + 0.5 * math.log(0.5 / 0.3)
+    for student, teacher, want in ((0, 0, apart), (1, 1, apart), (0, 1, one), (1, 0, other)):
         got = ours(q.log(), p.log(), align([student], [teacher], vocab), vocab)
-        want = 0.5 * math.log(0.5 / 0.7) + 0.5 * math.log(0.5 / 0.3)  # c has no counterpart: 0.8 is left of p
-        assert got.loss.item() == pytest.approx(want, rel=1e-5)
-    for both in (0, 1):  # the same pair: nothing is merged
-        got = ours(q.log(), p.log(), align([both], [both], vocab), vocab)
-        want = 0.375 * math.log(0.375 / 0.2) + 0.125 * math.log(0.125 / 0.5) + 0.5 * math.log(0.5 / 0.3)
-        assert got.loss.item() == pytest.approx(want, rel=1e-5)
+        assert got.loss.item() == pytest.approx(want, rel=1e-5), (student, teacher)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -372,20 +371,18 @@ def test_never_negative_and_blind_to_the_order_of_either_vocabulary(seed: int) -
 def test_zero_where_a_permuted_tokenizer_agrees(seed: int) -> None:
     order = torch.randperm(len(STUDENT), generator=generator(seed))
     vocab = VocabMap.of(STUDENT, [STUDENT[i] for i in order])
-    ids = torch.tensor(cut(b"abcabca", STUDENT[:9], seed))  # the second a is paired with the second one
-    spans = align(ids.tolist(), [STUDENT[:9].index(STUDENT[i]) for i in ids.tolist()], VocabMap.of(STUDENT, STUDENT))
+    ids, partner = cut(b"abcabca", STUDENT, seed), dict(vocab.pairs.keys())
+    spans = align(ids, [partner[i] for i in ids], vocab)
     z_SV = torch.randn(len(ids), len(STUDENT), generator=generator(seed), dtype=torch.float64)
-    found = {STUDENT[i]: place for place, i in reversed(list(enumerate(order.tolist())))}
-    theirs = align(ids.tolist(), [found[STUDENT[i]] for i in ids.tolist()], vocab)
-    # logits of the pairs, wherever the permutation put them
+    # each pair has one logit, wherever the permutation put it
     z_TU = torch.empty_like(z_SV)
     z_TU[:, vocab.teacher_M] = z_SV[:, vocab.student_M]
     z = z_SV.clone().requires_grad_()
-    got = ours(z, z_TU, theirs, vocab)
+    got = ours(z, z_TU, spans, vocab)
     got.loss.backward()
     assert z.grad is not None
     assert got.loss.item() == pytest.approx(0.0, abs=1e-9) and float(z.grad.norm()) < 1e-9
-    assert len(theirs.weight_P) == len(spans.weight_P)
+    assert len(spans.weight_P) == len(ids)
 
 
 def test_sampled_counts_are_the_teacher_on_average() -> None:
@@ -481,6 +478,18 @@ def test_real_tokens_spell_their_text(name: str) -> None:
     for text in TEXTS:
         spelled = b"".join(tokens[i] or b"?" for i in tokenizer.encode(text, add_special_tokens=False).ids)
         assert spelled.removeprefix(b" ") == text.encode()
+
+
+def test_of_ids_with_the_same_bytes_the_one_that_texts_give_is_paired() -> None:
+    (_, llama), (deepseek, deepseek_tokens), (gpt, gpt_tokens) = real("llama-spm"), real("deepseek-llm"), real("gpt-2")
+    vocab = VocabMap.of(llama, gpt_tokens)
+    assert llama[int(vocab.student_M[vocab.pair_of[b"A"]])] == b"A" and llama.count(b"A") == 2
+    assert int(vocab.student_M[vocab.pair_of[b"A"]]) == real("llama-spm")[0].token_to_id("A")
+    vocab = VocabMap.of(deepseek_tokens, gpt_tokens)
+    # an added token of deepseek's, which its model's vocabulary has as well
+    for text in ("\u00f8", "A"):
+        pair = deepseek.encode(text).ids, gpt.encode(text).ids
+        assert (pair[0][-1], pair[1][0]) in vocab.pairs, text
 
 
 PAIRS = [(a, b) for a in REAL for b in REAL if a != b]
