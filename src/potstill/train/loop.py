@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
 from potstill.chat import Example
@@ -97,9 +97,11 @@ def train_model(
         Summary: steps, tokens, seconds, final losses.
 
     Raises:
-        StepError: the loss is no longer finite.
+        StepError: the loss is no longer finite, or `shallow` with several processes.
     """
-    accelerator = _accelerator(schedule, out, tracker, name, unused=bool(shallow))
+    accelerator = _accelerator(schedule, out, tracker, name)
+    if shallow and accelerator.num_processes > 1:
+        raise StepError("shallow_layers trains on one process: run without `accelerate launch`, or leave it out.")
     set_seed(seed)
     keep_freed_memory()
     learner, optimizer = _prepare(accelerator, model, objective, vocab_size, schedule)
@@ -188,10 +190,8 @@ def layers_alone(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[int]:
         model.base_model.layers = whole
 
 
-def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str, *, unused: bool) -> Accelerator:
-    """`unused`: some parameters have no part in some steps."""
+def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str) -> Accelerator:
     accelerator = Accelerator(
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
         mixed_precision="bf16" if schedule.precision == "bf16" else "no",
         log_with=None if tracker == "none" else [tracker],
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
