@@ -95,6 +95,11 @@ class Recipe(Section):
                 raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
         if self.train.objective == "sft" and self.train.control == "sft":
             raise ValueError("train.objective is sft already, so its control would be itself: set train.control: none")
+        if self.student.vocabulary == "workload" and self.train.targets.kind != "online":
+            raise ValueError(
+                f"targets of kind {self.train.targets.kind} are stored in the teacher's ids, which a student with "
+                "student.vocabulary: workload has not: set train.targets.kind: online, or student.vocabulary: full"
+            )
         if self.gates.beats_control and self.train.control == "none":
             raise ValueError("gates.beats_control needs train.control: sft")
         return self

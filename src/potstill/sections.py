@@ -236,6 +236,8 @@ class Student(Section):
     """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
     license: str = "unknown"
     """checkpoint: SPDX identifier of that model's licence, or the hub's tag."""
+    vocabulary: Literal["full", "workload"] = "full"
+    """All of the tokenizer's tokens; or those in the generated rows, with what it takes to write any other text."""
 
     @model_validator(mode="after")
     def _init_fits(self) -> Self:

@@ -384,3 +384,12 @@ def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop) -> None:
     write_jsonl(workshop.folder / "gold.jsonl", [light_row("hall", "on", "now ")])
     recipe = workshop.recipe(teacher={"finetune": {"rows": "gold.jsonl"}})
     assert f"{workshop.folder / 'gold.jsonl'}:1" in workshop.refused(recipe)
+
+
+def test_a_trimmed_vocabulary_makes_sizes_upper_bounds(workshop: Workshop, tmp_path: Path) -> None:
+    """What is kept is known once rows are generated: until then a budget may still be met."""
+    tight = {"file_mb": 0.01, "memory_mb": 0.01}
+    with pytest.raises(RecipeError, match=r"target\.file_mb"):
+        check_recipe(workshop.recipe(target=tight), tmp_path)
+    found = check_recipe(workshop.recipe(target=tight, student={"vocabulary": "workload"}), tmp_path)
+    assert any(text.startswith("student.vocabulary: sizes and memory are given for all") for text in found.warnings)

@@ -79,7 +79,12 @@ def _fidelity_gates(recipe: Recipe, fidelity: dict[str, Any] | None) -> Iterator
         if limit is None:
             continue
         if fidelity is None:
-            yield _unmeasured(name, limit, "an endpoint gives no distributions to compare with")
+            missing = (
+                "an endpoint gives no distributions to compare with"
+                if recipe.teacher.kind == "api"
+                else "no answer of the teacher could be compared token by token"
+            )
+            yield _unmeasured(name, limit, missing)
         else:
             yield limit_gate(name, fidelity[name], limit, fidelity[f"{stem}_low"], fidelity[f"{stem}_high"], unit, kind)
 

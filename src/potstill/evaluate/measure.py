@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Pat
     answers["teacher"] = bench.answers("teacher", teacher)
     models["teacher"] = _entry(answers["teacher"], teacher_folder)
     texts, expected = _teacher_texts(bench, teacher, teacher_folder, answers["teacher"])
+    texts, expected = _in_vocabulary(texts, expected, steps["train"] / "kept.json")
     for name in ("student", "control"):
         folder = steps["train"] / name
         if folder.is_dir():
@@ -157,6 +159,32 @@ def _teacher_texts(
             continue
         texts.append(_Text(example.ids[: bench.recipe.chat.context], example.n_prompt))
     return texts, [teacher.log_probs(t.ids, t.first).numpy() for t in texts]
+
+
+def _in_vocabulary(texts: list[_Text], expected: list[Array], kept_file: Path) -> tuple[list[_Text], list[Array]]:
+    """Texts and distributions in the ids of a student whose vocabulary was trimmed to its workload's.
+
+    The teacher's distributions are those over the kept tokens, renormalised, as in training. A text with a token that
+    is not kept is left out: the student cuts it otherwise, so its positions are not the teacher's.
+    """
+    if not kept_file.is_file():
+        return texts, expected
+    kept: list[int] = json.loads(kept_file.read_text())
+    new = {old: number for number, old in enumerate(kept)}
+    pairs = [
+        (replace(text, ids=tuple(new[i] for i in text.ids)), _renormalised(teacher_SV[:, kept]))
+        for text, teacher_SV in zip(texts, expected, strict=True)
+        if new.keys() >= set(text.ids)
+    ]
+    return [text for text, _ in pairs], [teacher_SK for _, teacher_SK in pairs]
+
+
+def _renormalised(log_probs_SK: Array) -> Array:
+    import numpy as np
+
+    highest_S1 = log_probs_SK.max(axis=-1, keepdims=True)
+    total_S1 = np.log(np.exp(log_probs_SK - highest_S1).sum(axis=-1, keepdims=True)) + highest_S1
+    return np.asarray(log_probs_SK - total_S1)
 
 
 def _fidelity(

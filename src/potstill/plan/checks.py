@@ -21,6 +21,7 @@ from potstill.plan.needs import (
     check_memory,
     check_run_memory,
     odd_rows_warning,
+    vocabulary_warning,
 )
 from potstill.plan.rows import Lengths, check_leakage, is_judged, measure_rows, read_splits
 from potstill.recipe import Recipe
@@ -125,7 +126,8 @@ def check_recipe(recipe: Recipe, runs: Path) -> CheckResult:
     lengths = _measure(recipe, models, splits)
     disk = check_disk(recipe, models, splits, file, runs)
     memory = check_memory(recipe, models, warnings)
-    warnings += [text for text in (said and f"data.test: {said}.", odd_rows_warning(recipe, models)) if text]
+    said_of = (said and f"data.test: {said}.", odd_rows_warning(recipe, models), vocabulary_warning(recipe, models))
+    warnings += [text for text in said_of if text]
     warnings += _model_warnings(recipe, models) + _licence_warnings(recipe)
     return CheckResult(
         name=recipe.name,

@@ -36,6 +36,7 @@ __all__ = [
     "check_memory",
     "check_run_memory",
     "odd_rows_warning",
+    "vocabulary_warning",
 ]
 
 _MB = 1e6
@@ -87,8 +88,10 @@ def _size(nbytes: float) -> str:
 def check_file(recipe: Recipe, models: Models) -> File:
     """Size of the shipped file: weights exactly, the rest within some hundred bytes.
 
+    With `student.vocabulary: workload` it is the most it can be: what is kept is known once the rows are generated.
+
     Raises:
-        RecipeError: it is over target.file_mb; the message says which quantizations are not.
+        RecipeError: it is over target.file_mb, and will be; the message says which quantizations are not.
     """
     student, shape, chosen = models.student, models.student_shape, recipe.export.quantization
     tokenizer = student.tokenizer_model
@@ -97,7 +100,7 @@ def check_file(recipe: Recipe, models: Models) -> File:
     header = gguf_header_bytes(shape, tokens, None if tokenizer.get("byte_fallback") else pairs, student.chat.template)
     sizes = {name: header + gguf_weight_bytes(shape, name) for name in get_args(Quantization)}
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
-    if limit is not None and sizes[chosen] > limit:
+    if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
         named = ", ".join(f"{name} ({_size(sizes[name])})" for name in fitting)
         advice = (
@@ -116,6 +119,16 @@ def check_file(recipe: Recipe, models: Models) -> File:
         weight_bytes=weights,
         bits_per_weight=round(8 * weights / parameter_count(shape), 4),
         limit_bytes=limit,
+    )
+
+
+def vocabulary_warning(recipe: Recipe, models: Models) -> str | None:
+    """A sentence where all sizes are upper bounds, for want of the rows that will say which tokens are kept."""
+    if recipe.student.vocabulary == "full":
+        return None
+    return (
+        f"student.vocabulary: sizes and memory are given for all {models.student.chat.vocab_size} tokens; the student "
+        "will have fewer, by how many is known once its rows are generated. The gates will judge what is measured."
     )
 
 
@@ -144,7 +157,7 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
     shape, context, target = models.student_shape, recipe.chat.context, recipe.target.memory_mb
     kv = kv_cache_bytes(shape, context)
     needed = gguf_run_memory_bytes(shape, file.bytes, context)
-    if target is not None and file.bytes + kv > target * _MB:
+    if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
             f"target.memory_mb: the file ({_size(file.bytes)}) and the KV cache of {context} tokens ({_size(kv)}) "
             f"alone are more than the {target:g} MB allowed. Lower chat.context, or make the student smaller."

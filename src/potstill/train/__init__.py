@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from potstill.chat import ChatFormat, Example
     from potstill.targets import TargetsMeta
     from potstill.train.learner import Objective
+    from potstill.train.vocabulary import Vocabulary
 
 __all__ = ["VERSION", "finetune", "run", "store_targets"]
 
@@ -193,7 +194,12 @@ def _targets_meta(recipe: Recipe, teacher_folder: Path, chat: ChatFormat) -> Tar
 
 
 def _objective(
-    recipe: Recipe, teacher: PreTrainedModel | None, teacher_folder: Path | None, targets: Path | None, chat: ChatFormat
+    recipe: Recipe,
+    teacher: PreTrainedModel | None,
+    teacher_folder: Path | None,
+    targets: Path | None,
+    chat: ChatFormat,
+    vocabulary: Vocabulary | None,
 ) -> Objective:
     """What the recipe's student learns from."""
     from potstill.targets import TargetsReader
@@ -215,6 +221,7 @@ def _objective(
         temperature=settings.temperature,
         hard_label_share=settings.hard_label_share,
         kernel=settings.kernel,
+        kept=vocabulary.kept if vocabulary else None,
     )
 
 
@@ -248,12 +255,18 @@ def run(
     chat = load_chat(tokenizer_from, recipe.chat.template)
     examples, validation = (_examples(read_generated(generated, split), chat, context) for split in _SPLITS)
     teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
+    measured, vocabulary = examples, None
+    if recipe.student.vocabulary == "workload":
+        vocabulary = _trim(tokenizer_from, [*examples, *validation], out)
+        examples, validation = ([vocabulary.example(e) for e in part] for part in (examples, validation))
+        tokenizer_from = out / "tokenizer"
+        chat = load_chat(tokenizer_from, recipe.chat.template)
     training = _Training(examples, validation, settings, chat, tokenizer_from, out, recipe.seed, settings.tracker)
 
     def start() -> PreTrainedModel:
-        return build_student(recipe.student, teacher, base, chat, context, recipe.seed, examples)
+        return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, vocabulary)
 
-    distil = _objective(recipe, teacher, teacher_folder, targets, chat)
+    distil = _objective(recipe, teacher, teacher_folder, targets, chat, vocabulary)
     if distil.stored is not None:
         distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
     student = training.fit("student", start, distil)
@@ -263,5 +276,15 @@ def run(
         "control": control,
         "params_student": student["params"],
         "params_teacher": teacher.num_parameters() if teacher else None,
+        "vocabulary": chat.vocab_size,
     }
     write_json(out / "summary.json", summary)
+
+
+def _trim(tokenizer_from: Path, examples: Sequence[Example], out: Path) -> Vocabulary:
+    """Trim the tokenizer to rows, as `out/tokenizer`; `out/kept.json` has the old id of each new one."""
+    from potstill.train.vocabulary import trim_folder
+
+    vocabulary = trim_folder(tokenizer_from, examples, out / "tokenizer")
+    write_json(out / "kept.json", vocabulary.kept)
+    return vocabulary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +28,8 @@ __all__ = ["Learner", "Objective", "hidden_states", "output_head"]
 class Objective:
     """What the student learns from: a teacher's distributions, computed beside it or `stored`, and the teacher's text.
 
-    Without `teacher` and `stored` it is the text alone.
+    Without `teacher` and `stored` it is the text alone. With `kept`, the student has a trimmed vocabulary, and token n
+    of its batches is the teacher's token `kept[n]`.
     """
 
     teacher: PreTrainedModel | None = None
@@ -40,6 +41,7 @@ class Objective:
     temperature: float = 1.0
     hard_label_share: float = 0.0
     kernel: Kernel = "auto"
+    kept: Sequence[int] | None = None
 
     def targets(self, examples: Sequence[Example]) -> SparseTargets | None:
         """Stored targets of rows, laid end to end."""
@@ -49,7 +51,13 @@ class Objective:
 
 
 class Learner(nn.Module):
-    """Sums of losses over a batch's supervised tokens. `vocab_size` is the true one, without padding."""
+    """Sums of losses over a batch's supervised tokens. `vocab_size` is the student's true one, without padding.
+
+    With `Objective.kept` the teacher reads its own ids of the same tokens, at the same positions, and its head has the
+    rows of the kept tokens alone: the softmax over them is its distribution given that a kept token comes next. The
+    student cannot say any other, so against the whole distribution forward KL would be infinite wherever the teacher
+    has mass on a dropped token; and the text never has one there, for what it has is kept.
+    """
 
     def __init__(self, student: PreTrainedModel, objective: Objective, vocab_size: int, autocast: bool) -> None:
         super().__init__()
@@ -59,6 +67,11 @@ class Learner(nn.Module):
         self.autocast = autocast
         # in a tuple, so that the teacher is neither trained, wrapped, nor saved
         self.teacher = (objective.teacher,)
+        self.teacher_ids: tuple[Tensor, Tensor] | None = None
+        if objective.teacher is not None and objective.kept is not None:
+            head_UG = output_head(objective.teacher)
+            kept_V = torch.tensor(objective.kept, device=head_UG.device)
+            self.teacher_ids = (kept_V, head_UG.detach()[kept_V])
 
     def forward(self, batch: Batch) -> LossSums:
         device = batch.input_ids.device.type
@@ -71,8 +84,11 @@ class Learner(nn.Module):
         teacher_NG = teacher_head_VG = None
         if teacher is not None:
             with torch.no_grad():
-                teacher_NG = hidden_states(teacher, batch)
-                teacher_head_VG = output_head(teacher)
+                read, teacher_head_VG = batch, output_head(teacher)
+                if self.teacher_ids is not None:
+                    kept_V, teacher_head_VG = self.teacher_ids
+                    read = replace(batch, input_ids=kept_V[batch.input_ids])
+                teacher_NG = hidden_states(teacher, read)
         student_NH = hidden_states(self.student, batch)
         head_VH = output_head(self.student)
         with torch.autocast(device, enabled=False):

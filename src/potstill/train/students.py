@@ -15,6 +15,7 @@ from potstill.errors import RecipeError
 from potstill.recipe import Shape, Student
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train.pruning import cut_width, influential_layers, measure_importance
+from potstill.train.vocabulary import Vocabulary, cut_embedding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,16 +102,32 @@ def build_student(
     context: int,
     seed: int,
     examples: Sequence[Example],
+    vocabulary: Vocabulary | None = None,
 ) -> PreTrainedModel:
-    """The student before training, in fp32; `examples` are what a teacher's parts are measured on."""
-    if student.init == "teacher_layers":
-        assert teacher is not None
-        return _cut(student, teacher, examples)
+    """The student before training, in fp32.
+
+    Args:
+        student: the recipe's section.
+        teacher: the teacher; None for an endpoint.
+        checkpoint: folder of `student.model`, where it starts from one.
+        chat: the student's own tokenizer, trimmed where it is to be.
+        context: most tokens of a row.
+        seed: of random weights.
+        examples: rows in the teacher's ids, on which its parts are measured.
+        vocabulary: the tokens to keep of those that the teacher or the checkpoint has; None: all.
+    """
     if student.init == "scratch":
         assert student.shape is not None
         return from_scratch(student.shape, chat, context, seed)
-    assert checkpoint is not None
-    return load_causal_lm(checkpoint)
+    if student.init == "teacher_layers":
+        assert teacher is not None
+        model = _cut(student, teacher, examples)
+    else:
+        assert checkpoint is not None
+        model = load_causal_lm(checkpoint)
+    if vocabulary is not None:
+        cut_embedding(model, vocabulary)
+    return model
 
 
 def _cut(student: Student, teacher: PreTrainedModel, examples: Sequence[Example]) -> PreTrainedModel:

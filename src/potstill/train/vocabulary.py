@@ -1,0 +1,289 @@
+"""A student's own vocabulary: the tokens that its workload uses, and what it takes to write any other text.
+
+Most bytes of a small model are rows of its embedding, and most of those are never read by one workload. What is kept:
+
+- tokens that occur in the workload's rows;
+- every token that appears on the way to one of them, as BPE merges the pieces of a word;
+- tokens of single bytes: whatever text the old tokenizer could write, the new one can, in more tokens;
+- added tokens (special or not), and every id that a configuration file names.
+
+Ids are renumbered in the old order, so the kept ids say everything: the old id of token n is `kept[n]`. Merges stay in
+order of rank where both parts and the result are kept.
+
+Why the workload's rows are cut as before: BPE applies the merge of lowest rank, again and again. All merges that it
+applied to these rows are kept, the kept ones are among the old ones in the old order, so the one applied at each step
+is still the lowest there is; and where no old merge applied any more, no kept one does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from potstill.chat import Example
+from potstill.errors import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Vocabulary", "cut_embedding", "trim_folder", "trim_tokenizer"]
+
+_CARRIED = ("chat_template.jinja", "special_tokens_map.json")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A trimmed tokenizer: its tokenizer.json, and the old id of each new one, ascending."""
+
+    tokenizer: Mapping[str, Any]
+    kept: tuple[int, ...]
+
+    @cached_property
+    def new_ids(self) -> dict[int, int]:
+        """New id of each old one that is kept."""
+        return {old: new for new, old in enumerate(self.kept)}
+
+    def example(self, example: Example) -> Example:
+        """The same tokens under their new ids; one by one, so every position stays what it was.
+
+        Raises:
+            KeyError: a token that is not kept.
+        """
+        return replace(example, ids=tuple(self.new_ids[old] for old in example.ids))
+
+
+def trim_tokenizer(tokenizer: Mapping[str, Any], used: Iterable[int], source: str = "tokenizer.json") -> Vocabulary:
+    """Keep the `used` ids of a byte-level BPE tokenizer and all that they need.
+
+    Args:
+        tokenizer: the parsed tokenizer.json; it is not changed.
+        used: ids of the workload's rows, and those that configuration files name; ids without a token are ignored.
+        source: its name, for messages.
+
+    Raises:
+        RecipeError: it is not byte-level BPE, or an id lost its token when it was loaded again.
+    """
+    model = tokenizer["model"]
+    _require_byte_level(tokenizer, source)
+    vocab: dict[str, int] = model["vocab"]
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
+    text_of = {index: text for text, index in vocab.items()}
+    pairs = [_pair(merge) for merge in model["merges"]]
+    ranks: dict[tuple[str, str], int] = {}
+    for rank, pair in enumerate(pairs):
+        if "".join(pair) in vocab:
+            ranks.setdefault(pair, rank)
+
+    texts = {text for text in vocab if len(text) == 1}
+    for index in set(used):
+        if index in text_of:
+            texts.update(_on_the_way(text_of[index], ranks))
+    if model.get("unk_token") in vocab:
+        texts.add(model["unk_token"])
+    kept = sorted({vocab[text] for text in texts if text in vocab} | set(added.values()))
+    new = {old: number for number, old in enumerate(kept)}
+
+    merges = [
+        merge
+        for merge, (left, right) in zip(model["merges"], pairs, strict=True)
+        if all(vocab.get(text) in new for text in (left, right, left + right))
+    ]
+    words = {text: new[index] for text, index in sorted(vocab.items(), key=lambda item: item[1]) if index in new}
+    trimmed = dict(tokenizer) | {
+        "model": model | {"vocab": words, "merges": merges},
+        "added_tokens": [token | {"id": new[token["id"]]} for token in tokenizer.get("added_tokens") or []],
+        "post_processor": _renumber_processor(tokenizer.get("post_processor"), words | _renumber(added, new)),
+        "padding": _renumber_padding(tokenizer.get("padding"), new),
+    }
+    _require_same_ids(trimmed, words | _renumber(added, new), source)
+    return Vocabulary(trimmed, tuple(kept))
+
+
+def _require_byte_level(tokenizer: Mapping[str, Any], source: str) -> None:
+    """Raise RecipeError for a tokenizer whose words are not made by merging bytes."""
+    model = tokenizer["model"]
+    odd = [
+        key for key in ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)
+    ]
+    if model.get("type") == "BPE" and not odd and "ByteLevel" in set(_types(tokenizer.get("pre_tokenizer"))):
+        return
+    kind = f"{model.get('type')} with {odd[0]}" if odd else f"{model.get('type')} without a ByteLevel pre-tokenizer"
+    raise RecipeError(
+        f"student.vocabulary: workload trims byte-level BPE tokenizers only; {source} is {kind}. Set "
+        "student.vocabulary: full."
+    )
+
+
+def _types(node: Any) -> Iterator[str]:
+    """Types of a part of tokenizer.json and of all parts within it."""
+    if isinstance(node, dict):
+        yield str(node.get("type"))
+        for child in node.get("pretokenizers") or []:
+            yield from _types(child)
+
+
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _on_the_way(text: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
+    """`text` and every token that exists for a while as it is merged from its bytes.
+
+    A token is merged alike alone and within a word: no merge crossed its ends, or it would not have come out.
+    """
+    pieces, seen = list(text), {text, *text}
+    while len(pieces) > 1:
+        best = min(
+            range(len(pieces) - 1), key=lambda i: (ranks.get((pieces[i], pieces[i + 1]), len(ranks) + len(text)), i)
+        )
+        if (pieces[best], pieces[best + 1]) not in ranks:
+            break  # a token that is taken whole, never merged (ignore_merges)
+        pieces[best : best + 2] = ["".join(pieces[best : best + 2])]
+        seen.add(pieces[best])
+    return seen
+
+
+def _renumber(value: Any, new: Mapping[int, int]) -> Any:
+    """Ids replaced in an id, or in lists and values of mappings of ids; ids that are not kept are left out."""
+    if isinstance(value, dict):
+        return {key: _renumber(inner, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        found = [_renumber(inner, new) for inner in value]
+        return [inner for inner in found if inner is not None and inner != []]
+    return new.get(value)
+
+
+def _renumber_processor(node: dict[str, Any] | None, ids: Mapping[str, int]) -> dict[str, Any] | None:
+    """A post-processor with the ids of its special tokens by their text."""
+    if node is None:
+        return None
+    node = dict(node)
+    if node["type"] == "Sequence":
+        node["processors"] = [_renumber_processor(child, ids) for child in node["processors"]]
+    if node["type"] == "TemplateProcessing":
+        node["special_tokens"] = {
+            name: part | {"ids": [ids[text] for text in part["tokens"]]}
+            for name, part in node["special_tokens"].items()
+        }
+    for role in ("sep", "cls"):
+        if role in node:
+            node[role] = [node[role][0], ids[node[role][0]]]
+    return node
+
+
+def _renumber_padding(padding: dict[str, Any] | None, new: Mapping[int, int]) -> dict[str, Any] | None:
+    if padding is None:
+        return None
+    return padding | {"pad_id": new.get(padding["pad_id"], 0)}
+
+
+def _require_same_ids(tokenizer: dict[str, Any], expected: dict[str, int], source: str) -> None:
+    """Load it as everyone will: the library gives added tokens ids of its own where a file has gaps."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(json.dumps(tokenizer)).get_vocab(with_added_tokens=True)
+    if found != expected:
+        wrong = sorted(text for text in found.keys() | expected.keys() if found.get(text) != expected.get(text))
+        raise RecipeError(
+            f"{source}: renumbered, {len(wrong)} tokens ({wrong[0]!r}, ...) get other ids when loaded: its added "
+            "tokens do not follow its vocabulary. Set student.vocabulary: full."
+        )
+
+
+def trim_folder(folder: Path, examples: Iterable[Example], out: Path) -> Vocabulary:
+    """Write to `out` a model's tokenizer files, trimmed to the tokens of `examples`; weights are not touched.
+
+    Args:
+        folder: has tokenizer.json, and the configuration files that go with it.
+        examples: the workload's rows, in its ids.
+        out: folder to write; tokenizer.json, tokenizer_config.json, generation_config.json, and the chat template and
+            special tokens' names as they were.
+
+    Raises:
+        RecipeError: see `trim_tokenizer`.
+    """
+    source = folder / "tokenizer.json"
+    configs = {name: _read_json(folder / name) for name in ("config.json", "generation_config.json")}
+    named = (index for config in configs.values() for index in _named_ids(config))
+    vocabulary = trim_tokenizer(
+        json.loads(source.read_text(encoding="utf-8")),
+        {index for example in examples for index in example.ids}.union(named),
+        str(source),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(out / "tokenizer.json", vocabulary.tokenizer)
+    if config := _read_json(folder / "tokenizer_config.json"):
+        if "added_tokens_decoder" in config:
+            kept = ((vocabulary.new_ids.get(int(old)), token) for old, token in config["added_tokens_decoder"].items())
+            config["added_tokens_decoder"] = {str(index): token for index, token in kept if index is not None}
+        _write_json(out / "tokenizer_config.json", config)
+    if generation := configs["generation_config.json"]:
+        _write_json(out / "generation_config.json", generation | _renumbered_settings(generation, vocabulary.new_ids))
+    for name in _CARRIED:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    return vocabulary
+
+
+def _id_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of config.json or generation_config.json that hold token ids."""
+    lists = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
+    return {
+        key: value
+        for key, value in config.items()
+        if value is not None and (key in lists or key.endswith(("_token_id", "_token_ids")))
+    }
+
+
+def _named_ids(config: Mapping[str, Any]) -> Iterator[int]:
+    """Ids that have a part by configuration. Lists of tokens to avoid are no reason to keep them."""
+    for key, value in _id_settings(config).items():
+        if key.endswith("_token_id"):
+            yield from value if isinstance(value, list) else [value]
+
+
+def _renumbered_settings(config: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
+    """Those settings in new ids; None for an id without a token and for a list that has none left."""
+    found = {key: _renumber(value, new) for key, value in _id_settings(config).items()}
+    return {key: None if value == [] else value for key, value in found.items()}
+
+
+def cut_embedding(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
+    """Keep, in place, the rows of the kept tokens in the embedding and in the output head, tied or not.
+
+    The head's logits of kept tokens stay what they were; rows that only pad the vocabulary go. The special ids of
+    `model.config` and `model.generation_config` follow.
+    """
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    tied = head.weight is embedding.weight
+    kept_K = torch.tensor(vocabulary.kept, device=embedding.weight.device)
+    size = len(vocabulary.kept)
+    embedding.weight = nn.Parameter(embedding.weight.detach()[kept_K])
+    embedding.num_embeddings = size
+    head.weight = embedding.weight if tied else nn.Parameter(head.weight.detach()[kept_K])
+    if getattr(head, "bias", None) is not None:
+        head.bias = nn.Parameter(head.bias.detach()[kept_K])
+    head.out_features = size
+    for config in (model.config, model.generation_config):
+        for key, value in _renumbered_settings(config.to_dict(), vocabulary.new_ids).items():
+            setattr(config, key, value)
+    model.config.vocab_size = size
+    embedding.padding_idx = model.config.pad_token_id
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
