@@ -15,7 +15,7 @@ from potstill.plan.fit import Wish
 from potstill.plan.memory import KV_TYPES
 from potstill.plan.search import Candidate, Goal, frontier, search
 from potstill.plan.source import load_config
-from potstill.recipe import Recipe, load_recipe
+from potstill.recipe import Recipe, Target, load_recipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,24 +54,8 @@ def choose(
     Raises:
         UsageError: an option is not known, the teacher has no config.json, or no student meets what is asked.
     """
-    if len(devices) > 1:
-        raise UsageError("--search chooses for one device: give --device once.")
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"--kv-type {kv_type!r} is not one of {', '.join(KV_TYPES)}.")
-    device = find_device(devices[0]) if devices else find_device("this", quick=True)
-    target = recipe.target if recipe else None
-    memory = memory_gb * 1e9 if memory_gb else target.memory_mb * 1e6 if target and target.memory_mb else None
-    if memory:
-        device = device.with_memory(memory)
-    wish = Wish(context or (recipe.chat.context if recipe else _CONTEXT), kv_type, parallel)
-    milliseconds = ttft or (target.ttft_ms if target else None)
-    goal = Goal(
-        device,
-        wish,
-        decode=decode or (target.decode_tokens_per_s if target else None),
-        ttft=milliseconds / 1000 if milliseconds else None,
-        prompt=min(512, wish.context // 2),
-        file_bytes=int(target.file_mb * 1e6) if target and target.file_mb else None,
+    goal = _goal(
+        recipe.target if recipe else None, recipe, devices, context, kv_type, parallel, memory_gb, decode, ttft
     )
     config = load_config(model)
     found = search(config, goal, vocabulary=vocabulary)
@@ -88,9 +72,9 @@ def choose(
         rows.append(row)
     return {
         "teacher": model,
-        "device": device.name,
-        "usable_bytes": device.usable_bytes,
-        "context": wish.context,
+        "device": goal.device.name,
+        "usable_bytes": goal.device.usable_bytes,
+        "context": goal.wish.context,
         "prompt": goal.prompt,
         "decode_tokens_per_s": goal.decode,
         "ttft_seconds": goal.ttft,
@@ -98,6 +82,38 @@ def choose(
         "feasible": len(found),
         "students": rows,
     }
+
+
+def _goal(
+    target: Target | None,
+    recipe: Recipe | None,
+    devices: Sequence[str],
+    context: int | None,
+    kv_type: str,
+    parallel: int,
+    memory_gb: float | None,
+    decode: float | None,
+    ttft: float | None,
+) -> Goal:
+    """What is asked, on the command line or else by the recipe."""
+    if len(devices) > 1:
+        raise UsageError("--search chooses for one device: give --device once.")
+    if kv_type not in KV_TYPES:
+        raise UsageError(f"--kv-type {kv_type!r} is not one of {', '.join(KV_TYPES)}.")
+    device = find_device(devices[0]) if devices else find_device("this", quick=True)
+    memory = memory_gb * 1e9 if memory_gb else target.memory_mb * 1e6 if target and target.memory_mb else None
+    if memory:
+        device = device.with_memory(memory)
+    wish = Wish(context or (recipe.chat.context if recipe else _CONTEXT), kv_type, parallel)
+    milliseconds = ttft or (target.ttft_ms if target else None)
+    return Goal(
+        device,
+        wish,
+        decode=decode or (target.decode_tokens_per_s if target else None),
+        ttft=milliseconds / 1000 if milliseconds else None,
+        prompt=min(512, wish.context // 2),
+        file_bytes=int(target.file_mb * 1e6) if target and target.file_mb else None,
+    )
 
 
 def _training(recipe: Recipe, one: Candidate, config: Mapping[str, Any], work: cost.Workload, machine: Any) -> Any:

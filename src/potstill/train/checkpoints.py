@@ -62,6 +62,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
 
 def resume(accelerator: Accelerator, folder: Path) -> int:
     """Load the newest whole checkpoint; returns the step to go on from."""
+    folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     if not found:
         return 0

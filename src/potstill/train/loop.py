@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,23 @@ def _validate(learner: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
     return {"validation_divergence": totals[0] / tokens, "validation_cross_entropy": totals[1] / tokens}
 
 
+def _validations(
+    learner: nn.Module, model: PreTrainedModel, batches: Sequence[Batch], shallow: Sequence[int]
+) -> dict[str, float]:
+    """Losses on unseen rows, of the model and of its shallow part, if it has one; nothing without rows."""
+    if not batches:
+        return {}
+    found = _validate(learner, batches)
+    if shallow:
+        with layers_alone(model, shallow):
+            found |= {f"shallow_{key}": value for key, value in _validate(learner, batches).items()}
+    return found
+
+
+def _batch(objective: Objective, pad_id: int, device: torch.device, rows: Sequence[Example]) -> Batch:
+    return pack(rows, pad_id, objective.targets).to(device)
+
+
 def train_model(
     model: PreTrainedModel,
     objective: Objective,
@@ -99,23 +117,17 @@ def train_model(
     Raises:
         StepError: the loss is no longer finite, or `shallow` with several processes.
     """
-    accelerator = _accelerator(schedule, out, tracker, name)
-    if shallow and accelerator.num_processes > 1:
-        raise StepError("shallow_layers trains on one process: run without `accelerate launch`, or leave it out.")
+    accelerator = _accelerator(schedule, out, tracker, name, shallow)
     set_seed(seed)
     keep_freed_memory()
     learner, optimizer = _prepare(accelerator, model, objective, vocab_size, schedule)
     per_step = schedule.accumulate * accelerator.num_processes
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
     first = resume(accelerator, folder)
     validate_every = max(1, len(steps) // _VALIDATIONS)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
-
-    def batch_of(rows: Sequence[Example]) -> Batch:
-        return pack(rows, pad_id, objective.targets).to(accelerator.device)
-
+    batch_of = partial(_batch, objective, pad_id, accelerator.device)
     started, values = time.monotonic(), dict[str, float]()
     with (
         grouped_attention(model, objective.teacher),
@@ -127,16 +139,11 @@ def train_model(
             group = [[examples[i] for i in rows] for rows in steps[step]]
             with layers_alone(model, shallow if step % 2 else ()) as layers:
                 values = _optimizer_step(accelerator, learner, optimizer, group, batch_of, rate, schedule.max_grad_norm)
-            if shallow:
-                values["layers"] = layers
             _require_finite(values["loss"], name, step, log.path)
-            if validation and ((step + 1) % validate_every == 0 or step + 1 == len(steps)):
+            if (step + 1) % validate_every == 0 or step + 1 == len(steps):
                 held_out = [batch_of([validation[i] for i in rows]) for rows in unseen]
-                values |= _validate(learner, held_out)
-                if shallow:
-                    with layers_alone(model, shallow):
-                        values |= {f"shallow_{key}": value for key, value in _validate(learner, held_out).items()}
-            log.write(step=step, **values)
+                values |= _validations(learner, model, held_out, shallow)
+            log.write(step=step, layers=layers, **values)
             accelerator.log(values, step=step)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
                 save_checkpoint(accelerator, folder, step + 1)
@@ -190,12 +197,14 @@ def layers_alone(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[int]:
         model.base_model.layers = whole
 
 
-def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str) -> Accelerator:
+def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str, shallow: Sequence[int]) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if schedule.precision == "bf16" else "no",
         log_with=None if tracker == "none" else [tracker],
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
+    if shallow and accelerator.num_processes > 1:
+        raise StepError("shallow_layers trains on one process: run without `accelerate launch`, or leave it out.")
     if tracker != "none":
         accelerator.init_trackers(name)
     return accelerator
