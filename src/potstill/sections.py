@@ -125,7 +125,7 @@ class Shape(Section):
 
 
 class Schedule(Section):
-    """One optimisation run: AdamW, linear warm-up, cosine decay to a tenth."""
+    """One optimisation run: linear warm-up, cosine decay."""
 
     epochs: Positive = 3.0
     """Times each row is seen; a fraction is cut off the last."""
@@ -133,8 +133,12 @@ class Schedule(Section):
     """Tokens of one micro-batch on one device."""
     accumulate: Count = 1
     """Micro-batches of one optimizer step on one device."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for the matrices of the layers; embeddings, head, norms and biases stay with AdamW, at the same rate."""
     learning_rate: Positive = 1e-3
     """Peak rate."""
+    final_rate: Share = 0.1
+    """What the rate has decayed to at the end, as a share of the peak."""
     warmup: Share = 0.05
     """Share of the steps with a rising rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -1,7 +1,7 @@
 """The one visible training loop: teacher-finetuning, distillation and its control all run through `train_model`.
 
 Resume is exact: the plan of batches is a function of data and seed, the learning rate of the step, and a checkpoint
-holds weights, optimizer and random states. On a CPU a killed and resumed run ends in the same bits.
+holds weights, optimizers and random states. On a CPU a killed and resumed run ends in the same bits.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from potstill.train.attention import grouped_attention
 from potstill.train.batches import Batch, pack, plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.learner import Learner, Objective
+from potstill.train.optimizers import learning_rate, make_optimizers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,25 +42,6 @@ __all__ = ["train_model"]
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 _VALIDATIONS = 10
-
-
-def learning_rate(schedule: Schedule, step: int, total: int) -> float:
-    """Linear warm-up to the peak, cosine decay to a tenth of it; `step` counts from 0."""
-    warmup = max(1, round(schedule.warmup * total))
-    if step < warmup:
-        return schedule.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return schedule.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW; norms and biases (1-D) are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.95), eps=1e-8)
 
 
 @torch.no_grad()
@@ -120,7 +102,7 @@ def train_model(
     accelerator = _accelerator(schedule, out, tracker, name, shallow)
     set_seed(seed)
     keep_freed_memory()
-    learner, optimizer = _prepare(accelerator, model, objective, vocab_size, schedule)
+    learner, optimizers = _prepare(accelerator, model, objective, vocab_size, schedule)
     per_step = schedule.accumulate * accelerator.num_processes
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
@@ -128,6 +110,7 @@ def train_model(
     validate_every = max(1, len(steps) // _VALIDATIONS)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
     batch_of = partial(_batch, objective, pad_id, accelerator.device)
+    advance = partial(_optimizer_step, accelerator, learner, optimizers, batch_of, schedule.max_grad_norm)
     started, values = time.monotonic(), dict[str, float]()
     with (
         grouped_attention(model, objective.teacher),
@@ -135,10 +118,9 @@ def train_model(
         progress_bar(name, len(steps), first) as ticker,
     ):
         for step in range(first, len(steps)):
-            rate = learning_rate(schedule, step, len(steps))
             group = [[examples[i] for i in rows] for rows in steps[step]]
             with layers_alone(model, shallow if step % 2 else ()) as layers:
-                values = _optimizer_step(accelerator, learner, optimizer, group, batch_of, rate, schedule.max_grad_norm)
+                values = advance(group, learning_rate(schedule, step, len(steps)))
             _require_finite(values["loss"], name, step, log.path)
             if (step + 1) % validate_every == 0 or step + 1 == len(steps):
                 held_out = [batch_of([validation[i] for i in rows]) for rows in unseen]
@@ -155,13 +137,14 @@ def train_model(
 
 def _prepare(
     accelerator: Accelerator, model: PreTrainedModel, objective: Objective, vocab_size: int, schedule: Schedule
-) -> tuple[nn.Module, Any]:
-    """The wrapped learner and its optimizer; the teacher is frozen and beside it."""
+) -> tuple[nn.Module, list[Any]]:
+    """The wrapped learner and its optimizers; the teacher is frozen and beside it."""
     if objective.teacher is not None:
         objective.teacher.requires_grad_(False).eval().to(accelerator.device)
     learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
-    wrapped, optimizer = accelerator.prepare(learner, _optimizer(learner, schedule))
-    return wrapped, optimizer
+    layers: Any = model.base_model.layers
+    wrapped, *optimizers = accelerator.prepare(learner, *make_optimizers(learner, layers, schedule))
+    return wrapped, optimizers
 
 
 def _end(accelerator: Accelerator) -> None:
@@ -213,15 +196,16 @@ def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str, shallow
 def _optimizer_step(
     accelerator: Accelerator,
     learner: nn.Module,
-    optimizer: Any,
-    group: list[list[Example]],
+    optimizers: Sequence[Any],
     batch_of: Callable[[Sequence[Example]], Batch],
-    rate: float,
     max_grad_norm: float,
+    group: list[list[Example]],
+    rate: float,
 ) -> dict[str, float]:
     """One optimizer step over this rank's share of the group's micro-batches; returns the log line's values."""
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = rate
+    for optimizer in optimizers:
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate
     tokens = sum(example.n_supervised for rows in group for example in rows)
     mine = group[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(5, device=accelerator.device)
@@ -234,8 +218,9 @@ def _optimizer_step(
         masses = (none if mass is None else mass for mass in (out.student_mass, out.teacher_mass))
         sums += torch.stack([out.loss.detach(), out.divergence, out.cross_entropy, *masses])
     norm = accelerator.clip_grad_norm_(learner.parameters(), max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     loss, divergence, cross_entropy, *masses_on_stored = (accelerator.reduce(sums, "sum") / tokens).tolist()
     values = {
         "loss": loss,
