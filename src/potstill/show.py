@@ -81,7 +81,7 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
 
 
 def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
-    """The verdict table, what the undecided and failed gates say, and where package and page are."""
+    """The verdict table, what undecided and failed gates say, notes, and where package and page are."""
     out = Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:  # a log file has no width to wrap to
         out.width = _LOG_WIDTH
@@ -92,6 +92,8 @@ def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
     for gate in found["gates"]:
         if gate["verdict"] != "PASS" and gate["detail"]:
             out.print(f"{gate['name']}: {gate['detail']}")
+    for note in found["notes"]:
+        out.print(note)
     out.print(Text(f"verdict  {found['verdict']}", style=f"bold {_STYLES[found['verdict']]}"))
     out.print(f"package  {package}/")
     out.print(f"report   {page}")

@@ -9,7 +9,7 @@ from potstill.recipe import Recipe
 
 __all__ = ["VERSION", "gate", "run"]
 
-VERSION = 1
+VERSION = 2
 
 
 def run(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:

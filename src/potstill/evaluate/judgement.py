@@ -69,6 +69,14 @@ def _answer_gates(recipe: Recipe, evaluated: Path, models: dict[str, Any]) -> It
             yield _unmeasured(name, gates.quantization_drop, missing)
 
 
+def _notes(recipe: Recipe, evaluated: Path) -> list[str]:
+    """What is told though the recipe has no gate for it: whether distillation paid."""
+    student, control = _right(evaluated, "student"), _right(evaluated, "control")
+    if recipe.gates.beats_control or not control:
+        return []
+    return [f"distilled over control (no gate): {better_gate(student, control, recipe.gates.alpha).detail}"]
+
+
 def _fidelity_gates(recipe: Recipe, fidelity: dict[str, Any] | None) -> Iterator[GateResult]:
     """Gates on how close the shipped file's distributions are to the teacher's."""
     kinds: dict[str, tuple[float | None, str, Literal["max", "min"], str]] = {
@@ -107,11 +115,12 @@ def _budget_gates(recipe: Recipe, metrics: dict[str, Any]) -> Iterator[GateResul
 
 
 def judge_run(recipe: Recipe, evaluated: Path, out: Path) -> None:
-    """Write `verdict.json`: every gate the recipe asks for, and what they come to."""
+    """Write `verdict.json`: every gate the recipe asks for, what they come to, and what is told beside them."""
     metrics = json.loads((evaluated / "metrics.json").read_text())
     results = [
         *_answer_gates(recipe, evaluated, metrics["models"]),
         *_fidelity_gates(recipe, metrics["models"]["gguf"]["fidelity"]),
         *_budget_gates(recipe, metrics),
     ]
-    write_json(out / "verdict.json", {"verdict": overall(results), "gates": [asdict(r) for r in results]})
+    verdict = {"verdict": overall(results), "gates": [asdict(r) for r in results], "notes": _notes(recipe, evaluated)}
+    write_json(out / "verdict.json", verdict)
