@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from potstill.fields import Count, LocalPath, ModelName, Positive, Section, Share, beside_recipe
+from potstill.objectives import Hidden, Targets
 from potstill.records import Behaviour
 
 __all__ = [
@@ -35,37 +37,10 @@ __all__ = [
 ]
 
 Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
-    """Resolve a path against the recipe's folder, which `load_recipe` passes as context."""
-    folder = (info.context or {}).get("folder", Path.cwd())
-    return (Path(folder) / path.expanduser()).resolve()
-
-
-LocalPath = Annotated[Path, AfterValidator(_beside_recipe)]
-
-
-def _model_beside_recipe(model: str, info: ValidationInfo) -> str:
-    """A model's folder, if the name is one beside the recipe or looks like a path; otherwise it is left as a hub id."""
-    folder = _beside_recipe(Path(model), info)
-    return str(folder) if folder.is_dir() or model.startswith((".", "/", "~")) else model
-
-
-ModelName = Annotated[str, AfterValidator(_model_beside_recipe)]
 
 
 def _template_beside_recipe(template: str, info: ValidationInfo) -> str:
-    return template if template in ("own", "plain") else str(_beside_recipe(Path(template), info))
-
-
-class Section(BaseModel):
-    """A mapping of the recipe: frozen, and no key that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    return template if template in ("own", "plain") else str(beside_recipe(Path(template), info))
 
 
 class Data(Section):
@@ -266,17 +241,6 @@ class Student(Section):
         return self.layer_choice == "influence" or any((self.hidden, self.ffn, self.kv_heads))
 
 
-class Targets(Section):
-    """Where the teacher's distributions come from while the student trains."""
-
-    kind: Literal["online", "counts", "top_k"] = "online"
-    """The teacher runs beside the student; or its distributions are stored once and read by every student."""
-    draws: Annotated[int, Field(ge=1, le=255)] = 50
-    """counts: tokens drawn from the teacher at each position; unbiased."""
-    k: Annotated[int, Field(ge=1, le=1024)] = 32
-    """top_k: likeliest tokens kept at each position, with the mass of all others."""
-
-
 class Train(Schedule):
     """The student's training, and its matched control."""
 
@@ -293,6 +257,7 @@ class Train(Schedule):
     """Softens both sides; the loss is multiplied by its square."""
     hard_label_share: Share = 0.0
     """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
+    hidden: Hidden | None = None
     kernel: Literal["auto", "torch", "compile", "triton"] = "auto"
     """Who computes the loss: plain torch; torch.compile, which needs a C++ compiler on a CPU; Triton, on a GPU. auto:
     Triton where it is there, else plain torch."""
@@ -307,6 +272,8 @@ class Train(Schedule):
         for key, objectives in readers.items():
             if key in self.model_fields_set and self.objective not in objectives:
                 raise ValueError(f"{key} is read only with objective {' or '.join(objectives)}, not {self.objective}")
+        if self.hidden is not None and self.objective == "sft":
+            raise ValueError("hidden needs the teacher's states, which sft does without: choose another objective")
         if self.targets.kind != "online" and self.objective != "forward_kl":
             raise ValueError(f"stored targets hold what forward_kl needs; {self.objective} needs targets.kind: online")
         if self.targets.kind != "online" and self.kernel not in ("auto", "torch"):

@@ -16,6 +16,7 @@ from potstill.losses.hidden import (
     Balance,
     Distance,
     HiddenLoss,
+    cut_layers,
     even_layers,
     linear_cka,
     similar_layers,
@@ -54,6 +55,16 @@ def test_even_layers_span_the_teacher_in_order(student: int, teacher: int) -> No
     assert len(chosen) == student and (chosen[0], chosen[-1]) == (0, teacher - 1)
     steps = [b - a for a, b in itertools.pairwise(chosen)]
     assert max(steps) - min(steps) <= 1 and min(steps) >= (1 if student <= teacher else 0)
+
+
+def test_a_cut_students_layers_learn_what_the_next_one_was_made_for() -> None:
+    assert cut_layers([0, 4, 8, 12], 13) == (3, 7, 11, 12)
+    assert cut_layers([0, 1, 5], 7) == (0, 4, 6)
+    assert cut_layers([0], 7) == (6,)
+    assert cut_layers(range(4), 4) == (0, 1, 2, 3)  # nothing was cut: each from itself
+    for kept in ([], [2, 1], [1, 1], [0, 7], [-1, 2]):
+        with pytest.raises(ValueError, match="of 7: some that are there"):
+            cut_layers(kept, 7)
 
 
 def test_cka_golden_and_definition() -> None:
@@ -233,7 +244,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden sizes 0 and 2"):
         HiddenLoss([0], 0, 2, "mse")
     loss = HiddenLoss([0, 3], 2, 2, "mse")
-    with pytest.raises(ValueError, match="reaches student layer 1 and teacher layer 3"):
+    with pytest.raises(ValueError, match="student layer 1 and teacher layer 3"):
         loss(layers(2, 2), layers(3, 2))
     with pytest.raises(ValueError, match="same tokens"):
         loss(layers(2, 2), layers(4, 2, n=19))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.chat import Example
-from potstill.train.batches import pack, plan_steps, token_batches
+from potstill.train.batches import count_tokens, pack, plan_steps, token_batches
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
 
@@ -73,7 +73,7 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
     from fixtures import make_model
     from potstill.runtimes.hf import load_causal_lm
     from potstill.train.attention import grouped_attention
-    from potstill.train.learner import hidden_states
+    from potstill.train.forward import hidden_states
 
     model = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
     # by falling length, which is the order in which they are laid
@@ -115,6 +115,10 @@ def test_what_all_rows_begin_with_is_kept_once(lengths: list[int], prefix: tuple
             assert batch.position_ids[0, at : at + width].tolist() == list(range(layout.prefix, layout.prefix + width))
             found.append(tuple(i for i in flat[: layout.prefix] + flat[at : at + width] if i))
     assert {e.ids for e in examples} <= set(found)
+    # every token once, and no padding
+    assert len(batch.tokens) == count_tokens(examples) == len(set(batch.tokens.tolist()))
+    rests = [i for e in examples for i in e.ids[layout.prefix :]]
+    assert sorted(flat[t] for t in batch.tokens.tolist()) == sorted([*flat[: layout.prefix], *rests])
 
 
 @pytest.mark.parametrize("window", [None, 24])
@@ -122,7 +126,7 @@ def test_a_shared_prefix_changes_neither_answers_nor_gradients(tmp_path: Path, w
     from fixtures import make_model
     from potstill.runtimes.hf import load_causal_lm
     from potstill.train.attention import grouped_attention
-    from potstill.train.learner import hidden_states
+    from potstill.train.forward import hidden_states
 
     prefix = tuple(range(10, 50))
     examples = [with_prefix(n, seed, prefix) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]

@@ -12,7 +12,7 @@ from potstill.chat import Example, load_chat
 from potstill.errors import RecipeError
 from potstill.recipe import Student
 from potstill.runtimes.hf import load_causal_lm
-from potstill.train.students import build_student, even_layers, from_teacher_layers, save_model
+from potstill.train.students import build_student, even_layers, from_teacher_layers, kept_layers, save_model
 
 
 def test_layers_are_those_of_distilbert() -> None:
@@ -38,7 +38,7 @@ def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, archite
 
 def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
     with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
-        from_teacher_layers(load_causal_lm(tiny_model), 9)
+        kept_layers(Student(layers=9), load_causal_lm(tiny_model), [])
 
 
 def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
@@ -62,12 +62,14 @@ def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None
     chat = load_chat(folder)
     examples = [Example(tuple(range(3, 40)), 5, True)]
     wanted = Student(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
-    student = build_student(wanted, teacher, None, chat, 64, 0, examples)
+    kept = kept_layers(wanted, teacher, examples)
+    student = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
     assert student.config.num_hidden_layers == 3
     assert student.config.intermediate_size == config.intermediate_size // 2
     assert student.config.num_key_value_heads == 1
     # what is measured does not depend on chance: the control starts from the same weights
-    again = build_student(wanted, teacher, None, chat, 64, 0, examples)
+    assert kept_layers(wanted, teacher, examples) == kept
+    again = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
 
 

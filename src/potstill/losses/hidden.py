@@ -10,7 +10,7 @@ Minitron (a weight that makes the hidden-state loss as large as the logit loss).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,6 +24,7 @@ __all__ = [
     "Distance",
     "HiddenLoss",
     "HiddenSums",
+    "cut_layers",
     "even_layers",
     "linear_cka",
     "similar_layers",
@@ -49,6 +50,21 @@ def even_layers(student: int, teacher: int) -> tuple[int, ...]:
     gaps = student - 1
     # whole numbers, halves up: round() would take halves to the even layer
     return tuple((2 * layer * (teacher - 1) + gaps) // (2 * gaps) for layer in range(student))
+
+
+def cut_layers(kept: Sequence[int], teacher: int) -> tuple[int, ...]:
+    """The teacher's layer for each of a student's that was cut out of its `teacher` layers: these, in rising order.
+
+    What a kept layer puts out goes into the next kept one, which was made for what the teacher's layer before that one
+    puts out. So each stands for all up to the next, and the last for all to the end: of 13 layers, 0, 4, 8, 12 learn
+    from 3, 7, 11, 12.
+
+    Raises:
+        ValueError: layers that the teacher has not, or not in rising order.
+    """
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= teacher:
+        raise ValueError(f"layers {list(kept)} kept of {teacher}: some that are there, in rising order")
+    return (*(layer - 1 for layer in kept[1:]), teacher - 1)
 
 
 def linear_cka(a_NH: Tensor, b_NG: Tensor) -> float:
@@ -113,6 +129,13 @@ def _mse(student_NG: Tensor, teacher_NG: Tensor) -> Tensor:
 DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {"cosine": _cosine, "mse": _mse}
 
 
+States = Sequence[Tensor] | Mapping[int, Tensor]
+
+
+def _numbers(states: States) -> Container[int]:
+    return states if isinstance(states, Mapping) else range(len(states))
+
+
 class HiddenSums(NamedTuple):
     """Sums over tokens: `loss`, the mean over mapped layers, has gradients; `layers_L`, each layer's own, has none."""
 
@@ -156,14 +179,13 @@ class HiddenLoss(nn.Module):
                 # angles and lengths of the student's states survive the start
                 nn.init.orthogonal_(projection.weight)  # type: ignore[arg-type]
 
-    def forward(
-        self, student: Sequence[Tensor], teacher: Sequence[Tensor], weights_N: Tensor | None = None
-    ) -> HiddenSums:
+    def forward(self, student: States, teacher: States, weights_N: Tensor | None = None) -> HiddenSums:
         """Sum over tokens of w times the distance, the mean over mapped layers.
 
         Args:
-            student: (N, H) of each of the student's layers, any leading shape in place of N.
-            teacher: (N, G) of each of the teacher's layers; no gradient goes there.
+            student: (N, H) of each of the student's layers, or by number of those that are mapped; any leading shape in
+                place of N.
+            teacher: (N, G) of the teacher's layers likewise; no gradient goes there.
             weights_N: a weight for each token; those of weight 0 cost nothing, whatever their states hold.
 
         Returns:
@@ -190,14 +212,14 @@ class HiddenLoss(nn.Module):
         layers_L = torch.stack(values)
         return HiddenSums(layers_L.mean(), layers_L.detach())
 
-    def _require(self, student: Sequence[Tensor], teacher: Sequence[Tensor], weights_N: Tensor | None) -> None:
-        own, taught = max(pair[0] for pair in self.pairs), max(pair[1] for pair in self.pairs)
-        if own >= len(student) or taught >= len(teacher):
-            raise ValueError(
-                f"the layer map reaches student layer {own} and teacher layer {taught}, but there are {len(student)} "
-                f"and {len(teacher)}, counted from 0. Hugging Face's hidden_states begin with the embedding: leave it "
-                "out."
-            )
+    def _require(self, student: States, teacher: States, weights_N: Tensor | None) -> None:
+        for own, taught in self.pairs:
+            if own not in _numbers(student) or taught not in _numbers(teacher):
+                raise ValueError(
+                    f"the layer map has student layer {own} and teacher layer {taught}, but there are "
+                    f"{len(student)} and {len(teacher)}, counted from 0. Hugging Face's hidden_states begin with the "
+                    "embedding: leave it out."
+                )
         for own, taught in self.pairs:
             shapes = student[own].shape, teacher[taught].shape
             if (shapes[0][-1], shapes[1][-1]) != self.sizes or shapes[0][:-1] != shapes[1][:-1]:
@@ -250,6 +272,11 @@ class Balance:
         self.logit = self.momentum * self.logit + (1.0 - self.momentum) * logit
         self.hidden = self.momentum * self.hidden + (1.0 - self.momentum) * hidden
         self.steps += 1
+        return self.current
+
+    @property
+    def current(self) -> float:
+        """The weight that all steps so far give; 0 before the first."""
         # what the first steps lack of the average is the same factor in both, and drops out
         return min(self.limit, self.share * self.logit / self.hidden) if self.hidden > 0 else 0.0
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "finetune", "run", "store_targets"]
 
-VERSION = 2
+VERSION = 3
 
 _SPLITS = ("train", "validation")
 
@@ -200,9 +200,12 @@ def _objective(
     targets: Path | None,
     chat: ChatFormat,
     vocabulary: Vocabulary | None,
+    rows: tuple[Sequence[Example], Sequence[Example]],
+    kept: Sequence[int],
 ) -> Objective:
-    """What the recipe's student learns from."""
+    """What the recipe's student learns from; `rows` are in the teacher's ids and in the student's."""
     from potstill.targets import TargetsReader
+    from potstill.train.hidden import HiddenTeacher
     from potstill.train.learner import Objective
 
     settings = recipe.train
@@ -212,9 +215,14 @@ def _objective(
     if targets is not None:
         assert teacher_folder is not None
         stored = TargetsReader(targets / "store", _targets_meta(recipe, teacher_folder, chat))
+    hidden = None
+    if settings.hidden is not None:
+        assert teacher is not None
+        hidden = HiddenTeacher(teacher, settings.hidden, rows, kept)
     return Objective(
         None if stored else teacher,
         stored=stored,
+        hidden=hidden,
         divergence=settings.objective,
         beta=settings.beta,
         alpha=settings.alpha,
@@ -247,7 +255,7 @@ def run(
     from potstill.runtimes.hf import load_causal_lm
     from potstill.targets import sequence_key
     from potstill.train.learner import Objective
-    from potstill.train.students import build_student
+    from potstill.train.students import build_student, kept_layers
 
     settings, context = recipe.train, recipe.chat.context
     tokenizer_from = base or teacher_folder
@@ -255,6 +263,7 @@ def run(
     chat = load_chat(tokenizer_from, recipe.chat.template)
     examples, validation = (_examples(read_generated(generated, split), chat, context) for split in _SPLITS)
     teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
+    kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
     if recipe.student.vocabulary == "workload":
         vocabulary = _trim(tokenizer_from, [*examples, *validation], out)
@@ -264,9 +273,10 @@ def run(
     training = _Training(examples, validation, settings, chat, tokenizer_from, out, recipe.seed, settings.tracker)
 
     def start() -> PreTrainedModel:
-        return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, vocabulary)
+        return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, kept, vocabulary)
 
-    distil = _objective(recipe, teacher, teacher_folder, targets, chat, vocabulary)
+    rows = (measured, examples)
+    distil = _objective(recipe, teacher, teacher_folder, targets, chat, vocabulary, rows, kept)
     if distil.stored is not None:
         distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
     student = training.fit("student", start, distil)

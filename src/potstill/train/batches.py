@@ -19,7 +19,7 @@ from potstill.chat import Example
 from potstill.losses.sparse import SparseTargets
 from potstill.train.attention import Layout
 
-__all__ = ["Batch", "pack", "plan_steps", "token_batches"]
+__all__ = ["Batch", "count_tokens", "pack", "plan_steps", "token_batches"]
 
 # what one more group costs, in tokens of padding: its attention is called apart in every layer
 _GROUP_COST = 32
@@ -31,12 +31,13 @@ _PLACES_STEP = 256
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: T places of rows laid end to end, N supervised tokens.
+    """One micro-batch: T places of rows laid end to end, M of them tokens, N of those supervised.
 
     input_ids     (1, T) int64, the rows' common prefix, then the rest of each row padded right to its group's length
     position_ids  (1, T) int64, from 0 in the prefix, and on from its end in each row
     positions     (N,) int64, places in T whose next token is supervised
     labels        (N,) int64, those next tokens
+    tokens        (M,) int64, places in T that are not padding, those of the common prefix once
     layout        where prefix and rows lie in T
     targets       the teacher's stored distributions for the N tokens, where they are stored
     """
@@ -45,6 +46,7 @@ class Batch:
     position_ids: Tensor
     positions: Tensor
     labels: Tensor
+    tokens: Tensor
     layout: Layout
     targets: SparseTargets | None = None
 
@@ -55,6 +57,7 @@ class Batch:
             position_ids=self.position_ids.to(device),
             positions=self.positions.to(device),
             labels=self.labels.to(device),
+            tokens=self.tokens.to(device),
             targets=self.targets.to(device) if self.targets else None,
         )
 
@@ -130,6 +133,11 @@ def _common_prefix(examples: Sequence[Example]) -> int:
     return prefix if (len(examples) - 1) * prefix > _GROUP_COST else 0
 
 
+def count_tokens(examples: Sequence[Example]) -> int:
+    """Tokens of a batch of these rows, those that all rows begin with once: the length of `Batch.tokens`."""
+    return sum(len(e.ids) for e in examples) - (len(examples) - 1) * _common_prefix(examples)
+
+
 def pack(
     examples: Sequence[Example],
     pad_id: int,
@@ -154,14 +162,22 @@ def pack(
     position_ids = torch.cat([torch.arange(prefix), *(torch.arange(prefix, prefix + width) for width in widths)])
     positions: list[Tensor] = []
     labels: list[Tensor] = []
+    tokens = [torch.arange(prefix)]
     start = prefix
     for example, width in zip(ordered, widths, strict=False):
         ids, n_prompt = torch.tensor(example.ids[prefix:], dtype=torch.int64), example.n_prompt - prefix
         input_ids[start : start + len(ids)] = ids
         positions.append(torch.arange(start + n_prompt - 1, start + len(ids) - 1))
         labels.append(ids[n_prompt:])
+        tokens.append(torch.arange(start, start + len(ids)))
         start += width
     stored = targets(ordered) if targets else None
     return Batch(
-        input_ids[None], position_ids[None], torch.cat(positions), torch.cat(labels), Layout(groups, prefix), stored
+        input_ids=input_ids[None],
+        position_ids=position_ids[None],
+        positions=torch.cat(positions),
+        labels=torch.cat(labels),
+        tokens=torch.cat(tokens),
+        layout=Layout(groups, prefix),
+        targets=stored,
     )

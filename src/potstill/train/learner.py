@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,28 @@ from potstill.losses.kernels import Kernel
 from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
 from potstill.targets import TargetsReader, sequence_key
 from potstill.train.batches import Batch
+from potstill.train.forward import output_head, run_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Learner", "Objective", "hidden_states", "output_head"]
+    from potstill.train.hidden import HiddenTeacher
+
+__all__ = ["Learner", "Objective", "Sums"]
 
 
 @dataclass(frozen=True)
 class Objective:
     """What the student learns from: a teacher's distributions, computed beside it or `stored`, and the teacher's text.
 
-    Without `teacher` and `stored` it is the text alone. With `kept`, the student has a trimmed vocabulary, and token n
-    of its batches is the teacher's token `kept[n]`.
+    Without `teacher` and `stored` it is the text alone. With `hidden`, it learns from the teacher's hidden states too.
+    With `kept`, the student has a trimmed vocabulary, and token n of its batches is the teacher's token `kept[n]`.
     """
 
     teacher: PreTrainedModel | None = None
     _: KW_ONLY
     stored: TargetsReader | None = None
+    hidden: HiddenTeacher | None = None
     divergence: Divergence = "forward_kl"
     beta: float = 0.5
     alpha: float = 0.1
@@ -43,6 +47,11 @@ class Objective:
     kernel: Kernel = "auto"
     kept: Sequence[int] | None = None
 
+    @property
+    def runs(self) -> PreTrainedModel | None:
+        """The teacher that runs beside the student, for its distributions or its hidden states."""
+        return self.teacher or (self.hidden.model if self.hidden else None)
+
     def targets(self, examples: Sequence[Example]) -> SparseTargets | None:
         """Stored targets of rows, laid end to end."""
         if self.stored is None:
@@ -50,8 +59,22 @@ class Objective:
         return SparseTargets.from_arrays(*self.stored.lookup([sequence_key(e.ids, e.n_prompt) for e in examples]))
 
 
+class Sums(NamedTuple):
+    """Sums over a batch, in nats, of what it has: `loss` carries the gradient, the others are for logs.
+
+    All are over supervised tokens, but for `hidden`: the distance of hidden states over all tokens, the mean of layers.
+    """
+
+    loss: Tensor
+    divergence: Tensor
+    cross_entropy: Tensor
+    student_mass: Tensor | None = None
+    teacher_mass: Tensor | None = None
+    hidden: Tensor | None = None
+
+
 class Learner(nn.Module):
-    """Sums of losses over a batch's supervised tokens. `vocab_size` is the student's true one, without padding.
+    """Sums of losses over a batch. `vocab_size` is the student's true one, without padding.
 
     With `Objective.kept` the teacher reads its own ids of the same tokens, at the same positions, and its head has the
     rows of the kept tokens alone: the softmax over them is its distribution given that a kept token comes next. The
@@ -65,68 +88,76 @@ class Learner(nn.Module):
         self.vocab_size = vocab_size
         self.objective = objective
         self.autocast = autocast
+        self.hidden = objective.hidden.loss(student) if objective.hidden else None
         # in a tuple, so that the teacher is neither trained, wrapped, nor saved
-        self.teacher = (objective.teacher,)
+        self.teacher = (objective.runs,)
         self.teacher_ids: tuple[Tensor, Tensor] | None = None
-        if objective.teacher is not None and objective.kept is not None:
-            head_UG = output_head(objective.teacher)
+        if objective.runs is not None and objective.kept is not None:
+            head_UG = output_head(objective.runs)
             kept_V = torch.tensor(objective.kept, device=head_UG.device)
             self.teacher_ids = (kept_V, head_UG.detach()[kept_V])
 
-    def forward(self, batch: Batch) -> LossSums:
+    def forward(self, batch: Batch, hidden_weight: float | None = None) -> Sums:
+        """The loss of the logits, and `hidden_weight` times that of the hidden states; None: those are left out."""
         device = batch.input_ids.device.type
         if self.autocast and not torch.is_autocast_enabled(device):
             raise StepError(
                 "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
             )
-        objective = self.objective
-        teacher = self.teacher[0]
-        teacher_NG = teacher_head_VG = None
-        if teacher is not None:
-            with torch.no_grad():
-                read, teacher_head_VG = batch, output_head(teacher)
-                if self.teacher_ids is not None:
-                    kept_V, teacher_head_VG = self.teacher_ids
-                    read = replace(batch, input_ids=kept_V[batch.input_ids])
-                teacher_NG = hidden_states(teacher, read)
-        student_NH = hidden_states(self.student, batch)
-        head_VH = output_head(self.student)
+        hidden = self.hidden if hidden_weight is not None else None
+        own, taught = zip(*hidden.pairs, strict=True) if hidden else ((), ())
+        teacher = self._run_teacher(batch, taught)
+        student_NH, student_states = run_layers(self.student, batch, own)
         with torch.autocast(device, enabled=False):
-            if batch.targets is not None:
-                return linear_sparse_divergence(
-                    student_NH,
-                    head_VH,
-                    batch.labels,
-                    batch.targets,
-                    temperature=objective.temperature,
-                    hard_label_share=objective.hard_label_share,
-                    vocab_size=self.vocab_size,
-                )
-            return linear_divergence(
+            sums = Sums(*self._logit_loss(batch, student_NH, teacher))
+        if hidden is None or hidden_weight is None or teacher is None:
+            return sums
+        found = hidden(student_states, teacher.states)
+        return sums._replace(loss=sums.loss + hidden_weight * found.loss, hidden=found.loss.detach())
+
+    @torch.no_grad()
+    def _run_teacher(self, batch: Batch, layers: Sequence[int]) -> _Taught | None:
+        """One pass of the teacher, where anything is to be had from it."""
+        model = self.teacher[0]
+        if model is None or (self.objective.teacher is None and not layers):
+            return None
+        head_VG = output_head(model)
+        if self.teacher_ids is not None:
+            kept_V, head_VG = self.teacher_ids
+            batch = replace(batch, input_ids=kept_V[batch.input_ids])
+        return _Taught(*run_layers(model, batch, layers), head_VG)
+
+    def _logit_loss(self, batch: Batch, student_NH: Tensor, teacher: _Taught | None) -> LossSums:
+        objective, head_VH = self.objective, output_head(self.student)
+        if batch.targets is not None:
+            return linear_sparse_divergence(
                 student_NH,
                 head_VH,
                 batch.labels,
-                teacher_NG=teacher_NG,
-                teacher_head_VG=teacher_head_VG,
-                objective=objective.divergence,
-                beta=objective.beta,
-                alpha=objective.alpha,
+                batch.targets,
                 temperature=objective.temperature,
                 hard_label_share=objective.hard_label_share,
                 vocab_size=self.vocab_size,
-                kernel=objective.kernel,
             )
+        return linear_divergence(
+            student_NH,
+            head_VH,
+            batch.labels,
+            teacher_NG=teacher.last_NG if teacher else None,
+            teacher_head_VG=teacher.head_VG if teacher else None,
+            objective=objective.divergence,
+            beta=objective.beta,
+            alpha=objective.alpha,
+            temperature=objective.temperature,
+            hard_label_share=objective.hard_label_share,
+            vocab_size=self.vocab_size,
+            kernel=objective.kernel,
+        )
 
 
-def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, H) at the batch's supervised positions, under `grouped_attention`."""
-    hidden: Tensor = model.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
-    ).last_hidden_state
-    return hidden[0].index_select(0, batch.positions)
+class _Taught(NamedTuple):
+    """What a pass of the teacher gives: last hidden states, those of its layers, and its head."""
 
-
-def output_head(model: PreTrainedModel) -> Tensor:
-    """Output embedding (V, H), with the rows that only pad the vocabulary: a slice of it would be copied backward."""
-    weight: Tensor = model.get_output_embeddings().weight
-    return weight
+    last_NG: Tensor
+    states: dict[int, Tensor]
+    head_VG: Tensor

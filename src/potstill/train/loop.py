@@ -19,18 +19,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
-from torch import nn
+from torch import Tensor, nn
 
 from potstill.chat import Example
 from potstill.errors import StepError
-from potstill.losses.divergence import LossSums
+from potstill.losses.hidden import Balance
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
 from potstill.train.attention import grouped_attention
-from potstill.train.batches import Batch, pack, plan_steps, token_batches
+from potstill.train.batches import Batch, count_tokens, pack, plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
-from potstill.train.learner import Learner, Objective
+from potstill.train.learner import Learner, Objective, Sums
 from potstill.train.optimizers import learning_rate, make_optimizers
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _validate(learner: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
     """Mean divergence and cross-entropy per supervised token, in nats."""
     totals, tokens = [0.0, 0.0], 0
     for batch in batches:
-        sums: LossSums = learner(batch)
+        sums: Sums = learner(batch)
         totals[0] += float(sums.divergence)
         totals[1] += float(sums.cross_entropy)
         tokens += len(batch.labels)
@@ -103,6 +103,7 @@ def train_model(
     set_seed(seed)
     keep_freed_memory()
     learner, optimizers = _prepare(accelerator, model, objective, vocab_size, schedule)
+    balance = _balance(accelerator, objective)
     per_step = schedule.accumulate * accelerator.num_processes
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
@@ -110,10 +111,10 @@ def train_model(
     validate_every = max(1, len(steps) // _VALIDATIONS)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
     batch_of = partial(_batch, objective, pad_id, accelerator.device)
-    advance = partial(_optimizer_step, accelerator, learner, optimizers, batch_of, schedule.max_grad_norm)
+    advance = partial(_optimizer_step, accelerator, learner, optimizers, batch_of, schedule.max_grad_norm, balance)
     started, values = time.monotonic(), dict[str, float]()
     with (
-        grouped_attention(model, objective.teacher),
+        grouped_attention(model, objective.runs),
         StepLog(out / f"{name}.log.jsonl", first, accelerator.is_main_process) as log,
         progress_bar(name, len(steps), first) as ticker,
     ):
@@ -139,12 +140,21 @@ def _prepare(
     accelerator: Accelerator, model: PreTrainedModel, objective: Objective, vocab_size: int, schedule: Schedule
 ) -> tuple[nn.Module, list[Any]]:
     """The wrapped learner and its optimizers; the teacher is frozen and beside it."""
-    if objective.teacher is not None:
-        objective.teacher.requires_grad_(False).eval().to(accelerator.device)
+    if objective.runs is not None:
+        objective.runs.requires_grad_(False).eval().to(accelerator.device)
     learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
     layers: Any = model.base_model.layers
     wrapped, *optimizers = accelerator.prepare(learner, *make_optimizers(learner, layers, schedule))
     return wrapped, optimizers
+
+
+def _balance(accelerator: Accelerator, objective: Objective) -> Balance | None:
+    """The weight of the hidden-state loss, which checkpoints hold."""
+    if objective.hidden is None:
+        return None
+    balance = objective.hidden.balance()
+    accelerator.register_for_checkpointing(balance)
+    return balance
 
 
 def _end(accelerator: Accelerator) -> None:
@@ -199,38 +209,42 @@ def _optimizer_step(
     optimizers: Sequence[Any],
     batch_of: Callable[[Sequence[Example]], Batch],
     max_grad_norm: float,
+    balance: Balance | None,
     group: list[list[Example]],
     rate: float,
 ) -> dict[str, float]:
-    """One optimizer step over this rank's share of the group's micro-batches; returns the log line's values."""
+    """One optimizer step over this rank's share of the group's micro-batches; returns the log line's values.
+
+    `balance` weighs the hidden-state loss by the steps before this one, and takes this one in.
+    """
     for optimizer in optimizers:
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
     tokens = sum(example.n_supervised for rows in group for example in rows)
+    all_tokens = sum(map(count_tokens, group)) if balance else tokens
+    # the hidden-state loss is a mean over all tokens, but is divided with the other by the supervised ones
+    hidden_weight = balance.current * tokens / all_tokens if balance else None
     mine = group[accelerator.process_index :: accelerator.num_processes]
-    sums = torch.zeros(5, device=accelerator.device)
+    totals: dict[str, Tensor] = {}
     for number, rows in enumerate(mine):
         with accelerator.no_sync(learner) if number + 1 < len(mine) else nullcontext():
-            out: LossSums = learner(batch_of(rows))
+            sums: Sums = learner(batch_of(rows), hidden_weight)
             # DDP averages gradients over ranks; the loss is a mean over all ranks' tokens
-            accelerator.backward(out.loss * accelerator.num_processes / tokens)
-        none = sums.new_zeros(())
-        masses = (none if mass is None else mass for mass in (out.student_mass, out.teacher_mass))
-        sums += torch.stack([out.loss.detach(), out.divergence, out.cross_entropy, *masses])
+            accelerator.backward(sums.loss * accelerator.num_processes / tokens)
+        for key, value in sums._asdict().items():
+            if value is not None:
+                totals[key] = totals.get(key, 0.0) + value.detach()
     norm = accelerator.clip_grad_norm_(learner.parameters(), max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    loss, divergence, cross_entropy, *masses_on_stored = (accelerator.reduce(sums, "sum") / tokens).tolist()
+    reduced = accelerator.reduce(torch.stack(list(totals.values())), "sum").tolist()
     values = {
-        "loss": loss,
-        "divergence": divergence,
-        "cross_entropy": cross_entropy,
-        "grad_norm": float(norm) if norm is not None else 0.0,
-        "learning_rate": rate,
-        "tokens": tokens,
+        key: total / (all_tokens if key == "hidden" else tokens) for key, total in zip(totals, reduced, strict=True)
     }
-    if out.student_mass is not None:
-        # a student that drains its mass from the stored tokens would show here
-        values |= dict(zip(("student_mass", "teacher_mass"), masses_on_stored, strict=True))
-    return values
+    if balance:
+        values["hidden_weight"] = balance.current
+        if math.isfinite(values["loss"]):
+            balance.weight(max(0.0, values["loss"] - balance.current * values["hidden"]), values["hidden"])
+    norm = 0.0 if norm is None else float(norm)
+    return values | {"grad_norm": norm, "learning_rate": rate, "tokens": tokens}

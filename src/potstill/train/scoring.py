@@ -14,7 +14,7 @@ from potstill.progress import progress_bar
 from potstill.targets import TargetsWriter, sequence_key
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack, token_batches
-from potstill.train.learner import hidden_states, output_head
+from potstill.train.forward import hidden_states, output_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -20,7 +20,7 @@ from potstill.train.vocabulary import Vocabulary, cut_embedding
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["build_student", "even_layers", "from_scratch", "save_model"]
+__all__ = ["build_student", "even_layers", "from_scratch", "kept_layers", "save_model"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -48,8 +48,6 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[
 
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     total = config.num_hidden_layers
-    if layers > total:
-        raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
     kept = list(chosen) if chosen is not None else even_layers(total, layers)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
@@ -102,6 +100,7 @@ def build_student(
     context: int,
     seed: int,
     examples: Sequence[Example],
+    kept: Sequence[int],
     vocabulary: Vocabulary | None = None,
 ) -> PreTrainedModel:
     """The student before training, in fp32.
@@ -114,6 +113,7 @@ def build_student(
         context: most tokens of a row.
         seed: of random weights.
         examples: rows in the teacher's ids, on which its parts are measured.
+        kept: of `kept_layers`.
         vocabulary: the tokens to keep of those that the teacher or the checkpoint has; None: all.
     """
     if student.init == "scratch":
@@ -121,7 +121,7 @@ def build_student(
         return from_scratch(student.shape, chat, context, seed)
     if student.init == "teacher_layers":
         assert teacher is not None
-        model = _cut(student, teacher, examples)
+        model = _cut(student, teacher, examples, kept)
     else:
         assert checkpoint is not None
         model = load_causal_lm(checkpoint)
@@ -130,18 +130,29 @@ def build_student(
     return model
 
 
-def _cut(student: Student, teacher: PreTrainedModel, examples: Sequence[Example]) -> PreTrainedModel:
-    """Depth first, then width, each by its own measurement where one is asked for."""
+def kept_layers(student: Student, teacher: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
+    """Layers of the teacher that a student cut out of it has; `examples` are in the teacher's ids.
+
+    Raises:
+        RecipeError: more layers than the teacher has.
+    """
     total = teacher.config.num_hidden_layers
     layers = student.layers or total
-    rows = examples[: student.calibration_rows]
-    chosen = None
-    if student.layer_choice == "influence" and layers <= total:
-        chosen = influential_layers(measure_importance(teacher, rows), layers)
-    cut = from_teacher_layers(teacher, layers, chosen)
+    if layers > total:
+        raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
+    if student.layer_choice == "influence":
+        return influential_layers(measure_importance(teacher, examples[: student.calibration_rows]), layers)
+    return even_layers(total, layers)
+
+
+def _cut(
+    student: Student, teacher: PreTrainedModel, examples: Sequence[Example], kept: Sequence[int]
+) -> PreTrainedModel:
+    """Depth first, then width, by its own measurement."""
+    cut = from_teacher_layers(teacher, len(kept), kept)
     if not (student.hidden or student.ffn or student.kv_heads):
         return cut
-    importance = measure_importance(cut, rows)
+    importance = measure_importance(cut, examples[: student.calibration_rows])
     return cut_width(cut, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
 
 

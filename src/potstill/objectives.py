@@ -1,0 +1,34 @@
+"""The recipe's sections on what a student learns from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from potstill.fields import Positive, Section
+
+__all__ = ["Hidden", "Targets"]
+
+
+class Targets(Section):
+    """Where the teacher's distributions come from while the student trains."""
+
+    kind: Literal["online", "counts", "top_k"] = "online"
+    """The teacher runs beside the student; or its distributions are stored once and read by every student."""
+    draws: Annotated[int, Field(ge=1, le=255)] = 50
+    """counts: tokens drawn from the teacher at each position; unbiased."""
+    k: Annotated[int, Field(ge=1, le=1024)] = 32
+    """top_k: likeliest tokens kept at each position, with the mass of all others."""
+
+
+class Hidden(Section):
+    """The student's layers learn from the teacher's too, at every token of a row: of its prompt as of its answer."""
+
+    balance: Positive = 1.0
+    """How large this loss is beside that of the logits; its weight follows both, smoothed over steps."""
+    distance: Literal["cosine", "mse"] = "cosine"
+    """1 - cos, or mean squared difference; where widths differ, behind projections that are learnt and then dropped."""
+    layers: Literal["even", "similarity"] = "even"
+    """Which of the teacher's layers teaches each of the student's: at the same share of the depth, or the most similar
+    before training (CKA)."""
