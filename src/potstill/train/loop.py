@@ -108,7 +108,6 @@ def train_model(
     steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
     folder = out / name
     first = resume(accelerator, folder)
-    validate_every = max(1, len(steps) // _VALIDATIONS)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
     batch_of = partial(_batch, objective, pad_id, accelerator.device)
     advance = partial(_optimizer_step, accelerator, learner, optimizers, batch_of, schedule.max_grad_norm, balance)
@@ -123,7 +122,7 @@ def train_model(
             with layers_alone(model, shallow if step % 2 else ()) as layers:
                 values = advance(group, learning_rate(schedule, step, len(steps)))
             _require_finite(values["loss"], name, step, log.path)
-            if (step + 1) % validate_every == 0 or step + 1 == len(steps):
+            if (step + 1) % max(1, len(steps) // _VALIDATIONS) == 0 or step + 1 == len(steps):
                 held_out = [batch_of([validation[i] for i in rows]) for rows in unseen]
                 values |= _validations(learner, model, held_out, shallow)
             log.write(step=step, layers=layers, **values)
