@@ -2,10 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python $(PIP_INSTALL)
 SOURCES := src tests examples benchmarks docs
 # installation is done once, and again when what is asked for changes
 READY := $(VENV)/.ready
+# the benchmarks' peers bring much, so they have a venv of their own
+BENCH := .bench-venv
+BENCH_READY := $(BENCH)/.ready
 
 .PHONY: demo test lint docs teacher bench clean
 
@@ -16,6 +20,13 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) --editable ".[train,run,api,dev]"
 	touch $(READY)
+
+$(BENCH_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(BENCH)/bin/python $(PIP_INSTALL) torch
+	$(BENCH)/bin/python $(PIP_INSTALL) --editable ".[train,run,bench]"
+	touch $(BENCH_READY)
 
 # a verdict other than PASS (exit codes 3 and 4) is a result, not an error of make
 demo: $(READY)
@@ -29,8 +40,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: $(READY)
-	$(BIN)/python benchmarks/memory.py
+# about an hour on two idle cores; benchmarks/README.md has each by itself
+bench: $(BENCH_READY)
+	mkdir -p runs/bench
+	for name in memory prefix targets loss step quality; do \
+		$(BENCH)/bin/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; \
+	done
 
 docs: $(READY)
 	$(BIN)/python docs/make_help.py

@@ -63,8 +63,8 @@ def test_triton_with_soft_caps_and_without_a_teacher(interpreted: None) -> None:
     assert error(got["head"], want["head"]) < 2e-5
 
 
-@pytest.mark.skipif(HAS_TRITON, reason="Triton is installed")
-def test_triton_that_is_not_there_is_named() -> None:
+def test_triton_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Triton is not installed"):
         row_kernel("triton", RowSpec(), torch.device("cpu"))
 

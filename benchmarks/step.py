@@ -1,0 +1,295 @@
+"""A whole training step: potstill's own loop beside TRL's trainers, on the same rows; tokens a CPU second and memory.
+
+    python benchmarks/step.py [--json FILE] [--rounds N] [--steps N] [--vocab V ...] [--only VARIANT ...] [--tiny]
+
+Off-policy distillation by forward KL in fp32: teacher of 8 layers of 512, student of 4 layers of 256, tied heads,
+random weights, AdamW. A step has 2 rows of 512 tokens or, "ragged", as many rows of 60 to 480 tokens as fit into 1024
+(3 on average); only their own tokens are counted, not what pads them. "TRL GKD" is its GKDTrainer with lmbda 0: its
+collator pads a batch to its longest row; "to 512" has all rows of 512, as a loader of fixed shapes does. "TRL chunked"
+is its DistillationTrainer, which has no off-policy mode: it is handed the rows in place of samples.
+
+Every variant is a fresh process, and rounds take turns. Times are the process's CPU time from one optimizer step to the
+next, the first left out, medians of all rounds; memory is the highest resident set of the whole process. Losses of the
+online variants, which see the same rows in the same steps, must be equal to 4 decimals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from potstill.chat import Example
+from potstill.recipe import Schedule
+from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
+from potstill.train.batches import plan_steps
+from potstill.train.learner import Objective
+from potstill.train.loop import learning_rate, train_model
+from potstill.train.scoring import write_targets
+
+VOCABS, TINY_VOCABS = [32_000, 128_256], [600]
+WHOLE, RAGGED = 512, (60, 480)
+SHAPES = {"teacher": (512, 8), "student": (256, 4)}
+DRAWS, SEED = 50, 0
+SCHEDULE = Schedule(epochs=1.0, batch_tokens=2 * WHOLE, learning_rate=1e-3)
+# variant: who trains, and on which rows
+VARIANTS = {
+    "TRL GKD": ("gkd", "whole"),
+    "TRL chunked": ("chunked", "whole"),
+    "potstill": ("potstill", "whole"),
+    "potstill, stored": ("stored", "whole"),
+    "TRL GKD, to 512": ("gkd to 512", "ragged"),
+    "TRL GKD, to longest": ("gkd", "ragged"),
+    "potstill, ragged": ("potstill", "ragged"),
+}
+
+
+def make_rows(kind: str, vocab: int, steps: int) -> list[Example]:
+    """Random tokens; all but the first are trained."""
+    rng = random.Random(SEED)
+    lengths = [WHOLE if kind == "whole" else rng.randint(*RAGGED) for _ in range((2 if kind == "whole" else 3) * steps)]
+    return [Example(tuple(rng.randrange(3, vocab) for _ in range(length)), 1, True) for length in lengths]
+
+
+def make_model(who: str, vocab: int) -> Any:
+    """A Llama of random weights, the same in each process; wide enough that its distributions are not flat."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    hidden, layers = SHAPES[who]
+    torch.manual_seed(layers)
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=hidden * 11 // 4, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, max_position_embeddings=WHOLE, tie_word_embeddings=True,
+        initializer_range=0.06, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def planned(rows: list[Example]) -> list[list[int]]:
+    """Rows of each step in potstill's plan, for the peers to take the same."""
+    return [group[0] for group in plan_steps([len(r.ids) for r in rows], SCHEDULE.batch_tokens, 1, 1.0, SEED)]
+
+
+def potstill_losses(rows: list[Example], vocab: int, store: Path | None) -> list[float]:
+    """Train by potstill, as a recipe does; the losses of its log."""
+    teacher, stored = None, None
+    if store is None:
+        teacher = make_model("teacher", vocab)
+    else:
+        stored = TargetsReader(store, targets_meta(vocab))
+    with tempfile.TemporaryDirectory() as folder:
+        train_model(
+            make_model("student", vocab), Objective(teacher, stored=stored), rows, [], SCHEDULE,
+            out=Path(folder), name="step", vocab_size=vocab, pad_id=2, seed=SEED,
+        )  # fmt: skip
+        return [json.loads(line)["loss"] for line in (Path(folder) / "step.log.jsonl").read_text().splitlines()]
+
+
+def targets_meta(vocab: int) -> TargetsMeta:
+    """Sampled counts."""
+    made_by = dict.fromkeys(("teacher_hash", "tokenizer_hash", "template_hash"), "benchmark")
+    return TargetsMeta(kind="counts", draws=DRAWS, seed=SEED, vocab_size=vocab, dtype="float32", **made_by)
+
+
+def write_store(rows: list[Example], vocab: int, store: Path) -> None:
+    """What the targets stage does, in a process of its own so that it does not count."""
+    with TargetsWriter(store, targets_meta(vocab)) as writer:
+        write_targets(make_model("teacher", vocab), rows, writer, 2 * WHOLE)
+
+
+def trl_losses(rows: list[Example], vocab: int, who: str) -> list[float]:
+    """Train by one of TRL's trainers, with potstill's batches and learning rates; the losses of its log."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    trainer_class, config_class, own = _trl(who)
+    batches = [collate([rows[i] for i in group], WHOLE if "512" in who else 0) for group in planned(rows)]
+
+    class SameWork(trainer_class):  # type: ignore[misc, valid-type]
+        def get_train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer, lambda step: learning_rate(SCHEDULE, step, len(batches)) / SCHEDULE.learning_rate
+            )
+            return self.lr_scheduler
+
+        def _prepare_inputs(self, inputs: Any) -> Any:
+            # DistillationTrainer would sample here
+            return inputs if who == "chunked" else super()._prepare_inputs(inputs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_class(
+            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False, beta=0.0, seed=SEED,
+            max_steps=len(batches), logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
+            learning_rate=SCHEDULE.learning_rate, weight_decay=SCHEDULE.weight_decay, adam_beta2=0.95,
+            max_grad_norm=SCHEDULE.max_grad_norm, **own,
+        )  # fmt: skip
+        trainer = SameWork(
+            model=make_model("student", vocab), teacher_model=make_model("teacher", vocab), args=config,
+            train_dataset=_dataset(), processing_class=_tokenizer(),
+        )  # fmt: skip
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _trl(who: str) -> tuple[Any, Any, dict[str, Any]]:
+    if who == "chunked":
+        from trl import DistillationConfig, DistillationTrainer
+
+        return DistillationTrainer, DistillationConfig, {}
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    return GKDTrainer, GKDConfig, {"lmbda": 0.0}
+
+
+def collate(rows: list[Example], width: int) -> dict[str, torch.Tensor]:
+    """Rows padded right, in the names of both trainers."""
+    width = max(width, *(len(r.ids) for r in rows))
+    ids = torch.tensor([[*r.ids, *[2] * (width - len(r.ids))] for r in rows])
+    mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in rows])
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, 0] = -100
+    gkd = {"input_ids": ids, "attention_mask": mask, "labels": labels, "prompts": ids[:, :1]}
+    parts = {"prompt_ids": ids[:, :1], "prompt_mask": mask[:, :1], "completion_ids": ids[:, 1:]}
+    return gkd | parts | {"completion_mask": mask[:, 1:], "num_items_in_batch": mask[:, 1:].sum()}
+
+
+def _dataset() -> Any:
+    """The trainers look at its columns; the rows come from the loader."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"prompt": "a", "messages": [{"role": "user", "content": "a"}]}] * 8)
+
+
+def _tokenizer() -> Any:
+    """The trainers ask for one, and read its special tokens alone."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"<s>": 0, "</s>": 1, "<pad>": 2, "a": 3}, unk_token="a"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def peak_mb() -> float:
+    """Highest resident set of this process so far."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
+
+def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
+    """Train by a variant in this process; CPU seconds and tokens of each step but the first, losses, peak."""
+    who, kind = VARIANTS[variant]
+    rows = make_rows(kind, vocab, steps + 1)
+    marks: list[float] = []
+    register_optimizer_step_post_hook(lambda *_: marks.append(time.process_time()))
+    if who in ("potstill", "stored"):
+        losses = potstill_losses(rows, vocab, store if who == "stored" else None)
+    else:
+        losses = trl_losses(rows, vocab, who)
+    tokens = [sum(len(rows[i].ids) for i in group) for group in planned(rows)][1 : len(marks)]
+    seconds = [after - before for before, after in itertools.pairwise(marks)]
+    return {"seconds": seconds, "tokens": tokens, "losses": losses, "peak_mb": peak_mb()}
+
+
+def ask(arguments: list[str]) -> str:
+    """The last line of a process of its own."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}:\n{done.stderr[-2000:]}")
+    return (done.stdout.splitlines() or [""])[-1]
+
+
+def summary(vocab: int, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Medians of all rounds; ragged variants against the peer's fixed shapes."""
+    rows = []
+    for variant, rounds in found.items():
+        rates = [t / s for r in rounds for t, s in zip(r["tokens"], r["seconds"], strict=True)]
+        rows.append({
+            "case": f"V={vocab}", "variant": variant,
+            "seconds": statistics.median(s for r in rounds for s in r["seconds"]),
+            "tokens_per_cpu_s": statistics.median(rates), "peak_mb": round(max(r["peak_mb"] for r in rounds), 1),
+            "losses": rounds[0]["losses"],
+        })  # fmt: skip
+    by_name = {row["variant"]: row for row in rows}
+    for row in rows:
+        peer = by_name.get("TRL GKD" if VARIANTS[row["variant"]][1] == "whole" else "TRL GKD, to 512")
+        row["x_trl"] = row["tokens_per_cpu_s"] / peer["tokens_per_cpu_s"] if peer else None
+        row["x_trl_peak"] = row["peak_mb"] / peer["peak_mb"] if peer else None
+    return rows
+
+
+def require_equal(rows: list[dict[str, Any]]) -> None:
+    """Refuse variants that see the same rows and teacher, and do not have the same losses to 4 decimals."""
+    for kind in ("whole", "ragged"):
+        same = [r for r in rows if VARIANTS[r["variant"]][1] == kind and VARIANTS[r["variant"]][0] != "stored"]
+        for row in same[1:]:
+            apart = max(abs(a - b) for a, b in zip(row["losses"], same[0]["losses"], strict=True))
+            assert apart < 5e-5, f"{row['variant']} and {same[0]['variant']}: losses are {apart:.1e} apart"
+
+
+def measure(vocab: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All variants at one vocabulary, in turn; prints and returns their rows."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only or VARIANTS}
+    with tempfile.TemporaryDirectory() as store:
+        rest = [str(vocab), str(args.steps), store, *(["--tiny"] if args.tiny else [])]
+        if "potstill, stored" in found:
+            ask(["--one", "store", *rest])
+        for _ in range(args.rounds):
+            for variant, rounds in found.items():
+                rounds.append(json.loads(ask(["--one", variant, *rest])))
+    rows = summary(vocab, found)
+    for row in rows:
+        beside = f"{row['x_trl']:5.2f} x TRL's, memory {row['x_trl_peak']:4.2f} x" if row["x_trl"] else ""
+        print(
+            f"{row['case']:<9} {row['variant']:<20} {row['seconds']:7.3f} CPU s "
+            f"{row['tokens_per_cpu_s']:8.1f} tokens/CPU s {row['peak_mb']:7.0f} MB {beside}  "
+            f"losses {' '.join(f'{loss:.4f}' for loss in row['losses'])}",
+            flush=True,
+        )
+    require_equal(rows)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4, help="measured steps of a round")
+    parser.add_argument("--vocab", type=int, nargs="*")
+    parser.add_argument("--only", action="append", choices=list(VARIANTS), help="may be repeated")
+    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.tiny:
+        SHAPES.update(teacher=(128, 2), student=(64, 1))
+    if args.one:
+        variant, vocab, steps, store = args.one
+        if variant == "store":
+            write_store(make_rows("whole", int(vocab), int(steps) + 1), int(vocab), Path(store))
+        else:
+            print(json.dumps(one(variant, int(vocab), int(steps), Path(store))))
+        return
+    print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    vocabs = args.vocab or (TINY_VOCABS if args.tiny else VOCABS)
+    results = [row for vocab in vocabs for row in measure(vocab, args)]
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
