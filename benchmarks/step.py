@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
 import random
 import statistics
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import train_by_trl
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from potstill.chat import Example
@@ -37,7 +37,7 @@ from potstill.recipe import Schedule
 from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.train.batches import plan_steps
 from potstill.train.learner import Objective
-from potstill.train.loop import learning_rate, train_model
+from potstill.train.loop import train_model
 from potstill.train.scoring import write_targets
 
 VOCABS, TINY_VOCABS = [32_000, 128_256], [600]
@@ -110,80 +110,6 @@ def write_store(rows: list[Example], vocab: int, store: Path) -> None:
         write_targets(make_model("teacher", vocab), rows, writer, 2 * WHOLE)
 
 
-def trl_losses(rows: list[Example], vocab: int, who: str) -> list[float]:
-    """Train by one of TRL's trainers, with potstill's batches and learning rates; the losses of its log."""
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    trainer_class, config_class, own = _trl(who)
-    batches = [collate([rows[i] for i in group], WHOLE if "512" in who else 0) for group in planned(rows)]
-
-    class SameWork(trainer_class):  # type: ignore[misc, valid-type]
-        def get_train_dataloader(self) -> Any:
-            return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)
-
-        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self.optimizer, lambda step: learning_rate(SCHEDULE, step, len(batches)) / SCHEDULE.learning_rate
-            )
-            return self.lr_scheduler
-
-        def _prepare_inputs(self, inputs: Any) -> Any:
-            # DistillationTrainer would sample here
-            return inputs if who == "chunked" else super()._prepare_inputs(inputs)
-
-    with tempfile.TemporaryDirectory() as folder:
-        config = config_class(
-            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False, beta=0.0, seed=SEED,
-            max_steps=len(batches), logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
-            learning_rate=SCHEDULE.learning_rate, weight_decay=SCHEDULE.weight_decay, adam_beta2=0.95,
-            max_grad_norm=SCHEDULE.max_grad_norm, **own,
-        )  # fmt: skip
-        trainer = SameWork(
-            model=make_model("student", vocab), teacher_model=make_model("teacher", vocab), args=config,
-            train_dataset=_dataset(), processing_class=_tokenizer(),
-        )  # fmt: skip
-        trainer.train()
-        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def _trl(who: str) -> tuple[Any, Any, dict[str, Any]]:
-    if who == "chunked":
-        from trl import DistillationConfig, DistillationTrainer
-
-        return DistillationTrainer, DistillationConfig, {}
-    from trl.experimental.gkd import GKDConfig, GKDTrainer
-
-    return GKDTrainer, GKDConfig, {"lmbda": 0.0}
-
-
-def collate(rows: list[Example], width: int) -> dict[str, torch.Tensor]:
-    """Rows padded right, in the names of both trainers."""
-    width = max(width, *(len(r.ids) for r in rows))
-    ids = torch.tensor([[*r.ids, *[2] * (width - len(r.ids))] for r in rows])
-    mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in rows])
-    labels = ids.masked_fill(mask == 0, -100)
-    labels[:, 0] = -100
-    gkd = {"input_ids": ids, "attention_mask": mask, "labels": labels, "prompts": ids[:, :1]}
-    parts = {"prompt_ids": ids[:, :1], "prompt_mask": mask[:, :1], "completion_ids": ids[:, 1:]}
-    return gkd | parts | {"completion_mask": mask[:, 1:], "num_items_in_batch": mask[:, 1:].sum()}
-
-
-def _dataset() -> Any:
-    """The trainers look at its columns; the rows come from the loader."""
-    from datasets import Dataset
-
-    return Dataset.from_list([{"prompt": "a", "messages": [{"role": "user", "content": "a"}]}] * 8)
-
-
-def _tokenizer() -> Any:
-    """The trainers ask for one, and read its special tokens alone."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(WordLevel({"<s>": 0, "</s>": 1, "<pad>": 2, "a": 3}, unk_token="a"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-
-
 def peak_mb() -> float:
     """Highest resident set of this process so far."""
     status = Path("/proc/self/status").read_text()
@@ -199,7 +125,11 @@ def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
     if who in ("potstill", "stored"):
         losses = potstill_losses(rows, vocab, store if who == "stored" else None)
     else:
-        losses = trl_losses(rows, vocab, who)
+        models = make_model("student", vocab), make_model("teacher", vocab)
+        steps = [[rows[i] for i in group] for group in planned(rows)]
+        losses = train_by_trl(
+            *models, steps, SCHEDULE, SEED, chunked=who == "chunked", width=512 if "512" in who else 0
+        )
     tokens = [sum(len(rows[i].ids) for i in group) for group in planned(rows)][1 : len(marks)]
     seconds = [after - before for before, after in itertools.pairwise(marks)]
     return {"seconds": seconds, "tokens": tokens, "losses": losses, "peak_mb": peak_mb()}

@@ -1,0 +1,216 @@
+"""What distillation is worth on real text: a 3-million-parameter teacher of stories, and students of its layers or new.
+
+    python benchmarks/quality.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N] [--tiny]
+
+Every student of one start and seed sees the same rows in the same steps. Held out are stories that none has seen; there
+"KL" is from the teacher to the student, and "loss" the cross-entropy of the text, both in nats a token. Differences are
+to the full online distillation, paired by seed, with 95 % Student intervals over the seeds.
+
+- plain: fine-tuning on the text. online: forward KL to the whole teacher. TRL GKD: the same by TRL's trainer.
+- counts 50, counts 12: 50 or 12 draws a token, stored. top 12 + tail: the twelve likeliest and the mass of all others.
+- top 12 renormalised: the twelve likeliest scaled to sum to 1, as if the teacher never said anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import train_by_trl
+from tokenizers import Tokenizer
+
+from potstill.chat import Example, load_chat
+from potstill.recipe import Schedule, Shape, Student
+from potstill.runtimes.hf import load_causal_lm
+from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
+from potstill.train.attention import grouped_attention
+from potstill.train.batches import pack, plan_steps, token_batches
+from potstill.train.learner import Learner, Objective
+from potstill.train.loop import train_model
+from potstill.train.scoring import write_targets
+from potstill.train.students import build_student
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+CONTEXT, STEP_TOKENS = 256, 1024
+TRAINED, HELD_OUT = 450, 100  # stories
+# start: the student, and its learning rate
+STARTS = {
+    "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3),
+    "from scratch": (Student(init="scratch", shape=Shape(layers=3, hidden=128, ffn=352, heads=4)), 3e-3),
+}
+STORED: dict[str, dict[str, Any]] = {
+    "counts 50": {"kind": "counts", "draws": 50},
+    "counts 12": {"kind": "counts", "draws": 12},
+    "top 12 + tail": {"kind": "top_k", "k": 12},
+}
+RENORMALISED = "top 12 renormalised"
+# two-sided 95 % points of Student's t by degrees of freedom
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+class Renormalised(TargetsReader):
+    """A top-k store whose tail is thrown away."""
+
+    def lookup(self, keys: Any) -> Any:
+        found = super().lookup(keys)
+        probs = found.probs.reshape(-1, 12)
+        return found._replace(probs=(probs / probs.sum(axis=1, keepdims=True)).reshape(-1), tail=None)
+
+
+@dataclass(frozen=True)
+class World:
+    """What all trainings share."""
+
+    teacher: Any
+    chat: Any
+    train: list[Example]
+    held_out: list[Example]
+    steps: int
+    folder: Path
+
+    @property
+    def vocab(self) -> int:
+        return int(self.chat.vocab_size)
+
+
+def load_world(data: Path, steps: int, folder: Path) -> World:
+    """Teacher and stories, each cut at `CONTEXT` tokens; the last ones are held out."""
+    model = data / "models" / "bitllama-3M"
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    texts = json.loads((data / "tinystories" / "tinystories_1000.json").read_text(encoding="utf-8"))
+    # a few steps need few stories
+    texts = texts[: min(TRAINED, 10 * steps)] + texts[-min(HELD_OUT, 5 * steps) :]
+    rows = [Example(tuple(tokenizer.encode(text).ids[:CONTEXT]), 1, True) for text in texts]
+    held_out = min(HELD_OUT, 5 * steps)
+    teacher = load_causal_lm(model).eval()
+    return World(teacher, load_chat(model, "plain"), rows[:-held_out], rows[-held_out:], steps, folder)
+
+
+def schedule(world: World, rate: float) -> Schedule:
+    """As many epochs as make the steps."""
+    once = len(plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, 1.0, 0))
+    return Schedule(epochs=world.steps / once, batch_tokens=STEP_TOKENS, learning_rate=rate)
+
+
+def store(world: World, variant: str, seed: int) -> Path:
+    """The teacher's targets for the rows that are trained on, made once; draws are made anew for each seed."""
+    settings = STORED[variant]
+    if settings["kind"] == "counts":
+        settings, variant = settings | {"seed": seed}, f"{variant}, seed {seed}"
+    made_by = dict.fromkeys(("teacher_hash", "tokenizer_hash", "template_hash"), "benchmark")
+    folder = world.folder / variant
+    if not folder.exists():
+        with TargetsWriter(folder, TargetsMeta(vocab_size=world.vocab, dtype="float32", **settings, **made_by)) as out:
+            write_targets(world.teacher, world.train, out, 4 * STEP_TOKENS)
+    return folder
+
+
+def objective(world: World, variant: str, seed: int) -> Objective:
+    """What a variant of potstill's learns from."""
+    if variant == "plain":
+        return Objective()
+    if variant == "online":
+        return Objective(world.teacher)
+    if variant == RENORMALISED:
+        return Objective(stored=Renormalised(store(world, "top 12 + tail", seed)))
+    return Objective(stored=TargetsReader(store(world, variant, seed)))
+
+
+def train(world: World, start: str, variant: str, seed: int) -> dict[str, float]:
+    """One student, trained; what it is worth on the held-out stories."""
+    shape, rate = STARTS[start]
+    student = build_student(shape, world.teacher, None, world.chat, CONTEXT, seed, world.train)
+    plan = schedule(world, rate)
+    begun = time.process_time()
+    if variant == "TRL GKD":
+        groups = plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, plan.epochs, seed)
+        steps = [[world.train[i] for batch in group for i in batch] for group in groups]
+        train_by_trl(student, world.teacher, steps, plan, seed)
+    elif variant != "as it starts":
+        out = world.folder / f"{start}-{variant}-{seed}"
+        train_model(
+            student, objective(world, variant, seed), world.train, [], plan, out=out, name="student",
+            vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
+        )  # fmt: skip
+    return {"seconds": time.process_time() - begun} | judge(world, student)
+
+
+@torch.no_grad()
+def judge(world: World, student: Any) -> dict[str, float]:
+    """KL and cross-entropy on the held-out stories."""
+    learner = Learner(student.eval(), Objective(world.teacher), world.vocab, False)
+    kl = loss = tokens = 0.0
+    with grouped_attention(student, world.teacher):
+        for rows in token_batches([len(r.ids) for r in world.held_out], 4 * STEP_TOKENS):
+            batch = pack([world.held_out[i] for i in rows], world.chat.eos_id)
+            sums = learner(batch)
+            kl, loss, tokens = kl + float(sums.divergence), loss + float(sums.cross_entropy), tokens + len(batch.labels)
+    return {"kl": kl / tokens, "loss": loss / tokens}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % Student interval."""
+    mean, count = statistics.mean(values), len(values)
+    if count < 2:
+        return mean, -math.inf, math.inf
+    half = T_95[count - 1] * statistics.stdev(values) / math.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def tabulate(start: str, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """Means over seeds, and differences to full online distillation, relative and paired."""
+    rows = []
+    for variant, runs in found.items():
+        row: dict[str, Any] = {"case": start, "variant": variant, "runs": runs}
+        for what in ("kl", "loss", "seconds"):
+            row[what] = statistics.mean(run[what] for run in runs)
+        for what in ("kl", "loss"):
+            apart = [100 * (run[what] / full[what] - 1) for run, full in zip(runs, found["online"], strict=True)]
+            row[f"{what}_percent"], row[f"{what}_low"], row[f"{what}_high"] = interval(apart)
+        rows.append(row)
+        print(
+            f"{start:<14} {variant:<20} KL {row['kl']:.4f} ({row['kl_percent']:+7.2f} %, {row['kl_low']:+.2f} .. "
+            f"{row['kl_high']:+.2f})  loss {row['loss']:.4f} ({row['loss_percent']:+6.2f} %, {row['loss_low']:+.2f} .. "
+            f"{row['loss_high']:+.2f})  {row['seconds']:6.1f} CPU s",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="has models/bitllama-3M and tinystories")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100, help=f"of {STEP_TOKENS} tokens")
+    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
+    args = parser.parse_args()
+    if args.tiny:
+        args.seeds, args.steps = 2, 2
+    print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    peers = ["TRL GKD"] if importlib.util.find_spec("trl") else []
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        world = load_world(args.data, args.steps, Path(folder))
+        for start in STARTS:
+            variants = ["as it starts", "plain", "online", *peers, *STORED, RENORMALISED]
+            found = {name: [train(world, start, name, seed) for seed in range(args.seeds)] for name in variants}
+            rows += tabulate(start, found)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
