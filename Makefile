@@ -40,7 +40,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-# about an hour on two idle cores; benchmarks/README.md has each by itself
+# for an idle machine; benchmarks/README.md has each by itself
 bench: $(BENCH_READY)
 	mkdir -p runs/bench
 	for name in memory prefix targets loss step quality; do \

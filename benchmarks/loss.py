@@ -3,10 +3,14 @@
     python benchmarks/loss.py [--json FILE] [--rounds N] [--only VARIANT ...] [--tiny]
 
 Two sizes (2048 tokens of a 32,000 vocabulary, 1024 of 151,936), forward KL and JSD, fp32, student 512 wide, teacher
-1024. "floor" is the matrix products alone, in the same chunks. Times are medians of rounds in which the variants take
-turns in one process, after a warm-up that compiles. Memory is the highest resident set during one step less that before
-it, in a process of its own; the floor's holds its own buffers. Peers take part if they are installed (`pip install
-'potstill[bench]'`): TRL's GKD and its chunked loss, Liger's chunked JSD, eager and compiled.
+1024. "floor" is the matrix products alone, in chunks of 512 tokens. Times are medians of rounds in which the variants
+take turns in one process, after a warm-up that compiles. Memory is the highest resident set during one step less that
+before it, in a process of its own; the floor's holds its own buffers. Peers take part if they are installed (`pip
+install 'potstill[bench]'`): TRL's GKD and its chunked loss, Liger's chunked JSD, eager and compiled.
+
+With a CUDA device it is 8192 tokens of a 128,256 vocabulary instead, student and teacher 4096 wide, weights in bf16,
+the floor in chunks of 4096; memory is what torch has allocated at most. The Triton kernel is then first held against
+float64. What does not fit is left out.
 """
 
 from __future__ import annotations
@@ -30,9 +34,25 @@ from potstill.losses.divergence import linear_divergence
 from potstill.losses.rows import Objective
 from potstill.memory import keep_freed_memory
 
-STUDENT, TEACHER, CHUNK = 512, 1024, 512
-SIZES = {"2048 x 32000": (2048, 32_000), "1024 x 151936": (1024, 151_936)}
-TINY = {"96 x 1000": (96, 1000)}
+CUDA = torch.cuda.is_available()
+
+
+class Size(NamedTuple):
+    """Tokens and vocabulary; widths of student and teacher; type of the weights."""
+
+    tokens: int
+    vocab: int
+    student: int = 512
+    teacher: int = 1024
+    dtype: torch.dtype = torch.float32
+
+
+SIZES = (
+    {"8192 x 128256, bf16": Size(8192, 128_256, 4096, 4096, torch.bfloat16)}
+    if CUDA
+    else {"2048 x 32000": Size(2048, 32_000), "1024 x 151936": Size(1024, 151_936)}
+)
+TINY = {"96 x 1000": Size(96, 1000)}
 OBJECTIVES: tuple[Objective, ...] = ("forward_kl", "jsd")
 
 
@@ -49,34 +69,37 @@ class Inputs(NamedTuple):
 Step = Callable[[Inputs, Objective], Tensor]
 
 
-def make_inputs(tokens: int, vocab: int) -> Inputs:
+def make_inputs(size: Size) -> Inputs:
     """Logits of about unit size, so that no distribution is a spike."""
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator).to("cuda" if CUDA else "cpu", size.dtype)
 
-    return Inputs(
-        randn(tokens, STUDENT).requires_grad_(), (randn(vocab, STUDENT) / STUDENT**0.5).requires_grad_(),
-        randn(tokens, TEACHER), randn(vocab, TEACHER) / TEACHER**0.5,
-        torch.randint(0, vocab, (tokens,), generator=generator),
-    )  # fmt: skip
+    student_NH, head_VH = randn(size.tokens, size.student), randn(size.vocab, size.student) / size.student**0.5
+    teacher_NG, teacher_head_VG = randn(size.tokens, size.teacher), randn(size.vocab, size.teacher) / size.teacher**0.5
+    labels_N = torch.randint(0, size.vocab, (size.tokens,), generator=generator).to(head_VH.device)
+    return Inputs(student_NH.requires_grad_(), head_VH.requires_grad_(), teacher_NG, teacher_head_VG, labels_N)
 
 
-def floor(x: Inputs, objective: Objective) -> Tensor:
+def floor(chunk: int) -> Step:
     """Five products: both projections, the gradients of hidden states and head."""
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def step(x: Inputs, objective: Objective) -> Tensor:
         tokens, vocab = len(x.student_NH), len(x.head_VH)
-        buffers = torch.empty(min(CHUNK, tokens), vocab), torch.empty(min(CHUNK, tokens), vocab)
+        buffers = [x.head_VH.new_empty(min(chunk, tokens), vocab) for _ in range(2)]
         x.student_NH.grad, x.head_VH.grad = torch.empty_like(x.student_NH), torch.empty_like(x.head_VH)
-        for start in range(0, tokens, CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, tokens, chunk):
+            rows = slice(start, start + chunk)
             student_NV, teacher_NV = (buffer[: len(x.student_NH[rows])] for buffer in buffers)
             torch.mm(x.student_NH[rows], x.head_VH.T, out=student_NV)
             torch.mm(x.teacher_NG[rows], x.teacher_head_VG.T, out=teacher_NV)
             torch.mm(student_NV, x.head_VH, out=x.student_NH.grad[rows])
             x.head_VH.grad.addmm_(student_NV.T, x.student_NH[rows], beta=float(start > 0))
-    return torch.zeros(())
+        return torch.zeros(())
+
+    return step
 
 
 def ours(kernel: Any) -> Step:
@@ -141,9 +164,10 @@ def liger(compiled: bool) -> Step:
 
 
 VARIANTS: dict[str, Callable[[], Step]] = {
-    "floor": lambda: floor,
+    "floor": lambda: floor(4096 if CUDA else 512),
     "potstill torch": lambda: ours("torch"),
     "potstill compile": lambda: ours("compile"),
+    **({"potstill triton": lambda: ours("triton")} if CUDA else {}),
     "TRL GKD": trl_gkd,
     "TRL chunked": trl_chunked,
     "Liger eager": lambda: liger(False),
@@ -151,10 +175,18 @@ VARIANTS: dict[str, Callable[[], Step]] = {
 }
 
 
+def wait() -> None:
+    """Until the device is done."""
+    if CUDA:
+        torch.cuda.synchronize()
+
+
 def run(step: Step, x: Inputs, objective: Objective) -> tuple[float, float]:
     """Seconds and loss of one step; gradients are let go before the next."""
+    wait()
     begun = time.perf_counter()
     loss = step(x, objective)
+    wait()
     seconds = time.perf_counter() - begun
     x.student_NH.grad = x.head_VH.grad = None
     return seconds, float(loss)
@@ -168,17 +200,22 @@ def _status(name: str) -> float:
     raise SystemExit(f"/proc/self/status has no {name}: memory is measured on Linux alone")
 
 
-def peak_mb(variant: str, size: tuple[int, int], objective: Objective) -> float:
-    """Highest resident set during a step beyond that before it. Run in a fresh process."""
+def peak_mb(variant: str, size: Size, objective: Objective) -> float:
+    """Most that is resident, or allocated on the device, during a step beyond what was before. In a fresh process."""
     step = VARIANTS[variant]()
     # whatever is loaded or compiled once is not the step's; another size would compile anew
-    run(step, make_inputs(*size) if "compile" in variant else make_inputs(64, 256), objective)
-    x = make_inputs(*size)
+    run(step, make_inputs(size if "compile" in variant else size._replace(tokens=64, vocab=256)), objective)
+    x = make_inputs(size)
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(step, x, objective)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: proc(5)
-    before = _status("VmRSS")
+    resident = _status("VmRSS")
     run(step, x, objective)
-    return _status("VmHWM") - before
+    return _status("VmHWM") - resident
 
 
 def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float:
@@ -203,27 +240,60 @@ def available(wanted: list[str] | None) -> dict[str, Step]:
     return steps
 
 
-def measure(case: str, size: tuple[int, int], objective: Objective, args: argparse.Namespace) -> list[dict[str, Any]]:
+def first_losses(steps: dict[str, Step], x: Inputs, objective: Objective) -> dict[str, float]:
+    """Each variant once, which compiles it; one that the device has no memory for is left out."""
+    losses = {}
+    for name, step in list(steps.items()):
+        try:
+            losses[name] = run(step, x, objective)[1]
+        except torch.OutOfMemoryError:
+            print(f"{name}: left out (out of memory)", file=sys.stderr)
+            x.student_NH.grad = x.head_VH.grad = None
+            del steps[name]
+    return losses
+
+
+def measure(case: str, size: Size, objective: Objective, args: argparse.Namespace) -> list[dict[str, Any]]:
     """All variants at one size, in turn. A loss that differs is told: it is not the same work."""
-    steps, x = available(args.only), make_inputs(*size)
-    losses = {name: run(step, x, objective)[1] for name, step in steps.items()}
+    steps, x = available(args.only), make_inputs(size)
+    losses = first_losses(steps, x, objective)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(args.rounds):
         for name, step in steps.items():
             taken[name].append(run(step, x, objective)[0])
     floor_seconds = statistics.median(taken["floor"])
-    rows = []
+    wanted, rows = losses["potstill torch"], []
     for name, seconds in taken.items():
-        if name != "floor" and abs(losses[name] - losses["potstill torch"]) > 1e-4 * abs(losses["potstill torch"]):
-            print(f"{name}: its loss is {losses[name]:.6f}, not {losses['potstill torch']:.6f}", file=sys.stderr)
+        if name != "floor" and abs(losses[name] - wanted) > (1e-2 if CUDA else 1e-4) * abs(wanted):
+            print(f"{name}: its loss is {losses[name]:.6f}, not {wanted:.6f}", file=sys.stderr)
         rows.append({
             "case": f"{objective}, {case}", "variant": name, "seconds": statistics.median(seconds),
             "x_floor": statistics.median(seconds) / floor_seconds,
             "peak_mb": round(ask_peak(name, case, objective, args.tiny), 1), "loss": losses[name],
         })  # fmt: skip
         row = rows[-1]
-        print(f"{row['case']:<28} {name:<18} {row['seconds']:8.4f} s {row['x_floor']:6.2f} x {row['peak_mb']:8.1f} MB")
+        print(f"{row['case']:<30} {name:<18} {row['seconds']:8.4f} s {row['x_floor']:6.2f} x {row['peak_mb']:8.1f} MB")
     return rows
+
+
+def check_triton() -> None:
+    """The Triton kernel's gradient of forward KL and JSD against autograd in float64; prints the largest error."""
+    x = make_inputs(Size(64, 5000, 128, 128))
+    for objective in OBJECTIVES:
+        ours("triton")(x, objective)
+        found, x.head_VH.grad, x.student_NH.grad = x.head_VH.grad, None, None
+        head_VH = x.head_VH.detach().double().requires_grad_()
+        log_q = torch.log_softmax(x.student_NH.detach().double() @ head_VH.T, -1)
+        log_p = torch.log_softmax(x.teacher_NG.double() @ x.teacher_head_VG.double().T, -1)
+        if objective == "forward_kl":
+            loss = (log_p.exp() * (log_p - log_q)).sum()
+        else:
+            log_m = (0.5 * (log_p.exp() + log_q.exp())).log()
+            loss = 0.5 * ((log_p.exp() * (log_p - log_m)).sum() + (log_q.exp() * (log_q - log_m)).sum())
+        (want,) = torch.autograd.grad(loss / len(log_q), head_VH)
+        error = float((found - want).abs().max() / want.abs().max())
+        print(f"Triton against float64, {objective}: gradient of the head, largest error {error:.1e} of the largest")
+        assert error < 2e-5
 
 
 def main() -> None:
@@ -245,6 +315,9 @@ def main() -> None:
     # as in training: the steps' blocks are not mapped anew each time, for all variants alike
     keep_freed_memory()
     print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if CUDA:
+        print(torch.cuda.get_device_name())
+        check_triton()
     rows = [
         row for case, size in sizes.items() for objective in OBJECTIVES for row in measure(case, size, objective, args)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 import shutil
 from typing import Any
 
@@ -41,8 +40,6 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton on a CPU, in blocks that do not divide the vocabulary."""
     if not HAS_TRITON:
         pytest.skip("Triton is not installed: its row kernel is not tested")
-    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
     from potstill.losses import triton_rows
 
     monkeypatch.setattr(triton_rows.TritonRows.__init__, "__defaults__", (8,))
