@@ -38,7 +38,10 @@ def make_optimizers(model: nn.Module, layers: nn.Module, schedule: Schedule) -> 
         {"params": [p for p in parameters if p.ndim >= 2 and id(p) not in taken], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8)]
+    optimizers: list[torch.optim.Optimizer] = [
+        # fused: one pass over weights and moments, and no tensor of an embedding's size beside them
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    ]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
