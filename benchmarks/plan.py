@@ -1,26 +1,37 @@
-"""Predicted against measured: file size and resident memory of many shapes in llama.cpp, with random weights.
+"""Predicted against measured: file size, resident memory and speed of many shapes in llama.cpp, with random weights.
 
     python benchmarks/plan.py memory [--only NAME ...] [--json FILE]
-    python benchmarks/plan.py speed [--only NAME ...] [--json FILE]
+    python benchmarks/plan.py speed [--only NAME ...] [--threads N] [--json FILE]
 
 `memory` writes each shape at reduced depth, serves it in a process of its own, reads a prompt of 600 tokens, and
-compares VmHWM with the plan. `speed` compares decoding with a machine calibrated by `potstill calibrate-device`.
+compares VmHWM with the plan. `speed` calibrates this machine first, on small models of other shapes as `potstill
+calibrate-device` does, and then compares the medians of decoding; it needs an idle machine. Both print Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from potstill.plan.anatomy import Anatomy
+from potstill.plan.calibrate import calibrate, serve_once
 from potstill.plan.configs import from_config
+from potstill.plan.devices import find_device
 from potstill.plan.gguf_header import header_bytes
+from potstill.plan.memory import memory
+from potstill.plan.random_gguf import random_metadata, write_random_gguf
+from potstill.plan.speed import Part, speed
 
 DENSE = {"max_position_embeddings": 32768}
 
@@ -77,83 +88,111 @@ SHAPES: dict[str, tuple[dict[str, Any], str]] = {
 CONTEXTS, KV_TYPES = (512, 2048, 8192), ("f16", "q8_0")
 
 
-def measure_memory(only: list[str]) -> list[dict[str, Any]]:
-    """Rows of predicted and measured bytes."""
-    from potstill.plan.calibrate import serve_once
-    from potstill.plan.memory import memory
-    from potstill.plan.random_gguf import random_metadata, write_random_gguf
+# left out of `speed`: a single block, and files that take longest to write
+SLOW = ("Llama-3.1-8B, 2 layers", "Qwen2.5-7B, 1 layer")
 
-    rows = []
-    for name, (config, quantization) in SHAPES.items():
-        if only and name not in only:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.gguf"
-            anatomy = from_config(config, name).quantized(quantization)
-            metadata = random_metadata(anatomy)
-            write_random_gguf(anatomy, path, metadata)
-            header = header_bytes(metadata, dict(anatomy.tensors))
-            file = {"predicted_file": header + anatomy.data_bytes, "file": path.stat().st_size}
-            for context in CONTEXTS:
-                for kv in KV_TYPES:
-                    predicted = memory(replace(anatomy, header_bytes=header), context, kv_type=kv).total
-                    tokens = min(600, context - 16)
-                    measured = serve_once(path, context=context, kv_type=kv, prompt=tokens, decode=8, threads=1)
-                    row = {"shape": name, "quantization": quantization, "context": context, "kv": kv, **file}
-                    row |= {"predicted": predicted, "measured": measured["peak_bytes"]}
-                    rows.append(row)
-                    print(
-                        f"{name:<30} {quantization:<7} {context:>5} {kv:<5} file {file['file']:>11,} "
-                        f"{file['predicted_file'] - file['file']:+d}  resident {row['measured'] / 1e6:8.1f} MB "
-                        f"{predicted / row['measured'] - 1:+.1%}",
-                        flush=True,
-                    )
+Rows = list[dict[str, Any]]
+
+
+@contextmanager
+def written(name: str) -> Iterator[tuple[Anatomy, Path]]:
+    """A shape's file, as long as it is needed, and its anatomy with the size of the header."""
+    config, quantization = SHAPES[name]
+    anatomy = from_config(config, name).quantized(quantization)
+    metadata = random_metadata(anatomy)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        write_random_gguf(anatomy, path, metadata)
+        yield replace(anatomy, header_bytes=header_bytes(metadata, dict(anatomy.tensors))), path
+
+
+def measure_memory(names: list[str], threads: int) -> Rows:
+    """Predicted and measured bytes of each shape, context and KV type."""
+    rows: Rows = []
+    for name in names:
+        with written(name) as (anatomy, path):
+            size = path.stat().st_size
+            for context, kv in itertools.product(CONTEXTS, KV_TYPES):
+                predicted = memory(anatomy, context, kv_type=kv)
+                tokens = min(600, context - 16)
+                measured = serve_once(path, context=context, kv_type=kv, prompt=tokens, decode=8, threads=threads)
+                row = {"shape": name, "quantization": anatomy.quantization, "context": context, "kv": kv, "file": size}
+                row |= {"file_error": predicted.weights - size, "predicted": predicted.total}
+                rows.append(row | {"measured": measured["peak_bytes"]})
+                say(rows[-1])
     return rows
 
 
-def measure_speed(only: list[str]) -> list[dict[str, Any]]:
-    """Rows of predicted (by the calibration) and measured decode rates."""
-    from potstill.plan.calibrate import serve_once
-    from potstill.plan.devices import find_device
-    from potstill.plan.fit import Wish, fit
-    from potstill.plan.random_gguf import write_random_gguf
-
-    device = find_device("this", quick=True)
-    if not device.rates:
-        sys.exit("No calibration: run potstill calibrate-device first.")
-    rows = []
-    for name, (config, quantization) in SHAPES.items():
-        if only and name not in only:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.gguf"
-            anatomy = from_config(config, name).quantized(quantization)
-            write_random_gguf(anatomy, path)
-            found = fit(anatomy, quantization, device, Wish(512))
-            assert found.speed
-            predicted = statistics.mean(found.speed.decode)
-            measured = serve_once(path, context=512, kv_type="f16", prompt=16, decode=64, threads=device.threads)
-            rate = measured["decode_tokens_per_s"]
-            rows.append({"shape": name, "quantization": quantization, "predicted": predicted, "measured": rate})
-            print(f"{name:<30} {quantization:<7} {predicted:8.1f} {rate:8.1f} {predicted / rate - 1:+.1%}", flush=True)
+def measure_speed(names: list[str], threads: int) -> Rows:
+    """Predicted and measured tokens a second of each shape, none of which the calibration has seen."""
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CONFIG_HOME"] = folder  # the user's own calibration stays as it is
+        calibrate([], threads, lambda text: print(text, file=sys.stderr, flush=True))
+        device = find_device("this", quick=True)
+    for name in names:
+        with written(name) as (anatomy, path):
+            found = speed(anatomy, [Part(device, 1.0)], 64, "f16").decode
+            measured = serve_once(path, context=512, prompt=16, decode=48, threads=threads, repeats=5)
+            row = {"shape": name, "quantization": anatomy.quantization, "predicted": statistics.harmonic_mean(found)}
+            rows.append(row | {"measured": measured["decode_tokens_per_s"]})
+            say(rows[-1])
     return rows
+
+
+def error(row: dict[str, Any]) -> float:
+    """Share by which a prediction is off."""
+    return float(row["predicted"] / row["measured"] - 1)
+
+
+def say(row: dict[str, Any]) -> None:
+    """A row as it comes, on stderr."""
+    told = [f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()]
+    print(*told, f"{error(row):+.1%}", file=sys.stderr, flush=True)
+
+
+def memory_table(rows: Rows) -> list[str]:
+    """A line a shape: its file, the least and most that was measured, and the largest error."""
+    lines = ["| Shape | Type | File, bytes | Off by | Resident, MB | Largest error |", "|---|---|---|---|---|---|"]
+    for name, group in itertools.groupby(rows, key=lambda row: row["shape"]):
+        own = list(group)
+        measured, worst = [row["measured"] / 1e6 for row in own], max(map(error, own), key=abs)
+        size = f"{own[0]['file']:,} | {own[0]['file_error']}"
+        span = f"{min(measured):,.0f} to {max(measured):,.0f}"
+        lines.append(f"| {name} | {own[0]['quantization']} | {size} | {span} | {worst:+.1%} |")
+    return lines
+
+
+def speed_table(rows: Rows) -> list[str]:
+    """A line a shape."""
+    lines = ["| Shape | Type | Predicted, tokens/s | Measured, tokens/s | Error |", "|---|---|---|---|---|"]
+    for row in rows:
+        rates = f"{row['predicted']:.1f} | {row['measured']:.1f}"
+        lines.append(f"| {row['shape']} | {row['quantization']} | {rates} | {error(row):+.1%} |")
+    return lines
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["memory", "speed"])
-    parser.add_argument("--only", nargs="*", default=[], choices=list(SHAPES))
+    parser.add_argument("--only", nargs="*", choices=list(SHAPES))
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = measure_memory(args.only) if args.what == "memory" else measure_speed(args.only)
-    errors = [abs(row["predicted"] / row["measured"] - 1) for row in rows]
-    print(f"{len(rows)} rows, median error {statistics.median(errors):.1%}, largest {max(errors):.1%}")
+    if args.what == "memory":
+        rows = measure_memory(args.only or list(SHAPES), args.threads)
+        table = memory_table(rows)
+    else:
+        rows = measure_speed(args.only or [name for name in SHAPES if name not in SLOW], args.threads)
+        table = speed_table(rows)
+    errors = [abs(error(row)) for row in rows]
+    print(*table, "", sep="\n")
+    print(f"{len(rows)} measurements, median error {statistics.median(errors):.1%}, largest {max(errors):.1%}.")
     if args.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        args.json.write_text(json.dumps({"commit": commit, "rows": rows}, indent=2) + "\n")
+        command = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        args.json.write_text(json.dumps({"commit": commit, "threads": args.threads, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potstill"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-CORE = {"recipe", "sections", "fields", "objectives", "records", "steps", "stats", "errors", "progress", "memory"}
+CORE = {
+    "recipe", "sections", "fields", "objectives", "records", "steps", "stats", "errors", "progress", "memory", "costs",
+}  # fmt: skip
 PARTS = {"answers", "chat", "losses", "targets", "runtimes"}
 STAGES = {"plan", "generate", "train", "evaluate", "export", "package", "serve", "report"}
 TOP = {"pipeline", "show", "cli"}

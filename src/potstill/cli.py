@@ -20,6 +20,7 @@ from potstill.errors import MissingExtra, PotstillError
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
+    from potstill.plan.ask import Ask
     from potstill.recipe import Recipe
 
 __all__ = ["main"]
@@ -206,7 +207,12 @@ for _name, _help in {
 @click.option(
     "--ttft", type=float, metavar="MS", help="--search: longest time to the first token.  [default: the recipe's]"
 )
-@click.option("--vocabulary", type=int, metavar="V", help="--search: tokens that the workload uses.  [default: all]")
+@click.option(
+    "--vocabulary",
+    type=int,
+    metavar="V",
+    help="--search: tokens kept of the vocabulary.  [default: all, or the recipe's]",
+)
 @click.option("--train-on", default="this", show_default=True, metavar="D", help="Device that trains, for the hours.")
 @click.option("--write", type=int, metavar="ROW", help="--search: put that row of the table into the recipe.")
 @_json
@@ -218,44 +224,60 @@ def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, wri
     """
     from potstill.show import print_fits, print_plan
 
-    wanted = {name: asked.pop(name) for name in ("decode", "ttft", "vocabulary", "train_on")}
+    limits = {name: asked.pop(name) for name in ("decode", "ttft", "vocabulary")}
+    train_on, quantizations, host = (asked.pop(name) for name in ("train_on", "quantizations", "host"))
     if list_devices:
         print_fits([])
-    elif model is None:
+        return
+    if model is None:
         raise click.UsageError("Missing argument 'MODEL|RECIPE'.")
-    elif search:
-        _search(model, as_json, write, asked, wanted)
-    elif model.endswith((".yaml", ".yml")):
+    from potstill.plan.ask import Ask
+
+    ask, recipe = Ask(**asked), _load(Path(model)) if model.endswith((".yaml", ".yml")) else None
+    if search:
+        _search(recipe, model, ask, as_json, write, {**limits, "train_on": train_on})
+    elif recipe:
         from potstill.plan.budget import plan_recipe
 
-        planned = plan_recipe(_load(Path(model)), wanted["train_on"])
+        planned = plan_recipe(recipe, ask, train_on)
         click.echo(json.dumps(planned)) if as_json else print_plan(planned)
     else:
         from potstill.plan.answer import answer, to_json
 
-        fits = answer(model, **asked)
+        fits = answer(model, ask, quantizations=quantizations, host=host)
         click.echo(json.dumps(to_json(fits))) if as_json else print_fits(fits)
 
 
-def _search(model: str, as_json: bool, write: int | None, asked: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _search(
+    recipe: Recipe | None, model: str, ask: Ask, as_json: bool, write: int | None, wanted: dict[str, Any]
+) -> None:
     """`plan --search`."""
     from potstill.plan.choose import choose, write_choice
     from potstill.show import print_choice
 
-    recipe = _load(Path(model)) if model.endswith((".yaml", ".yml")) else None
     if write is not None and recipe is None:
         raise click.UsageError("--write needs a recipe.")
     if recipe and recipe.teacher.kind == "api":
         raise click.UsageError("--search needs a teacher with weights; give a small model's config.json instead.")
-    for name in ("quantizations", "host"):
-        asked.pop(name)
-    found = choose(recipe, recipe.teacher.model if recipe else model, **asked, **wanted)
+    found = choose(recipe, recipe.teacher.model if recipe else model, ask, **wanted)
     click.echo(json.dumps(found)) if as_json else print_choice(found)
     if write is not None:
         if not 1 <= write <= len(found["students"]):
             raise click.UsageError(f"--write {write}: the table has rows 1 to {len(found['students'])}.")
         write_choice(Path(model), found["students"][write - 1])
         click.echo(f"{model}: student and export.quantization are row {write} now.", err=True)
+
+
+@main.command()
+@_recipe
+@_json
+def licences(recipe: Path, as_json: bool) -> None:
+    """Say whether the student may ship, by the licences of teacher, base student and data. Not legal advice."""
+    from potstill.plan.licences import licence_verdict
+    from potstill.show import print_licences
+
+    verdict = licence_verdict(_load(recipe)).to_json()
+    click.echo(json.dumps(verdict)) if as_json else print_licences(verdict)
 
 
 @main.command("calibrate-device")

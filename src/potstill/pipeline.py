@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from potstill import evaluate, export, generate, package, plan, report, train
 from potstill.chat import resolve_model
+from potstill.costs import find_price
 from potstill.recipe import Recipe, recipe_hash
 from potstill.records import write_json
 from potstill.steps import StepResult, hash_file, hash_folder, lock_run, run_step
@@ -240,7 +241,8 @@ def _package(recipe: Recipe, done: RunResult) -> _Plan:
 
 def _report(recipe: Recipe, done: RunResult) -> _Plan:
     folders = {name: step.dir for name, step in done.steps.items()}
-    parts = {"version": report.VERSION, "recipe": recipe_hash(recipe)}
+    price = find_price(recipe.teacher)
+    parts = {"version": report.VERSION, "recipe": recipe_hash(recipe), "price": asdict(price) if price else None}
     return parts, STAGES[1 : STAGES.index("report")], partial(report.run, recipe, folders)
 
 

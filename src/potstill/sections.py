@@ -136,7 +136,7 @@ class Finetune(Schedule):
 
 
 class Price(Section):
-    """What an endpoint takes for 10^6 tokens, in one currency; say your own, for they change."""
+    """What an endpoint takes for 10^6 tokens, in one currency."""
 
     input: Annotated[float, Field(ge=0)]
     """For 10^6 tokens of prompt."""
@@ -163,7 +163,7 @@ class Teacher(Section):
     license: str = "unknown"
     """SPDX identifier, or the hub's licence tag."""
     price: Price | None = None
-    """What its tokens cost, for `potstill plan`; also of the endpoint that a student would replace."""
+    """What its tokens cost, or those of the endpoint that the student replaces. Default: prices.toml, if it knows."""
     finetune: Finetune | None = None
 
     @model_validator(mode="after")
@@ -336,6 +336,8 @@ class Economy(Section):
     """Until it is written off."""
     busy: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of that time in which it answers."""
+    train_hour_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of an hour of the machine that trains; 0 where it is there anyway."""
 
 
 class Target(Section):

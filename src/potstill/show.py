@@ -22,6 +22,7 @@ __all__ = [
     "announce_run",
     "print_choice",
     "print_fits",
+    "print_licences",
     "print_plan",
     "print_stage",
     "print_step",
@@ -33,6 +34,13 @@ __all__ = [
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _LOG_WIDTH = 110
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:  # a log file has no width to wrap to
+        out.width = _LOG_WIDTH
+    return out
 
 
 def announce_run(recipe: Recipe, folder: Path) -> None:
@@ -82,9 +90,7 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
 
 def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
     """The verdict table, what undecided and failed gates say, notes, and where package and page are."""
-    out = Console(highlight=False, soft_wrap=True)
-    if not out.is_terminal:  # a log file has no width to wrap to
-        out.width = _LOG_WIDTH
+    out = _console()
     found = json.loads((gate_folder / "verdict.json").read_text())
     out.print()
     out.print(verdict_table(found["gates"]))
@@ -128,9 +134,7 @@ def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
 
 def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
     """A line for each variant: what was changed, the verdict, what was measured."""
-    out = Console(highlight=False, soft_wrap=True)
-    if not out.is_terminal:
-        out.width = _LOG_WIDTH
+    out = _console()
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in (*rows[0]["changes"], "exact", "retention", "KL to teacher", "verdict"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
@@ -147,7 +151,7 @@ def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_stage(stage: str, result: RunResult) -> None:
     """What a single stage has to say on the terminal, beside its directory."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = _console()
     if stage not in result.steps:
         out.print(f"this recipe has no {stage} stage")
         return
@@ -171,24 +175,25 @@ def print_plan(planned: dict[str, Any]) -> None:
     """Budgets of the planned student, one line each."""
     from potstill.plan.budget import render_plan
 
-    Console(highlight=False, soft_wrap=True).print(render_plan(planned))
+    _console().print(render_plan(planned))
+
+
+def print_licences(verdict: dict[str, Any]) -> None:
+    """Whether the student may ship, why, and what whoever ships it must do."""
+    from potstill.plan.licences import render_licences
+
+    _console().print(render_licences(verdict))
 
 
 def print_choice(found: dict[str, Any]) -> None:
     """Students that a device can run."""
     from potstill.plan.choose import render_choice
 
-    out = Console(highlight=False, soft_wrap=True)
-    if not out.is_terminal:
-        out.width = _LOG_WIDTH
-    out.print(render_choice(found))
+    _console().print(render_choice(found))
 
 
 def print_fits(fits: Sequence[Fit]) -> None:
     """What was found for a model on its devices; the list of devices where nothing was asked."""
     from potstill.plan.answer import render, render_devices
 
-    out = Console(highlight=False, soft_wrap=True)
-    if not out.is_terminal:
-        out.width = _LOG_WIDTH
-    out.print(render(fits) if fits else render_devices())
+    _console().print(render(fits) if fits else render_devices())

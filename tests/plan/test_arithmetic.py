@@ -15,7 +15,6 @@ from potstill.plan.arithmetic import (
     ModelShape,
     checkpoint_bytes,
     gguf_header_bytes,
-    gguf_run_memory_bytes,
     gguf_tensor_types,
     gguf_weight_bytes,
     kv_cache_bytes,
@@ -24,6 +23,8 @@ from potstill.plan.arithmetic import (
     tensors,
     training_memory_bytes,
 )
+from potstill.plan.gguf_header import from_gguf
+from potstill.plan.memory import memory
 from potstill.recipe import Shape
 
 SIZES: dict[str, Any] = {
@@ -215,13 +216,13 @@ def test_resident_memory_is_as_large_as_predicted(tmp_path: Path) -> None:
     folder = make_tokenizer(tmp_path / "student")
     sizes = {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}
     sizes |= {"num_key_value_heads": 4, "max_position_embeddings": 8192}
-    shape = ModelShape.from_config(saved_config(build("Llama", **sizes), folder))
-    written = convert_checkpoint(folder, tmp_path / "s.gguf", quantization="Q8_0", threads=1)
+    config = saved_config(build("Llama", **sizes), folder)
+    convert_checkpoint(folder, tmp_path / "s.gguf", quantization="Q8_0", threads=1)
     with GGUFServer(tmp_path / "s.gguf", context=8000, threads=1) as server:
         server.post("/completion", {"prompt": server.tokenize("on the hall " * 200)[:600], "n_predict": 4})
         peak = server.peak_rss_mb() * 1e6
-    assert kv_cache_bytes(shape, 8192) > 0.25 * peak
-    assert gguf_run_memory_bytes(shape, written.file_bytes, 8000) == pytest.approx(peak, rel=0.15)
+    assert kv_cache_bytes(ModelShape.from_config(config), 8192) > 0.25 * peak
+    assert memory(from_gguf(tmp_path / "s.gguf"), 8000).total == pytest.approx(peak, rel=0.15)
 
 
 @pytest.mark.parametrize(("family", "bf16"), [("Llama", False), ("Qwen3", False), ("Llama", True)])

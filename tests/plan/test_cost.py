@@ -1,51 +1,50 @@
-"""Costs by hand, and how they move."""
+"""What a distillation takes, counted by hand and on a small workload."""
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from typing import TYPE_CHECKING
 
-from potstill.plan.cost import Workload, break_even, device_cost, teacher_cost, training
+import pytest
+
+from fixtures import write_jsonl
+from potstill.chat import load_chat
+from potstill.plan.cost import Workload, training
 from potstill.plan.devices import find_device
-from potstill.recipe import Economy
+
+if TYPE_CHECKING:
+    from conftest import Workshop
 
 WORK = Workload(rows=1000, prompt=100, answer=50, epochs=3)
 
 
-def test_teacher_tokens_are_priced_apart() -> None:
-    assert teacher_cost(WORK, 2.0, 10.0) == pytest.approx(1000 * (100 * 2.0 + 50 * 10.0) / 1e6)
-
-
-def test_operations_are_counted_as_in_kaplan() -> None:
+def test_operations_are_counted_as_in_kaplan(workshop: Workshop) -> None:
     card = find_device("RTX 3060")
     student, teacher = 10**8, 10**9
-    online = training(student, teacher, WORK, card, control=False, stored=False, vocab=32000)
+    alone = {"control": "none"}
+    counts, more = ({**alone, "targets": {"kind": "counts", "draws": draws}} for draws in (50, 200))
+    online = training(student, teacher, workshop.recipe(train=alone), WORK, card, 32000)
     assert online.operations == pytest.approx(150_000 * 3 * (6e8 + 2e9))
-    stored = training(student, teacher, WORK, card, control=False, stored=True, vocab=32000)
+    assert online.target_bytes == 0
+    stored = training(student, teacher, workshop.recipe(train=counts), WORK, card, 32000)
     assert stored.operations == pytest.approx(150_000 * (3 * 6e8 + 2e9))
-    assert stored.disk_bytes > online.disk_bytes
-    control = training(student, teacher, WORK, card, control=True, stored=True, vocab=32000)
-    assert control.operations - stored.operations == pytest.approx(150_000 * 3 * 6e8)
+    assert stored.target_bytes > 0
+    assert training(student, teacher, workshop.recipe(train=more), WORK, card, 32000).target_bytes > stored.target_bytes
+    both = training(student, teacher, workshop.recipe(train={"control": "sft"}), WORK, card, 32000)
+    assert both.operations - online.operations == pytest.approx(150_000 * 3 * 6e8)
     low, high = card.compute_efficiency
     assert online.hours == pytest.approx(
         (online.operations / (card.compute * high) / 3600, online.operations / (card.compute * low) / 3600)
     )
 
 
-def test_energy_and_wear_of_an_answer() -> None:
-    # an hour at 100 W is 0.1 kWh
-    assert device_cost(3600, Economy(watts=100, kwh_price=0.4)) == pytest.approx(0.04)
-    # a year of full work wears a third of a device that lasts three
-    worn = Economy(watts=0, device_price=300, years=3, busy=1.0)
-    assert device_cost(365 * 24 * 3600, worn) == pytest.approx(100)
-
-
-@given(once=st.floats(0, 1e5), device=st.floats(0, 1, width=16), api=st.floats(0, 1, width=16))
-def test_break_even_is_where_both_cost_the_same(once: float, device: float, api: float) -> None:
-    answers = break_even(once, device, api)
-    if api <= device:
-        assert answers is None
-    else:
-        assert answers is not None
-        assert once + answers * device == pytest.approx(answers * api, rel=1e-6, abs=1e-6)
+def test_a_workload_is_counted_in_the_teachers_tokens(workshop: Workshop) -> None:
+    recipe, chat = workshop.recipe(), load_chat(workshop.model)
+    work = Workload.of(recipe, chat)
+    assert work.rows == len(workshop.rows("train.jsonl"))
+    assert (work.answer_from, work.answer < recipe.generate.max_new_tokens) == ("as in the test file", True)
+    rows = [{key: value for key, value in row.items() if key != "completion"} for row in workshop.rows("test.jsonl")]
+    write_jsonl(workshop.test, rows)
+    blind = Workload.of(recipe, chat)
+    assert (blind.prompt, blind.answer) == (work.prompt, recipe.generate.max_new_tokens / 2)
+    # tools are in every prompt, which is what an endpoint charges for
+    assert work.prompt > 1.5 * Workload.of(workshop.recipe(data={"tools": None}), chat).prompt

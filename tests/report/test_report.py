@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from finished_run import EVIL, RECIPE, finished_run
+from fixtures import write_jsonl
 from potstill import package, report
 from potstill.records import write_json
 from potstill.report.charts import Line, Rate, kept_chart, training_chart
@@ -42,9 +43,11 @@ def page(
     kind: str = "INCONCLUSIVE",
     recipe: str = RECIPE,
     without: str = "",
+    prepare: Callable[[dict[str, Path]], None] = lambda _: None,
 ) -> str:
     """The page of a finished run whose metrics were changed first; `without` names a step that is not there."""
     loaded, steps = finished_run(folder / "run", recipe, kind)
+    prepare(steps)
     path = steps["evaluate"] / "metrics.json"
     metrics = json.loads(path.read_text())
     change(metrics)
@@ -384,3 +387,40 @@ def test_dark_mode_is_dark(usual: str, tmp_path: Path) -> None:
     script = "const s = getComputedStyle(view.body); return [s.backgroundColor, s.color];"
     dark = browse(usual, tmp_path, script, (360,), "--blink-settings=preferredColorScheme=0")
     assert dark == [["rgb(20, 23, 27)", "rgb(231, 234, 238)"]]
+
+
+# ---- costs ----
+
+
+def test_without_a_price_nothing_is_said_of_costs(usual: str) -> None:
+    assert "What an answer costs" not in usual
+    assert "declares of costs" not in usual
+
+
+def priced(folder: Path, output: float, economy: str = "") -> str:
+    """The page of a run whose teacher has a price, and whose teacher was asked 100 tokens and said 50."""
+    recipe = RECIPE.replace(
+        "teacher: {model: teacher,", f"teacher: {{model: teacher, price: {{input: 1, output: {output}}},"
+    )
+    recipe = recipe.replace("target: {", f"target: {{economy: {{{economy}}}, ")
+
+    def answer(steps: dict[str, Path]) -> None:
+        rows = [{"provenance": {"prompt_tokens": 100, "completion_tokens": 50}} for _ in range(4)]
+        write_jsonl(steps["generate"] / "train.jsonl", rows)
+
+    return page(folder, recipe=recipe, prepare=answer)
+
+
+def test_costs_stand_beside_the_endpoints(tmp_path: Path) -> None:
+    text = priced(tmp_path, 18, "watts: 3600, kwh_price: 1000, train_hour_price: 36")
+    # 11.3 ms to the first token, 50 tokens at 1184 a second; 3.6 kW at 1000 a kWh is 1 a second; 162.4 s of training
+    seconds = 0.0113 + 50 / 1184
+    assert f'<td class="nowrap">{1e6 * seconds:,.2f}</td>' in text
+    assert '<td class="nowrap">1,000.00</td>' in text and "The endpoint is cheaper" in text
+    cheap = priced(tmp_path / "cheap", 18, "watts: 10, train_hour_price: 36")
+    once = 36 * 162.4 / 3600
+    answers = once / (1e-3 - 10 / 1000 * seconds / 3600 * 0.3)
+    assert f"after {answers:,.0f} answers: {once:.3g} were spent" in cheap
+    assert cheap.count('aria-label="The student has paid for itself') == 1
+    assert "but for what the recipe declares of costs" in cheap
+    assert "from the first answer" in priced(tmp_path / "free", 18)

@@ -9,7 +9,7 @@ from potstill.records import write_json
 
 __all__ = ["VERSION", "check"]
 
-VERSION = 1
+VERSION = 2
 
 
 def check(recipe: Recipe, runs: Path, out: Path) -> None:

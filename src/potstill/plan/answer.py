@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UsageError
 from potstill.plan.anatomy import Anatomy
+from potstill.plan.ask import Ask
 from potstill.plan.devices import Device, find_device, load_devices
-from potstill.plan.fit import Fit, Wish, fit
-from potstill.plan.memory import KV_TYPES
+from potstill.plan.fit import Fit, fit
 from potstill.plan.source import load_anatomy
 from potstill.plan.types import QUANTIZATIONS
 
@@ -22,46 +22,25 @@ __all__ = ["answer", "render", "render_devices", "to_json"]
 _CONTEXT = 4096
 
 
-def answer(
-    model: str,
-    *,
-    devices: Sequence[str] = (),
-    quantizations: Sequence[str] = (),
-    context: int | None = None,
-    kv_type: str = "f16",
-    parallel: int = 1,
-    host: str = "Desktop DDR5-5600",
-    memory_gb: float | None = None,
-) -> list[Fit]:
+def answer(model: str, ask: Ask, *, quantizations: Sequence[str] = (), host: str = "Desktop DDR5-5600") -> list[Fit]:
     """A `Fit` for every device and quantization.
 
     Args:
         model: see `load_anatomy`.
-        devices: names; this machine, probed quickly, where none is given.
+        ask: devices, context (4096 where none is asked, or the model's own where that is less), KV cache.
         quantizations: Q4_K_M where none is given; a GGUF file has its own.
-        context: tokens of one conversation; 4096, or the model's own where that is less.
         host: device whose memory takes what a card does not.
-        memory_gb: 10^9 bytes that are free for the model on every device, instead of the device's usable share.
 
     Raises:
-        UsageError: the model, a device, a quantization or the KV type is not known, or a number is not positive.
+        UsageError: the model, a device or a quantization is not known.
     """
     anatomy = load_anatomy(model)
     for quantization in quantizations:
         if quantization not in QUANTIZATIONS:
             raise UsageError(f"--quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}.")
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"--kv-type {kv_type!r} is not one of {', '.join(KV_TYPES)}.")
-    for option, value in (("--context", context), ("--parallel", parallel), ("--memory", memory_gb)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{option} must be more than 0, found {value}.")
-    wish = Wish(context or min(_CONTEXT, anatomy.context or _CONTEXT), kv_type, parallel)
-    found = [find_device(name) for name in devices] or [find_device("this", quick=True)]
-    if memory_gb is not None:
-        found = [device.with_memory(memory_gb * 1e9) for device in found]
-    beside = find_device(host)
+    wish, beside = ask.wish(min(_CONTEXT, anatomy.context or _CONTEXT)), find_device(host)
     wanted = [anatomy.quantization or "mixed"] if anatomy.types else quantizations or ["Q4_K_M"]
-    return [fit(anatomy, quantization, device, wish, beside) for device in found for quantization in wanted]
+    return [fit(anatomy, q, device, wish, beside) for device in ask.all_devices() for q in wanted]
 
 
 def to_json(fits: Sequence[Fit]) -> dict[str, Any]:
@@ -110,9 +89,11 @@ def _one(one: Fit) -> RenderableType:
     table.add_row("KV cache", _size(held.kv), cache)
     table.add_row("compute buffer", _size(held.compute), "")
     table.add_row("overhead", _size(held.overhead), "process, vocabulary" + (", GPU context" if _gpu(device) else ""))
+    table.add_row("needed", _size(held.needed), f"of {_size(device.usable_bytes)} that a model may have there")
     if held.copies:
-        table.add_row("copies", _size(held.copies), "weights in another order for the CPU; not counted as needed")
-    table.add_row("total", _size(held.total), f"needed {_size(held.needed)} of {_size(device.usable_bytes)} usable")
+        table.add_row(
+            "in use", _size(held.total), "while memory is free: weights that the CPU re-orders are there twice"
+        )
     if one.speed:
         table.add_row("decoding", _rate(one.speed.decode), f"tokens/s, bound by {one.speed.bound}")
         table.add_row("prompt", _rate(one.speed.prefill), "tokens/s")
@@ -140,20 +121,22 @@ def _table(fits: Sequence[Fit]) -> RenderableType:
     from rich.text import Text
 
     wish = fits[0].wish
-    table = _columns("device", "quantization", "weights", "total", "usable", "tokens/s", "context", "verdict")
+    table = _columns("device", "quantization", "weights", "needed", "usable", "tokens/s", "longest", "verdict")
     for one in fits:
         table.add_row(
             one.device.name,
             one.anatomy.quantization or "",
             _size(one.memory.weights),
-            _size(one.memory.total),
+            _size(one.memory.needed),
             _size(one.device.usable_bytes),
             _rate(one.speed.decode) if one.speed else "",
             f"{one.max_context:,}",
             Text(one.verdict, style=_STYLES[one.verdict]),
         )
-    asked = f"{wish.context:,} tokens of context in {wish.kv_type}, {wish.parallel} at once"
-    return Group(Text(_headline(fits[0].anatomy), style="bold"), table, Text(asked))
+    asked = (
+        f"for {wish.context:,} tokens of context in {wish.kv_type}, {wish.parallel} at once; longest: tokens of context"
+    )
+    return Group(Text(_headline(fits[0].anatomy), style="bold"), table, "", Text(asked))
 
 
 def _columns(*names: str) -> Table:

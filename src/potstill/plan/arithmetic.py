@@ -20,7 +20,6 @@ __all__ = [
     "ModelShape",
     "checkpoint_bytes",
     "gguf_header_bytes",
-    "gguf_run_memory_bytes",
     "gguf_tensor_types",
     "gguf_weight_bytes",
     "kv_cache_bytes",
@@ -56,11 +55,6 @@ origin."""
 
 _CHUNK_TOKENS = 512
 """Tokens whose logits the loss holds at once."""
-_MICRO_BATCH = 512
-"""Prompt tokens llama.cpp computes at once (n_ubatch)."""
-_PROCESS_BYTES = 40_000_000
-_TOKEN_BYTES = 200
-"""Of a vocabulary entry in a running llama.cpp: its text and its places in the maps."""
 
 
 @dataclass(frozen=True)
@@ -245,18 +239,6 @@ def _gguf_name(name: str) -> str:
     for old, new in short.items():
         name = name.replace(old, new)
     return name
-
-
-def gguf_run_memory_bytes(shape: ModelShape, file_bytes: int, context: int) -> int:
-    """Peak resident memory of llama.cpp on a CPU with one slot: an estimate, within 5 % on five models.
-
-    File (mapped and read whole) + KV cache in F16, its context rounded up to 256 + a micro-batch's activations (5 x
-    hidden + 3 x FFN in fp32 a token) + 200 bytes a vocabulary entry + 40 MB of process. The buffer of logits is
-    reserved for a whole micro-batch too, but only its last row is touched.
-    """
-    tokens = 256 * math.ceil(context / 256)
-    batch = 4 * min(_MICRO_BATCH, tokens) * (5 * shape.hidden + 3 * shape.ffn)
-    return file_bytes + kv_cache_bytes(shape, tokens) + batch + _TOKEN_BYTES * shape.vocab + _PROCESS_BYTES
 
 
 def checkpoint_bytes(parameters: int) -> int:

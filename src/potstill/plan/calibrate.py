@@ -1,7 +1,8 @@
 """`potstill calibrate-device`: real decoding in llama.cpp fits this machine's own rates, for later plans.
 
-The model: seconds of a token = layers x a + sum over tensor types of bytes x b(type). With a few layers' overhead and a
-rate for each type it holds for machines that are bound by memory and for those whose kernels are the limit.
+The model: seconds of a token = layers x a + vocabulary x c + sum over tensor types of bytes x b(type). With a layer's
+overhead, the choice among a vocabulary's entries and a rate for each type it holds for machines that are bound by
+memory and for those whose kernels are the limit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import from_config
 from potstill.plan.devices import calibration_file
 from potstill.plan.gguf_header import from_gguf
-from potstill.plan.speed import bytes_by_type
+from potstill.plan.speed import bytes_by_type, calibrated_seconds
 
 __all__ = ["Sample", "calibrate", "fit_rates", "serve_once"]
 
@@ -39,11 +40,12 @@ _VOCAB = 8192
 
 @dataclass(frozen=True)
 class Sample:
-    """One model as it was measured: layers, bytes that a token reads by type, seconds of a token."""
+    """One model as it was measured: layers, bytes that a token reads by type, seconds of a token, vocabulary."""
 
     layers: int
     read: dict[str, float]
     seconds: float
+    vocab: int = 0
 
 
 def serve_once(
@@ -86,7 +88,8 @@ def serve_once(
 
 
 def _own_models() -> list[Anatomy]:
-    """Files to calibrate on where the user gives none: one for each type, and a deep narrow one for the overhead."""
+    """Files to calibrate on where the user gives none: one for each type, a deep narrow one for the overhead of layers,
+    and one with a large vocabulary."""
     sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     wide = from_config(sizes | dict(zip(names, (1024, 3584, 6, 16, 4), strict=True)))
@@ -95,12 +98,13 @@ def _own_models() -> list[Anatomy]:
     for kind in _TYPES:
         types = {name: kind if len(dims) > 1 else "F32" for name, dims in wide.tensors.items()}
         out.append(replace(wide, name=f"wide {kind}", types=types))
-    types = {name: "Q8_0" if len(dims) > 1 else "F32" for name, dims in deep.tensors.items()}
-    return [*out, replace(deep, name="deep Q8_0", types=types)]
+    words = from_config(sizes | dict(zip(names, (256, 512, 2, 4, 2), strict=True)) | {"vocab_size": 16 * _VOCAB})
+    out += [replace(deep.quantized("Q8_0"), name="deep Q8_0"), replace(words.quantized("Q8_0"), name="wordy Q8_0")]
+    return out
 
 
 def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
-    """Seconds a layer (key `layer`) and a byte of each type, none negative, by least squares of relative errors.
+    """The rates of `calibrated_seconds`, none negative, by least squares of relative errors.
 
     Raises:
         ValueError: there is no sample.
@@ -108,12 +112,12 @@ def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
     if not samples:
         raise ValueError("no sample to fit")
     kinds = sorted({kind for sample in samples for kind in sample.read if kind != "F32"})
-    rows = [[sample.layers, *(sample.read.get(kind, 0.0) for kind in kinds)] for sample in samples]
+    rows = [[sample.layers, sample.vocab, *(sample.read.get(kind, 0.0) for kind in kinds)] for sample in samples]
     times = np.array([sample.seconds for sample in samples])
     found = _nonnegative(np.array(rows) / times[:, None], np.ones(len(times)))
     # norms and biases are few, and stored in 32 bits: they cost what the fastest type does
-    rates = dict(zip(["layer", *kinds], map(float, found), strict=True))
-    fastest = min((rate for key, rate in rates.items() if key != "layer" and rate > 0), default=0.0)
+    rates = dict(zip(["layer", "vocabulary", *kinds], map(float, found), strict=True))
+    fastest = min((rates[kind] for kind in kinds if rates[kind] > 0), default=0.0)
     return rates | {"F32": fastest}
 
 
@@ -158,7 +162,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
         for anatomy, path in _runs(files, Path(folder)):
             found = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
             rate = found["decode_tokens_per_s"]
-            samples.append(Sample(anatomy.layers, bytes_by_type(anatomy), 1 / rate))
+            samples.append(Sample(anatomy.layers, bytes_by_type(anatomy), 1 / rate, anatomy.vocab))
             names.append(anatomy.name)
             say(f"{anatomy.name}: {rate:,.1f} tokens/s")
             if path.parent == Path(folder):
@@ -166,7 +170,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     rates = fit_rates(samples)
     rows = []
     for name, sample in zip(names, samples, strict=True):
-        seconds = sample.layers * rates["layer"] + sum(size * rates[kind] for kind, size in sample.read.items())
+        seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read)
         rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
     stored = {"rates": rates, "threads": threads, "samples": rows}
     path = calibration_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from potstill.chat import ChatFormat
 from potstill.errors import RecipeError
+from potstill.plan.limits import check_device
 from potstill.plan.models import Model, Models, load_models
 from potstill.plan.needs import (
     Disk,
@@ -124,6 +126,7 @@ def check_recipe(recipe: Recipe, runs: Path) -> CheckResult:
     _check_gates(recipe, splits, warnings)
     leaked, said = check_leakage(splits)
     lengths = _measure(recipe, models, splits)
+    check_device(recipe, models, statistics.median(lengths["test"].prompt), warnings)
     disk = check_disk(recipe, models, splits, file, runs)
     memory = check_memory(recipe, models, warnings)
     said_of = (said and f"data.test: {said}.", odd_rows_warning(recipe, models), vocabulary_warning(recipe, models))

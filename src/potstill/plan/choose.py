@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import UsageError
 from potstill.plan import cost
+from potstill.plan.ask import Ask
+from potstill.plan.configs import from_config
 from potstill.plan.devices import find_device
 from potstill.plan.fit import Wish
-from potstill.plan.memory import KV_TYPES
-from potstill.plan.search import Candidate, Goal, frontier, search
+from potstill.plan.limits import Limits
+from potstill.plan.search import Goal, frontier, search
 from potstill.plan.source import load_config
 from potstill.recipe import Recipe, Target, load_recipe
 
@@ -24,17 +28,15 @@ __all__ = ["choose", "render_choice", "write_choice"]
 
 _CONTEXT = 4096
 _SHOWN = 12
+_PROMPT = 512
+"""Tokens of a prompt where no recipe says what prompts are like."""
 
 
 def choose(
     recipe: Recipe | None,
     model: str,
+    ask: Ask,
     *,
-    devices: Sequence[str] = (),
-    context: int | None = None,
-    kv_type: str = "f16",
-    parallel: int = 1,
-    memory_gb: float | None = None,
     decode: float | None = None,
     ttft: float | None = None,
     vocabulary: int | None = None,
@@ -45,96 +47,71 @@ def choose(
     Args:
         recipe: whose chat.context and target are the limits where none is given here, and whose rows are trained on.
         model: the teacher, as of `load_config`.
-        devices: one name; this machine, probed quickly, where none is given.
+        ask: one device at most; where none is given the recipe's, or this machine, probed quickly.
         decode: tokens a second at least.
-        ttft: milliseconds to the first token at most, after a prompt of 512 tokens or half the context.
-        vocabulary: tokens that the workload uses.
+        ttft: milliseconds to the first token at most, after a prompt of the recipe's mean length; without a recipe
+            of 512 tokens or half the context.
+        vocabulary: tokens that the workload uses; counted where the recipe trims the student's (student.vocabulary).
         train_on: device that trains, for the hours.
 
     Raises:
-        UsageError: an option is not known, the teacher has no config.json, or no student meets what is asked.
+        UsageError: a device is not known, the teacher has no config.json, or no student meets what is asked.
     """
-    goal = _goal(
-        recipe.target if recipe else None, recipe, devices, context, kv_type, parallel, memory_gb, decode, ttft
-    )
     config = load_config(model)
-    found = search(config, goal, vocabulary=vocabulary)
+    work = None
+    if recipe:
+        chat = _teacher_chat(recipe)
+        work = cost.Workload.of(recipe, chat)
+        if recipe.student.vocabulary == "workload":
+            vocabulary = vocabulary or cost.used_tokens(recipe, chat)
+    target = recipe.target if recipe else Target()
+    wish = ask.wish(recipe.chat.context if recipe else _CONTEXT)
+    limits = _limits(target, work, wish, decode, ttft)
+    goal = Goal(ask.one_device(target.device) or ask.all_devices()[0], wish, limits)
+    compared = recipe is not None and recipe.train.objective != "sft"
+    found = search(config, goal, vocabulary=vocabulary, same_tokenizer=compared)
     if not found:
         raise UsageError(_nothing(goal))
-    machine = find_device(train_on, quick=True) if recipe else None
-    work = cost.Workload.of(recipe) if recipe else None
-    shown = frontier(found)[:_SHOWN]
+    machine = find_device(train_on, quick=True)
     rows = []
-    for one in shown:
+    for one in frontier(found)[:_SHOWN]:
         row = one.to_json()
-        if recipe and work and machine:
-            row["training"] = cost.to_json(_training(recipe, one, config, work, machine))
+        if recipe and work:
+            teacher = from_config(config)
+            spent = cost.training(one.anatomy.parameters, teacher.parameters, recipe, work, machine, teacher.vocab)
+            row["training"] = spent.to_json()
         rows.append(row)
     return {
         "teacher": model,
         "device": goal.device.name,
         "usable_bytes": goal.device.usable_bytes,
-        "context": goal.wish.context,
-        "prompt": goal.prompt,
-        "decode_tokens_per_s": goal.decode,
-        "ttft_seconds": goal.ttft,
-        "train_on": machine.name if machine else None,
+        "context": wish.context,
+        "limits": asdict(limits),
+        "vocabulary": vocabulary,
+        "train_on": machine.name if recipe else None,
         "feasible": len(found),
         "students": rows,
     }
 
 
-def _goal(
-    target: Target | None,
-    recipe: Recipe | None,
-    devices: Sequence[str],
-    context: int | None,
-    kv_type: str,
-    parallel: int,
-    memory_gb: float | None,
-    decode: float | None,
-    ttft: float | None,
-) -> Goal:
-    """What is asked, on the command line or else by the recipe."""
-    if len(devices) > 1:
-        raise UsageError("--search chooses for one device: give --device once.")
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"--kv-type {kv_type!r} is not one of {', '.join(KV_TYPES)}.")
-    device = find_device(devices[0]) if devices else find_device("this", quick=True)
-    memory = memory_gb * 1e9 if memory_gb else target.memory_mb * 1e6 if target and target.memory_mb else None
-    if memory:
-        device = device.with_memory(memory)
-    wish = Wish(context or (recipe.chat.context if recipe else _CONTEXT), kv_type, parallel)
-    milliseconds = ttft or (target.ttft_ms if target else None)
-    return Goal(
-        device,
-        wish,
-        decode=decode or (target.decode_tokens_per_s if target else None),
-        ttft=milliseconds / 1000 if milliseconds else None,
-        prompt=min(512, wish.context // 2),
-        file_bytes=int(target.file_mb * 1e6) if target and target.file_mb else None,
-    )
+def _teacher_chat(recipe: Recipe) -> ChatFormat:
+    teacher = recipe.teacher
+    return load_chat(resolve_model(teacher.model, teacher.revision, weights=False), recipe.chat.template)
 
 
-def _training(recipe: Recipe, one: Candidate, config: Mapping[str, Any], work: cost.Workload, machine: Any) -> Any:
-    from potstill.plan.configs import from_config
-
-    return cost.training(
-        one.anatomy.parameters,
-        from_config(config).parameters,
-        work,
-        machine,
-        control=recipe.train.control == "sft",
-        stored=recipe.train.targets.kind != "online",
-        vocab=int(config["vocab_size"]),
-    )
+def _limits(target: Target, work: cost.Workload | None, wish: Wish, decode: float | None, ttft: float | None) -> Limits:
+    """The recipe's limits, and over them what the command line asks."""
+    asked = Limits.of(target, work.prompt if work else min(_PROMPT, wish.context // 2))
+    return replace(asked, decode=decode or asked.decode, ttft=ttft / 1000 if ttft else asked.ttft)
 
 
 def _nothing(goal: Goal) -> str:
     asked = [f"{goal.device.usable_bytes / 1e9:.2f} GB of memory at a context of {goal.wish.context:,}"]
-    asked += [f"{goal.decode:g} tokens/s"] if goal.decode else []
-    asked += [f"{goal.ttft * 1000:g} ms to the first of {goal.prompt} tokens' answer"] if goal.ttft else []
-    asked += [f"a file of {goal.file_bytes / 1e6:g} MB"] if goal.file_bytes else []
+    limits = goal.limits
+    asked += [f"{limits.decode:g} tokens/s"] if limits.decode else []
+    asked += [f"{limits.ttft * 1000:g} ms to the first token after {limits.prompt} of prompt"] if limits.ttft else []
+    asked += [f"a file of {limits.file_bytes / 1e6:g} MB"] if limits.file_bytes else []
+    asked += [f"{limits.peak_bytes / 1e6:g} MB at the peak"] if limits.peak_bytes else []
     return (
         f"{goal.device.name}: no student that can be cut from this teacher, and no known small model, meets "
         f"{', '.join(asked)}. Ask for less, give it more memory (--memory), or train one from scratch (student.shape)."
@@ -149,17 +126,8 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
 
     table = Table(header_style="bold", box=None, pad_edge=False)
     timed = any("training" in row for row in found["students"])
-    for name in (
-        "",
-        "student",
-        "kept",
-        "type",
-        "memory MB",
-        "tokens/s",
-        "first ms",
-        *(["hours", "disk GB"] * timed),
-        "expect",
-    ):
+    columns = ("", "student", "kept", "type", "file MB", "memory MB", "tokens/s", "first ms")
+    for name in (*columns, *(["hours", "disk GB"] * timed), "expect"):
         left = name in ("student", "type", "expect")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "student")
     for number, row in enumerate(found["students"], 1):
@@ -172,15 +140,19 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
             else []
         )
         table.add_row(
-            str(number), _name(row), f"{row['kept']:.1%}", row["quantization"], f"{row['needed_bytes'] / 1e6:,.0f}",
-            f"{low:,.0f}-{high:,.0f}", f"{first[0]:,.0f}-{first[1]:,.0f}", *cells, row["quality_band"],
+            str(number), _name(row), f"{row['kept']:.1%}", row["quantization"], f"{row['file_bytes'] / 1e6:,.3g}",
+            f"{row['needed_bytes'] / 1e6:,.0f}", f"{low:,.0f}-{high:,.0f}",
+            f"{first[0]:,.0f}-{first[1]:,.0f}", *cells, row["quality_band"],
         )  # fmt: skip
     usable = f"{found['usable_bytes'] / 1e9:.2f} GB for the model"
     head = f"{found['device']}: {usable}, context {found['context']:,}; {found['feasible']} students would do"
     notes = [
+        "student: what the teacher is cut to, or a known small model.",
         "kept: parameters of the blocks over the teacher's; expect: a rule of thumb by that, not a measurement.",
         "tokens/s and first ms: the predicted range; what is asked is met at its slow end.",
     ]
+    if found["vocabulary"]:
+        notes.append(f"A vocabulary trimmed to about {found['vocabulary']:,} tokens, as --write notes in the recipe.")
     if timed:
         notes.append(f"hours: training on {found['train_on']}, at the range of rates that such machines reach.")
     return Group(Text(head, style="bold"), table, *map(Text, notes))
@@ -189,8 +161,7 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
 def _name(row: Mapping[str, Any]) -> str:
     if row["origin"] != "teacher":
         return str(row["origin"])
-    cut = {key: value for key, value in row["student"].items() if key != "init"}
-    return "the teacher's " + ", ".join(f"{key} {value}" for key, value in cut.items())
+    return ", ".join(f"{key} {value}" for key, value in row["student"].items() if key not in ("init", "vocabulary"))
 
 
 def write_choice(path: Path, row: Mapping[str, Any]) -> None:

@@ -1,107 +1,123 @@
-"""What a distillation costs before it is begun: teacher tokens, training hours, disk; and what an answer costs after.
+"""What a distillation takes before it is begun: teacher tokens, training hours, disk. What it costs: `potstill.costs`.
 
 Operations are counted as in Kaplan et al. (arXiv:2001.08361): 2 a parameter and token forward, 4 more backward.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.chat import ChatFormat
 from potstill.plan.arithmetic import checkpoint_bytes
 from potstill.plan.devices import Device
-from potstill.recipe import Economy, Recipe
+from potstill.recipe import Recipe
+from potstill.records import Row, read_rows, read_tools
 from potstill.targets.meta import expected_bytes
 
-__all__ = ["Training", "Workload", "break_even", "device_cost", "teacher_cost", "training"]
+__all__ = ["Training", "Workload", "training", "used_tokens"]
 
-_CHARACTERS = 4.0
-"""Of English text in a token: an assumption, good within a third for most tokenizers."""
-_HOURS_A_YEAR = 8760.0
+_SAMPLE = 64
+"""Rows of a file whose tokens are counted."""
+_READ = 2000
+"""Rows of a file that are read for the tokens they use."""
+_BYTES = 256
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows and tokens of a recipe's training data, estimated from the size of its files.
+    """Rows that the teacher answers and the student learns from, and the mean tokens of one.
 
-    prompt, answer    tokens of a row; an answer is taken to be half of generate.max_new_tokens
+    answer_from    where the length of an answer was taken from, in words
     """
 
     rows: int
     prompt: float
     answer: float
     epochs: float
+    answer_from: str = ""
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Workload:
-        """From the recipe's prompts file."""
-        with recipe.data.prompts.open("rb") as file:
-            lines = sum(1 for line in file if line.strip())
-        rows = min(lines, recipe.data.limit or lines)
-        characters = recipe.data.prompts.stat().st_size / max(1, lines)
-        return cls(rows, characters / _CHARACTERS, recipe.generate.max_new_tokens / 2, recipe.train.epochs)
+    def of(cls, recipe: Recipe, chat: ChatFormat) -> Workload:
+        """Counted on a sample of the prompts; the answers' length is that of the answers in the test file, where it
+        has some, and otherwise half of `generate.max_new_tokens`.
+
+        Args:
+            recipe: the recipe.
+            chat: tokenizer and template of the teacher; of the student where the teacher is an endpoint.
+
+        Raises:
+            DataError: a file is absent or broken.
+        """
+        data, tools = recipe.data, read_tools(recipe.data.tools) if recipe.data.tools else ()
+        prompts = read_rows(data.prompts, tools=tools, limit=data.limit)
+        answered = [row for row in _sample(read_rows(data.test, tools=tools, limit=data.test_limit)) if row.completion]
+        if answered:
+            answer, origin = statistics.mean(chat.example(row).n_supervised for row in answered), "as in the test file"
+        else:
+            answer, origin = recipe.generate.max_new_tokens / 2, "half of generate.max_new_tokens"
+        prompt = statistics.mean(len(chat.prompt_ids(row)) for row in _sample(prompts))
+        return cls(len(prompts), prompt, answer, recipe.train.epochs, origin)
 
     @property
-    def trained_tokens(self) -> float:
-        """Tokens that training sees, over all epochs."""
-        return self.rows * (self.prompt + self.answer) * self.epochs
+    def tokens(self) -> float:
+        """Of prompts and answers together, once."""
+        return self.rows * (self.prompt + self.answer)
+
+
+def used_tokens(recipe: Recipe, chat: ChatFormat) -> int:
+    """Tokens that a vocabulary trimmed to the workload keeps, a little under what it will be: those of prompts and of
+    the test file's answers, single bytes and added tokens; what merges pass through on the way comes to them later."""
+    data, tools = recipe.data, read_tools(recipe.data.tools) if recipe.data.tools else ()
+    used = set(range(_BYTES)) | set(chat.tokenizer.get_added_tokens_decoder())
+    for path, limit in ((data.prompts, data.limit), (data.test, data.test_limit)):
+        for row in read_rows(path, tools=tools, limit=min(limit or _READ, _READ)):
+            used.update(chat.example(row).ids if row.completion else chat.prompt_ids(row))
+    return len(used)
+
+
+def _sample(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows[:: max(1, len(rows) // _SAMPLE)]
 
 
 @dataclass(frozen=True)
 class Training:
-    """Operations, hours on the machine (low, high), bytes of disk for checkpoints and stored targets."""
+    """Operations, hours on the machine (low, high), bytes of disk for checkpoints and for stored targets."""
 
     operations: float
     hours: tuple[float, float]
-    disk_bytes: int
+    checkpoint_bytes: int
+    target_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "operations": self.operations,
+            "hours": [round(hours, 4) for hours in self.hours],
+            "disk_bytes": self.checkpoint_bytes + self.target_bytes,
+            "target_bytes": self.target_bytes,
+        }
 
 
-def training(
-    student: int, teacher: int, work: Workload, machine: Device, *, control: bool, stored: bool, vocab: int
-) -> Training:
-    """What training a student takes.
+def training(student: int, teacher: int, recipe: Recipe, work: Workload, machine: Device, vocab: int) -> Training:
+    """What training a student takes: its control (train.control) and the teacher's passes (train.targets) with it.
 
     Args:
         student: parameters.
         teacher: parameters of a local teacher; 0 for an endpoint.
+        recipe: the recipe.
         work: rows and tokens.
         machine: where training runs; its rate is the sheet's, or what was measured, by the range of its efficiency.
-        control: the matched control is trained too.
-        stored: the teacher's distributions are stored once (50 draws a token) instead of computed in every epoch.
         vocab: size of the teacher's vocabulary.
     """
-    passes = 1.0 if stored else work.epochs
-    tokens = work.rows * (work.prompt + work.answer)
-    operations = 6.0 * student * tokens * work.epochs * (2 if control else 1) + 2.0 * teacher * tokens * passes
-    low, high = machine.compute_efficiency
-    hours = tuple(operations / (machine.compute * share) / 3600 for share in (high, low))
-    disk = 2 * checkpoint_bytes(student) + (2 if control else 1) * 4 * student
-    if stored:
-        disk += expected_bytes("counts", round(work.rows * work.answer), vocab, 50)
-    return Training(operations, (hours[0], hours[1]), disk)
-
-
-def teacher_cost(work: Workload, input_price: float, output_price: float) -> float:
-    """Price of the teacher's answers, in the currency of the prices, which are for 10^6 tokens."""
-    return work.rows * (work.prompt * input_price + work.answer * output_price) / 1e6
-
-
-def device_cost(seconds: float, economy: Economy) -> float:
-    """Cost of one answer that takes so many seconds of the device: energy, and its share of the price."""
-    energy = economy.watts / 1000 * seconds / 3600 * economy.kwh_price
-    worn = economy.device_price * seconds / (economy.years * _HOURS_A_YEAR * 3600 * economy.busy)
-    return energy + worn
-
-
-def break_even(once: float, on_device: float, by_api: float) -> float | None:
-    """Answers after which a student has paid for what was spent once; None where an answer of the API is cheaper."""
-    return once / (by_api - on_device) if by_api > on_device else None
-
-
-def to_json(found: Training) -> dict[str, Any]:
-    """Plain values."""
-    return {
-        "operations": found.operations,
-        "hours": [round(hours, 3) for hours in found.hours],
-        "disk_bytes": found.disk_bytes,
-    }
+    models, stored = 2 if recipe.train.control == "sft" else 1, recipe.train.targets
+    passes = work.epochs if stored.kind == "online" else 1.0
+    operations = 6.0 * student * work.tokens * work.epochs * models + 2.0 * teacher * work.tokens * passes
+    low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
+    targets = 0
+    if stored.kind != "online":
+        width = stored.draws if stored.kind == "counts" else stored.k
+        targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, width)
+    return Training(operations, (low, high), 2 * checkpoint_bytes(student) + models * 4 * student, targets)

@@ -16,7 +16,7 @@ from typing import Any
 
 from potstill.errors import UsageError
 
-__all__ = ["Device", "calibration_file", "find_device", "load_devices", "this_machine"]
+__all__ = ["Device", "calibration_file", "find_device", "known_device", "load_devices", "this_machine"]
 
 GIB = 2**30
 
@@ -30,8 +30,7 @@ _COMPUTE = {"cpu": (0.25, 1.0), "unified": (0.25, 0.65), "gpu": (0.2, 0.6)}
 class Device:
     """Memory in bytes, bandwidth in bytes/s, compute in operations/s; see devices.toml for the rest.
 
-    `rates` are this machine's own, from `calibrate-device`: seconds of a token for each layer (key `layer`) and for
-    each byte of a tensor type (by its name), with `threads` threads.
+    `rates` are this machine's own, from `calibrate-device`, with `threads` threads: see `calibrated_seconds`.
     """
 
     name: str
@@ -113,6 +112,14 @@ def find_device(name: str, *, quick: bool = False) -> Device:
     raise UsageError(
         f"--device {name!r}: no such device among {len(devices)}. {hint} 'this' is the machine you are on."
     )
+
+
+def known_device(name: str) -> Device | None:
+    """The device of a recipe's target.device, which may be any words; None where they name none."""
+    try:
+        return find_device(name, quick=True)
+    except UsageError:
+        return None
 
 
 def calibration_file() -> Path:

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from potstill.recipe import Recipe
 
-__all__ = ["ALLOWED", "BLOCKED", "OBLIGATIONS", "Verdict", "licence_verdict"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["ALLOWED", "BLOCKED", "OBLIGATIONS", "Verdict", "licence_verdict", "render_licences"]
 
 ALLOWED, OBLIGATIONS, BLOCKED = "allowed", "allowed with obligations", "blocked or unknown"
 _OPEN = ("localhost", "127.0.0.1", "::1")
@@ -110,3 +113,18 @@ def licence_verdict(recipe: Recipe) -> Verdict:
         chain.reasons.append(f"Two names are asked for at once: {', '.join(chain.prefixes)}.")
     answer = BLOCKED if chain.blocked else OBLIGATIONS if chain.obligations or not chain.commercial else ALLOWED
     return Verdict(answer, tuple(chain.obligations), tuple(chain.reasons), chain.commercial)
+
+
+def render_licences(verdict: Mapping[str, Any]) -> RenderableType:
+    """A verdict's `to_json` for a terminal: the answer, why, and what is to be done."""
+    from rich.console import Group
+    from rich.text import Text
+
+    style = {ALLOWED: "green", OBLIGATIONS: "yellow"}.get(verdict["answer"], "red")
+    head = Text("May it ship: ", style="bold").append(verdict["answer"], style=f"bold {style}")
+    if not verdict["commercial"]:
+        head.append(", and not for business")
+    lines = [f"- {reason}" for reason in verdict["reasons"]]
+    if verdict["obligations"]:
+        lines += ["Whoever ships it must:", *(f"- {duty}" for duty in verdict["obligations"])]
+    return Group(head, *map(Text, lines), Text("Facts as entered in licences.toml; not legal advice."))

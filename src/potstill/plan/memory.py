@@ -58,11 +58,13 @@ def compute_bytes(anatomy: Anatomy, context: int) -> int:
 
     In fp32: the FFN's gate, up and product beside five arrays of the hidden size; or, of a model with wide attention
     and a narrow FFN, three arrays of the queries' width beside three of the hidden size. Then the attention mask in
-    fp16, once for each width of cache. Logits are kept for the last token alone.
+    fp16, once for each width of cache. Logits are kept for the last token alone, and the last block's FFN sees that
+    token alone too, so a model of one block has no wide FFN to hold.
     """
     tokens = min(MICRO_BATCH, slot_tokens(context))
     queries = max((layer.queries for layer in anatomy.attention), default=0)
-    ffn, attention = 3 * anatomy.widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
+    widest = anatomy.widest if anatomy.layers > 1 else 0
+    ffn, attention = 3 * widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
     # each chosen expert's output, and the same weighted: within a sixth of what llama.cpp reserves
     experts = (2 * anatomy.used + 3) * anatomy.hidden if anatomy.experts else 0
     masks = sum({_cells(layer, context) for layer in anatomy.attention})

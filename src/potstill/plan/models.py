@@ -10,7 +10,9 @@ from typing import Any
 
 from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError
+from potstill.plan.anatomy import Anatomy
 from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count, safetensors_parameters
+from potstill.plan.configs import from_config
 from potstill.recipe import Recipe, Student
 
 __all__ = ["Model", "Models", "load_models"]
@@ -62,6 +64,21 @@ class Models:
         """The student's shape."""
         assert self.student.shape is not None
         return self.student.shape
+
+    @property
+    def student_anatomy(self) -> Anatomy:
+        """The student as its GGUF will hold it."""
+        shape = self.student_shape
+        config = {
+            "architectures": [next(name for name, kind in ARCHITECTURES.items() if kind == shape.architecture)],
+            "vocab_size": shape.vocab, "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
+            "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim, "tie_word_embeddings": shape.tied,
+            "attention_bias": shape.attention_bias, "mlp_bias": shape.mlp_bias,
+            "max_position_embeddings": shape.context,
+            "rope_scaling": {"rope_type": "llama3"} if shape.rope_divisors else None,
+        }  # fmt: skip
+        return from_config(config, "the student")
 
 
 def load_models(recipe: Recipe) -> Models:

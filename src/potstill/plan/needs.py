@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,6 @@ from potstill.errors import RecipeError
 from potstill.plan.arithmetic import (
     checkpoint_bytes,
     gguf_header_bytes,
-    gguf_run_memory_bytes,
     gguf_tensor_types,
     gguf_weight_bytes,
     kv_cache_bytes,
@@ -22,9 +22,11 @@ from potstill.plan.arithmetic import (
     tensors,
     training_memory_bytes,
 )
+from potstill.plan.memory import memory
 from potstill.plan.models import Model, Models
 from potstill.recipe import Quantization, Recipe, Schedule
 from potstill.records import Row
+from potstill.targets.meta import expected_bytes
 
 __all__ = [
     "Disk",
@@ -154,9 +156,10 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
     Raises:
         RecipeError: file and KV cache, which are certain, are over it already.
     """
-    shape, context, target = models.student_shape, recipe.chat.context, recipe.target.memory_mb
-    kv = kv_cache_bytes(shape, context)
-    needed = gguf_run_memory_bytes(shape, file.bytes, context)
+    context, target = recipe.chat.context, recipe.target.memory_mb
+    kv = kv_cache_bytes(models.student_shape, context)
+    anatomy = replace(models.student_anatomy, header_bytes=file.bytes - file.weight_bytes)
+    needed = memory(anatomy.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
             f"target.memory_mb: the file ({_size(file.bytes)}) and the KV cache of {context} tokens ({_size(kv)}) "
@@ -186,6 +189,16 @@ def _row_bytes(recipe: Recipe, splits: Mapping[str, Sequence[Row]]) -> int:
     return files + count * (tools + 2 * _TOKEN_BYTES * recipe.generate.max_new_tokens + _ROW_BYTES)
 
 
+def _target_bytes(recipe: Recipe, models: Models, rows: int) -> int:
+    """Bytes of the stored targets of answers that are all as long as they may be."""
+    stored = recipe.train.targets
+    if stored.kind == "online":
+        return 0
+    vocab = (models.teacher or models.student).padded_vocab
+    size = stored.draws if stored.kind == "counts" else stored.k
+    return expected_bytes(stored.kind, rows * recipe.generate.max_new_tokens, vocab, size)
+
+
 def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row]], file: File, runs: Path) -> Disk:
     """Disk a run fills, stage by stage: what stays of each, and what is there for a while only.
 
@@ -202,6 +215,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     stages = {
         "finetune": (teacher * _bytes_per_weight(recipe), 2 * checkpoint_bytes(teacher)),
         "generate": (_row_bytes(recipe, splits), 0),
+        "targets": (_target_bytes(recipe, models, len(splits["prompts"])), 0),
         "train": (trained * 4 * student, 2 * checkpoint_bytes(student)),
         "export": (file.bytes, gguf_weight_bytes(shape, "F16") + file.bytes - file.weight_bytes),
         "evaluate": (answers, 0),
@@ -209,6 +223,8 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     }
     if recipe.teacher.finetune is None:
         del stages["finetune"]
+    if recipe.train.targets.kind == "online":
+        del stages["targets"]
     needed = kept = 0
     for stays, passing in stages.values():
         kept += stays

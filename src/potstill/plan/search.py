@@ -19,9 +19,10 @@ from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import from_config
 from potstill.plan.devices import Device
 from potstill.plan.fit import Wish
-from potstill.plan.memory import memory
+from potstill.plan.limits import Limits
+from potstill.plan.memory import Memory, memory
 from potstill.plan.source import shape_words, words_config
-from potstill.plan.speed import Part, speed
+from potstill.plan.speed import Part, Speed, speed
 
 __all__ = ["QUANTIZATIONS", "Candidate", "Goal", "cuts", "feasible", "frontier", "search"]
 
@@ -32,24 +33,18 @@ _WIDTHS = (1, 3 / 4, 1 / 2, 1 / 4)
 _CHANNELS = 256
 """K-quantizations pack rows of 256 weights."""
 _SMALLEST_BITS = 2.0
+_PADDING = 512
+"""Rows of an embedding that no token has: Qwen2.5's smaller models have 128 fewer than its 72B."""
 _BANDS = ((0.5, "near the teacher"), (0.2, "most of one task"), (0.05, "one narrow task"), (0.0, "a few fixed answers"))
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What the device asks of a student; a limit that is None is not asked.
-
-    decode      tokens a second, by the low end of the predicted range
-    ttft        seconds to the first token after a prompt of `prompt` tokens, by the low end of the prompt rate
-    file_bytes  the largest file
-    """
+    """What a student must run on, with what context, and within which limits."""
 
     device: Device
     wish: Wish = field(default_factory=Wish)
-    decode: float | None = None
-    ttft: float | None = None
-    prompt: int = 512
-    file_bytes: int | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,7 @@ class Candidate:
     origin      "teacher" or the hub id of a known model
     student     keys of a recipe's `student` section
     kept        its parameters over the teacher's, embeddings left out of both
+    ttft        seconds to the first token after a prompt of the goal's length, low and high
     """
 
     origin: str
@@ -66,9 +62,8 @@ class Candidate:
     student: Mapping[str, Any]
     anatomy: Anatomy
     kept: float
-    license: str | None
-    needed_bytes: int
-    decode: tuple[float, float]
+    memory: Memory
+    speed: Speed
     ttft: tuple[float, float]
 
     @property
@@ -87,11 +82,12 @@ class Candidate:
             "kept": round(self.kept, 4),
             "weight_bytes": self.anatomy.weight_bytes,
             "bits_per_weight": round(self.anatomy.bits_per_weight, 4),
-            "needed_bytes": self.needed_bytes,
-            "decode_tokens_per_s": [round(rate, 3) for rate in self.decode],
+            "file_bytes": self.memory.weights,
+            "needed_bytes": self.memory.needed,
+            "total_bytes": self.memory.total,
+            "decode_tokens_per_s": [round(rate, 3) for rate in self.speed.decode],
             "ttft_seconds": [round(seconds, 4) for seconds in self.ttft],
             "quality_band": self.band,
-            "license": self.license,
         }
 
 
@@ -151,64 +147,59 @@ def _known() -> tuple[dict[str, str], ...]:
     return tuple(tomllib.loads(text)["student"])
 
 
-def _judge(
-    anatomy: Anatomy, quantization: str, goal: Goal
-) -> tuple[Anatomy, int, tuple[float, float], tuple[float, float]]:
-    """The anatomy in a quantization, bytes needed, decode tokens/s and seconds to the first token, (low, high)."""
-    quantized = anatomy.quantized(quantization)
-    wish, device = goal.wish, goal.device
-    held = memory(quantized, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=device.backend)
-    rate = speed(quantized, [Part(device, 1.0)], wish.context, wish.kv_type)
-    first = (goal.prompt / rate.prefill[1], goal.prompt / rate.prefill[0])
-    return quantized, held.needed, rate.decode, first
-
-
 def feasible(candidate: Candidate, goal: Goal) -> bool:
     """Whether all that is asked is met: memory for certain, speeds at the slow end of their ranges."""
-    return (
-        candidate.needed_bytes <= goal.device.usable_bytes
-        and (goal.file_bytes is None or candidate.anatomy.data_bytes <= goal.file_bytes)
-        and (goal.decode is None or candidate.decode[0] >= goal.decode)
-        and (goal.ttft is None or candidate.ttft[1] <= goal.ttft)
-    )
+    held = candidate.memory
+    return held.needed <= goal.device.usable_bytes and not goal.limits.missed(held.weights, held.total, candidate.speed)
+
+
+def _offered(
+    config: Mapping[str, Any], vocabulary: int | None, same_tokenizer: bool
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """(origin, config.json, keys of `student`): what can be cut from the teacher, then the known small models."""
+    trimmed = {"vocabulary": "workload"} if vocabulary else {}
+    for made, student in cuts(config, vocabulary):
+        yield "teacher", made, {**student, **trimmed}
+    for row in _known():
+        made = words_config(row["shape"])
+        # padding apart, one family's vocabularies have one size
+        if same_tokenizer and abs(made["vocab_size"] - config["vocab_size"]) > _PADDING:
+            continue
+        made["vocab_size"] = vocabulary or made["vocab_size"]
+        yield row["model"], made, {"init": "checkpoint", "model": row["model"], "license": row["license"], **trimmed}
 
 
 def search(
-    config: Mapping[str, Any], goal: Goal, *, vocabulary: int | None = None, known: bool = True
+    config: Mapping[str, Any], goal: Goal, *, vocabulary: int | None = None, same_tokenizer: bool = False
 ) -> list[Candidate]:
     """Every feasible student, the one with most parameters in its blocks first, then by bits a weight.
 
     Args:
         config: the teacher's config.json.
         goal: device and limits.
-        vocabulary: as of `cuts`.
-        known: known small models too.
+        vocabulary: as of `cuts`; a student of fewer tokens than its teacher has is one of a trimmed vocabulary.
+        same_tokenizer: of the known small models, only those with the teacher's tokenizer.
 
     Raises:
         UsageError: students cannot be cut from the teacher's architecture.
     """
-    whole = _blocks(from_config(config, "teacher"))
-    offered: list[tuple[str, Mapping[str, Any], Mapping[str, Any], str | None]]
-    offered = [("teacher", made, student, None) for made, student in cuts(config, vocabulary)]
-    if known:
-        offered += [
-            (row["model"], words_config(row["shape"]), {"init": "checkpoint", "model": row["model"]}, row["license"])
-            for row in _known()
-        ]
-    found = []
-    for origin, made, student, license in offered:
+    whole, found = _blocks(from_config(config, "teacher")), []
+    wish, device = goal.wish, goal.device
+    for origin, made, student in _offered(config, vocabulary, same_tokenizer):
         anatomy = from_config(made, origin)
+        kept = _blocks(anatomy) / whole
         # what could not fit at two bits a weight is not looked at closer
-        if anatomy.parameters * _SMALLEST_BITS / 8 > goal.device.usable_bytes:
+        if kept > 1 or anatomy.parameters * _SMALLEST_BITS / 8 > device.usable_bytes:
             continue
-        kept, shape = _blocks(anatomy) / whole, shape_words(made)
-        if kept > 1:
-            continue
+        shape = shape_words(made)
         for quantization in QUANTIZATIONS:
-            quantized, needed, decode, ttft = _judge(anatomy, quantization, goal)
-            one = Candidate(origin, shape, student, quantized, kept, license, needed, decode, ttft)
+            quantized = replace(anatomy.quantized(quantization), name=shape)
+            held = memory(quantized, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=device.backend)
+            rate = speed(quantized, [Part(device, 1.0)], wish.context, wish.kv_type)
+            ttft = rate.first_token(goal.limits.prompt)
+            one = Candidate(origin, shape, student, quantized, kept, held, rate, ttft)
             if feasible(one, goal):
-                found.append(replace(one, anatomy=replace(quantized, name=shape)))
+                found.append(one)
     return sorted(found, key=lambda one: (-one.kept, -one.anatomy.bits_per_weight, one.shape))
 
 
@@ -221,6 +212,6 @@ def frontier(found: Sequence[Candidate], gain: float = 1.1) -> list[Candidate]:
     """
     ahead: list[Candidate] = []
     for one in found:
-        if not ahead or one.decode[0] >= gain * ahead[-1].decode[0]:
+        if not ahead or one.speed.decode[0] >= gain * ahead[-1].speed.decode[0]:
             ahead.append(one)
     return ahead

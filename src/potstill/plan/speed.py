@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.devices import Device
 from potstill.plan.memory import kv_bytes
 
-__all__ = ["Part", "Speed", "bytes_by_type", "read_bytes", "speed"]
+__all__ = ["Part", "Speed", "bytes_by_type", "calibrated_seconds", "read_bytes", "speed"]
 
 _CALIBRATED = (0.85, 1.15)
 """Around a calibrated machine's prediction."""
@@ -53,6 +54,10 @@ class Speed:
     bound: str
     load_seconds: float
 
+    def first_token(self, prompt: float) -> tuple[float, float]:
+        """Seconds to the first token after a prompt of so many, low and high."""
+        return prompt / self.prefill[1], prompt / self.prefill[0]
+
 
 def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Speed:
     """Speed of one conversation. The low end has a full context and the low efficiency of the device, the high end
@@ -93,8 +98,22 @@ def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Sp
     )
 
 
+def calibrated_seconds(rates: Mapping[str, float], layers: int, vocab: int, read: Mapping[str, float]) -> float:
+    """Seconds of a token by a machine's own rates; a type that was not measured takes the slowest known.
+
+    Args:
+        rates: seconds of a layer (`layer`), of a vocabulary entry (`vocabulary`: choosing among them), and of a byte of
+            each tensor type.
+        layers: the model's.
+        vocab: its vocabulary's size.
+        read: bytes that a token reads by type.
+    """
+    slowest = max(rate for key, rate in rates.items() if key not in ("layer", "vocabulary"))
+    by_type = sum(size * rates.get(kind, slowest) for kind, size in read.items())
+    return by_type + layers * rates.get("layer", 0.0) + vocab * rates.get("vocabulary", 0.0)
+
+
 def _calibrated(anatomy: Anatomy, device: Device, share: float) -> float:
-    """Seconds of a token by the machine's own rates; a type that was not measured takes the slowest known."""
-    slowest = max((rate for key, rate in device.rates.items() if key != "layer"), default=1 / device.bandwidth)
-    by_type = sum(size * device.rates.get(kind, slowest) for kind, size in bytes_by_type(anatomy).items())
-    return share * by_type + device.rates.get("layer", 0.0) * anatomy.layers
+    """The same of a model; `share` of its bytes are read."""
+    read = {kind: share * size for kind, size in bytes_by_type(anatomy).items()}
+    return calibrated_seconds(device.rates, anatomy.layers, anatomy.vocab, read)

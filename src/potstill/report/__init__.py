@@ -10,7 +10,7 @@ from potstill.recipe import Recipe
 
 __all__ = ["VERSION", "run"]
 
-VERSION = 1
+VERSION = 2
 
 
 def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
@@ -18,7 +18,7 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
 
     Args:
         recipe: the recipe.
-        steps: directories of the finished steps: train, evaluate, gate; export and package where they are.
+        steps: directories of the finished steps: train, evaluate, gate; generate, export and package where they are.
         out: step directory.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,6 +26,7 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
     from potstill import __version__
     from potstill.report.charts import MARKERS
     from potstill.report.facts import read_facts
+    from potstill.report.money import tell_cost
     from potstill.report.sources import tell_origin, tell_training
     from potstill.report.story import (
         tell_distillation,
@@ -53,6 +54,7 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
         kept=tell_kept(facts),
         distillation=tell_distillation(facts),
         size=tell_size(facts),
+        cost=tell_cost(facts),
         fidelity=tell_fidelity(facts),
         training=tell_training(facts),
         regressions=tell_regressions(facts),

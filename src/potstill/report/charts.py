@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MARKERS", "Line", "Rate", "kept_chart", "training_chart"]
+__all__ = ["MARKERS", "Line", "Rate", "cost_chart", "kept_chart", "training_chart"]
 
 _WIDTH = 370  # CSS pixels at scale 1: a phone shows the chart a little smaller, a desk a little larger
 _INK, _MUTED, _LINE = "#010203", "#020304", "#030405"
@@ -111,6 +111,42 @@ def training_chart(lines: Sequence[Line], name: str, label: str) -> Markup:
         axes.spines[["left", "right", "top"]].set_visible(False)
         axes.spines["bottom"].set_color(_LINE)
         return _inline(figure, name, label)
+
+
+def cost_chart(once: float, on_device: float, by_api: float, break_even: float | None, label: str) -> Markup:
+    """Cost over answers, the device against the endpoint; to twice the break-even, or a million answers.
+
+    Args:
+        once: spent on the device's side before the first answer.
+        on_device: of one answer.
+        by_api: of one answer.
+        break_even: answers at which both have cost the same.
+        label: what the chart says, for those who do not see it.
+    """
+    with _drawing(230) as (figure, axes):
+        most = 2 * break_even if break_even else 1e6
+        ends = {"teacher": (0.0, by_api * most), "gguf": (once, once + on_device * most)}
+        for model, (first, last) in ends.items():
+            marks: dict[str, Any] = {"marker": MARKERS[model], "markevery": [1], "markersize": 7, "markeredgewidth": 0}
+            axes.plot([0, most], [first, last], color=_SERIES[model], linewidth=2, clip_on=False, **marks)
+        if break_even:
+            cost = by_api * break_even
+            axes.plot([break_even, break_even], [0, cost], color=_MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
+        axes.set_xlim(0, most)
+        axes.set_ylim(0, 1.05 * max(max(pair) for pair in ends.values()))
+        ticks = [0, most / 2, most]
+        axes.set_xticks(ticks, [_short_count(tick) for tick in ticks])
+        axes.grid(axis="y", color=_LINE, linewidth=1)
+        axes.tick_params(axis="x", pad=7)
+        axes.set_xlabel("answers", color=_MUTED, fontsize=12)
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        axes.spines["bottom"].set_color(_LINE)
+        return _inline(figure, "cost", label)
+
+
+def _short_count(value: float) -> str:
+    scale, unit = next((s for s in ((1e9, " bn"), (1e6, " m"), (1e3, " k")) if value >= s[0]), (1.0, ""))
+    return f"{value / scale:.3g}{unit}"
 
 
 def _plain_ticks(axes: Axes, low: float, high: float) -> None:

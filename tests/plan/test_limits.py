@@ -1,0 +1,78 @@
+"""A student that cannot meet its target is refused before anything is paid for; what may miss it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from potstill.plan.checks import check_recipe
+from potstill.plan.fit import Wish, fit
+from potstill.plan.limits import Limits
+from potstill.plan.models import load_models
+from potstill.plan.speed import Speed
+
+if TYPE_CHECKING:
+    from conftest import Workshop
+
+PI = "Raspberry Pi 5"
+RATE = Speed(decode=(10.0, 20.0), prefill=(100.0, 200.0), bound="bandwidth", load_seconds=1.0)
+
+
+def predicted(workshop: Workshop) -> Speed:
+    from potstill.plan.devices import find_device
+
+    recipe = workshop.recipe()
+    found = fit(load_models(recipe).student_anatomy, "Q8_0", find_device(PI), Wish(recipe.chat.context))
+    assert found.speed
+    return found.speed
+
+
+@pytest.mark.parametrize(
+    ("limits", "slow", "fast"),
+    [
+        (Limits(), [], []),
+        (Limits(decode=15.0), ["decode_tokens_per_s"], []),
+        (Limits(decode=21.0), ["decode_tokens_per_s"], ["decode_tokens_per_s"]),
+        (Limits(ttft=3.0, prompt=400), ["ttft_ms"], []),
+        (Limits(ttft=1.9, prompt=400), ["ttft_ms"], ["ttft_ms"]),
+        (Limits(file_bytes=99, peak_bytes=199), ["file_mb", "memory_mb"], ["file_mb", "memory_mb"]),
+        (Limits(file_bytes=100, peak_bytes=200), [], []),
+    ],
+)
+def test_what_is_missed_at_each_end(limits: Limits, slow: list[str], fast: list[str]) -> None:
+    assert limits.missed(100, 200, RATE) == slow
+    assert limits.missed(100, 200, RATE, best=True) == fast
+
+
+def test_a_speed_that_the_device_cannot_reach_is_refused(workshop: Workshop) -> None:
+    high = predicted(workshop).decode[1]
+    said = workshop.refused(workshop.recipe(target={"device": PI, "decode_tokens_per_s": 1.01 * high}))
+    assert said.startswith("target.decode_tokens_per_s: on Raspberry Pi 5 the student's Q8_0 file is predicted")
+    assert "--search" in said
+    said = workshop.refused(workshop.recipe(target={"device": "pi 5", "ttft_ms": 0.001}))
+    assert "target.ttft_ms" in said and "ms to the first token" in said
+
+
+def test_a_speed_that_it_may_miss_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    low, high = predicted(workshop).decode
+
+    def warnings(**target: Any) -> list[str]:
+        found = check_recipe(workshop.recipe(target=target), tmp_path / "runs").warnings
+        return [text for text in found if text.startswith("target.")]
+
+    asked = warnings(device=PI, decode_tokens_per_s=(low + high) / 2)
+    assert len(asked) == 1 and asked[0].endswith("it may miss that.")
+    assert not warnings(device=PI, decode_tokens_per_s=0.9 * low)
+    # words that name no device are not judged
+    assert not warnings(device="a board of ours", decode_tokens_per_s=100 * high)
+
+
+def test_a_device_without_room_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.plan import limits
+    from potstill.plan.devices import find_device
+
+    monkeypatch.setattr(limits, "known_device", lambda name: find_device(name).with_memory(1e6))
+    said = workshop.refused(workshop.recipe(target={"device": PI}))
+    assert said.startswith("target.device: Raspberry Pi 5 has 0.00 GB for a model")
