@@ -63,6 +63,14 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def read_log(folder: Path, name: str = "student") -> list[dict[str, float]]:
+    """A training's log, a mapping a step, without how fast it was: no two runs agree on that."""
+    lines = [json.loads(line) for line in (folder / f"{name}.log.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line.pop("tokens_per_s") > 0 and line.pop("mfu") > 0
+    return lines
+
+
 def make_tokenizer(folder: Path, extra_vocabulary: int = 0) -> Path:
     """A byte-level BPE tokenizer with a ChatML template, learnt from the rows above."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from fixtures import make_tokenizer
 
@@ -80,6 +81,33 @@ def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) ->
     judged = json.loads(potstill("run", changed, "--json", cwd=tmp_path).stdout)
     cached = {name for name, stage in judged["stages"].items() if stage["cached"]}
     assert cached == {"generate", "train", "export", "evaluate"}
+
+
+def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    """As `accelerate launch` starts them, with shards; what they leave is what one process goes on from."""
+    recipe = write_recipe(
+        tmp_path,
+        tiny_model,
+        workload,
+        student={"init": "teacher_layers", "layers": 2, "vocabulary": "workload"},
+        train={"epochs": 2, "batch_tokens": 256, "accumulate": 2, "precision": "bf16", "lora_rank": 2},
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    launched = subprocess.run(
+        [*launcher, "-m", "potstill", "train", str(recipe), "--json"],
+        capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT | sharded | {"ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    stages = json.loads(launched.stdout)["stages"]  # one of them speaks
+    assert list(stages) == ["check", "generate", "train"]
+    assert not any(stage["cached"] for stage in stages.values())
+    for name in ("student", "control"):
+        saved = load_file(tmp_path / stages["train"]["dir"] / name / "model.safetensors")
+        assert saved["model.layers.1.self_attn.q_proj.weight"].shape == (64, 64)
+        assert not any("lora" in key for key in saved)
+    alone = json.loads(potstill("train", recipe, "--json", cwd=tmp_path).stdout)["stages"]
+    assert all(stage["cached"] for stage in alone.values())
 
 
 def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workload: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ BASE: dict[str, Any] = {
     "student": {"init": "teacher_layers", "layers": 2},
 }
 
+SHAPE = {"layers": 1, "hidden": 8, "ffn": 16, "heads": 2}
+
 
 def load(tmp_path: Path, value: dict[str, Any]) -> Recipe:
     path = tmp_path / "r.yaml"
@@ -61,6 +63,12 @@ def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
         ({"train": {"objective": "sft"}}, "its control would be itself"),
         ({"train": {"control": "none"}, "gates": {"beats_control": True}}, "needs train.control"),
         ({"student": {"init": "scratch", "shape": {"layers": 1, "hidden": 10, "ffn": 4, "heads": 3}}}, "no multiple"),
+        (
+            {"student": {"init": "scratch", "shape": SHAPE}, "train": {"lora_rank": 4}},
+            "leave it out with init 'scratch'",
+        ),
+        ({"student": {"init": "scratch", "shape": SHAPE, "tied": False}}, "said in shape"),
+        ({"teacher": {"model": "m", "finetune": {"rows": "r", "shape": SHAPE, "lora_rank": 4}}}, "those are random"),
         ({"gates": {"retention": 1.5}}, "less than or equal to 1"),
         ({"gates": {"behaviours": {"dance": 0.5}}}, "dance"),
     ],

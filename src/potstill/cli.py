@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import click
 
 from potstill import __version__
 from potstill.errors import MissingExtra, PotstillError
+from potstill.steps import is_first_process
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
@@ -65,6 +67,8 @@ def main() -> None:
     A verb that names a stage runs the recipe up to that stage; finished steps are found again, not repeated.
     Exit codes: 0 done or gates pass, 1 error, 2 wrong usage or recipe, 3 a gate failed, 4 a gate is inconclusive.
     """
+    if not is_first_process():  # of several under `accelerate launch`, one speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 _recipe = click.argument("recipe", type=click.Path(path_type=Path))

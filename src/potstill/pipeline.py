@@ -22,11 +22,13 @@ from potstill.chat import resolve_model
 from potstill.costs import find_price
 from potstill.recipe import Recipe, recipe_hash
 from potstill.records import write_json
-from potstill.steps import StepResult, hash_file, hash_folder, lock_run, run_step
+from potstill.steps import StepResult, hash_file, hash_folder, is_first_process, lock_run, run_step
 
 __all__ = ["STAGES", "RunResult", "run"]
 
 STAGES = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", "gate", "package", "report")
+# under `accelerate launch` all processes share these; the first runs the others alone
+_TOGETHER = ("finetune", "train")
 _MODEL_FILES = (".safetensors", ".json", ".jinja")
 
 
@@ -101,7 +103,8 @@ def _run_stage(stage: str, recipe: Recipe, done: RunResult) -> StepResult | None
     ):
         return None
     parts, upstream, build = _STAGES[stage](recipe, done)
-    return run_step(done.dir, stage, parts, {name: done.steps[name] for name in upstream if name in done.steps}, build)
+    found = {name: done.steps[name] for name in upstream if name in done.steps}
+    return run_step(done.dir, stage, parts, found, build, together=stage in _TOGETHER)
 
 
 _Plan = tuple[Mapping[str, Any], tuple[str, ...], Callable[[Path], None]]
@@ -256,6 +259,8 @@ def _write_run_json(recipe: Recipe, result: RunResult) -> None:
     """The one page that says what this run is; rewritten as each step ends."""
     if "gate" in result.steps:
         result.verdict = json.loads((result.folder("gate") / "verdict.json").read_text())["verdict"]
+    if not is_first_process():
+        return
     if "report" in result.steps:
         shutil.copyfile(result.folder("report") / "report.html", result.page("report.html"))
     steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}

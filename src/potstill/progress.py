@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from potstill.steps import is_first_process
+
 __all__ = ["Ticker", "progress_bar"]
 
 _LOG_SECONDS = 20.0
@@ -26,7 +28,7 @@ class Ticker:
 
     def show(self, note: str) -> None:
         now = time.monotonic()
-        if now - self._last >= _LOG_SECONDS:
+        if now - self._last >= _LOG_SECONDS and is_first_process():
             self._last = now
             print(f"  {self.label}: {self.done}/{self.total} {note}", file=sys.stderr, flush=True)
 
@@ -34,7 +36,7 @@ class Ticker:
 @contextmanager
 def progress_bar(label: str, total: int, start: int = 0) -> Iterator[Ticker]:
     """A ticker that draws a bar when stderr is a terminal."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first_process():
         yield Ticker(label, total, start)
         return
     from rich.console import Console

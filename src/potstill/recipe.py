@@ -100,6 +100,8 @@ class Recipe(Section):
                 f"targets of kind {self.train.targets.kind} are stored in the teacher's ids, which a student with "
                 "student.vocabulary: workload has not: set train.targets.kind: online, or student.vocabulary: full"
             )
+        if self.train.lora_rank and self.student.init == "scratch":
+            raise ValueError("train.lora_rank leaves all other weights as they are: leave it out with init 'scratch'")
         if self.gates.beats_control and self.train.control == "none":
             raise ValueError("gates.beats_control needs train.control: sft")
         return self

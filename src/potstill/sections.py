@@ -107,7 +107,7 @@ class Schedule(Section):
     batch_tokens: Count = 8192
     """Tokens of one micro-batch on one device."""
     accumulate: Count = 1
-    """Micro-batches of one optimizer step on one device."""
+    """Micro-batches of one optimizer step; with several processes, shared among them."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: for the matrices of the layers; embeddings, head, norms and biases stay with AdamW, at the same rate."""
     learning_rate: Positive = 1e-3
@@ -120,6 +120,10 @@ class Schedule(Section):
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast; weights and optimizer stay fp32."""
+    lora_rank: Count | None = None
+    """Train adapters of this rank beside the layers' matrices, merged when done; left out, all weights are trained."""
+    activation_checkpointing: bool = False
+    """Keep each layer's input alone for the backward pass, and run the layer again there: less memory, more time."""
     checkpoint_every: Count = 200
     """Optimizer steps between checkpoints."""
 
@@ -133,6 +137,12 @@ class Finetune(Schedule):
     """Start from scratch in this shape, with the tokenizer of `teacher.model`; otherwise from its weights."""
     shallow_layers: Count | None = None
     """Every other step trains this many evenly spaced layers alone, so that a student of as many starts well."""
+
+    @model_validator(mode="after")
+    def _adapters_have_weights(self) -> Self:
+        if self.shape and self.lora_rank:
+            raise ValueError("lora_rank leaves all other weights as they are, and with shape those are random")
+        return self
 
 
 class Price(Section):
@@ -215,6 +225,8 @@ class Student(Section):
     """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
     license: str = "unknown"
     """checkpoint: SPDX identifier of that model's licence, or the hub's tag."""
+    tied: bool | None = None
+    """Whether input and output embeddings are one matrix (the input's); left out, as in the model it starts from."""
     vocabulary: Literal["full", "workload"] = "full"
     """All of the tokenizer's tokens; or those in the generated rows, with what it takes to write any other text."""
 
@@ -231,6 +243,8 @@ class Student(Section):
                 raise ValueError(f"init {init!r} needs {' or '.join(keys)}")
             if init != self.init and given:
                 raise ValueError(f"{given[0]} is read only with init {init!r}, not {self.init!r}")
+        if self.tied is not None and self.init == "scratch":
+            raise ValueError("with init 'scratch', tied is said in shape")
         if self.layer_choice == "influence" and (self.init != "teacher_layers" or self.layers is None):
             raise ValueError("layer_choice 'influence' is read only with init 'teacher_layers' and layers")
         return self

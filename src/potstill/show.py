@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from potstill.recipe import Recipe
-from potstill.steps import StepResult
+from potstill.steps import StepResult, is_first_process
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
@@ -33,7 +33,7 @@ __all__ = [
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _LOG_WIDTH = 110
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first_process())
 
 
 def _console() -> Console:

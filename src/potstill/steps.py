@@ -26,8 +26,9 @@ from typing import Any
 from potstill.errors import StepError
 from potstill.records import write_json
 
-__all__ = ["StepResult", "fingerprint", "hash_file", "hash_folder", "lock_run", "run_step"]
+__all__ = ["StepResult", "fingerprint", "hash_file", "hash_folder", "is_first_process", "lock_run", "run_step"]
 
+_POLL_SECONDS = 0.2
 _VERSIONED = ("potstill", "torch", "transformers", "tokenizers", "accelerate", "gguf", "xllamacpp", "openai")
 
 
@@ -111,9 +112,17 @@ def _git_commit() -> str | None:
     return out.stdout.strip() or None
 
 
+def is_first_process() -> bool:
+    """Whether this process is the first of those that `accelerate launch` started together, or alone."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def lock_run(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory against a second process; the lock goes with the process, also when it is killed."""
+    """Hold a run directory against a second run; the lock goes with the process, also when it is killed."""
+    if not is_first_process():  # the first holds it for all
+        yield
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = run_dir / ".lock"
     with lock.open("a") as file:
@@ -138,8 +147,11 @@ def run_step(
     parts: Mapping[str, Any],
     upstream: Mapping[str, StepResult],
     build: Callable[[Path], None],
+    together: bool = False,
 ) -> StepResult:
     """Run `build(dir)` once for these parts; a finished directory is found again, an unfinished one is resumed.
+
+    Of several processes (`accelerate launch`) the first runs it, or all do `together`; each returns when it is done.
 
     Args:
         run_dir: the run's directory.
@@ -147,11 +159,18 @@ def run_step(
         parts: everything but the upstream steps that can change the answer.
         upstream: finished steps this one reads, by name.
         build: does the work in the directory it is given; must resume from what it finds there.
+        together: all processes run it, and divide the work among them.
     """
     whole = {"step": name, "parts": dict(parts), "upstream": {k: s.fingerprint for k, s in upstream.items()}}
     mark = fingerprint(whole)
     directory = run_dir / f"{name}-{mark[:12]}"
     done = directory / "DONE"
+    if not is_first_process():
+        if together and not done.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            build(directory)
+        while not done.exists():  # if the first process fails, the launcher ends this one
+            time.sleep(_POLL_SECONDS)
     if done.exists():
         seconds = float(json.loads((directory / "step.json").read_text())["seconds"])
         return StepResult(name, directory, mark, seconds, cached=True)

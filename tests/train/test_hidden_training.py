@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fixtures import light_rows, make_model, write_jsonl
+from fixtures import light_rows, make_model, read_log, write_jsonl
 from potstill import train
 from potstill.chat import Example, load_chat
 from potstill.objectives import Hidden
@@ -130,11 +130,10 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
     with pytest.raises(Stop):
         narrow_run(tiny_model, tmp_path / "killed", rows, stop_at=7)
     assert narrow_run(tiny_model, tmp_path / "killed", rows)["resumed_at"] == 6
-    logs = [(tmp_path / name / "student.log.jsonl").read_text() for name in ("whole", "killed")]
-    assert logs[0] == logs[1]
+    lines, resumed = (read_log(tmp_path / name) for name in ("whole", "killed"))
+    assert lines == resumed
     whole, killed = (torch.load(tmp_path / name / "final.pt") for name in ("whole", "killed"))
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
-    lines = [json.loads(line) for line in logs[0].splitlines()]
     assert lines[0]["hidden_weight"] == 0.0
     assert lines[-1]["hidden"] < 0.8 * lines[0]["hidden"]
     logit = hidden = 0.0

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 
-from fixtures import light_rows, write_jsonl
-from potstill.chat import load_chat
+from fixtures import light_rows, read_log, write_jsonl
+from potstill.chat import Example, load_chat
 from potstill.errors import DataError, StepError
 from potstill.recipe import Schedule
 from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
-from potstill.train.learner import Objective
+from potstill.train.batches import pack
+from potstill.train.learner import Learner, Objective
 from potstill.train.loop import layers_alone, train_model
 from potstill.train.students import even_layers, from_teacher_layers
 
@@ -72,7 +74,7 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(tiny_model: Path, tmp_path
     expected, got = (torch.load(tmp_path / n / "final.pt") for n in ("whole", "killed"))
     assert all(torch.equal(expected[k], got[k]) for k in expected)
     # and so does the log, to the last digit
-    assert log.read_text() == (tmp_path / "whole" / "student.log.jsonl").read_text()
+    assert read_log(tmp_path / "whole") == read_log(tmp_path / "killed")
 
 
 def train(model_folder: Path, tmp_path: Path, **changes: object) -> list[dict[str, float]]:
@@ -84,7 +86,7 @@ def train(model_folder: Path, tmp_path: Path, **changes: object) -> list[dict[st
         from_teacher_layers(teacher, 2), Objective(teacher), examples, examples[:3], schedule,
         out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
     )  # fmt: skip
-    return [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
+    return read_log(tmp_path)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -120,6 +122,33 @@ def test_bf16_autocast_is_on(tiny_model: Path, tmp_path: Path) -> None:
     )
     assert first[0] != first[1]
     assert first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_bf16_without_autocast_is_refused(tiny_model: Path) -> None:
+    model = load_causal_lm(tiny_model)
+    learner = Learner(model, Objective(), model.config.vocab_size, autocast=True)
+    with pytest.raises(StepError, match="autocast is off"):
+        learner(pack([Example(tuple(range(3, 20)), 5, True)], 0))
+
+
+def test_activation_checkpointing_runs_layers_again_and_changes_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, again, calls = tmp_path / "plain", tmp_path / "again", {"plain": 0, "again": 0}
+    whole_forward = LlamaMLP.forward
+    for folder in (plain, again):
+        folder.mkdir()
+
+        def counted(self: LlamaMLP, x: torch.Tensor, name: str = folder.name) -> torch.Tensor:
+            calls[name] += self.training  # the student's alone: the teacher is in evaluation mode
+            return whole_forward(self, x)
+
+        monkeypatch.setattr(LlamaMLP, "forward", counted)
+        train(tiny_model, folder, epochs=2, activation_checkpointing=folder is again)
+    first, second = ([{k: line[k] for k in ("loss", "grad_norm")} for line in read_log(f)] for f in (plain, again))
+    assert first == second
+    steps, layers, validations = len(first), 2, calls["plain"] - 2 * len(first)
+    assert calls["again"] == 2 * steps * layers + validations
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two processes on one machine (gloo) learn what one process learns with the same global batch."""
+"""Two processes on one machine (gloo), replicas or shards, learn what one process learns with the same global batch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from fixtures import light_rows, write_jsonl
 
 RUN = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -27,43 +28,70 @@ from potstill.train import _examples
 from potstill.train.learner import Objective
 from potstill.train.loop import train_model
 from potstill.train.students import from_teacher_layers
-model, rows, out, accumulate = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+model, rows, out, precision = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 chat = load_chat(model)
 teacher = load_causal_lm(model)
 examples = _examples(read_rows(rows), chat, 128)
-schedule = Schedule(epochs=6, batch_tokens=256, accumulate=int(accumulate), learning_rate=3e-3, checkpoint_every=1000)
-student = from_teacher_layers(teacher, 3)
-train_model(student, Objective(teacher, temperature=2.0, hard_label_share=0.3), examples, examples[:4], schedule,
-            out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
-if int(__import__("os").environ.get("RANK", "0")) == 0:
-    torch.save(student.state_dict(), out / "final.pt")
+schedule = Schedule(epochs=6, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=5,
+                    precision=precision)
+for name in ("whole", "resumed"):  # the second goes on from the last checkpoint of the first
+    student = from_teacher_layers(teacher, 3)
+    train_model(student, Objective(teacher, temperature=2.0, hard_label_share=0.3), examples, examples[:4], schedule,
+                out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
+    if int(os.environ.get("RANK", "0")) == 0:
+        torch.save(student.state_dict(), out / f"{name}.pt")
+        assert student.get_input_embeddings().weight is student.get_output_embeddings().weight
 """
+SHARDED = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
 
 
-def train(folder: Path, model: Path, rows: Path, processes: int) -> tuple[list[dict[str, Any]], Any]:
-    folder.mkdir()
-    script = folder / "run.py"
-    script.write_text(RUN)
+def launch(words: list[str], processes: int, variables: dict[str, str] | None = None) -> None:
+    """Run Python on so many processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    words = [str(script), str(model), str(rows), str(folder), str(2 // processes)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (variables or {})
     done = subprocess.run(
-        [sys.executable, *launcher, *words], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *launcher, *words], env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def train(
+    folder: Path, model: Path, processes: int, variables: dict[str, str] | None = None, precision: str = "fp32"
+) -> tuple[list[dict[str, Any]], Any]:
+    """Log and weights of a run."""
+    folder.mkdir()
+    rows = write_jsonl(folder / "rows.jsonl", light_rows(["", "please ", "now ", "quickly "]))
+    script = folder / "run.py"
+    script.write_text(RUN)
+    launch([str(script), str(model), str(rows), str(folder), precision], processes, variables)
     log = [json.loads(line) for line in (folder / "student.log.jsonl").read_text().splitlines()]
-    return log, torch.load(folder / "final.pt")
+    whole, resumed = (torch.load(folder / f"{name}.pt") for name in ("whole", "resumed"))
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+    return log, whole
 
 
-def test_two_processes_learn_what_one_learns(tiny_model: Path, tmp_path: Path) -> None:
-    rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please ", "now ", "quickly "]))
-    one, weights_one = train(tmp_path / "one", tiny_model, rows, 1)
-    two, weights_two = train(tmp_path / "two", tiny_model, rows, 2)
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Any]:
+    return train(tmp_path_factory.mktemp("alone") / "run", tiny_model, 1)
+
+
+@pytest.mark.parametrize("variables", [{}, SHARDED], ids=["ddp", "fsdp2"])
+def test_two_processes_learn_what_one_learns(
+    tiny_model: Path, tmp_path: Path, alone: tuple[list[dict[str, Any]], Any], variables: dict[str, str]
+) -> None:
+    one, weights_one = alone
+    two, weights_two = train(tmp_path / "two", tiny_model, 2, variables)
     assert len(one) == len(two) > 5
-    for alone, shared in zip(one, two, strict=True):
-        assert alone["tokens"] == shared["tokens"]
+    for single, shared in zip(one, two, strict=True):
+        assert single["tokens"] == shared["tokens"]
         for key in ("loss", "divergence", "cross_entropy"):
-            assert shared[key] == pytest.approx(alone[key], abs=1e-5), key
-        assert shared["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
+            assert shared[key] == pytest.approx(single[key], abs=1e-5), key
+        assert shared["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-3)
+    assert weights_one.keys() == weights_two.keys()
     for name, weight in weights_one.items():
         torch.testing.assert_close(weights_two[name], weight, atol=2e-4, rtol=0)

@@ -12,7 +12,7 @@ from potstill.chat import Example, load_chat
 from potstill.errors import RecipeError
 from potstill.recipe import Student
 from potstill.runtimes.hf import load_causal_lm
-from potstill.train.students import build_student, even_layers, from_teacher_layers, kept_layers, save_model
+from potstill.train.students import _retied, build_student, even_layers, from_teacher_layers, kept_layers, save_model
 
 
 def test_layers_are_those_of_distilbert() -> None:
@@ -80,3 +80,22 @@ def test_settings_that_nothing_would_read_are_refused() -> None:
         Student(init="checkpoint", model="x", ffn=8)
     with pytest.raises(ValueError, match="layer_choice 'influence' is read only"):
         Student(ffn=8, layer_choice="influence")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_heads_are_tied_or_untied_where_the_recipe_says(tmp_path: Path, tied: bool) -> None:
+    teacher = load_causal_lm(make_model(tmp_path / "model"))  # its head is its embedding
+    ids, chat = torch.arange(3, 20)[None], load_chat(tmp_path / "model")
+    if tied:
+        teacher = _retied(teacher)
+        teacher.get_output_embeddings().weight.data.mul_(2)
+    wanted = Student(layers=4, tied=tied)
+    student = build_student(wanted, teacher, None, chat, 64, 0, [], [0, 1, 2, 3])
+    embedding, head = student.get_input_embeddings().weight, student.get_output_embeddings().weight
+    assert (embedding is head) == tied == student.config.tie_word_embeddings
+    assert torch.equal(embedding, teacher.get_input_embeddings().weight)
+    assert torch.equal(head, embedding)
+    save_model(student, tmp_path / "model", tmp_path / "out")
+    again = load_causal_lm(tmp_path / "out")
+    assert again.num_parameters() == student.num_parameters()
+    torch.testing.assert_close(again(ids).logits, student(ids).logits)

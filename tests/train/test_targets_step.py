@@ -82,6 +82,21 @@ def test_a_store_is_gone_on_with(tmp_path: Path) -> None:
     assert len(TargetsReader(tmp_path / "store", wanted)) == len(rows)
 
 
+def test_a_teacher_in_bf16_scores_in_bf16(tmp_path: Path) -> None:
+    folder, rows = make_model(tmp_path), examples()
+    student = from_teacher_layers(load_causal_lm(folder), 2)
+    found, seen = {}, []
+    for dtype in ("float32", "bfloat16"):
+        teacher = load_causal_lm(folder, dtype).eval()
+        teacher.base_model.norm.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+        with grouped_attention(student, teacher), torch.no_grad():
+            found[dtype] = float(
+                Learner(student, Objective(teacher), teacher.config.vocab_size, False)(pack(rows, 0)).loss
+            )
+    assert seen == [torch.float32, torch.bfloat16]
+    assert found["float32"] != found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)
+
+
 def test_objectives_that_nothing_would_read_are_refused() -> None:
     with pytest.raises(ValueError, match="beta is read only with objective jsd"):
         Train(beta=0.3)

@@ -181,7 +181,11 @@ def _student(recipe: Recipe, teacher: Model | None) -> Model:
     settings = recipe.student
     if settings.init == "checkpoint":
         assert settings.model is not None
-        return _load("student.model", settings.model, None, recipe)
+        model = _load("student.model", settings.model, None, recipe)
+        if settings.tied is None or model.shape is None:
+            return model
+        retied = replace(model.shape, tied=settings.tied)
+        return replace(model, shape=retied, parameters=parameter_count(retied))
     assert teacher is not None  # the recipe refuses an endpoint here
     if settings.init == "scratch":
         assert settings.shape is not None
@@ -199,6 +203,7 @@ def _student(recipe: Recipe, teacher: Model | None) -> Model:
             ffn=settings.ffn or was.ffn,
             kv_heads=kv_heads,
             heads=kv_heads * (was.heads // was.kv_heads),
+            tied=was.tied if settings.tied is None else settings.tied,
         )
     parameters = parameter_count(shape_or_none) if shape_or_none else None
     return Model("teacher's layers", teacher.folder, teacher.chat, teacher.config, shape_or_none, parameters)

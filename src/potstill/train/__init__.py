@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import DataError
 from potstill.recipe import Recipe, Schedule
 from potstill.records import Row, read_generated, read_rows, read_tools, write_json
-from potstill.steps import hash_folder
+from potstill.steps import hash_folder, is_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,12 +81,16 @@ class _Training:
         Returns the summary, with `params`.
         """
         from potstill.train.loop import train_model
+        from potstill.train.lora import add_lora
+        from potstill.train.ranks import wait_for_all
         from potstill.train.students import even_layers, save_model
 
         finished = self.out / f"{name}.summary.json"
         if finished.exists():
             return dict(json.loads(finished.read_text()))
         model = build()
+        rank = self.schedule.lora_rank
+        merge = add_lora(model, rank, self.seed) if rank else None
         pad_id, total = model.config.pad_token_id, model.config.num_hidden_layers
         summary = train_model(
             model,
@@ -101,12 +106,15 @@ class _Training:
             tracker=self.tracker,
             shallow=even_layers(total, self.shallow_layers) if self.shallow_layers else (),
         )
-        save_model(model, self.tokenizer_from, self.out / name, dtype)
-        summary["params"] = model.num_parameters()
-        write_json(finished, summary)
-        for checkpoint in (self.out / name).glob("checkpoint*"):
-            shutil.rmtree(checkpoint)
-        return summary
+        if is_first_process():
+            if merge:
+                merge()
+            save_model(model, self.tokenizer_from, self.out / name, dtype)
+            write_json(finished, summary | {"params": model.num_parameters()})
+            for checkpoint in (self.out / name).glob("checkpoint*"):
+                shutil.rmtree(checkpoint)
+        wait_for_all()
+        return dict(json.loads(finished.read_text()))
 
 
 def finetune(recipe: Recipe, base: Path, out: Path) -> None:
@@ -148,7 +156,8 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         settings.shallow_layers,
     )
     summary = training.fit("model", start, Objective(), recipe.teacher.dtype)
-    write_json(out / "summary.json", {"model": summary})
+    if is_first_process():
+        write_json(out / "summary.json", {"model": summary})
 
 
 def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Path) -> None:
@@ -281,6 +290,8 @@ def run(
         distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
     student = training.fit("student", start, distil)
     control = training.fit("control", start, Objective(kernel=settings.kernel)) if settings.control == "sft" else None
+    if not is_first_process():
+        return
     summary = {
         "student": student,
         "control": control,
@@ -293,8 +304,13 @@ def run(
 
 def _trim(tokenizer_from: Path, examples: Sequence[Example], out: Path) -> Vocabulary:
     """Trim the tokenizer to rows, as `out/tokenizer`; `out/kept.json` has the old id of each new one."""
+    from potstill.train.ranks import wait_for_all
     from potstill.train.vocabulary import trim_folder
 
-    vocabulary = trim_folder(tokenizer_from, examples, out / "tokenizer")
-    write_json(out / "kept.json", vocabulary.kept)
+    with tempfile.TemporaryDirectory() as unused:
+        first = is_first_process()
+        vocabulary = trim_folder(tokenizer_from, examples, out / "tokenizer" if first else Path(unused))
+    if first:
+        write_json(out / "kept.json", vocabulary.kept)
+    wait_for_all()
     return vocabulary

@@ -53,6 +53,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()  # each rank writes a part
     if accelerator.is_main_process:
         os.replace(temporary, final)
         for old in folder.glob("checkpoint-*"):

@@ -85,6 +85,7 @@ class Learner(nn.Module):
     def __init__(self, student: PreTrainedModel, objective: Objective, vocab_size: int, autocast: bool) -> None:
         super().__init__()
         self.student = student
+        self._no_split_modules = student._no_split_modules  # what FSDP2 shards by
         self.vocab_size = vocab_size
         self.objective = objective
         self.autocast = autocast

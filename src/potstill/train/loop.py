@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from potstill.chat import Example
 from potstill.errors import StepError
@@ -32,6 +32,8 @@ from potstill.train.batches import Batch, count_tokens, pack, plan_steps, token_
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.learner import Learner, Objective, Sums
 from potstill.train.optimizers import learning_rate, make_optimizers
+from potstill.train.ranks import end, make_accelerator, require_shares
+from potstill.train.throughput import Speed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,20 +99,20 @@ def train_model(
         Summary: steps, tokens, seconds, final losses.
 
     Raises:
-        StepError: the loss is no longer finite, or `shallow` with several processes.
+        StepError: the loss is no longer finite, or the processes cannot do this together.
     """
-    accelerator = _accelerator(schedule, out, tracker, name, shallow)
+    accelerator = make_accelerator(out, tracker, name)
+    lengths = [len(e.ids) for e in examples]
+    steps = plan_steps(lengths, schedule.batch_tokens, schedule.accumulate, schedule.epochs, seed)
+    require_shares(accelerator, schedule, len(steps[0]), bool(shallow))
     set_seed(seed)
-    keep_freed_memory()
     learner, optimizers = _prepare(accelerator, model, objective, vocab_size, schedule)
     balance = _balance(accelerator, objective)
-    per_step = schedule.accumulate * accelerator.num_processes
-    steps = plan_steps([len(e.ids) for e in examples], schedule.batch_tokens, per_step, schedule.epochs, seed)
-    folder = out / name
-    first = resume(accelerator, folder)
+    first = resume(accelerator, out / name)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
     batch_of = partial(_batch, objective, pad_id, accelerator.device)
     advance = partial(_optimizer_step, accelerator, learner, optimizers, batch_of, schedule.max_grad_norm, balance)
+    speed = Speed(model, objective.runs, schedule, accelerator.num_processes)
     started, values = time.monotonic(), dict[str, float]()
     with (
         grouped_attention(model, objective.runs),
@@ -119,29 +121,34 @@ def train_model(
     ):
         for step in range(first, len(steps)):
             group = [[examples[i] for i in rows] for rows in steps[step]]
-            with layers_alone(model, shallow if step % 2 else ()) as layers:
+            with layers_alone(model, shallow if step % 2 else ()) as layers, speed.of(group) as timing:
                 values = advance(group, learning_rate(schedule, step, len(steps)))
             _require_finite(values["loss"], name, step, log.path)
             if (step + 1) % max(1, len(steps) // _VALIDATIONS) == 0 or step + 1 == len(steps):
                 held_out = [batch_of([validation[i] for i in rows]) for rows in unseen]
                 values |= _validations(learner, model, held_out, shallow)
-            log.write(step=step, layers=layers, **values)
-            accelerator.log(values, step=step)
+            log.write(step=step, layers=layers, **values, **timing)
+            accelerator.log(values | timing, step=step)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
-                save_checkpoint(accelerator, folder, step + 1)
+                save_checkpoint(accelerator, out / name, step + 1)
             ticker.advance(1, loss=values["loss"])
-    _end(accelerator)
-    timing = {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
-    return _counts(steps, examples) | timing | {"final": values}
+    end(accelerator, learner)
+    counts = _counts(steps, examples) | {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
+    return counts | {"final": values}
 
 
 def _prepare(
     accelerator: Accelerator, model: PreTrainedModel, objective: Objective, vocab_size: int, schedule: Schedule
 ) -> tuple[nn.Module, list[Any]]:
     """The wrapped learner and its optimizers; the teacher is frozen and beside it."""
+    keep_freed_memory()
     if objective.runs is not None:
         objective.runs.requires_grad_(False).eval().to(accelerator.device)
+    if schedule.activation_checkpointing:
+        model.activation_checkpointing_enable()
     learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
+    if schedule.precision == "bf16":
+        learner.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(learner.forward)  # type: ignore[method-assign]
     layers: Any = model.base_model.layers
     wrapped, *optimizers = accelerator.prepare(learner, *make_optimizers(learner, layers, schedule))
     return wrapped, optimizers
@@ -154,12 +161,6 @@ def _balance(accelerator: Accelerator, objective: Objective) -> Balance | None:
     balance = objective.hidden.balance()
     accelerator.register_for_checkpointing(balance)
     return balance
-
-
-def _end(accelerator: Accelerator) -> None:
-    accelerator.end_training()
-    # the next model of this process may be trained in another precision
-    AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def _require_finite(loss: float, name: str, step: int, log: Path) -> None:
@@ -187,19 +188,6 @@ def layers_alone(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[int]:
         yield len(kept) or len(whole)
     finally:
         model.base_model.layers = whole
-
-
-def _accelerator(schedule: Schedule, out: Path, tracker: str, name: str, shallow: Sequence[int]) -> Accelerator:
-    accelerator = Accelerator(
-        mixed_precision="bf16" if schedule.precision == "bf16" else "no",
-        log_with=None if tracker == "none" else [tracker],
-        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
-    )
-    if shallow and accelerator.num_processes > 1:
-        raise StepError("shallow_layers trains on one process: run without `accelerate launch`, or leave it out.")
-    if tracker != "none":
-        accelerator.init_trackers(name)
-    return accelerator
 
 
 def _optimizer_step(
@@ -245,5 +233,5 @@ def _optimizer_step(
         values["hidden_weight"] = balance.current
         if math.isfinite(values["loss"]):
             balance.weight(max(0.0, values["loss"] - balance.current * values["hidden"]), values["hidden"])
-    norm = 0.0 if norm is None else float(norm)
+    norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     return values | {"grad_norm": norm, "learning_rate": rate, "tokens": tokens}

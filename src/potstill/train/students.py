@@ -125,6 +125,8 @@ def build_student(
     else:
         assert checkpoint is not None
         model = load_causal_lm(checkpoint)
+    if student.tied not in (None, bool(model.config.tie_word_embeddings)):
+        model = _retied(model)
     if vocabulary is not None:
         cut_embedding(model, vocabulary)
     return model
@@ -154,6 +156,20 @@ def _cut(
         return cut
     importance = measure_importance(cut, examples[: student.calibration_rows])
     return cut_width(cut, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
+
+
+def _retied(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with a head of its own, at first a copy of the embedding; or, where it has one, with the embedding."""
+    from transformers import AutoModelForCausalLM
+
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.tie_word_embeddings = not config.tie_word_embeddings
+    other: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    other.load_state_dict(model.state_dict())
+    source: Any = model.get_input_embeddings()
+    with torch.no_grad():
+        other.get_input_embeddings().weight.copy_(source.weight)  # type: ignore[operator]
+    return other
 
 
 def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: str = "float32") -> None:
