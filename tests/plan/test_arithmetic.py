@@ -26,6 +26,7 @@ from potstill.plan.arithmetic import (
 from potstill.plan.gguf_header import from_gguf
 from potstill.plan.memory import memory
 from potstill.recipe import Shape
+from potstill.train.lora import add_lora
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -266,6 +267,11 @@ def test_training_holds_weights_gradients_and_moments() -> None:
     assert alone["student"] == held
     assert (alone["teacher"], taught["teacher"]) == (0, 20)
     assert taught["logits"] > alone["logits"]
+    assert training_memory_bytes(shape, 64, recompute=True)["activations"] < alone["activations"]
+    add_lora(model, 4, seed=0)
+    adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    weights = sum(p.nbytes for p in model.parameters())
+    assert training_memory_bytes(shape, 64, lora_rank=4)["student"] == weights + 12 * adapters
 
 
 def test_shards_are_counted_and_missing_or_cut_ones_told(tmp_path: Path) -> None:

@@ -252,18 +252,22 @@ def training_memory_bytes(
     *,
     width: int = 256,
     bf16: bool = False,
+    lora_rank: int | None = None,
+    recompute: bool = False,
     teacher_parameters: int = 0,
     teacher_bytes_per_weight: int = 4,
     teacher_hidden: int = 0,
 ) -> dict[str, int]:
     """What training holds at its peak, in parts; their sum is an estimate, the first two parts are exact.
 
-    student       16 P: weights, gradients and AdamW's two moments in fp32
+    student       16 P: weights, gradients and AdamW's two moments in fp32; with LoRA, 4 P and 16 for each of the
+                  adapters' rank x (inputs + outputs) of every matrix
     teacher       its weights (0 without one in memory)
     activations   kept for the backward pass, a token and a layer: 4 FFN (gate, up, activation, product), 4 q (rotated
                   query, expanded key and value, output), 6 hidden (norms and residuals), one float for each of `width`
                   keys (mask); qwen3 2 q + 2 k more (norms of query and key). One layer more for the backward pass
-                  itself. bf16 halves most of it: 3/4 of the bytes, counted on transformers' modules.
+                  itself. bf16 halves most of it: 3/4 of the bytes, counted on transformers' modules. With `recompute`
+                  a layer keeps its input alone, but for the one at work.
     logits        512 tokens x vocabulary x 9 (4 without a teacher) arrays of the loss, and the heads' gradients and
                   fp32 copies
 
@@ -276,11 +280,14 @@ def training_memory_bytes(
     token = 4 * student.ffn + 4 * queries + 6 * student.hidden + width
     if student.architecture == "qwen3":
         token += 2 * queries + 2 * keys
-    activations = 4 * batch_tokens * token * (student.layers + 1)
+    kept = student.layers * student.hidden + 2 * token if recompute else (student.layers + 1) * token
+    activations = 4 * batch_tokens * kept
+    sides = 7 * student.hidden + 2 * queries + 2 * keys + 3 * student.ffn  # inputs and outputs of a layer's matrices
+    trained = lora_rank * student.layers * sides if lora_rank else parameter_count(student)
     arrays = 9 if teacher_parameters else 4
     heads = 2 * student.hidden + (teacher_hidden if teacher_parameters and teacher_bytes_per_weight < 4 else 0)
     return {
-        "student": 16 * parameter_count(student),
+        "student": 12 * trained + 4 * (parameter_count(student) + (trained if lora_rank else 0)),
         "teacher": teacher_parameters * teacher_bytes_per_weight,
         "activations": activations * 3 // 4 if bf16 else activations,
         "logits": 4 * student.vocab * (_CHUNK_TOKENS * arrays + heads),

@@ -300,6 +300,8 @@ def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: R
         schedule.batch_tokens,
         width=min(256, recipe.chat.context),
         bf16=schedule.precision == "bf16",
+        lora_rank=schedule.lora_rank,
+        recompute=schedule.activation_checkpointing,
         teacher_parameters=(teacher.parameters or 0) if teacher else 0,
         teacher_bytes_per_weight=_bytes_per_weight(recipe),
         teacher_hidden=int(teacher.shape.hidden) if teacher and teacher.shape else 0,
