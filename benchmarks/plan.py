@@ -45,7 +45,7 @@ def shape(
     return DENSE | sizes | {"architectures": [f"{kind}ForCausalLM"], "num_key_value_heads": kv} | more
 
 
-# real widths, depth cut so that a file stays under about 600 MB; the quantization beside it
+# real widths, depth cut where a file would be much over 600 MB; the quantization beside it
 SHAPES: dict[str, tuple[dict[str, Any], str]] = {
     "Qwen2.5-0.5B": (shape("Qwen2", 151936, 896, 4864, 24, 14, 2, tie_word_embeddings=True), "Q4_K_M"),
     "Qwen2.5-0.5B untied": (shape("Qwen2", 151936, 896, 4864, 8, 14, 2), "Q8_0"),
@@ -61,6 +61,10 @@ SHAPES: dict[str, tuple[dict[str, Any], str]] = {
         shape("Qwen3", 151936, 2560, 9728, 4, 32, 8, head_dim=128, tie_word_embeddings=True), "Q4_K_M"
     ),
     "Mistral-7B, 2 layers": (shape("Mistral", 32768, 4096, 14336, 2, 32, 8), "Q8_0"),
+    "SmolLM2-135M": (shape("Llama", 49152, 576, 1536, 30, 9, 3, tie_word_embeddings=True), "Q8_0"),
+    "Gemma-3-270M": (
+        shape("Gemma3", 262144, 640, 2048, 18, 4, 1, head_dim=256, sliding_window=512), "Q8_0"
+    ),
     "Gemma-3-1B": (
         shape("Gemma3", 262144, 1152, 6912, 26, 4, 1, head_dim=256, sliding_window=512), "Q4_K_M"
     ),

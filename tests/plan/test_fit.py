@@ -24,6 +24,7 @@ from potstill.plan.devices import Device, calibration_file, find_device, load_de
 from potstill.plan.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, fit
 from potstill.plan.memory import KV_TYPES, kv_bytes
 from potstill.plan.source import load_anatomy
+from potstill.plan.speed import calibrated_seconds
 
 CONFIGS = Path(__file__).parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.json"))
@@ -193,17 +194,18 @@ def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatc
 
 
 def test_rates_are_found_again_from_samples_made_of_them() -> None:
-    true = {"layer": 2e-4, "Q4_K": 1.5e-10, "Q8_0": 0.8e-10}
+    true = {"layer": 2e-4, "vocabulary": 5e-9, "Q4_K": 1.5e-10, "Q8_0": 0.8e-10}
     rng = np.random.default_rng(0)
     samples = []
     for _ in range(12):
         layers, read = int(rng.integers(4, 40)), {k: float(rng.integers(1e7, 1e9)) for k in ("Q4_K", "Q8_0")}
-        samples.append(Sample(layers, read, layers * true["layer"] + sum(read[k] * true[k] for k in read)))
+        vocab = int(rng.integers(1_000, 200_000))
+        samples.append(Sample(layers, read, calibrated_seconds(true, layers, vocab, read), vocab))
     found = fit_rates(samples)
     assert {key: found[key] for key in true} == pytest.approx(true, rel=1e-3)
     assert found["F32"] == found["Q8_0"]
     # a layer's time that would come out negative is nothing
-    negative = [Sample(s.layers, s.read, s.seconds - s.layers * 2.5e-4) for s in samples]
+    negative = [replace(s, seconds=s.seconds - s.layers * 2.5e-4) for s in samples]
     assert fit_rates(negative)["layer"] == 0
 
 

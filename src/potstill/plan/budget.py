@@ -165,13 +165,15 @@ def render_plan(planned: dict[str, Any]) -> RenderableType:
 
 def _cost_lines(spent: dict[str, Any]) -> list[str]:
     training, answer, assumed = spent["training"], spent["answer"], spent["assumed"]
-    priced = f": {spent['teacher_price']:,.2f} ({spent['price_source']})" if spent["teacher_price"] is not None else ""
+    priced = ""
+    if spent["teacher_price"] is not None:
+        priced = f": {spent['teacher_price']:,.2f} at the endpoint ({spent['price_source']})"
     low, high = training["hours"]
     lines = [
         f"teacher    {spent['rows']:,} rows, about {spent['prompt_tokens']:,} tokens in and "
         f"{spent['answer_tokens']:,} out{priced}",
         f"           (an answer as long {spent['answer_length']})",
-        f"training   {training['operations']:.2g} operations: {low:.2g} to {high:.2g} hours on {_where(training)}",
+        f"training   {training['operations']:.2g} operations: {low:.2g} to {high:.2g} hours on {training['machine']}",
         f"           {training['memory']['needed'] / 1e9:.2g} GB of memory at the peak (stage "
         f"{training['memory']['stage']}), {training['disk_bytes'] / 1e9:.2g} GB of disk, "
         f"{training['target_bytes'] / 1e9:.2g} GB of it for targets",
@@ -193,10 +195,6 @@ def _cost_lines(spent: dict[str, Any]) -> list[str]:
     )
     lines.append(f"           {assumed['train_hour_price']:g} an hour of training (target.economy)")
     return lines
-
-
-def _where(training: dict[str, Any]) -> str:
-    return "this machine" if training["machine"] == "this" else str(training["machine"])
 
 
 def _break_even(answer: dict[str, Any]) -> str:
@@ -223,7 +221,7 @@ def _sizes(planned: dict[str, Any]) -> Table:
         share = f", {planned['params_student'] / planned['params_teacher']:.1%} of the teacher's"
     title = f"{planned['name']}: a student of {planned['params_student'] / 1e6:,.2f} million parameters{share}"
     caption = (
-        f"* the recipe's. bits: a weight. Context {planned['context']:,}, KV cache {planned['kv_bytes'] / _MB:.2f} MB"
+        f"* the recipe's; bits of a weight. Context {planned['context']:,}, KV cache {planned['kv_bytes'] / _MB:.2f} MB"
     )
     timed = planned["quantizations"][0]["decode_tokens_per_s"] is not None
     caption += f"; on {planned['device']}" if timed else f"; no speed is known of {planned['device']!r}: give --device"

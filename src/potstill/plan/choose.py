@@ -128,34 +128,34 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
     timed = any("training" in row for row in found["students"])
     columns = ("", "student", "kept", "type", "file MB", "memory MB", "tokens/s", "first ms")
     for name in (*columns, *(["hours", "disk GB"] * timed), "expect"):
-        left = name in ("student", "type", "expect")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "student")
+        words = name in ("student", "expect")
+        table.add_column(name, justify="left" if words or name == "type" else "right", no_wrap=not words)
     for number, row in enumerate(found["students"], 1):
         low, high = row["decode_tokens_per_s"]
-        first = [1000 * seconds for seconds in row["ttft_seconds"]]
         training = row.get("training")
-        cells = (
-            [f"{training['hours'][0]:.2g}-{training['hours'][1]:.2g}", f"{training['disk_bytes'] / 1e9:.2g}"]
-            if training
-            else []
-        )
+        cells = [_hours(*training["hours"]), f"{training['disk_bytes'] / 1e9:.2g}"] if training else []
         table.add_row(
             str(number), _name(row), f"{row['kept']:.1%}", row["quantization"], f"{row['file_bytes'] / 1e6:,.3g}",
-            f"{row['needed_bytes'] / 1e6:,.0f}", f"{low:,.0f}-{high:,.0f}",
-            f"{first[0]:,.0f}-{first[1]:,.0f}", *cells, row["quality_band"],
+            f"{row['needed_bytes'] / 1e6:,.0f}", f"{low:,.0f}-{high:,.0f}", f"{1000 * row['ttft_seconds'][1]:,.0f}",
+            *cells, row["quality_band"],
         )  # fmt: skip
     usable = f"{found['usable_bytes'] / 1e9:.2f} GB for the model"
     head = f"{found['device']}: {usable}, context {found['context']:,}; {found['feasible']} students would do"
     notes = [
         "student: what the teacher is cut to, or a known small model.",
         "kept: parameters of the blocks over the teacher's; expect: a rule of thumb by that, not a measurement.",
-        "tokens/s and first ms: the predicted range; what is asked is met at its slow end.",
+        "tokens/s: the predicted range; first ms: to the first token, at the slow end, after "
+        f"{found['limits']['prompt']} tokens of prompt.",
     ]
     if found["vocabulary"]:
         notes.append(f"A vocabulary trimmed to about {found['vocabulary']:,} tokens, as --write notes in the recipe.")
     if timed:
         notes.append(f"hours: training on {found['train_on']}, at the range of rates that such machines reach.")
     return Group(Text(head, style="bold"), table, *map(Text, notes))
+
+
+def _hours(low: float, high: float) -> str:
+    return f"{low:.2g}-{high:.2g}" if low >= 0.01 else f"<{max(high, 0.01):.2g}"
 
 
 def _name(row: Mapping[str, Any]) -> str:

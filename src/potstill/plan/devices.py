@@ -146,7 +146,7 @@ def this_machine(*, quick: bool = False) -> Device:
     bandwidth, compute = probe(seconds=0.1 if quick else 3.0)
     machine = platform.machine().lower()
     return Device(
-        name="this",
+        name="this machine",
         kind="cpu",
         backend="arm" if machine.startswith(("arm", "aarch")) else "x86",
         memory=physical_memory(),
