@@ -1,6 +1,6 @@
 """The targets store: bytes a token, and tokens a second in and out, for counts of 50 and 16 draws and top 32 and 8.
 
-    python benchmarks/targets.py [--json FILE] [--tokens N] [--vocab V] [--model FOLDER --texts FILE]
+    python benchmarks/targets.py [--json FILE] [--tokens N] [--vocab V] [--model FOLDER --texts FILE] [--tiny]
 
 Without a model the teacher is synthetic: a Zipf prior times a random 64-dimensional head, at a scale where it is about
 as sure of itself as a language model (2.0 nats, 12 distinct ids in 50 draws) and its ids are on average as frequent as
@@ -121,7 +121,10 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=32000)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--texts", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     args = parser.parse_args()
+    if args.tiny:
+        args.tokens, args.vocab = 512, 1000
     torch.set_num_threads(1)
     rows = []
     print(f"{platform.machine()}, {platform.system()}")

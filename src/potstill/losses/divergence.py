@@ -59,7 +59,7 @@ def linear_divergence(
         student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
         vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
         kernel: who computes the rows: "torch", "compile", "triton", or "auto".
-        chunk_tokens: most tokens of a chunk; None: 512 on a CPU, and what fits, up to 4096, on a GPU.
+        chunk_tokens: most tokens of a chunk; None: 256 on a CPU, and what fits, up to 4096, on a GPU.
 
     Returns:
         Sums in nats. Divide by the number of tokens of the whole global batch, once.
