@@ -102,14 +102,20 @@ def make_tokenizer(folder: Path, extra_vocabulary: int = 0) -> Path:
 
 
 def make_model(
-    folder: Path, *, layers: int = 4, seed: int = 0, architecture: str = "llama", context: int = 128
+    folder: Path,
+    *,
+    layers: int = 4,
+    seed: int = 0,
+    architecture: str = "llama",
+    context: int = 128,
+    extra_vocabulary: int = 0,
 ) -> Path:
     """A random model of the given architecture beside its tokenizer."""
     from potstill.chat import load_chat
     from potstill.recipe import Shape
     from potstill.train.students import from_scratch, save_model
 
-    tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"))
+    tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"), extra_vocabulary)
     shape = Shape(architecture=architecture, layers=layers, hidden=64, ffn=96, heads=4, kv_heads=2)  # type: ignore[arg-type]
     save_model(from_scratch(shape, load_chat(tokenizer), context, seed), tokenizer, folder)
     return folder

@@ -222,7 +222,8 @@ class Student(Section):
     shape: Shape | None = None
     """scratch: the shape."""
     model: ModelName | None = None
-    """checkpoint: folder or hub id. Its tokenizer must be the teacher's, unless the objective is sft."""
+    """checkpoint: folder or hub id. With another tokenizer than the teacher's, the objective is forward_kl (over spans
+    of text that both cut alike) or sft."""
     license: str = "unknown"
     """checkpoint: SPDX identifier of that model's licence, or the hub's tag."""
     tied: bool | None = None

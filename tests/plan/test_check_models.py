@@ -53,8 +53,8 @@ def test_weights_cut_short_are_told(workshop: Workshop) -> None:
 def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: Workshop) -> None:
     student = workshop.make_model("student", extra_vocabulary=-10)
     ours, theirs = load_chat(student), load_chat(workshop.model)
-    message = workshop.refused(workshop.recipe(**checkpoint("student")))
-    assert "student.model: its tokenizer is not the teacher's" in message
+    message = workshop.refused(workshop.recipe(**checkpoint("student", train={"objective": "jsd"})))
+    assert "student.model: its tokenizer is not the teacher's, so train.objective: jsd cannot" in message
     assert f"{student} has {ours.vocab_size} tokens" in message
     assert f"{workshop.model} has {theirs.vocab_size}" in message
     found = re.search(r"differ first at id (\d+)", message)
@@ -65,8 +65,18 @@ def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: W
     assert all(ours.tokenizer.id_to_token(i) == theirs.tokenizer.id_to_token(i) for i in range(first))
 
 
-def test_another_tokenizer_is_fine_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"train": {"hidden": {}}}, "train.hidden"), ({"gates": {"top1_agreement": 0.9}}, "gates.top1_agreement")],
+)
+def test_what_compares_tokens_needs_one_tokenizer(workshop: Workshop, change: dict[str, Any], key: str) -> None:
     workshop.make_model("student", extra_vocabulary=-10)
+    assert f"so {key} cannot compare" in workshop.refused(workshop.recipe(**checkpoint("student", **change)))
+
+
+def test_another_tokenizer_is_fine_for_spans_of_text_and_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.make_model("student", extra_vocabulary=-10)
+    check_recipe(workshop.recipe(**checkpoint("student")), tmp_path)
     check_recipe(workshop.recipe(**checkpoint("student", train={"objective": "sft", "control": "none"})), tmp_path)
 
 

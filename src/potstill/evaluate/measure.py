@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.chat import ChatFormat, load_chat
+from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.evaluate.answers import JudgedAnswer, answer_rows, score
 from potstill.evaluate.fidelity import Array, fidelity
 from potstill.progress import progress_bar
@@ -140,12 +140,16 @@ class _Text:
 def _teacher_texts(
     bench: _Bench, teacher: Runtime, folder: Path | None, answers: Sequence[JudgedAnswer]
 ) -> tuple[list[_Text], list[Array]]:
-    """The teacher's own answers to the first test rows, and its distributions over them; none from an endpoint."""
+    """The teacher's own answers to the first test rows, and its distributions over them; none from an endpoint, and
+    none for a student that has other tokens."""
     if folder is None:
         return [], []
     from potstill.runtimes.hf import HFRuntime
 
     assert isinstance(teacher, HFRuntime)
+    base = bench.recipe.student.model
+    if base and load_chat(resolve_model(base)).tokenizer_hash != teacher.chat.tokenizer_hash:
+        return [], []
     texts: list[_Text] = []
     for row, answer in zip(bench.rows, answers, strict=True):
         if len(texts) == bench.recipe.evaluate.fidelity_rows:

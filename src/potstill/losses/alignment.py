@@ -51,11 +51,15 @@ class DenseTeacher:
 
 
 class AlignmentSums(NamedTuple):
-    """Sums over spans, in nats, weights applied. `loss` carries the gradient; divide it by `spans`, once, globally."""
+    """Sums over spans, in nats, weights applied. `loss` carries the gradient; divide it by `spans`, once, globally.
+
+    `cross_entropy` is over the student's tokens, at temperature 1.
+    """
 
     loss: Tensor
     divergence: Tensor
     sorted_distance: Tensor
+    cross_entropy: Tensor
     spans: Tensor
 
 
@@ -87,6 +91,7 @@ def linear_alignment_divergence(
     *,
     temperature: float = 1.0,
     sorted_weight: float = 1.0,
+    hard_label_share: float = 0.0,
     weights_P: Tensor | None = None,
     chunk_tokens: int = 128,
 ) -> AlignmentSums:
@@ -103,19 +108,27 @@ def linear_alignment_divergence(
         spans: of `align`, or several by `Spans.cat`.
         vocab: the map that the spans were made with.
         sorted_weight: 0 leaves the sorted distance out.
+        hard_label_share: weight of the cross-entropy on the student's own tokens, in spans of any weight; the rest has
+            what is left.
         weights_P: a weight for each span, on top of the spans' own.
 
     Raises:
         ValueError: shapes or numbers that do not fit.
     """
     _require(student_SH, head_VH, teacher, spans, vocab, temperature, sorted_weight, weights_P, chunk_tokens)
+    if not 0.0 <= hard_label_share <= 1.0:
+        raise ValueError(f"hard_label_share is {hard_label_share}; it lies in [0, 1]")
     device = student_SH.device
     spans, vocab = Spans(*(x.to(device) for x in spans)), vocab.to(device)
     weight_P = spans.weight_P if weights_P is None else spans.weight_P * weights_P.to(device)
-    work = _Work(teacher, spans, vocab, temperature, sorted_weight, weight_P, chunk_tokens, torch.is_grad_enabled())
+    work = _Work(
+        teacher, spans, vocab, temperature, sorted_weight, hard_label_share, weight_P, chunk_tokens,
+        torch.is_grad_enabled(),
+    )  # fmt: skip
     head_VH = head_VH[: len(vocab.student_tokens)]
-    loss, divergence, distance = _Fused.apply(student_SH, head_VH, work)  # type: ignore[no-untyped-call]
-    return AlignmentSums(loss, divergence, distance, weight_P.sum())
+    loss, *parts = _Fused.apply(student_SH, head_VH, work)  # type: ignore[no-untyped-call]
+    divergence, distance, cross_entropy = parts
+    return AlignmentSums(loss, divergence, distance, cross_entropy, weight_P.sum())
 
 
 def _require(
@@ -154,6 +167,7 @@ class _Work:
     vocab: VocabMap
     temperature: float
     sorted_weight: float
+    hard: float
     weight_P: Tensor
     chunk_tokens: int
     gradients: bool
@@ -298,7 +312,7 @@ class _Fused(torch.autograd.Function):
     """Chunks of spans through the student's head; gradients formed in the forward pass, scaled in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, student_SH: Tensor, head_VH: Tensor, work: _Work) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, student_SH: Tensor, head_VH: Tensor, work: _Work) -> tuple[Tensor, ...]:
         kind = torch.promote_types(torch.promote_types(student_SH.dtype, head_VH.dtype), torch.float32)
         ctx.types, wanted = (student_SH.dtype, head_VH.dtype), [work.gradients and x for x in ctx.needs_input_grad[:2]]
         whole_VH = head_VH.detach().to(kind)
@@ -306,7 +320,7 @@ class _Fused(torch.autograd.Function):
             torch.zeros_like(x, dtype=kind) if want else None
             for x, want in zip((student_SH, head_VH), wanted, strict=True)
         ]
-        sums_3 = whole_VH.new_zeros(3)
+        sums_4 = whole_VH.new_zeros(4)
         for chunk, student, teacher in work.chunks():
             weight_P = work.weight_P[chunk].to(kind)
             with torch.autocast(student_SH.device.type, enabled=False), torch.set_grad_enabled(any(wanted)):
@@ -314,15 +328,16 @@ class _Fused(torch.autograd.Function):
                 z_nV = F.linear(hidden_nH, whole_VH).requires_grad_(any(wanted))
                 kl_P, distance_P = work.score(z_nV, chunk, student, teacher)
                 loss = (weight_P * (kl_P + work.sorted_weight * distance_P)).sum()
-            sums_3 += torch.stack([x.detach() for x in (loss, weight_P @ kl_P, weight_P @ distance_P)])
+                hard = F.cross_entropy(z_nV * work.temperature, student.ids_n, reduction="sum")
+                loss = (1.0 - work.hard) * loss + work.hard * hard
+            sums_4 += torch.stack([x.detach() for x in (loss, weight_P @ kl_P, weight_P @ distance_P, hard)])
             if any(wanted):
                 (dz_nV,) = torch.autograd.grad(loss, z_nV)
                 if ctx.gradients[0] is not None:
                     ctx.gradients[0][student.rows] = (dz_nV @ whole_VH) / work.temperature
                 if ctx.gradients[1] is not None:
                     ctx.gradients[1].addmm_(dz_nV.T, hidden_nH)
-        loss, divergence, distance = sums_3.unbind()
-        outputs = loss.clone(), divergence.clone(), distance.clone()
+        outputs = tuple(value.clone() for value in sums_4.unbind())
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 

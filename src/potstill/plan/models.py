@@ -92,7 +92,7 @@ def load_models(recipe: Recipe) -> Models:
     student = _student(recipe, teacher)
     _check_export(recipe, student)
     if teacher and student.folder != teacher.folder and recipe.train.objective != "sft":
-        _check_same_tokenizer(teacher, student)
+        _check_tokenizers(recipe, teacher, student)
     return Models(teacher, student)
 
 
@@ -259,17 +259,24 @@ def _check_export(recipe: Recipe, student: Model) -> None:
         )
 
 
-def _check_same_tokenizer(teacher: Model, student: Model) -> None:
-    """Raise RecipeError where an id does not mean the same token to both: their distributions cannot be compared."""
-    if teacher.chat.tokenizer_hash == student.chat.tokenizer_hash:
+def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
+    """Raise RecipeError where an id does not mean the same token to both, and the recipe compares them by id."""
+    by_id = {
+        f"train.objective: {recipe.train.objective}": recipe.train.objective != "forward_kl",
+        "train.hidden": recipe.train.hidden is not None,
+        "gates.kl_mean": recipe.gates.kl_mean is not None,
+        "gates.top1_agreement": recipe.gates.top1_agreement is not None,
+    }
+    reader = next((key for key, reads in by_id.items() if reads), None)
+    if teacher.chat.tokenizer_hash == student.chat.tokenizer_hash or reader is None:
         return
     ours, theirs = (_by_id(model.chat) for model in (student, teacher))
     first = min(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
     raise RecipeError(
-        "student.model: its tokenizer is not the teacher's, so their distributions cannot be compared: "
+        f"student.model: its tokenizer is not the teacher's, so {reader} cannot compare them token by token: "
         f"{student.folder} has {len(ours)} tokens, {teacher.folder} has {len(theirs)}, and they differ first at id "
         f"{first} ({ours.get(first)!r} against {theirs.get(first)!r}). Choose a student of the teacher's family, or "
-        "set train.objective: sft and train.control: none."
+        "use train.objective: forward_kl without train.hidden and without gates on fidelity: it compares spans of text."
     )
 
 

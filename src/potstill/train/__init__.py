@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError
+from potstill.errors import DataError, RecipeError
 from potstill.recipe import Recipe, Schedule
 from potstill.records import Row, read_generated, read_rows, read_tools, write_json
 from potstill.steps import hash_folder, is_first_process
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from potstill.chat import ChatFormat, Example
     from potstill.targets import TargetsMeta
     from potstill.train.learner import Objective
+    from potstill.train.readings import Readings
     from potstill.train.vocabulary import Vocabulary
 
 __all__ = ["VERSION", "finetune", "run", "store_targets"]
 
-VERSION = 3
+VERSION = 4
 
 _SPLITS = ("train", "validation")
 
@@ -207,12 +208,13 @@ def _objective(
     teacher: PreTrainedModel | None,
     teacher_folder: Path | None,
     targets: Path | None,
-    chat: ChatFormat,
     vocabulary: Vocabulary | None,
     rows: tuple[Sequence[Example], Sequence[Example]],
     kept: Sequence[int],
+    readings: Readings | None,
 ) -> Objective:
     """What the recipe's student learns from; `rows` are in the teacher's ids and in the student's."""
+    from potstill.chat import load_chat
     from potstill.targets import TargetsReader
     from potstill.train.hidden import HiddenTeacher
     from potstill.train.learner import Objective
@@ -223,7 +225,8 @@ def _objective(
     stored = None
     if targets is not None:
         assert teacher_folder is not None
-        stored = TargetsReader(targets / "store", _targets_meta(recipe, teacher_folder, chat))
+        wanted = _targets_meta(recipe, teacher_folder, load_chat(teacher_folder, recipe.chat.template))
+        stored = TargetsReader(targets / "store", wanted)
     hidden = None
     if settings.hidden is not None:
         assert teacher is not None
@@ -238,8 +241,33 @@ def _objective(
         temperature=settings.temperature,
         hard_label_share=settings.hard_label_share,
         kernel=settings.kernel,
-        kept=vocabulary.kept if vocabulary else None,
+        kept=vocabulary.kept if vocabulary and not readings else None,
+        readings=readings,
     )
+
+
+def _readings(
+    recipe: Recipe, teacher_folder: Path, base: Path, rows: Sequence[Row], examples: Sequence[Example], chat: ChatFormat
+) -> Readings | None:
+    """Rows as both sides read them, where a student is distilled from a teacher with another tokenizer.
+
+    Stored targets belong to the teacher's own tokens of a row, so for them another template is enough.
+    """
+    from potstill.chat import load_chat
+    from potstill.train.readings import read_twice
+
+    settings, template = recipe.train, recipe.chat.template
+    ours, theirs = load_chat(base, template), load_chat(teacher_folder, template)
+    one_template = settings.targets.kind == "online" or ours.template_hash == theirs.template_hash
+    if settings.objective == "sft" or (ours.tokenizer_hash == theirs.tokenizer_hash and one_template):
+        return None
+    if settings.objective != "forward_kl" or settings.hidden:
+        what = "hidden" if settings.hidden else f"objective: {settings.objective}"
+        raise RecipeError(
+            f"train.{what} compares teacher and student token by token, but their tokenizers or templates differ. "
+            "Set train.objective: forward_kl, without train.hidden."
+        )
+    return read_twice(rows, examples, _examples(rows, theirs, recipe.chat.context), (chat, theirs))
 
 
 def run(
@@ -262,7 +290,6 @@ def run(
     """
     from potstill.chat import load_chat
     from potstill.runtimes.hf import load_causal_lm
-    from potstill.targets import sequence_key
     from potstill.train.learner import Objective
     from potstill.train.students import build_student, kept_layers
 
@@ -270,7 +297,8 @@ def run(
     tokenizer_from = base or teacher_folder
     assert tokenizer_from is not None
     chat = load_chat(tokenizer_from, recipe.chat.template)
-    examples, validation = (_examples(read_generated(generated, split), chat, context) for split in _SPLITS)
+    answered = [read_generated(generated, split) for split in _SPLITS]
+    examples, validation = (_examples(rows, chat, context) for rows in answered)
     teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
     kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
@@ -284,10 +312,13 @@ def run(
     def start() -> PreTrainedModel:
         return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, kept, vocabulary)
 
+    both, readings = [*examples, *validation], None
+    if base and teacher_folder:
+        readings = _readings(recipe, teacher_folder, base, [row for part in answered for row in part], both, chat)
     rows = (measured, examples)
-    distil = _objective(recipe, teacher, teacher_folder, targets, chat, vocabulary, rows, kept)
+    distil = _objective(recipe, teacher, teacher_folder, targets, vocabulary, rows, kept, readings)
     if distil.stored is not None:
-        distil.stored.require([sequence_key(e.ids, e.n_prompt) for e in (*examples, *validation)])
+        distil.stored.require(distil.keys(both))
     student = training.fit("student", start, distil)
     control = training.fit("control", start, Objective(kernel=settings.kernel)) if settings.control == "sft" else None
     if not is_first_process():

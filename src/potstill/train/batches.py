@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from potstill.chat import Example
 from potstill.losses.sparse import SparseTargets
 from potstill.train.attention import Layout
 
-__all__ = ["Batch", "count_tokens", "pack", "plan_steps", "token_batches"]
+if TYPE_CHECKING:
+    from potstill.train.readings import Reading
+
+__all__ = ["Batch", "count_tokens", "longest_first", "pack", "plan_steps", "token_batches"]
 
 # what one more group costs, in tokens of padding: its attention is called apart in every layer
 _GROUP_COST = 32
@@ -40,6 +44,7 @@ class Batch:
     tokens        (M,) int64, places in T that are not padding, those of the common prefix once
     layout        where prefix and rows lie in T
     targets       the teacher's stored distributions for the N tokens, where they are stored
+    reading       the same rows in the tokens of a teacher that has others
     """
 
     input_ids: Tensor
@@ -49,6 +54,7 @@ class Batch:
     tokens: Tensor
     layout: Layout
     targets: SparseTargets | None = None
+    reading: Reading | None = None
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -59,6 +65,7 @@ class Batch:
             labels=self.labels.to(device),
             tokens=self.tokens.to(device),
             targets=self.targets.to(device) if self.targets else None,
+            reading=self.reading.to(device) if self.reading else None,
         )
 
 
@@ -138,6 +145,11 @@ def count_tokens(examples: Sequence[Example]) -> int:
     return sum(len(e.ids) for e in examples) - (len(examples) - 1) * _common_prefix(examples)
 
 
+def longest_first(examples: Sequence[Example]) -> list[Example]:
+    """Rows in the order in which a batch has them."""
+    return sorted(examples, key=lambda e: -len(e.ids))
+
+
 def pack(
     examples: Sequence[Example],
     pad_id: int,
@@ -153,7 +165,7 @@ def pack(
         targets: gives the stored targets of rows, in the order it is given them.
         share_prefix: keep what all rows begin with once.
     """
-    ordered = sorted(examples, key=lambda e: -len(e.ids))
+    ordered = longest_first(examples)
     prefix = _common_prefix(ordered) if share_prefix else 0
     groups = _groups([len(e.ids) - prefix for e in ordered], prefix)
     widths = [length for rows, length in groups for _ in range(rows)]

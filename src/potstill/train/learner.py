@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from potstill.chat import Example
 from potstill.errors import StepError
+from potstill.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.losses.divergence import LossSums, linear_divergence
 from potstill.losses.divergence import Objective as Divergence
 from potstill.losses.kernels import Kernel
 from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
-from potstill.targets import TargetsReader, sequence_key
-from potstill.train.batches import Batch
+from potstill.targets import SequenceKey, TargetsReader, sequence_key
+from potstill.train.batches import Batch, longest_first, pack
 from potstill.train.forward import output_head, run_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from potstill.train.hidden import HiddenTeacher
+    from potstill.train.readings import Reading, Readings
 
 __all__ = ["Learner", "Objective", "Sums"]
 
@@ -32,7 +34,8 @@ class Objective:
     """What the student learns from: a teacher's distributions, computed beside it or `stored`, and the teacher's text.
 
     Without `teacher` and `stored` it is the text alone. With `hidden`, it learns from the teacher's hidden states too.
-    With `kept`, the student has a trimmed vocabulary, and token n of its batches is the teacher's token `kept[n]`.
+    With `kept`, the student has a trimmed vocabulary, and token n of its batches is the teacher's token `kept[n]`. With
+    `readings`, the teacher has another tokenizer.
     """
 
     teacher: PreTrainedModel | None = None
@@ -46,6 +49,7 @@ class Objective:
     hard_label_share: float = 0.0
     kernel: Kernel = "auto"
     kept: Sequence[int] | None = None
+    readings: Readings | None = None
 
     @property
     def runs(self) -> PreTrainedModel | None:
@@ -56,7 +60,17 @@ class Objective:
         """Stored targets of rows, laid end to end."""
         if self.stored is None:
             return None
-        return SparseTargets.from_arrays(*self.stored.lookup([sequence_key(e.ids, e.n_prompt) for e in examples]))
+        return SparseTargets.from_arrays(*self.stored.lookup(self.keys(examples)))
+
+    def keys(self, examples: Sequence[Example]) -> list[SequenceKey]:
+        """What rows are stored under: the teacher's tokens of them."""
+        theirs = self.readings.teachers(examples) if self.readings else examples
+        return [sequence_key(e.ids, e.n_prompt) for e in theirs]
+
+    def batch(self, examples: Sequence[Example], pad_id: int) -> Batch:
+        """Rows packed, with all that the teacher's side needs of them."""
+        batch = pack(examples, pad_id, self.targets)
+        return replace(batch, reading=self.readings.read(longest_first(examples))) if self.readings else batch
 
 
 class Sums(NamedTuple):
@@ -90,6 +104,7 @@ class Learner(nn.Module):
         self.objective = objective
         self.autocast = autocast
         self.hidden = objective.hidden.loss(student) if objective.hidden else None
+        self.vocab = objective.readings.vocab if objective.readings else None
         # in a tuple, so that the teacher is neither trained, wrapped, nor saved
         self.teacher = (objective.runs,)
         self.teacher_ids: tuple[Tensor, Tensor] | None = None
@@ -126,10 +141,16 @@ class Learner(nn.Module):
         if self.teacher_ids is not None:
             kept_V, head_VG = self.teacher_ids
             batch = replace(batch, input_ids=kept_V[batch.input_ids])
+        if batch.reading is not None:
+            last_TG, states = run_layers(model, batch.reading.batch, layers)
+            return _Taught(last_TG.index_select(0, batch.reading.order), states, head_VG)
         return _Taught(*run_layers(model, batch, layers), head_VG)
 
     def _logit_loss(self, batch: Batch, student_NH: Tensor, teacher: _Taught | None) -> LossSums:
         objective, head_VH = self.objective, output_head(self.student)
+        if batch.reading is not None:
+            source = batch.targets or (DenseTeacher(teacher.last_NG, teacher.head_VG) if teacher else None)
+            return self._aligned_loss(batch.reading, student_NH, source)
         if batch.targets is not None:
             return linear_sparse_divergence(
                 student_NH,
@@ -154,6 +175,23 @@ class Learner(nn.Module):
             vocab_size=self.vocab_size,
             kernel=objective.kernel,
         )
+
+    def _aligned_loss(
+        self, reading: Reading, student_NH: Tensor, teacher: DenseTeacher | SparseTargets | None
+    ) -> LossSums:
+        """Over spans of the answers. A sum over them is one over the tokens, by the chain rule, and is divided so."""
+        assert self.vocab is not None and teacher is not None
+        self.vocab = self.vocab.to(student_NH.device)
+        sums = linear_alignment_divergence(
+            student_NH,
+            output_head(self.student),
+            teacher,
+            reading.spans,
+            self.vocab,
+            temperature=self.objective.temperature,
+            hard_label_share=self.objective.hard_label_share,
+        )
+        return LossSums(sums.loss, sums.divergence + sums.sorted_distance, sums.cross_entropy)
 
 
 class _Taught(NamedTuple):

@@ -28,7 +28,7 @@ from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
 from potstill.train.attention import grouped_attention
-from potstill.train.batches import Batch, count_tokens, pack, plan_steps, token_batches
+from potstill.train.batches import Batch, count_tokens, plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.learner import Learner, Objective, Sums
 from potstill.train.optimizers import learning_rate, make_optimizers
@@ -72,7 +72,7 @@ def _validations(
 
 
 def _batch(objective: Objective, pad_id: int, device: torch.device, rows: Sequence[Example]) -> Batch:
-    return pack(rows, pad_id, objective.targets).to(device)
+    return objective.batch(rows, pad_id).to(device)
 
 
 def train_model(
