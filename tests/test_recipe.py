@@ -104,7 +104,7 @@ def test_every_field_of_the_recipe_is_read_somewhere() -> None:
 
 def test_a_recipe_stays_small() -> None:
     leaves = sum(max(1, len(_keys(field.annotation))) for field in Recipe.model_fields.values())
-    assert leaves <= 84
+    assert leaves <= 85
 
 
 def _keys(annotation: Any) -> list[str]:

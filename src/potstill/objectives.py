@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from potstill.fields import Positive, Section
+from potstill.fields import Count, Positive, Section
 
-__all__ = ["Hidden", "Targets"]
+__all__ = ["Hidden", "OnPolicy", "Targets"]
 
 
 class Targets(Section):
@@ -32,3 +32,19 @@ class Hidden(Section):
     layers: Literal["even", "similarity"] = "even"
     """Which of the teacher's layers teaches each of the student's: at the same share of the depth, or the most similar
     before training (CKA)."""
+
+
+class OnPolicy(Section):
+    """Some rows of each step get an answer that the student draws itself; the teacher scores its tokens (GKD)."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the rows, and of the loss: lambda."""
+    loss: Literal["objective", "sampled_reverse_kl"] = "objective"
+    """train.objective over the whole vocabulary; or reverse KL by the drawn tokens alone, with importance weights."""
+    max_new_tokens: Count = 128
+    """Longest answer drawn. A batch grows with its answers, over batch_tokens if the student writes more than the
+    teacher."""
+    temperature: Positive = 1.0
+    """Of the drawing."""
+    refresh: Count = 1
+    """Steps for which answers are drawn at once: more are faster, and staler."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from potstill.fields import Count, LocalPath, ModelName, Positive, Section, Share, beside_recipe
-from potstill.objectives import Hidden, Targets
+from potstill.objectives import Hidden, OnPolicy, Targets
 from potstill.records import Behaviour
 
 __all__ = [
@@ -259,20 +259,22 @@ class Student(Section):
 class Train(Schedule):
     """The student's training, and its matched control."""
 
-    objective: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation", "sft"] = (
-        "forward_kl"
-    )
-    """Divergence between teacher and student on the teacher's text, or plain fine-tuning on it."""
+    objective: Literal[
+        "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation", "contrastive", "sft"
+    ] = "forward_kl"
+    """Divergence between teacher and student; contrastive: skew_kl on the teacher's text and skew_reverse_kl on the
+    student's own, its share of the mixture held fixed (DistiLLM-2); sft: plain fine-tuning on the teacher's text."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """jsd: the teacher's share of the mixture."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """skew_kl and skew_reverse_kl: the share that is mixed in."""
+    """skew_kl, skew_reverse_kl, contrastive: the share that is mixed in."""
     targets: Targets = Targets()
     temperature: Positive = 1.0
     """Softens both sides; the loss is multiplied by its square."""
     hard_label_share: Share = 0.0
     """Weight of the cross-entropy on the teacher's text; the divergence has the rest."""
     hidden: Hidden | None = None
+    on_policy: OnPolicy | None = None
     kernel: Literal["auto", "torch", "compile", "triton"] = "auto"
     """Who computes the loss: plain torch; torch.compile, which needs a C++ compiler on a CPU; Triton, on a GPU. auto:
     Triton where it is there, else plain torch."""
@@ -283,12 +285,19 @@ class Train(Schedule):
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:
-        readers = {"beta": ("jsd",), "alpha": ("skew_kl", "skew_reverse_kl")}
+        readers = {"beta": ("jsd",), "alpha": ("skew_kl", "skew_reverse_kl", "contrastive")}
         for key, objectives in readers.items():
             if key in self.model_fields_set and self.objective not in objectives:
                 raise ValueError(f"{key} is read only with objective {' or '.join(objectives)}, not {self.objective}")
-        if self.hidden is not None and self.objective == "sft":
-            raise ValueError("hidden needs the teacher's states, which sft does without: choose another objective")
+        for key in ("hidden", "on_policy"):
+            if getattr(self, key) is not None and self.objective == "sft":
+                raise ValueError(f"{key} needs the teacher beside the student: choose another objective than sft")
+        if self.on_policy is None and self.objective == "contrastive":
+            raise ValueError("contrastive learns from the student's own answers too: give on_policy, {} for defaults")
+        if self.on_policy is not None and self.on_policy.loss != "objective" and self.objective == "contrastive":
+            raise ValueError("contrastive has a loss on the student's answers: leave out on_policy.loss")
+        if self.on_policy is not None and self.targets.kind != "online":
+            raise ValueError("on_policy scores answers that no store can hold yet: set targets.kind: online")
         if self.targets.kind != "online" and self.objective != "forward_kl":
             raise ValueError(f"stored targets hold what forward_kl needs; {self.objective} needs targets.kind: online")
         if self.targets.kind != "online" and self.kernel not in ("auto", "torch"):

@@ -191,8 +191,8 @@ def test_sampling_follows_the_distribution(tiny_model: Path, tmp_path: Path) -> 
 
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
     streams = [torch.Generator().manual_seed(0)]
-    drawn = [_choose(logits, streams, Sampling(1, temperature=1.0))[0] for _ in range(4000)]
+    drawn = [_choose(logits, streams, Sampling(1, temperature=1.0))[0][0] for _ in range(4000)]
     assert [drawn.count(i) / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
-    nucleus = {_choose(logits, streams, Sampling(1, temperature=1.0, top_p=0.7))[0] for _ in range(500)}
+    nucleus = {_choose(logits, streams, Sampling(1, temperature=1.0, top_p=0.7))[0][0] for _ in range(500)}
     assert nucleus == {0, 1}
-    assert _choose(logits, streams, Sampling(1)) == [0]
+    assert _choose(logits, streams, Sampling(1)) == [(0, 0.0)]

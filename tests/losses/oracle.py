@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OBJECTIVES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation")
+OBJECTIVES = (
+    "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "skew_reverse_kl_detached", "total_variation",
+)  # fmt: skip
 
 
 def kl(a: Tensor, b: Tensor) -> Tensor:
@@ -28,6 +30,8 @@ def divergence(objective: str, p: Tensor, q: Tensor, beta: float, alpha: float) 
         return kl(p, alpha * p + (1 - alpha) * q)
     if objective == "skew_reverse_kl":
         return kl(q, (1 - alpha) * p + alpha * q)
+    if objective == "skew_reverse_kl_detached":
+        return kl(q, (1 - alpha) * p + alpha * q.detach())
     assert objective == "total_variation"
     return 0.5 * (p - q).abs().sum(-1)
 

@@ -21,6 +21,7 @@ from potstill.runtimes.hf import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import count_tokens, pack
 from potstill.train.checkpoints import StepLog
+from potstill.train.counts import Weights
 from potstill.train.hidden import HiddenTeacher
 from potstill.train.learner import Learner, Objective
 from potstill.train.loop import train_model
@@ -61,7 +62,7 @@ def test_every_token_of_the_rows_teaches_once_and_padding_never(tiny_model: Path
     for given in (rows, long):
         batch = pack(given, 0)
         with grouped_attention(student, teacher), torch.no_grad():
-            plain, sums = learner(batch), learner(batch, 0.5)
+            plain, sums = learner(batch), learner(batch, Weights(hidden=0.5))
         want = definition(student, teacher, [(0, 2), (1, 3)], given, batch.layout.prefix)
         assert sums.hidden.item() == pytest.approx(want, rel=1e-4)
         assert sums.loss.item() == pytest.approx(plain.loss.item() + 0.5 * want, rel=1e-4)
@@ -76,7 +77,7 @@ def test_one_pass_of_the_teacher_gives_both_losses(tiny_model: Path, tmp_path: P
     learner = Learner(student, Objective(teacher, hidden=hidden), teacher.config.vocab_size, False)
     teacher.base_model.register_forward_hook(lambda *_: passes.append(1))
     with grouped_attention(student, teacher):
-        learner(pack(rows, 0), 1.0).loss.backward()
+        learner(pack(rows, 0), Weights(hidden=1.0)).loss.backward()
     assert len(passes) == 1
 
 
@@ -193,5 +194,5 @@ def test_counted_tokens_are_those_of_the_batch(tiny_model: Path, tmp_path: Path)
 
 
 def test_plain_fine_tuning_has_no_hidden_states_to_learn_from() -> None:
-    with pytest.raises(ValueError, match="hidden needs the teacher's states"):
+    with pytest.raises(ValueError, match="hidden needs the teacher beside the student"):
         Train.model_validate({"objective": "sft", "hidden": {}})

@@ -105,7 +105,11 @@ def recipe_of(
 
 @pytest.mark.parametrize(
     ("settings", "student"),
-    [({}, {}), ({"targets": {"kind": "top_k", "k": 1024}, "hard_label_share": 0.2}, {}), ({}, {"vocabulary": "workload"})],
+    [
+        ({}, {}),
+        ({"targets": {"kind": "top_k", "k": 1024}}, {}),
+        ({}, {"vocabulary": "workload"}),
+    ],
     ids=["online", "stored", "trimmed"],
 )
 def test_a_recipe_distils_across_tokenizers(

@@ -47,6 +47,11 @@ def _skew_reverse_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) 
     return q * (lq - lm), (lq - lm) - (1 - mix) * q / m
 
 
+def _skew_reverse_kl_detached(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    _, lm = _log_mixture(p, q, mix)
+    return q * (lq - lm), lq - lm
+
+
 def _total_variation(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 * (q - p).abs(), 0.5 * torch.sign(q - p)
 
@@ -56,6 +61,7 @@ _TERMS: dict[Objective, Terms] = {
     "jsd": _jsd,
     "skew_kl": _skew_kl,
     "skew_reverse_kl": _skew_reverse_kl,
+    "skew_reverse_kl_detached": _skew_reverse_kl_detached,
     "total_variation": _total_variation,
 }
 

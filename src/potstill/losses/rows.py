@@ -4,7 +4,7 @@ Legend: N tokens (rows), V vocabulary. p is the teacher's distribution, q the st
 
 Rows are worked on in blocks that stay in a processor's cache, where a pass over them costs a quarter of one over a
 chunk. Sources: Hinton et al. 2015, section 2.1 (T^2); Agarwal et al. 2024, GKD (generalized JSD); Ko et al. 2024,
-DistiLLM (skew divergences).
+DistiLLM (skew divergences); Ko et al. 2025, DistiLLM-2 (no gradient through the q of the reverse mixture).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 
 __all__ = ["DIVERGENCES", "Block", "Divergence", "Objective", "RowSpec", "TorchRows", "block_rows", "softmax_lse"]
 
-Objective = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
+Objective = Literal[
+    "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "skew_reverse_kl_detached", "total_variation"
+]
 
 _BLOCK = {"cpu": 1 << 18, "other": 1 << 24}  # elements of a block; on a CPU for each thread: 1 MB
 _TINY = 1e-37  # keeps a logarithm finite where both probabilities have underflowed; such terms are then 0 times it
@@ -50,7 +52,9 @@ class RowSpec:
             raise ValueError(f"alpha is {alpha}; it lies in [0, 1)")
         if objective == "jsd" and beta in (0.0, 1.0):
             objective = "reverse_kl" if beta else "forward_kl"
-        mix = {"jsd": beta, "skew_kl": alpha, "skew_reverse_kl": 1.0 - alpha}.get(objective, 0.5)
+        mix = {
+            "jsd": beta, "skew_kl": alpha, "skew_reverse_kl": 1.0 - alpha, "skew_reverse_kl_detached": 1.0 - alpha,
+        }.get(objective, 0.5)  # fmt: skip
         spec = RowSpec(objective, mix, **rest)  # type: ignore[arg-type]
         if not spec.temperature > 0:
             raise ValueError(f"temperature is {spec.temperature}; it is above 0")
@@ -140,6 +144,12 @@ def _skew_reverse_kl(b: Block, mix: float) -> Tensor:
     return divergence_N
 
 
+def _skew_reverse_kl_detached(b: Block, mix: float) -> Tensor:
+    """KL(q || m) with m a constant; its gradient with respect to q is log(q / m), but for a constant of the row."""
+    _, log_m_NV = _log_mixture(b, mix)
+    return _centre(torch.sub(b.z_NV, log_m_NV, out=b.t_NV), b) - b.lse_z_N
+
+
 def _total_variation(b: Block, mix: float) -> Tensor:
     torch.sub(b.q_NV, b.p_NV, out=b.t_NV)
     divergence_N = 0.5 * torch.abs(b.t_NV, out=b.spare_NV).sum(dim=1)
@@ -153,6 +163,7 @@ DIVERGENCES: dict[Objective, Divergence] = {
     "jsd": _jsd,
     "skew_kl": _skew_kl,
     "skew_reverse_kl": _skew_reverse_kl,
+    "skew_reverse_kl_detached": _skew_reverse_kl_detached,
     "total_variation": _total_variation,
 }
 

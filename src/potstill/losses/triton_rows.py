@@ -27,6 +27,7 @@ _NUMBER: dict[Objective, int] = {
     "skew_kl": 3,
     "skew_reverse_kl": 4,
     "total_variation": 5,
+    "skew_reverse_kl_detached": 6,
 }
 _MOST_BLOCK = 8192
 
@@ -70,6 +71,8 @@ def _terms(lp, lq, mix, OBJECTIVE: tl.constexpr):
             return mix * p * (lp - lm) + (1.0 - mix) * q * (lq - lm), (1.0 - mix) * (lq - lm)
         elif OBJECTIVE == 3:
             return p * (lp - lm), (mix - 1.0) * p / m
+        elif OBJECTIVE == 6:
+            return q * (lq - lm), lq - lm
         else:
             return q * (lq - lm), (lq - lm) - (1.0 - mix) * q / m
 

@@ -177,6 +177,7 @@ def _usage(recipe: Recipe, gguf: str, has_chat: bool) -> str:
 _OBJECTIVES = {
     "forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "generalized Jensen-Shannon divergence",
     "skew_kl": "skew KL", "skew_reverse_kl": "skew reverse KL", "total_variation": "total variation",
+    "contrastive": "skew KL on its text, skew reverse KL on the student's own",
 }  # fmt: skip
 
 

@@ -264,6 +264,7 @@ def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
     by_id = {
         f"train.objective: {recipe.train.objective}": recipe.train.objective != "forward_kl",
         "train.hidden": recipe.train.hidden is not None,
+        "train.on_policy": recipe.train.on_policy is not None,
         "gates.kl_mean": recipe.gates.kl_mean is not None,
         "gates.top1_agreement": recipe.gates.top1_agreement is not None,
     }
@@ -276,7 +277,7 @@ def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
         f"student.model: its tokenizer is not the teacher's, so {reader} cannot compare them token by token: "
         f"{student.folder} has {len(ours)} tokens, {teacher.folder} has {len(theirs)}, and they differ first at id "
         f"{first} ({ours.get(first)!r} against {theirs.get(first)!r}). Choose a student of the teacher's family, or "
-        "use train.objective: forward_kl without train.hidden and without gates on fidelity: it compares spans of text."
+        "use train.objective: forward_kl, which compares spans of text, without hidden, on_policy or fidelity's gates."
     )
 
 

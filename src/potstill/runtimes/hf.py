@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from potstill.runtimes import Answer, OnAnswers, Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["HFRuntime", "load_causal_lm"]
+__all__ = ["Continuation", "HFRuntime", "load_causal_lm"]
 
 
 def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
@@ -55,6 +56,16 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
                 "Choose another model."
             )
     return model
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model adds to a prompt: ids, the end token among them if it `stopped` by itself, and ln of the probability
+    with which each was drawn (0 where the likeliest is taken)."""
+
+    ids: list[int]
+    log_probs: list[float]
+    stopped: bool
 
 
 class HFRuntime:
@@ -86,12 +97,13 @@ class HFRuntime:
                 batch = order[start : start + self.batch_size]
                 seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
                 begun = time.monotonic()
-                outs = self._decode([prompts[i] for i in batch], seeds, sampling)
+                outs = self.continue_ids([prompts[i] for i in batch], seeds, sampling)
                 seconds = (time.monotonic() - begun) / len(batch)
-                for index, (ids, stopped) in zip(batch, outs, strict=True):
+                for index, out in zip(batch, outs, strict=True):
+                    ids = out.ids[:-1] if out.stopped else out.ids
                     text = self.chat.decode(ids, after=prompts[index])
                     answers[index] = Answer(
-                        text, "stop" if stopped else "length", len(prompts[index]), len(ids), seconds
+                        text, "stop" if out.stopped else "length", len(prompts[index]), len(ids), seconds
                     )
                 if on_answers:
                     on_answers([(index, answers[index]) for index in batch])
@@ -99,8 +111,8 @@ class HFRuntime:
         return [answers[i] for i in range(len(rows))]
 
     @torch.inference_mode()
-    def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[tuple[list[int], bool]]:
-        """New ids of each prompt (end token left out), and whether it stopped by itself."""
+    def continue_ids(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Continuation]:
+        """Decode a batch of prompts, each from a random stream of its own seed."""
         from transformers import DynamicCache
 
         device = self.model.device
@@ -108,8 +120,7 @@ class HFRuntime:
         input_ids = torch.tensor([[self.chat.eos_id] * (width - len(p)) + p for p in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         streams = [torch.Generator().manual_seed(s) for s in seeds]
-        outs: list[list[int]] = [[] for _ in prompts]
-        stopped = [False] * len(prompts)
+        outs = [Continuation([], [], False) for _ in prompts]
         alive = list(range(len(prompts)))
         cache = DynamicCache()
         position_ids = (mask.cumsum(1) - 1).clamp_min(0)
@@ -125,11 +136,13 @@ class HFRuntime:
             ).logits[:, -1, : self.chat.vocab_size]
             chosen = _choose(logits_BV.float().cpu(), [streams[i] for i in alive], sampling)
             keep: list[int] = []
-            for place, token in enumerate(chosen):
+            for place, (token, log_prob) in enumerate(chosen):
+                out = outs[alive[place]]
+                out.ids.append(token)
+                out.log_probs.append(log_prob)
                 if token in self.chat.stop_ids:
-                    stopped[alive[place]] = True
+                    outs[alive[place]] = replace(out, stopped=True)
                 else:
-                    outs[alive[place]].append(token)
                     keep.append(place)
             if not keep:
                 break
@@ -139,10 +152,10 @@ class HFRuntime:
                 mask = mask[rows]
                 position_ids = position_ids[rows]
                 alive = [alive[place] for place in keep]
-            input_ids = torch.tensor([[chosen[place]] for place in keep], device=device)
+            input_ids = torch.tensor([[chosen[place][0]] for place in keep], device=device)
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
             position_ids = position_ids[:, -1:] + 1
-        return list(zip(outs, stopped, strict=True))
+        return outs
 
     @torch.inference_mode()
     def log_probs(self, ids: Sequence[int], first: int) -> Tensor:
@@ -158,10 +171,10 @@ def _row_seed(row: Row, seed: int) -> int:
     return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:15], 16)
 
 
-def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[int]:
-    """Next token of each row: the likeliest, or one drawn from the nucleus."""
+def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[tuple[int, float]]:
+    """Next token of each row, the likeliest or one drawn from the nucleus, and ln of its probability."""
     if sampling.temperature == 0:
-        return [int(i) for i in logits_BV.argmax(-1)]
+        return [(int(i), 0.0) for i in logits_BV.argmax(-1)]
     probabilities_BV = torch.softmax(logits_BV / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True)
@@ -169,4 +182,6 @@ def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Samplin
         probabilities_BV = torch.zeros_like(probabilities_BV).scatter(
             1, order_BV, sorted_BV.masked_fill(outside_BV, 0.0)
         )
-    return [int(torch.multinomial(p, 1, generator=g)) for p, g in zip(probabilities_BV, streams, strict=True)]
+    drawn = [int(torch.multinomial(p, 1, generator=g)) for p, g in zip(probabilities_BV, streams, strict=True)]
+    log_B = (probabilities_BV[range(len(drawn)), drawn] / probabilities_BV.sum(-1)).log()
+    return list(zip(drawn, log_B.tolist(), strict=True))

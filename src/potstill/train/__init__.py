@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.errors import DataError, RecipeError
 from potstill.recipe import Recipe, Schedule
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from potstill.chat import ChatFormat, Example
+    from potstill.losses.divergence import Objective as Divergence
     from potstill.targets import TargetsMeta
     from potstill.train.learner import Objective
     from potstill.train.readings import Readings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "finetune", "run", "store_targets"]
 
-VERSION = 4
+VERSION = 5
 
 _SPLITS = ("train", "validation")
 
@@ -212,12 +213,14 @@ def _objective(
     rows: tuple[Sequence[Example], Sequence[Example]],
     kept: Sequence[int],
     readings: Readings | None,
+    chat: ChatFormat,
 ) -> Objective:
-    """What the recipe's student learns from; `rows` are in the teacher's ids and in the student's."""
+    """What the recipe's student learns from; `rows` are in the teacher's ids and in the student's, `chat` its own."""
     from potstill.chat import load_chat
     from potstill.targets import TargetsReader
     from potstill.train.hidden import HiddenTeacher
     from potstill.train.learner import Objective
+    from potstill.train.on_policy import OwnText
 
     settings = recipe.train
     if settings.objective == "sft":
@@ -231,11 +234,19 @@ def _objective(
     if settings.hidden is not None:
         assert teacher is not None
         hidden = HiddenTeacher(teacher, settings.hidden, rows, kept)
+    text: Divergence = "skew_kl" if settings.objective == "contrastive" else settings.objective
+    own: Divergence | Literal["sampled_reverse_kl"] = text
+    if settings.objective == "contrastive":
+        own = "skew_reverse_kl_detached"
+    elif settings.on_policy and settings.on_policy.loss != "objective":
+        own = settings.on_policy.loss
     return Objective(
         None if stored else teacher,
         stored=stored,
         hidden=hidden,
-        divergence=settings.objective,
+        own_text=OwnText(settings.on_policy, chat, recipe.chat.context) if settings.on_policy else None,
+        own_divergence=own,
+        divergence=text,
         beta=settings.beta,
         alpha=settings.alpha,
         temperature=settings.temperature,
@@ -247,7 +258,12 @@ def _objective(
 
 
 def _readings(
-    recipe: Recipe, teacher_folder: Path, base: Path, rows: Sequence[Row], examples: Sequence[Example], chat: ChatFormat
+    recipe: Recipe,
+    teacher_folder: Path | None,
+    base: Path | None,
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    chat: ChatFormat,
 ) -> Readings | None:
     """Rows as both sides read them, where a student is distilled from a teacher with another tokenizer.
 
@@ -257,15 +273,18 @@ def _readings(
     from potstill.train.readings import read_twice
 
     settings, template = recipe.train, recipe.chat.template
+    if base is None or teacher_folder is None or settings.objective == "sft":
+        return None
     ours, theirs = load_chat(base, template), load_chat(teacher_folder, template)
     one_template = settings.targets.kind == "online" or ours.template_hash == theirs.template_hash
-    if settings.objective == "sft" or (ours.tokenizer_hash == theirs.tokenizer_hash and one_template):
+    if ours.tokenizer_hash == theirs.tokenizer_hash and one_template:
         return None
-    if settings.objective != "forward_kl" or settings.hidden:
-        what = "hidden" if settings.hidden else f"objective: {settings.objective}"
+    if settings.objective != "forward_kl" or settings.hidden or settings.on_policy:
+        parts = {"hidden": settings.hidden, "on_policy": settings.on_policy}
+        what = next((key for key, part in parts.items() if part), f"objective: {settings.objective}")
         raise RecipeError(
             f"train.{what} compares teacher and student token by token, but their tokenizers or templates differ. "
-            "Set train.objective: forward_kl, without train.hidden."
+            "Set train.objective: forward_kl, without train.hidden and train.on_policy."
         )
     return read_twice(rows, examples, _examples(rows, theirs, recipe.chat.context), (chat, theirs))
 
@@ -312,11 +331,9 @@ def run(
     def start() -> PreTrainedModel:
         return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, kept, vocabulary)
 
-    both, readings = [*examples, *validation], None
-    if base and teacher_folder:
-        readings = _readings(recipe, teacher_folder, base, [row for part in answered for row in part], both, chat)
-    rows = (measured, examples)
-    distil = _objective(recipe, teacher, teacher_folder, targets, vocabulary, rows, kept, readings)
+    both, rows = [*examples, *validation], (measured, examples)
+    readings = _readings(recipe, teacher_folder, base, [row for part in answered for row in part], both, chat)
+    distil = _objective(recipe, teacher, teacher_folder, targets, vocabulary, rows, kept, readings, chat)
     if distil.stored is not None:
         distil.stored.require(distil.keys(both))
     student = training.fit("student", start, distil)

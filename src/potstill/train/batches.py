@@ -23,7 +23,7 @@ from potstill.train.attention import Layout
 if TYPE_CHECKING:
     from potstill.train.readings import Reading
 
-__all__ = ["Batch", "count_tokens", "longest_first", "pack", "plan_steps", "token_batches"]
+__all__ = ["Batch", "OwnAnswer", "count_tokens", "longest_first", "pack", "plan_steps", "token_batches"]
 
 # what one more group costs, in tokens of padding: its attention is called apart in every layer
 _GROUP_COST = 32
@@ -31,6 +31,13 @@ _GROUP_COST = 32
 # (docs/decisions.md).
 _LENGTH_STEP = 8
 _PLACES_STEP = 256
+
+
+@dataclass(frozen=True)
+class OwnAnswer(Example):
+    """A prompt with an answer that the student itself drew, and ln of each token's probability of being drawn."""
+
+    log_probs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Batch:
     layout        where prefix and rows lie in T
     targets       the teacher's stored distributions for the N tokens, where they are stored
     reading       the same rows in the tokens of a teacher that has others
+    own           (N,) bool, tokens that the student drew itself, in a batch that has such
+    drawn         (N,) fp32, ln of the probability that each of those was drawn with
     """
 
     input_ids: Tensor
@@ -55,6 +64,8 @@ class Batch:
     layout: Layout
     targets: SparseTargets | None = None
     reading: Reading | None = None
+    own: Tensor | None = None
+    drawn: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -66,6 +77,8 @@ class Batch:
             tokens=self.tokens.to(device),
             targets=self.targets.to(device) if self.targets else None,
             reading=self.reading.to(device) if self.reading else None,
+            own=None if self.own is None else self.own.to(device),
+            drawn=None if self.drawn is None else self.drawn.to(device),
         )
 
 
@@ -184,6 +197,7 @@ def pack(
         tokens.append(torch.arange(start, start + len(ids)))
         start += width
     stored = targets(ordered) if targets else None
+    own, drawn = _own_tokens(ordered)
     return Batch(
         input_ids=input_ids[None],
         position_ids=position_ids[None],
@@ -192,4 +206,15 @@ def pack(
         tokens=torch.cat(tokens),
         layout=Layout(groups, prefix),
         targets=stored,
+        own=own,
+        drawn=drawn,
     )
+
+
+def _own_tokens(examples: Sequence[Example]) -> tuple[Tensor | None, Tensor | None]:
+    """`Batch.own` and `Batch.drawn` of rows, in their order."""
+    if not any(isinstance(e, OwnAnswer) for e in examples):
+        return None, None
+    own = [torch.full((e.n_supervised,), isinstance(e, OwnAnswer)) for e in examples]
+    drawn = [torch.tensor(e.log_probs if isinstance(e, OwnAnswer) else [0.0] * e.n_supervised) for e in examples]
+    return torch.cat(own), torch.cat(drawn)

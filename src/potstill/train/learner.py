@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,23 @@ from potstill.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.losses.divergence import LossSums, linear_divergence
 from potstill.losses.divergence import Objective as Divergence
 from potstill.losses.kernels import Kernel
+from potstill.losses.sampled import linear_sampled_reverse_kl
 from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
 from potstill.targets import SequenceKey, TargetsReader, sequence_key
 from potstill.train.batches import Batch, longest_first, pack
+from potstill.train.counts import Weights
 from potstill.train.forward import output_head, run_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from potstill.train.hidden import HiddenTeacher
+    from potstill.train.on_policy import OwnText
     from potstill.train.readings import Reading, Readings
 
 __all__ = ["Learner", "Objective", "Sums"]
+
+_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Objective:
 
     Without `teacher` and `stored` it is the text alone. With `hidden`, it learns from the teacher's hidden states too.
     With `kept`, the student has a trimmed vocabulary, and token n of its batches is the teacher's token `kept[n]`. With
-    `readings`, the teacher has another tokenizer.
+    `readings`, the teacher has another tokenizer. With `own_text`, some answers are the student's own, and
+    `own_divergence` is that on them.
     """
 
     teacher: PreTrainedModel | None = None
@@ -50,6 +56,8 @@ class Objective:
     kernel: Kernel = "auto"
     kept: Sequence[int] | None = None
     readings: Readings | None = None
+    own_text: OwnText | None = None
+    own_divergence: Divergence | Literal["sampled_reverse_kl"] = "forward_kl"
 
     @property
     def runs(self) -> PreTrainedModel | None:
@@ -76,7 +84,8 @@ class Objective:
 class Sums(NamedTuple):
     """Sums over a batch, in nats, of what it has: `loss` carries the gradient, the others are for logs.
 
-    All are over supervised tokens, but for `hidden`: the distance of hidden states over all tokens, the mean of layers.
+    `hidden` is the distance of hidden states over all tokens, the mean of layers; `own_divergence` over the tokens that
+    the student drew itself; the others over the supervised tokens of the teacher's text.
     """
 
     loss: Tensor
@@ -85,6 +94,7 @@ class Sums(NamedTuple):
     student_mass: Tensor | None = None
     teacher_mass: Tensor | None = None
     hidden: Tensor | None = None
+    own_divergence: Tensor | None = None
 
 
 class Learner(nn.Module):
@@ -113,23 +123,58 @@ class Learner(nn.Module):
             kept_V = torch.tensor(objective.kept, device=head_UG.device)
             self.teacher_ids = (kept_V, head_UG.detach()[kept_V])
 
-    def forward(self, batch: Batch, hidden_weight: float | None = None) -> Sums:
-        """The loss of the logits, and `hidden_weight` times that of the hidden states; None: those are left out."""
+    def forward(self, batch: Batch, weights: Weights | None = None) -> Sums:
+        """Sums over a batch; in `loss`, each kind times its weight, 1 where none is given."""
+        weights = weights or Weights()
         device = batch.input_ids.device.type
         if self.autocast and not torch.is_autocast_enabled(device):
             raise StepError(
                 "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
             )
-        hidden = self.hidden if hidden_weight is not None else None
+        hidden = self.hidden if weights.hidden is not None else None
         own, taught = zip(*hidden.pairs, strict=True) if hidden else ((), ())
         teacher = self._run_teacher(batch, taught)
         student_NH, student_states = run_layers(self.student, batch, own)
         with torch.autocast(device, enabled=False):
-            sums = Sums(*self._logit_loss(batch, student_NH, teacher))
-        if hidden is None or hidden_weight is None or teacher is None:
+            sums = self._logit_losses(batch, student_NH, teacher, weights)
+        if hidden is None or weights.hidden is None or teacher is None:
             return sums
         found = hidden(student_states, teacher.states)
-        return sums._replace(loss=sums.loss + hidden_weight * found.loss, hidden=found.loss.detach())
+        return sums._replace(loss=sums.loss + weights.hidden * found.loss, hidden=found.loss.detach())
+
+    def _logit_losses(self, batch: Batch, student_NH: Tensor, teacher: _Taught | None, weights: Weights) -> Sums:
+        """The losses on the teacher's text and, where the batch has such, on the student's own."""
+        if batch.own is None:
+            text = self._logit_loss(batch, student_NH, teacher)
+            none = text.loss.new_zeros(()) if self.objective.own_text else None
+            return Sums(weights.text * text.loss, *text[1:], own_divergence=none)
+        assert teacher is not None
+        own = self._own_loss(batch, student_NH, teacher)
+        if bool(batch.own.all()):
+            none = own.divergence.new_zeros(())
+            return Sums(weights.own * own.loss, none, none, own_divergence=own.divergence)
+        theirs = replace(batch, labels=batch.labels.masked_fill(batch.own, _IGNORED))
+        text = self._logit_loss(theirs, student_NH, teacher)
+        loss = weights.text * text.loss + weights.own * own.loss
+        return Sums(loss, *text[1:], own_divergence=own.divergence)
+
+    def _own_loss(self, batch: Batch, student_NH: Tensor, teacher: _Taught) -> LossSums:
+        """On what the student drew; there are no hard labels, for nobody says that it is right."""
+        assert batch.own is not None and batch.drawn is not None
+        objective, head_VH = self.objective, output_head(self.student)
+        tokens_N = batch.labels.masked_fill(~batch.own, _IGNORED)
+        if objective.own_divergence == "sampled_reverse_kl":
+            return linear_sampled_reverse_kl(
+                student_NH,
+                head_VH,
+                tokens_N,
+                batch.drawn,
+                teacher_NG=teacher.last_NG,
+                teacher_head_VG=teacher.head_VG,
+                temperature=objective.temperature,
+                vocab_size=self.vocab_size,
+            )
+        return self._dense_loss(student_NH, tokens_N, teacher, objective.own_divergence, hard_label_share=0.0)
 
     @torch.no_grad()
     def _run_teacher(self, batch: Batch, layers: Sequence[int]) -> _Taught | None:
@@ -161,17 +206,31 @@ class Learner(nn.Module):
                 hard_label_share=objective.hard_label_share,
                 vocab_size=self.vocab_size,
             )
+        return self._dense_loss(
+            student_NH, batch.labels, teacher, objective.divergence, hard_label_share=objective.hard_label_share
+        )
+
+    def _dense_loss(
+        self,
+        student_NH: Tensor,
+        labels_N: Tensor,
+        teacher: _Taught | None,
+        divergence: Divergence,
+        hard_label_share: float,
+    ) -> LossSums:
+        objective = self.objective
         return linear_divergence(
             student_NH,
-            head_VH,
-            batch.labels,
+            output_head(self.student),
+            labels_N,
             teacher_NG=teacher.last_NG if teacher else None,
             teacher_head_VG=teacher.head_VG if teacher else None,
-            objective=objective.divergence,
+            objective=divergence,
             beta=objective.beta,
             alpha=objective.alpha,
             temperature=objective.temperature,
-            hard_label_share=objective.hard_label_share,
+            hard_label_share=hard_label_share,
+            ignore_index=_IGNORED,
             vocab_size=self.vocab_size,
             kernel=objective.kernel,
         )

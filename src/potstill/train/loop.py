@@ -28,9 +28,11 @@ from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
 from potstill.train.attention import grouped_attention
-from potstill.train.batches import Batch, count_tokens, plan_steps, token_batches
+from potstill.train.batches import Batch, plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
+from potstill.train.counts import Counts
 from potstill.train.learner import Learner, Objective, Sums
+from potstill.train.on_policy import OwnAnswers
 from potstill.train.optimizers import learning_rate, make_optimizers
 from potstill.train.ranks import end, make_accelerator, require_shares
 from potstill.train.throughput import Speed
@@ -102,12 +104,11 @@ def train_model(
         StepError: the loss is no longer finite, or the processes cannot do this together.
     """
     accelerator = make_accelerator(out, tracker, name)
-    lengths = [len(e.ids) for e in examples]
-    steps = plan_steps(lengths, schedule.batch_tokens, schedule.accumulate, schedule.epochs, seed)
-    require_shares(accelerator, schedule, len(steps[0]), bool(shallow))
+    steps = _plan(accelerator, schedule, examples, seed, bool(shallow))
     set_seed(seed)
     learner, optimizers = _prepare(accelerator, model, objective, vocab_size, schedule)
     balance = _balance(accelerator, objective)
+    group_of = _groups(accelerator, model, objective, examples, steps, seed)
     first = resume(accelerator, out / name)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
     batch_of = partial(_batch, objective, pad_id, accelerator.device)
@@ -120,7 +121,7 @@ def train_model(
         progress_bar(name, len(steps), first) as ticker,
     ):
         for step in range(first, len(steps)):
-            group = [[examples[i] for i in rows] for rows in steps[step]]
+            group = group_of(step)
             with layers_alone(model, shallow if step % 2 else ()) as layers, speed.of(group) as timing:
                 values = advance(group, learning_rate(schedule, step, len(steps)))
             _require_finite(values["loss"], name, step, log.path)
@@ -135,6 +136,16 @@ def train_model(
     end(accelerator, learner)
     counts = _counts(steps, examples) | {"seconds": round(time.monotonic() - started, 2), "resumed_at": first}
     return counts | {"final": values}
+
+
+def _plan(
+    accelerator: Accelerator, schedule: Schedule, examples: Sequence[Example], seed: int, shallow: bool
+) -> list[list[list[int]]]:
+    """Rows of each micro-batch of each step; the same however many processes share them."""
+    lengths = [len(e.ids) for e in examples]
+    steps = plan_steps(lengths, schedule.batch_tokens, schedule.accumulate, schedule.epochs, seed)
+    require_shares(accelerator, schedule, len(steps[0]), shallow)
+    return steps
 
 
 def _prepare(
@@ -152,6 +163,20 @@ def _prepare(
     layers: Any = model.base_model.layers
     wrapped, *optimizers = accelerator.prepare(learner, *make_optimizers(learner, layers, schedule))
     return wrapped, optimizers
+
+
+def _groups(
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    objective: Objective,
+    examples: Sequence[Example],
+    steps: list[list[list[int]]],
+    seed: int,
+) -> Callable[[int], list[list[Example]]]:
+    """Gives the micro-batches of a step, in which the student's own answers may stand for the teacher's."""
+    if objective.own_text is None:
+        return lambda step: [[examples[i] for i in rows] for rows in steps[step]]
+    return OwnAnswers(objective.own_text, accelerator, model, examples, steps, seed).group
 
 
 def _balance(accelerator: Accelerator, objective: Objective) -> Balance | None:
@@ -207,17 +232,15 @@ def _optimizer_step(
     for optimizer in optimizers:
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
-    tokens = sum(example.n_supervised for rows in group for example in rows)
-    all_tokens = sum(map(count_tokens, group)) if balance else tokens
-    # the hidden-state loss is a mean over all tokens, but is divided with the other by the supervised ones
-    hidden_weight = balance.current * tokens / all_tokens if balance else None
+    counts = Counts.of(group)
+    weights = counts.weights(balance.current if balance else None)
     mine = group[accelerator.process_index :: accelerator.num_processes]
     totals: dict[str, Tensor] = {}
     for number, rows in enumerate(mine):
         with accelerator.no_sync(learner) if number + 1 < len(mine) else nullcontext():
-            sums: Sums = learner(batch_of(rows), hidden_weight)
+            sums: Sums = learner(batch_of(rows), weights)
             # DDP averages gradients over ranks; the loss is a mean over all ranks' tokens
-            accelerator.backward(sums.loss * accelerator.num_processes / tokens)
+            accelerator.backward(sums.loss * accelerator.num_processes)
         for key, value in sums._asdict().items():
             if value is not None:
                 totals[key] = totals.get(key, 0.0) + value.detach()
@@ -226,12 +249,10 @@ def _optimizer_step(
         optimizer.step()
         optimizer.zero_grad()
     reduced = accelerator.reduce(torch.stack(list(totals.values())), "sum").tolist()
-    values = {
-        key: total / (all_tokens if key == "hidden" else tokens) for key, total in zip(totals, reduced, strict=True)
-    }
+    values = counts.means(dict(zip(totals, reduced, strict=True)))
     if balance:
         values["hidden_weight"] = balance.current
         if math.isfinite(values["loss"]):
             balance.weight(max(0.0, values["loss"] - balance.current * values["hidden"]), values["hidden"])
     norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    return values | {"grad_norm": norm, "learning_rate": rate, "tokens": tokens}
+    return values | {"grad_norm": norm, "learning_rate": rate, "tokens": counts.text + counts.own}
