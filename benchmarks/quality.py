@@ -9,11 +9,16 @@ to the full online distillation, paired by seed, with 95 % Student intervals ove
 - plain: fine-tuning on the text. online: forward KL to the whole teacher. TRL GKD: the same by TRL's trainer.
 - counts 50, counts 12: 50 or 12 draws a token, stored. top 12 + tail: the twelve likeliest and the mass of all others.
 - top 12 renormalised: the twelve likeliest scaled to sum to 1, as if the teacher never said anything else.
+
+On-policy: the online students of 4 layers learn on, from the ends of stories alone, off-policy or with half of the ends
+written by themselves. "KL" is then reverse KL, from the student to the teacher, on what the student writes after
+held-out beginnings; differences are to learning on off-policy.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import math
@@ -22,7 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +36,23 @@ from peers import train_by_trl
 from tokenizers import Tokenizer
 
 from potstill.chat import Example, load_chat
+from potstill.objectives import OnPolicy
 from potstill.recipe import Schedule, Shape, Student
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes import Sampling
+from potstill.runtimes.hf import HFRuntime, load_causal_lm
 from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack, plan_steps, token_batches
 from potstill.train.learner import Learner, Objective
 from potstill.train.loop import train_model
+from potstill.train.on_policy import OwnText
 from potstill.train.scoring import write_targets
-from potstill.train.students import build_student
+from potstill.train.students import build_student, kept_layers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024
 TRAINED, HELD_OUT = 450, 100  # stories
+PROMPT, DRAWN = 24, 96  # tokens of a beginning, and most that a student writes after it
 # start: the student, and its learning rate
 STARTS = {
     "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3),
@@ -127,10 +136,19 @@ def objective(world: World, variant: str, seed: int) -> Objective:
     return Objective(stored=TargetsReader(store(world, variant, seed)))
 
 
-def train(world: World, start: str, variant: str, seed: int) -> dict[str, float]:
-    """One student, trained; what it is worth on the held-out stories."""
+def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
+    """One student, trained, and the CPU seconds it took."""
     shape, rate = STARTS[start]
-    student = build_student(shape, world.teacher, None, world.chat, CONTEXT, seed, world.train)
+    student = build_student(
+        shape,
+        world.teacher,
+        None,
+        world.chat,
+        CONTEXT,
+        seed,
+        world.train,
+        kept_layers(shape, world.teacher, world.train),
+    )
     plan = schedule(world, rate)
     begun = time.process_time()
     if variant == "TRL GKD":
@@ -138,25 +156,61 @@ def train(world: World, start: str, variant: str, seed: int) -> dict[str, float]
         steps = [[world.train[i] for batch in group for i in batch] for group in groups]
         train_by_trl(student, world.teacher, steps, plan, seed)
     elif variant != "as it starts":
-        out = world.folder / f"{start}-{variant}-{seed}"
+        out = Path(tempfile.mkdtemp(dir=world.folder))
         train_model(
             student, objective(world, variant, seed), world.train, [], plan, out=out, name="student",
             vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
         )  # fmt: skip
-    return {"seconds": time.process_time() - begun} | judge(world, student)
+    return student, time.process_time() - begun
+
+
+def trained_and_judged(world: World, start: str, variant: str, seed: int) -> dict[str, float]:
+    """What a trained student is worth on the held-out stories."""
+    student, seconds = train(world, start, variant, seed)
+    return {"seconds": seconds} | judge(world, student, world.held_out)
 
 
 @torch.no_grad()
-def judge(world: World, student: Any) -> dict[str, float]:
-    """KL and cross-entropy on the held-out stories."""
-    learner = Learner(student.eval(), Objective(world.teacher), world.vocab, False)
+def judge(world: World, student: Any, examples: list[Example], **divergence: Any) -> dict[str, float]:
+    """KL and cross-entropy on rows."""
+    learner = Learner(student.eval(), Objective(world.teacher, **divergence), world.vocab, False)
     kl = loss = tokens = 0.0
     with grouped_attention(student, world.teacher):
-        for rows in token_batches([len(r.ids) for r in world.held_out], 4 * STEP_TOKENS):
-            batch = pack([world.held_out[i] for i in rows], world.chat.eos_id)
+        for rows in token_batches([len(r.ids) for r in examples], 4 * STEP_TOKENS):
+            batch = pack([examples[i] for i in rows], world.chat.eos_id)
             sums = learner(batch)
             kl, loss, tokens = kl + float(sums.divergence), loss + float(sums.cross_entropy), tokens + len(batch.labels)
     return {"kl": kl / tokens, "loss": loss / tokens}
+
+
+def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
+    """The online student of a seed, taken further both ways; each judged on its own answers."""
+    begun, _ = train(world, "4 of 8 layers", "online", seed)
+    rows = [replace(row, n_prompt=PROMPT) for row in world.train if len(row.ids) > PROMPT]
+    settings = OnPolicy(share=0.5, max_new_tokens=DRAWN, refresh=5)
+    plan = schedule(world, STARTS["4 of 8 layers"][1] / 5)
+    plan = plan.model_copy(update={"epochs": plan.epochs * 0.3})
+    found = {}
+    for variant, own in (("off-policy", None), ("on-policy", OwnText(settings, world.chat, CONTEXT))):
+        student, since = copy.deepcopy(begun).train(), time.process_time()
+        out = Path(tempfile.mkdtemp(dir=world.folder))
+        train_model(
+            student, Objective(world.teacher, own_text=own), rows, [], plan, out=out, name="student",
+            vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
+        )  # fmt: skip
+        seconds = time.process_time() - since
+        said = own_answers(world, student, seed)
+        found[variant] = {"seconds": seconds} | judge(world, student, said, divergence="reverse_kl")
+    return found
+
+
+def own_answers(world: World, student: Any, seed: int) -> list[Example]:
+    """What a student writes after the beginnings of the held-out stories."""
+    prompts = [list(row.ids[:PROMPT]) for row in world.held_out if len(row.ids) > PROMPT]
+    runtime = HFRuntime(student, world.chat, CONTEXT)
+    seeds = [1000 * seed + number for number in range(len(prompts))]
+    said = runtime.continue_ids(prompts, seeds, Sampling(DRAWN, 1.0))
+    return [Example((*p, *s.ids), PROMPT, s.stopped) for p, s in zip(prompts, said, strict=True) if s.ids]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -168,15 +222,15 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def tabulate(start: str, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Means over seeds, and differences to full online distillation, relative and paired."""
+def tabulate(start: str, found: dict[str, list[dict[str, float]]], reference: str) -> list[dict[str, Any]]:
+    """Means over seeds, and differences to the reference, relative and paired."""
     rows = []
     for variant, runs in found.items():
         row: dict[str, Any] = {"case": start, "variant": variant, "runs": runs}
         for what in ("kl", "loss", "seconds"):
             row[what] = statistics.mean(run[what] for run in runs)
         for what in ("kl", "loss"):
-            apart = [100 * (run[what] / full[what] - 1) for run, full in zip(runs, found["online"], strict=True)]
+            apart = [100 * (run[what] / full[what] - 1) for run, full in zip(runs, found[reference], strict=True)]
             row[f"{what}_percent"], row[f"{what}_low"], row[f"{what}_high"] = interval(apart)
         rows.append(row)
         print(
@@ -206,8 +260,13 @@ def main() -> None:
         world = load_world(args.data, args.steps, Path(folder))
         for start in STARTS:
             variants = ["as it starts", "plain", "online", *peers, *STORED, RENORMALISED]
-            found = {name: [train(world, start, name, seed) for seed in range(args.seeds)] for name in variants}
-            rows += tabulate(start, found)
+            found = {
+                name: [trained_and_judged(world, start, name, seed) for seed in range(args.seeds)] for name in variants
+            }
+            rows += tabulate(start, found, "online")
+        pairs = [learn_on(world, seed) for seed in range(args.seeds)]
+        own = {variant: [pair[variant] for pair in pairs] for variant in pairs[0]}
+        rows += tabulate("own answers", own, "off-policy")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
