@@ -68,7 +68,8 @@ def choose(
     wish = ask.wish(recipe.chat.context if recipe else _CONTEXT)
     limits = _limits(target, work, wish, decode, ttft)
     goal = Goal(ask.one_device(target.device) or ask.all_devices()[0], wish, limits)
-    compared = recipe is not None and recipe.train.objective != "sft"
+    # plain text needs no tokenizer in common, and forward_kl is told over spans of text where there is none
+    compared = recipe is not None and recipe.train.objective not in ("sft", "forward_kl")
     found = search(config, goal, vocabulary=vocabulary, same_tokenizer=compared)
     if not found:
         raise UsageError(_nothing(goal))
