@@ -13,8 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from losses.oracle import OBJECTIVES, error, gradients, kl, problem
 from losses.oracle import logits as oracle_logits
 from losses.oracle import loss as oracle_loss
+from potstill.chat import Example
 from potstill.losses.chunks import chunk_rows
 from potstill.losses.divergence import LossSums, linear_divergence
+from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
+from potstill.train.batches import OwnAnswer, pack
+from potstill.train.counts import Counts
 
 
 def ours(x: dict[str, Tensor], **options: Any) -> LossSums:
@@ -118,6 +122,55 @@ def test_a_tempered_divergence_keeps_its_size() -> None:
     )
     limit = 0.5 * difference.var(dim=1, correction=0).sum().item()
     assert ours(x, temperature=100.0).divergence.item() == pytest.approx(limit, rel=0.05)
+
+
+def stored(x: dict[str, Tensor], k: int) -> SparseTargets:
+    """The teacher's likeliest k tokens, and the mass of the others."""
+    p = oracle_logits(x["teacher"], x["teacher_head"], None, None).softmax(-1)
+    top = p.topk(k)
+    offsets = torch.arange(len(p) + 1) * k
+    return SparseTargets(offsets, top.indices.flatten(), top.values.flatten().float(), 1 - top.values.sum(-1).float())
+
+
+def test_tokens_that_are_not_stored_get_a_gradient() -> None:
+    """A student that is renormalised over the stored k is free to say anything else."""
+    x = problem(6, 17)
+    targets, z = stored(x, 4), oracle_logits(x["student"], x["head"], None, None).float()
+    x |= {"student": z, "head": torch.eye(17)}  # hidden states that are the logits
+    _, found = gradients(x, lambda y: linear_sparse_divergence(y["student"], y["head"], y["labels"], targets))
+    outside = torch.ones(6, 17, dtype=torch.bool).scatter(1, targets.token_ids.reshape(6, 4), False)
+    assert (found["student"][outside] != 0).all()
+
+
+def test_draining_mass_from_the_stored_tokens_costs_and_shows() -> None:
+    """A reverse KL over the top k falls to 0 as the student leaves the support; this loss rises, and the log tells."""
+    x = problem(6, 17)
+    targets, z = stored(x, 4), oracle_logits(x["student"], x["head"], None, None).float()
+    sums = []
+    for drained in (0.0, 4.0, 8.0):
+        rows = z.clone().scatter_add_(1, targets.token_ids.reshape(6, 4), torch.full((6, 4), -drained))
+        sums.append(linear_sparse_divergence(rows, torch.eye(17), x["labels"], targets))
+    assert sums[0].divergence < sums[1].divergence < sums[2].divergence
+    masses = [s.student_mass.item() for s in sums if s.student_mass is not None]
+    assert masses == sorted(masses, reverse=True) and masses[-1] < 0.1 * masses[0]
+    assert all(s.teacher_mass is not None and s.teacher_mass > 2 for s in sums)
+
+
+def test_masked_prompts_do_not_shift_the_labels() -> None:
+    """The first answer token is predicted at the prompt's last place, and nothing after the last one is."""
+    rows = [Example((5, 6, 7, 8, 9), 3, True), Example((5, 6, 4), 2, True)]
+    batch = pack(rows, pad_id=0)
+    ids = batch.input_ids[0]
+    assert batch.labels.tolist() == [8, 9, 4] == [int(ids[p + 1]) for p in batch.positions]
+    assert [int(ids[p]) for p in batch.positions] == [7, 8, 6]
+
+
+def test_student_answers_are_a_mean_over_what_was_drawn() -> None:
+    """A loss divided by the token count of the data set shrinks with texts that it is not about."""
+    teachers, drawn = Example(tuple(range(50)), 10, True), OwnAnswer(tuple(range(12)), 10, False, (-1.0, -1.0))
+    assert Counts.of([[drawn]]).weights(None).own == 1 / 2
+    assert Counts.of([[drawn, teachers]]).weights(None).own == 0.5 / 2
+    assert Counts.of([[drawn, teachers]]).weights(None).text == 0.5 / 40
 
 
 def test_forward_kl_reaches_zero() -> None:

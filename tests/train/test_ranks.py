@@ -95,3 +95,44 @@ def test_two_processes_learn_what_one_learns(
     assert weights_one.keys() == weights_two.keys()
     for name, weight in weights_one.items():
         torch.testing.assert_close(weights_two[name], weight, atol=2e-4, rtol=0)
+
+
+DRAW = """
+import os
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from potstill.chat import load_chat
+from potstill.objectives import OnPolicy
+from potstill.records import read_rows
+from potstill.runtimes.hf import load_causal_lm
+from potstill.train import _examples
+from potstill.train.on_policy import OwnAnswers, OwnText
+from potstill.train.ranks import make_accelerator
+model, rows, out = map(Path, sys.argv[1:4])
+chat = load_chat(model)
+examples = _examples(read_rows(rows), chat, 128)
+how = OwnText(OnPolicy(max_new_tokens=8, refresh=2), chat, 128)
+steps = [[[0, 1, 2, 3], [4, 5, 6]], [[7, 8], [9, 10, 11]], [[0, 2], [4, 6]]]
+own = OwnAnswers(how, make_accelerator(out, "none", "draw"), load_causal_lm(model), examples, steps, 5)
+torch.save([own.group(step) for step in range(3)], out / f"{os.environ.get('RANK', '0')}.pt")
+"""
+
+
+def test_all_processes_have_the_answers_that_each_has_drawn_a_part_of(tiny_model: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
+    script = tmp_path / "draw.py"
+    script.write_text(DRAW)
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        out.mkdir()
+        launch([str(script), str(tiny_model), str(rows), str(out)], processes)
+        found += [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+    alone, first, second = found
+    assert first == second
+    ids = [[row.ids for step in run for batch in step for row in batch] for run in (alone, first)]
+    assert ids[0] == ids[1]
+    kinds = [type(row).__name__ for step in alone for batch in step for row in batch]
+    assert {"Example", "OwnAnswer"} == set(kinds)
