@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 
 from potstill.cli import main
-from potstill.recipe import Recipe
+from potstill.recipe import ClassifierRecipe, Recipe
 
 
 def help_page() -> str:
@@ -56,7 +56,15 @@ def recipe_page() -> str:
     parts = [
         "# The recipe\n\nEvery key, made by `make docs` from `potstill.recipe`. Paths are relative to the recipe.\n"
     ]
-    for name, model in _sections(Recipe, ""):
+    parts += _tables(Recipe)
+    parts.append("# With `task: classify`\n\nAn encoder with a classification head; a recipe of its own kind.\n")
+    return "\n".join(parts + _tables(ClassifierRecipe))
+
+
+def _tables(recipe: type[BaseModel]) -> list[str]:
+    """A table of keys for each section."""
+    parts = []
+    for name, model in _sections(recipe, ""):
         rows = []
         for key, field in model.model_fields.items():
             inner = (field.annotation, *getattr(field.annotation, "__args__", ()))
@@ -67,7 +75,7 @@ def recipe_page() -> str:
         text = (model.__doc__ or "").strip().replace("\n    ", "\n")
         parts.append(f"## {name or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|")
         parts.append("\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return parts
 
 
 if __name__ == "__main__":

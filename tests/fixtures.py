@@ -119,3 +119,48 @@ def make_model(
     shape = Shape(architecture=architecture, layers=layers, hidden=64, ffn=96, heads=4, kv_heads=2)  # type: ignore[arg-type]
     save_model(from_scratch(shape, load_chat(tokenizer), context, seed), tokenizer, folder)
     return folder
+
+
+def labelled_rows(starts: list[str]) -> list[dict[str, str]]:
+    """Texts of three classes and of none."""
+    words = {"light": ["lamp", "bulb", "lantern"], "music": ["song", "tune", "album"], "oos": ["stock", "poem", "tax"]}
+    words["weather"] = ["rain", "snow", "wind"]
+    return [
+        {"text": f"{start} the {word} in the {room}", "label": label}
+        for start in starts
+        for label, some in words.items()
+        for word in some
+        for room in ROOMS
+    ]
+
+
+def make_encoder(folder: Path, layers: int = 4) -> Path:
+    """A random BERT without a head, whose WordPiece tokenizer pads every text to 40, as some do."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel
+
+    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = [row["text"] for row in labelled_rows(["play", "show", "what about"])] + ["jumping zebras vexed quick wolf"]
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    tokenizer.enable_padding(length=40)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **names}))
+    import torch
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, pad_token_id=0, initializer_range=0.1,
+        hidden_dropout_prob=0.02, attention_probs_dropout_prob=0.02,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder

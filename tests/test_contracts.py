@@ -15,7 +15,8 @@ SOURCE = ROOT / "src" / "potstill"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 CORE = {
-    "recipe", "sections", "fields", "objectives", "records", "steps", "stats", "errors", "progress", "memory", "costs",
+    "recipe", "sections", "classifier_sections", "fields", "objectives", "records", "steps", "stats", "errors",
+    "progress", "memory", "costs",
 }  # fmt: skip
 PARTS = {"answers", "chat", "losses", "targets", "runtimes"}
 STAGES = {"plan", "generate", "train", "evaluate", "export", "package", "serve", "report"}
@@ -45,7 +46,8 @@ def test_imports_go_one_way(path: Path) -> None:
         **dict.fromkeys(CORE, CORE),
         **dict.fromkeys(PARTS, CORE | PARTS),
         **{stage: CORE | PARTS | {stage} for stage in STAGES},
-        "pipeline": CORE | PARTS | STAGES,
+        "pipeline": CORE | PARTS | STAGES | {"classifier_pipeline"},
+        "classifier_pipeline": CORE | PARTS | STAGES,
         "show": CORE | {"pipeline", "plan"},
         "cli": CORE | STAGES | TOP | {"targets"},
         "__main__": {"cli"},

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from potstill import __version__
-from potstill.errors import MissingExtra, PotstillError
+from potstill.errors import MissingExtra, PotstillError, RecipeError
 from potstill.steps import is_first_process
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
     from potstill.plan.ask import Ask
-    from potstill.recipe import Recipe
+    from potstill.recipe import AnyRecipe, Recipe
 
 __all__ = ["main"]
 
@@ -83,7 +83,7 @@ _tracker = click.option(
 )
 
 
-def _load(path: Path, tracker: str | None = None, changes: dict[str, str] | None = None) -> Recipe:
+def _load(path: Path, tracker: str | None = None, changes: dict[str, str] | None = None) -> AnyRecipe:
     from potstill.recipe import load_recipe
 
     recipe = load_recipe(path, changes)
@@ -92,7 +92,17 @@ def _load(path: Path, tracker: str | None = None, changes: dict[str, str] | None
     return recipe
 
 
-def _run_until(recipe: Recipe, runs: Path, stage: str, as_json: bool) -> RunResult:
+def _load_generative(path: Path) -> Recipe:
+    """A recipe of a language model, for a verb that knows no other."""
+    from potstill.recipe import Recipe
+
+    recipe = _load(path)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{path}: this verb knows language models alone; this recipe's task is {recipe.task}.")
+    return recipe
+
+
+def _run_until(recipe: AnyRecipe, runs: Path, stage: str, as_json: bool) -> RunResult:
     from potstill import pipeline
     from potstill.show import announce_run, print_step
 
@@ -119,7 +129,7 @@ def _variants(sweep: tuple[str, ...]) -> list[dict[str, str]]:
     return [dict(chosen) for chosen in itertools.product(*axes)]
 
 
-def _result(recipe: Recipe, runs: Path, changes: dict[str, str]) -> dict[str, Any]:
+def _result(recipe: AnyRecipe, runs: Path, changes: dict[str, str]) -> dict[str, Any]:
     """Run a recipe to the end; what `potstill run --json` prints of it."""
     from potstill import pipeline
     from potstill.show import announce_run, print_step, run_metrics
@@ -132,7 +142,7 @@ def _result(recipe: Recipe, runs: Path, changes: dict[str, str]) -> dict[str, An
         "stages": _stages(result),
         "metrics": run_metrics(result.folder("evaluate"), result.folder("train")),
         "package": str(result.folder("package") / "package"),
-        "report": str(result.page("report.html")),
+        "report": str(result.page("report.html")) if "report" in result.steps else None,
     }
 
 
@@ -156,7 +166,8 @@ def run(recipe: Path, runs: Path, as_json: bool, tracker: str | None, sweep: tup
         print_sweep(rows)
     else:
         found = rows[0]
-        print_verdict(Path(found["stages"]["gate"]["dir"]), Path(found["package"]), Path(found["report"]))
+        page = Path(found["report"]) if found["report"] else None
+        print_verdict(Path(found["stages"]["gate"]["dir"]), Path(found["package"]), page)
     verdicts = {row["verdict"] for row in rows}
     # the worst of several: one that failed, then one that cannot be told
     sys.exit(VERDICT_CODES[next(v for v in ("FAIL", "INCONCLUSIVE", "PASS") if v in verdicts)])
@@ -237,7 +248,7 @@ def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, wri
         raise click.UsageError("Missing argument 'MODEL|RECIPE'.")
     from potstill.plan.ask import Ask
 
-    ask, recipe = Ask(**asked), _load(Path(model)) if model.endswith((".yaml", ".yml")) else None
+    ask, recipe = Ask(**asked), _load_generative(Path(model)) if model.endswith((".yaml", ".yml")) else None
     if search:
         _search(recipe, model, ask, as_json, write, {**limits, "train_on": train_on})
     elif recipe:
@@ -280,7 +291,7 @@ def licences(recipe: Path, as_json: bool) -> None:
     from potstill.plan.licences import licence_verdict
     from potstill.show import print_licences
 
-    verdict = licence_verdict(_load(recipe)).to_json()
+    verdict = licence_verdict(_load_generative(recipe)).to_json()
     click.echo(json.dumps(verdict)) if as_json else print_licences(verdict)
 
 

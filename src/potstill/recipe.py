@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says everything a run does. One class a stage; the YAML is this and nothing else.
 
-Unknown keys are errors, with the nearest known key named. Paths are relative to the recipe's own folder.
+Unknown keys are errors, with the nearest known key named. Paths are relative to the recipe's own folder. A recipe is of
+a language model, or, with `task: classify`, of an encoder with a classification head.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
+from potstill.classifier_sections import (
+    ClassifierEvaluate,
+    ClassifierGates,
+    ClassifierStudent,
+    ClassifierTeacher,
+    ClassifierTrain,
+    LabelledData,
+)
 from potstill.errors import RecipeError
 from potstill.records import first_problem
 from potstill.sections import (
@@ -40,7 +49,9 @@ from potstill.sections import (
 )
 
 __all__ = [
+    "AnyRecipe",
     "Chat",
+    "ClassifierRecipe",
     "Data",
     "Economy",
     "Evaluate",
@@ -62,11 +73,23 @@ __all__ = [
 ]
 
 
-class Recipe(Section):
-    """A whole run."""
+class _RecipeFile(Section):
+    """What every recipe has."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: int = 0
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the recipe's file; the working directory of a recipe that has none."""
+        return self._folder
+
+
+class Recipe(_RecipeFile):
+    """A whole run."""
+
     data: Data
     chat: Chat = Chat()
     teacher: Teacher
@@ -78,13 +101,6 @@ class Recipe(Section):
     gates: Gates = Gates()
     target: Target = Target()
     package: Package = Package()
-
-    _folder: Path = PrivateAttr(default_factory=Path.cwd)
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the recipe's file; the working directory of a recipe that has none."""
-        return self._folder
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -107,13 +123,36 @@ class Recipe(Section):
         return self
 
 
-def _nearest_key(error: ValidationError) -> str | None:
+class ClassifierRecipe(_RecipeFile):
+    """A whole run for an encoder with a classification head."""
+
+    task: Literal["classify"]
+    data: LabelledData
+    teacher: ClassifierTeacher
+    student: ClassifierStudent
+    train: ClassifierTrain = ClassifierTrain()
+    evaluate: ClassifierEvaluate = ClassifierEvaluate()
+    gates: ClassifierGates = ClassifierGates()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.gates.beats_control and self.train.control == "none":
+            raise ValueError("gates.beats_control needs train.control: sft")
+        if any(schedule and schedule.lora_rank for schedule in (self.teacher.finetune, self.train)):
+            raise ValueError("lora_rank leaves the classification head as it is, and that is what must be learnt")
+        return self
+
+
+AnyRecipe = Recipe | ClassifierRecipe
+
+
+def _nearest_key(error: ValidationError, kind: type[BaseModel]) -> str | None:
     """For an unknown key: a sentence that names it and the nearest key its section has."""
     for problem in error.errors():
         if problem["type"] != "extra_forbidden":
             continue
         *parents, key = problem["loc"]
-        section: Any = Recipe
+        section: Any = kind
         for parent in parents:
             annotation = section.model_fields[str(parent)].annotation
             candidates = [annotation, *getattr(annotation, "__args__", ())]
@@ -149,7 +188,19 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
     values[last] = yaml.safe_load(value)
 
 
-def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
+def _kind(value: Mapping[str, Any], path: Path) -> type[Recipe] | type[ClassifierRecipe]:
+    """The class of a recipe, by its `task`."""
+    if "task" not in value:
+        return Recipe
+    if value["task"] != "classify":
+        raise RecipeError(
+            f"{path}: there is no task {value['task']!r}. Set task: classify for an encoder with a classification "
+            "head, or leave it out for a language model."
+        )
+    return ClassifierRecipe
+
+
+def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> AnyRecipe:
     """Read and validate a recipe, with dotted keys changed to other values (as YAML) if `changes` are given.
 
     Raises:
@@ -168,17 +219,18 @@ def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
     for key, changed in (changes or {}).items():
         _change(value, key, changed)
+    kind = _kind(value, path)
     try:
-        recipe = Recipe.model_validate(value, context={"folder": path.resolve().parent})
+        recipe = kind.model_validate(value, context={"folder": path.resolve().parent})
     except ValidationError as error:
         line = _line_of(text, error.errors()[0]["loc"])
         where = f"{path}:{line}" if line else str(path)
-        raise RecipeError(f"{where}: {_nearest_key(error) or first_problem(error)}") from None
+        raise RecipeError(f"{where}: {_nearest_key(error, kind) or first_problem(error)}") from None
     recipe._folder = path.resolve().parent
     return recipe
 
 
-def recipe_hash(recipe: Recipe) -> str:
+def recipe_hash(recipe: AnyRecipe) -> str:
     """SHA-256 of the recipe's values, defaults included; paths count relative to the recipe, wherever it lies."""
 
     def portable(value: Any) -> Any:

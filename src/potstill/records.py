@@ -30,12 +30,14 @@ __all__ = [
     "Call",
     "Gold",
     "GoldCall",
+    "LabelledRow",
     "Message",
     "Row",
     "ToolCall",
     "check_tools",
     "first_problem",
     "read_generated",
+    "read_labelled",
     "read_rows",
     "read_tools",
     "write_json",
@@ -149,6 +151,16 @@ class Row(BaseModel):
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
+class LabelledRow(BaseModel):
+    """A text and its class, for a classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    where: str = Field(default="", exclude=True)
+    """File and line the row was read from, for messages; never written."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first complaint of a pydantic error, as `key.path: message`."""
     problem = error.errors()[0]
@@ -234,6 +246,24 @@ def read_rows(
         if limit is not None and len(rows) >= limit:
             break
         rows.append(_parse_row(value, tools, need_completion, f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"{path}: the file has no rows. Put one JSON object a line in it.")
+    return rows
+
+
+def read_labelled(path: Path) -> list[LabelledRow]:
+    """Rows of a JSONL file with a text and a label each.
+
+    Raises:
+        DataError: the file is absent, empty or broken; the message names the file and the line.
+    """
+    rows = []
+    for number, value in _json_lines(path):
+        where = f"{path}:{number}"
+        try:
+            rows.append(LabelledRow.model_validate(value | {"where": where}))
+        except ValidationError as error:
+            raise DataError(f'{where}: {first_problem(error)}. A row is {{"text": "...", "label": "..."}}.') from None
     if not rows:
         raise DataError(f"{path}: the file has no rows. Put one JSON object a line in it.")
     return rows

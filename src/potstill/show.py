@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from potstill.recipe import Recipe
+from potstill.recipe import AnyRecipe
 from potstill.steps import StepResult, is_first_process
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _console() -> Console:
     return out
 
 
-def announce_run(recipe: Recipe, folder: Path) -> None:
+def announce_run(recipe: AnyRecipe, folder: Path) -> None:
     """One line: which recipe, where its run is kept."""
     _err.print(f"[bold]{recipe.name}[/bold] in {folder}/")
 
@@ -88,7 +88,7 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
     return table
 
 
-def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
+def print_verdict(gate_folder: Path, package: Path, page: Path | None) -> None:
     """The verdict table, what undecided and failed gates say, notes, and where package and page are."""
     out = _console()
     found = json.loads((gate_folder / "verdict.json").read_text())
@@ -102,7 +102,8 @@ def print_verdict(gate_folder: Path, package: Path, page: Path) -> None:
         out.print(note)
     out.print(Text(f"verdict  {found['verdict']}", style=f"bold {_STYLES[found['verdict']]}"))
     out.print(f"package  {package}/")
-    out.print(f"report   {page}")
+    if page is not None:
+        out.print(f"report   {page}")
 
 
 def _rate(model: dict[str, Any] | None) -> float | None:
@@ -112,6 +113,8 @@ def _rate(model: dict[str, Any] | None) -> float | None:
 def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
     """The numbers `potstill run --json` prints; null where a run has none."""
     metrics = json.loads((evaluated / "metrics.json").read_text())
+    if "gguf" not in metrics["models"]:
+        return _classifier_metrics(metrics)
     trained_summary = json.loads((trained / "summary.json").read_text())
     models, runtime = metrics["models"], metrics["runtime"]
     teacher, shipped = _rate(models["teacher"]), _rate(models["gguf"])
@@ -129,6 +132,23 @@ def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
         "peak_rss_mb": runtime["peak_rss_mb"],
         "kl_mean": fidelity.get("kl_mean"),
         "top1_agreement": fidelity.get("top1_agreement"),
+    }
+
+
+def _classifier_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """`run_metrics` of a classifier: exact is accuracy."""
+    models, speed = metrics["models"], metrics["speed"]
+    teacher, student = models["teacher"], models["student"]
+    return {
+        "teacher_exact": _rate(teacher),
+        "student_exact": _rate(student),
+        "control_exact": _rate(models.get("control")),
+        "retention": student["exact"]["k"] / teacher["exact"]["k"] if teacher["exact"]["k"] else None,
+        "params_teacher": teacher["params"],
+        "params_student": student["params"],
+        "student_ms": speed["student_ms"]["median"],
+        "speedup": speed["speedup"]["median"],
+        **student["fidelity"],
     }
 
 
@@ -157,15 +177,17 @@ def print_stage(stage: str, result: RunResult) -> None:
         return
     folder = result.folder(stage)
     if stage == "check":
+        from potstill.plan.classifier import render_classifier_check
         from potstill.plan.show import render_check
 
-        out.print(render_check(json.loads((folder / "check.json").read_text())))
+        found = json.loads((folder / "check.json").read_text())
+        out.print(render_classifier_check(found) if found.get("task") == "classify" else render_check(found))
     elif stage in ("gate", "package", "report"):
         page = result.page("report.html")
         print_verdict(
             result.folder("gate"),
             result.steps["package"].dir / "package" if "package" in result.steps else folder,
-            page,
+            page if page.is_file() else None,
         )
     else:
         out.print(str(folder))

@@ -19,14 +19,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import StepError
 from potstill.records import write_json
+from potstill.sections import Section
 
-__all__ = ["StepResult", "fingerprint", "hash_file", "hash_folder", "is_first_process", "lock_run", "run_step"]
+__all__ = [
+    "RunResult",
+    "StepPlan",
+    "StepResult",
+    "fingerprint",
+    "hash_file",
+    "hash_folder",
+    "hash_model",
+    "is_first_process",
+    "lock_run",
+    "run_step",
+    "section_parts",
+]
+
+StepPlan = tuple[Mapping[str, Any], tuple[str, ...], Callable[[Path], None]]
+"""A step to be run: the parts of its fingerprint, names of the steps it reads, and what builds it."""
+_MODEL_FILES = (".safetensors", ".json", ".jinja")
 
 _POLL_SECONDS = 0.2
 _VERSIONED = ("potstill", "torch", "transformers", "tokenizers", "accelerate", "gguf", "xllamacpp", "openai")
@@ -41,6 +58,24 @@ class StepResult:
     fingerprint: str
     seconds: float
     cached: bool
+
+
+@dataclass
+class RunResult:
+    """What a run has done: each step by stage, and the verdict once the gate has spoken."""
+
+    dir: Path
+    variant: str = ""
+    steps: dict[str, StepResult] = field(default_factory=dict)
+    verdict: str | None = None
+
+    def folder(self, stage: str) -> Path:
+        return self.steps[stage].dir
+
+    def page(self, name: str) -> Path:
+        """`report.html` or `run.json` of this run, or of its variant."""
+        stem, dot, suffix = name.partition(".")
+        return self.dir / (f"{stem}.{self.variant}{dot}{suffix}" if self.variant else name)
 
 
 def _stable(value: Any, where: str) -> Any:
@@ -85,6 +120,16 @@ def hash_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str:
         content = blob if len(blob) == 64 and path.is_symlink() else hash_file(path)
         digest.update(f"{path.name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def hash_model(folder: Path | None) -> str | None:
+    """`hash_folder` of what makes a model: weights, configuration, tokenizer, template. None without a folder."""
+    return hash_folder(folder, _MODEL_FILES) if folder else None
+
+
+def section_parts(section: Section, *leave_out: str) -> dict[str, Any]:
+    """A recipe section's values for a fingerprint; paths are left out, their contents are hashed instead."""
+    return dict(section.model_dump(mode="json", exclude={"license", *leave_out}))
 
 
 def _versions() -> dict[str, str]:

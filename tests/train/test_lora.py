@@ -11,10 +11,11 @@ from potstill.chat import load_chat
 from potstill.recipe import Schedule
 from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
-from potstill.train import _examples, _Training
+from potstill.train import _examples
 from potstill.train.learner import Objective
 from potstill.train.lora import add_lora
 from potstill.train.students import from_teacher_layers
+from potstill.train.training import Training
 
 
 def test_merged_adapters_are_the_trained_model(tiny_model: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_saved_student_has_no_adapters(tiny_model: Path, tmp_path: Path) -> No
     chat, teacher = load_chat(tiny_model), load_causal_lm(tiny_model)
     examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
     schedule = Schedule(epochs=4, batch_tokens=256, lora_rank=4, learning_rate=1e-2)
-    training = _Training(examples, [], schedule, chat, tiny_model, tmp_path, 0, "none")
+    training = Training(examples, [], schedule, chat.vocab_size, chat.eos_id, tiny_model, tmp_path, 0, "none")
     summary = training.fit("student", lambda: from_teacher_layers(teacher, 2), Objective(teacher))
     start, student = from_teacher_layers(teacher, 2).state_dict(), load_causal_lm(tmp_path / "student").state_dict()
     assert start.keys() == student.keys()

@@ -44,6 +44,10 @@ def rows_of(chat: ChatFormat, polites: list[str]) -> list[Example]:
     return [chat.example(Row.model_validate(row)) for row in light_rows(polites)]
 
 
+def ids_of(rows: list[Example]) -> list[int]:
+    return [index for row in rows for index in row.ids]
+
+
 def tokens(chat: ChatFormat, ids: list[int] | tuple[int, ...]) -> list[str | None]:
     return [chat.tokenizer.id_to_token(index) for index in ids]
 
@@ -128,7 +132,7 @@ def test_ids_in_files_follow_their_tokens(tmp_path: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config["added_tokens_decoder"] = {str(index): {"content": text} for text, index in ids.items()}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    vocabulary = trim_folder(folder, rows_of(chat, [""])[:2], tmp_path / "out")
+    vocabulary = trim_folder(folder, ids_of(rows_of(chat, [""])[:2]), tmp_path / "out")
 
     new = load_chat(tmp_path / "out")
     assert vocabulary.kept[new.eos_id] == chat.eos_id
@@ -191,7 +195,7 @@ def test_a_cut_model_answers_as_the_whole_one(tmp_path: Path, architecture: str,
     ids = torch.tensor([rows[0].ids])
     with torch.no_grad():
         expected = model(ids).logits
-    vocabulary = trim_folder(folder, rows, tmp_path / "tokenizer")
+    vocabulary = trim_folder(folder, ids_of(rows), tmp_path / "tokenizer")
     cut_embedding(model, vocabulary)
     save_model(model, tmp_path / "tokenizer", tmp_path / "cut")
     again, new = load_causal_lm(tmp_path / "cut"), load_chat(tmp_path / "cut")
@@ -210,7 +214,7 @@ def test_the_teacher_reads_its_own_ids_and_is_renormalised_over_the_kept(tmp_pat
     folder = make_model(tmp_path / "teacher")
     chat, teacher = load_chat(folder), load_causal_lm(folder).eval()
     rows = rows_of(chat, [""])[:3]
-    vocabulary = trim_folder(folder, rows, tmp_path / "tokenizer")
+    vocabulary = trim_folder(folder, ids_of(rows), tmp_path / "tokenizer")
     student = from_teacher_layers(teacher, 2).eval()
     expected = 0.0
     for row in rows:

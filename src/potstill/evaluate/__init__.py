@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from potstill.recipe import Recipe
+from potstill.recipe import ClassifierRecipe, Recipe
 
-__all__ = ["VERSION", "gate", "run"]
+__all__ = ["VERSION", "gate", "gate_classifier", "run", "run_classifier"]
 
 VERSION = 2
 
@@ -37,3 +37,30 @@ def gate(recipe: Recipe, evaluated: Path, out: Path) -> None:
     from potstill.evaluate.judgement import judge_run
 
     judge_run(recipe, evaluated, out)
+
+
+def run_classifier(recipe: ClassifierRecipe, teacher_folder: Path, trained: Path, out: Path) -> None:
+    """Classify the test rows with teacher, student and control, and write answers and `metrics.json`.
+
+    Args:
+        recipe: the recipe.
+        teacher_folder: the teacher, with its classification head.
+        trained: directory of the train step.
+        out: step directory.
+    """
+    from potstill.evaluate.classifier import measure_classifier
+
+    measure_classifier(recipe, teacher_folder, trained, out)
+
+
+def gate_classifier(recipe: ClassifierRecipe, evaluated: Path, out: Path) -> None:
+    """Judge `metrics.json` by the recipe's thresholds, and write `verdict.json`.
+
+    Args:
+        recipe: the recipe.
+        evaluated: directory of the evaluate step.
+        out: step directory.
+    """
+    from potstill.evaluate.classifier import judge_classifier
+
+    judge_classifier(recipe, evaluated, out)

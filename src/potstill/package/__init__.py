@@ -6,13 +6,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from potstill.errors import StepError
 from potstill.package.manifest import MANIFEST, build_manifest, file_entry, teacher_name, verify_package
-from potstill.recipe import Recipe
+from potstill.recipe import ClassifierRecipe, Recipe
 from potstill.records import write_json
 
-__all__ = ["VERSION", "run", "verify_package"]
+__all__ = ["VERSION", "run", "run_classifier", "verify_package"]
 
 VERSION = 1
 
@@ -39,19 +40,45 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
     if shipped is None:
         raise StepError(f"{steps['export']}: there is no GGUF to package. Delete this directory to export again.")
     chat = load_chat(steps["train"] / "student", recipe.chat.template)
-    building = out / "package.tmp"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    building = _new_folder(out)
     _link(shipped, building / shipped.name)
     notice = _notice(recipe)
     if notice:
         (building / "LICENSE").write_text(notice, encoding="utf-8")
     (building / "Modelfile").write_text(write_modelfile(recipe, shipped, chat, notice), encoding="utf-8")
     manifest = build_manifest(recipe, steps, building)
+    card = write_card(recipe, manifest, shipped.name, has_chat=recipe.chat.template != "plain")
+    _finish(building, manifest, card, out)
+
+
+def run_classifier(recipe: ClassifierRecipe, steps: Mapping[str, Path], out: Path) -> None:
+    """Write `out/package/`, whole or not at all: the student's files as they were judged, model card and manifest.
+
+    Args:
+        recipe: the recipe.
+        steps: directories of the finished steps: train, evaluate, gate; finetune where there is one.
+        out: step directory.
+    """
+    from potstill.package import classifier
+
+    building = _new_folder(out)
+    for file in sorted((steps["train"] / "student").iterdir()):
+        _link(file, building / file.name)
+    manifest = classifier.build_manifest(recipe, steps, building)
+    _finish(building, manifest, classifier.write_card(recipe, manifest), out)
+
+
+def _new_folder(out: Path) -> Path:
+    building = out / "package.tmp"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    return building
+
+
+def _finish(building: Path, manifest: dict[str, Any], text: str, out: Path) -> None:
+    """Add the card, its entry and the manifest, and put the folder in its place."""
     card = building / "README.md"
-    card.write_text(
-        write_card(recipe, manifest, shipped.name, has_chat=recipe.chat.template != "plain"), encoding="utf-8"
-    )
+    card.write_text(text, encoding="utf-8")
     manifest["files"] = dict(sorted({**manifest["files"], card.name: file_entry(card)}.items()))
     write_json(building / MANIFEST, manifest)
     final = out / "package"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
+from potstill.package import words
 from potstill.recipe import Recipe
 
 __all__ = ["write_card"]
@@ -16,7 +16,6 @@ _VERDICTS = {
     "FAIL": "It does not do what its recipe asks of it. The gates below say where.",
     "INCONCLUSIVE": "The test items at hand cannot tell whether it does all that its recipe asks.",
 }
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _SHORT = 12
 
 
@@ -32,7 +31,7 @@ def write_card(recipe: Recipe, manifest: dict[str, Any], gguf: str, has_chat: bo
     front = yaml.safe_dump(_front_matter(recipe, manifest), sort_keys=False, allow_unicode=True, width=100)
     sections = [
         _opening(manifest, gguf),
-        _gates(manifest["verdict"]),
+        words.gates(manifest["verdict"]),
         _kept(manifest["metrics"]),
         _runtime(manifest["metrics"], manifest["files"][gguf]["bytes"]),
         _usage(recipe, gguf, has_chat),
@@ -86,26 +85,14 @@ def _card_metrics(model: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _opening(manifest: dict[str, Any], gguf: str) -> str:
     verdict, student = manifest["verdict"], manifest["student"]
-    size = _size(manifest["files"][gguf]["bytes"])
+    size = words.size(manifest["files"][gguf]["bytes"])
     params = f"{student['params']:,} parameters, " if student["params"] else ""
     says = _VERDICTS[verdict["verdict"]] if verdict["gates"] else "Its recipe sets no gates, so nothing was judged."
     return (
         f"# {manifest['name']}\n\n**Verdict: {verdict['verdict']}.** {says}\n\n"
-        f"A small model distilled from {_code(manifest['teacher']['name'])} with potstill {manifest['potstill']}: "
+        f"A small model distilled from {words.code(manifest['teacher']['name'])} with potstill {manifest['potstill']}: "
         f"{params}{size} as {student['quantization']} in `{gguf}`."
     )
-
-
-def _gates(verdict: dict[str, Any]) -> str:
-    if not verdict["gates"]:
-        return ""
-    rows = [
-        (g["name"], g["verdict"], _value(g["value"], g["unit"]), _bounds(g), _value(g["threshold"], g["unit"]))
-        for g in verdict["gates"]
-    ]
-    table = _table(("gate", "verdict", "value", "interval", "threshold"), rows)
-    open_gates = [f"- {g['name']}: {_plain(g['detail'])}" for g in verdict["gates"] if g["verdict"] != "PASS"]
-    return "\n\n".join(["## Gates", table, *(["\n".join(open_gates)] if open_gates else [])])
 
 
 def _kept(metrics: dict[str, Any]) -> str:
@@ -113,9 +100,10 @@ def _kept(metrics: dict[str, Any]) -> str:
     parts = ["## What was kept"]
     if shipped["exact"]:
         rows = [
-            (name, _rate(_of(teacher, name)), _rate(_of(shipped, name))) for name in [*shipped["behaviours"], "all"]
+            (name, words.rate(_of(teacher, name)), words.rate(_of(shipped, name)))
+            for name in [*shipped["behaviours"], "all"]
         ]
-        table = _table(("behaviour", "teacher right", "this file right"), rows)
+        table = words.table(("behaviour", "teacher right", "this file right"), rows)
         parts += [table, "Right of all test rows of that behaviour, with Wilson's 95 % interval."]
     else:
         parts.append("The test rows have no right answers to count; what is measured is nearness to the teacher.")
@@ -125,7 +113,7 @@ def _kept(metrics: dict[str, Any]) -> str:
         parts.append(
             f"On {fidelity['tokens']:,} tokens of the teacher's own answers, the KL divergence from teacher to this "
             f"file is {least}{fidelity['kl_mean']:.4g} nats in the mean and {fidelity['kl_p99']:.4g} at the 99th "
-            f"percentile; the likeliest token is the same {_percent(fidelity['top1_agreement'])} of the time."
+            f"percentile; the likeliest token is the same {words.percent(fidelity['top1_agreement'])} of the time."
         )
     return "\n\n".join(parts)
 
@@ -139,14 +127,14 @@ def _runtime(metrics: dict[str, Any], size: int) -> str:
     run = metrics["runtime"]
     ttft, speed = run["ttft_ms"], run["decode_tokens_per_s"]
     rows = [
-        ("file", _size(size)),
+        ("file", words.size(size)),
         ("peak memory", f"{run['peak_rss_mb']:.0f} MB"),
         ("load", f"{run['load_s']:.2f} s"),
         ("time to first token", f"{ttft['median']:.4g} ms (p95 {ttft['p95']:.4g})"),
         ("decode speed", f"{speed['median']:.4g} tokens/s ({speed['low']:.4g} to {speed['high']:.4g})"),
     ]
     return (
-        "## Speed and memory\n\n" + _table(("measure", "value"), rows) + f"\n\nMeasured in llama.cpp, alone, with "
+        "## Speed and memory\n\n" + words.table(("measure", "value"), rows) + f"\n\nMeasured in llama.cpp, alone, with "
         f"{run['threads']} threads and a context of {run['context']} tokens, over {run['requests']} requests; medians."
     )
 
@@ -183,7 +171,7 @@ _OBJECTIVES = {
 
 def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
     teacher = manifest["teacher"]
-    facts = [f"- Teacher: {_code(teacher['name'])}, licence {_plain(teacher['license'])}."]
+    facts = [f"- Teacher: {words.code(teacher['name'])}, licence {words.plain(teacher['license'])}."]
     for key, label in (("revision", "revision"), ("weights_sha256", "SHA-256 of its weights")):
         if teacher.get(key):
             facts[0] = facts[0][:-1] + f", {label} `{teacher[key][:_SHORT]}`."
@@ -191,7 +179,7 @@ def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
         facts.append(f"- The teacher itself was first trained on {_data_file(teacher['finetuned_on'])}.")
     files = {k: v for k, v in manifest["data"].items() if isinstance(v, dict)}
     facts += [f"- Data, {name}: {_data_file(entry)}." for name, entry in files.items()]
-    facts.append(f"- Licence of the data: {_plain(manifest['data']['license'])}.")
+    facts.append(f"- Licence of the data: {words.plain(manifest['data']['license'])}.")
     answers = manifest["answers"].get("train")
     if answers:
         facts.append(f"- Learnt from {answers['kept']:,} answers of the teacher to {answers['prompts']:,} prompts.")
@@ -205,7 +193,7 @@ def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
 
 def _data_file(entry: dict[str, Any]) -> str:
     rows = f", {entry['rows']:,} rows" if "rows" in entry else ""
-    return f"{_code(entry['file'])}{rows}, SHA-256 `{entry['sha256'][:_SHORT]}`"
+    return f"{words.code(entry['file'])}{rows}, SHA-256 `{entry['sha256'][:_SHORT]}`"
 
 
 def _limits(recipe: Recipe, manifest: dict[str, Any]) -> str:
@@ -232,50 +220,3 @@ def _limits(recipe: Recipe, manifest: dict[str, Any]) -> str:
             f"- The recipe names no licence for {', '.join(unknown)}. Clear that before you pass the file on."
         )
     return "## Limits\n\n" + "\n".join(limits)
-
-
-# ---- words ----
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is: no markup, one line, no table rule."""
-    return "".join("\\" + c if c in "|\\`*[]<>" else c for c in " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    return f"`{text.replace('`', '')}`"
-
-
-def _size(count: int) -> str:
-    scale, unit = next((u for u in _UNITS if count >= u[0]), (1, "bytes"))
-    return f"{count / scale:.3g} {unit}"
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.1f} %"
-
-
-def _rate(rate: dict[str, Any] | None) -> str:
-    if rate is None:
-        return "-"
-    return f"{_percent(rate['rate'])} ({100 * rate['low']:.1f} to {100 * rate['high']:.1f}), {rate['k']} of {rate['n']}"
-
-
-def _value(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    return _percent(value) if unit in ("rate", "ratio") else f"{value:.4g} {unit}".rstrip()
-
-
-def _bounds(gate: dict[str, Any]) -> str:
-    low, high, unit = gate["low"], gate["high"], gate["unit"]
-    if low is None and high is None:
-        return "-"
-    if unit in ("rate", "ratio"):
-        return f"{_value(low, unit)} to {_value(high, unit)}"
-    return f"{_value(low, '')} to {_value(high, unit)}"

@@ -17,8 +17,10 @@ __all__ = [
     "MANIFEST",
     "base_model",
     "build_manifest",
+    "data_entry",
     "file_entry",
     "portable_recipe",
+    "read_step",
     "teacher_name",
     "verify_package",
 ]
@@ -27,7 +29,7 @@ MANIFEST = "manifest.json"
 _SHALLOW = 3  # parts of a folder such as /home/name: one less, and paths below it would tell the name
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_step(path: Path) -> dict[str, Any]:
     """A step's JSON file; empty when the step has none."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
@@ -89,17 +91,17 @@ def build_manifest(recipe: Recipe, steps: Mapping[str, Path], package: Path) -> 
         steps: directory of each finished step.
         package: the package's folder.
     """
-    stamps = {name: _read_json(folder / "step.json") for name, folder in steps.items()}
-    generated = _read_json(steps["generate"] / "summary.json")
-    trained = _read_json(steps["train"] / "summary.json")
-    metrics = _read_json(steps["evaluate"] / "metrics.json")
+    stamps = {name: read_step(folder / "step.json") for name, folder in steps.items()}
+    generated = read_step(steps["generate"] / "summary.json")
+    trained = read_step(steps["train"] / "summary.json")
+    metrics = read_step(steps["evaluate"] / "metrics.json")
     metrics.pop("regressions", None)
     return {
         "format": 1,
         "name": recipe.name,
         "potstill": __version__,
         "files": {path.name: file_entry(path) for path in sorted(package.iterdir())},
-        "verdict": _read_json(steps["gate"] / "verdict.json"),
+        "verdict": read_step(steps["gate"] / "verdict.json"),
         "license": recipe.package.license,
         "recipe_sha256": recipe_hash(recipe),
         "recipe": portable_recipe(recipe),
@@ -112,7 +114,7 @@ def build_manifest(recipe: Recipe, steps: Mapping[str, Path], package: Path) -> 
         },
         "data": _data(recipe),
         "answers": generated.get("splits", {}),
-        "parity": {k: v for k, v in _read_json(steps["export"] / "parity.json").items() if k != "file"},
+        "parity": {k: v for k, v in read_step(steps["export"] / "parity.json").items() if k != "file"},
         "metrics": metrics,
         "steps": {
             name: {key: stamp.get(key) for key in ("fingerprint", "finished", "seconds", "git_commit")}
@@ -129,14 +131,14 @@ def _teacher(recipe: Recipe, identity: dict[str, Any]) -> dict[str, Any]:
     out["model"] = _model_name(str(identity.get("model", recipe.teacher.model)))
     if "endpoint" in out:
         out["endpoint"] = _without_login(out["endpoint"])
-    out["finetuned_on"] = _file(finetune.rows) if finetune else None
+    out["finetuned_on"] = data_entry(finetune.rows) if finetune else None
     return out
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     files = {"prompts": data.prompts, "validation": data.validation, "test": data.test, "tools": data.tools}
-    return {name: _file(path) for name, path in files.items() if path} | {"license": data.license}
+    return {name: data_entry(path) for name, path in files.items() if path} | {"license": data.license}
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def file_entry(path: Path) -> dict[str, Any]:
     return {"sha256": hash_file(path), "bytes": path.stat().st_size}
 
 
-def _file(path: Path) -> dict[str, Any]:
+def data_entry(path: Path) -> dict[str, Any]:
     """Name, hash and size of a data file; for JSONL also its rows."""
     out = {"file": path.name, **file_entry(path)}
     if path.suffix == ".jsonl":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.recipe import Recipe
+from potstill.recipe import ClassifierRecipe, Recipe
 from potstill.records import write_json
 
-__all__ = ["VERSION", "check"]
+__all__ = ["VERSION", "check", "check_classifier"]
 
 VERSION = 2
 
@@ -27,3 +27,20 @@ def check(recipe: Recipe, runs: Path, out: Path) -> None:
     from potstill.plan.checks import check_recipe
 
     write_json(out / "check.json", check_recipe(recipe, runs).to_json())
+
+
+def check_classifier(recipe: ClassifierRecipe, base: Path, out: Path) -> None:
+    """Check a classifier's recipe, and write `check.json`.
+
+    Args:
+        recipe: the recipe.
+        base: folder of `teacher.model`.
+        out: step directory; nothing is written where the check fails.
+
+    Raises:
+        RecipeError: the recipe cannot work; the message names the key.
+        DataError: a row cannot be used; the message names file and line.
+    """
+    from potstill.plan.classifier import check_classifier_recipe
+
+    write_json(out / "check.json", check_classifier_recipe(recipe, base))

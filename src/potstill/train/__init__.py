@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from potstill.errors import DataError, RecipeError
-from potstill.recipe import Recipe, Schedule
+from potstill.recipe import ClassifierRecipe, Recipe
 from potstill.records import Row, read_generated, read_rows, read_tools, write_json
 from potstill.steps import hash_folder, is_first_process
+from potstill.train.training import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from potstill.train.readings import Readings
     from potstill.train.vocabulary import Vocabulary
 
-__all__ = ["VERSION", "finetune", "run", "store_targets"]
+__all__ = ["VERSION", "distil_classifier", "finetune", "finetune_classifier", "run", "store_targets"]
 
 VERSION = 5
 
@@ -61,64 +59,6 @@ def _examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Examp
     return examples
 
 
-@dataclass(frozen=True)
-class _Training:
-    """What all models of a step are trained on and with."""
-
-    examples: list[Example]
-    validation: list[Example]
-    schedule: Schedule
-    chat: ChatFormat
-    tokenizer_from: Path
-    out: Path
-    seed: int
-    tracker: str
-    shallow_layers: int | None = None
-
-    def fit(
-        self, name: str, build: Callable[[], PreTrainedModel], objective: Objective, dtype: str = "float32"
-    ) -> dict[str, Any]:
-        """Train the model that `build` makes and save it as `out/NAME`; one that is finished is not trained again.
-
-        Returns the summary, with `params`.
-        """
-        from potstill.train.loop import train_model
-        from potstill.train.lora import add_lora
-        from potstill.train.ranks import wait_for_all
-        from potstill.train.students import even_layers, save_model
-
-        finished = self.out / f"{name}.summary.json"
-        if finished.exists():
-            return dict(json.loads(finished.read_text()))
-        model = build()
-        rank = self.schedule.lora_rank
-        merge = add_lora(model, rank, self.seed) if rank else None
-        pad_id, total = model.config.pad_token_id, model.config.num_hidden_layers
-        summary = train_model(
-            model,
-            objective,
-            self.examples,
-            self.validation,
-            self.schedule,
-            out=self.out,
-            name=name,
-            vocab_size=self.chat.vocab_size,
-            pad_id=self.chat.eos_id if pad_id is None else pad_id,
-            seed=self.seed,
-            tracker=self.tracker,
-            shallow=even_layers(total, self.shallow_layers) if self.shallow_layers else (),
-        )
-        if is_first_process():
-            if merge:
-                merge()
-            save_model(model, self.tokenizer_from, self.out / name, dtype)
-            write_json(finished, summary | {"params": model.num_parameters()})
-            for checkpoint in (self.out / name).glob("checkpoint*"):
-                shutil.rmtree(checkpoint)
-        wait_for_all()
-        return dict(json.loads(finished.read_text()))
-
-
 def finetune(recipe: Recipe, base: Path, out: Path) -> None:
     """Train the teacher on rows with right answers; the result is `out/model`.
 
@@ -146,11 +86,12 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
             return load_causal_lm(base)
         return from_scratch(settings.shape, chat, recipe.chat.context, recipe.seed)
 
-    training = _Training(
+    training = Training(
         _examples(rows, chat, recipe.chat.context),
         _examples(validation, chat, recipe.chat.context),
         settings,
-        chat,
+        chat.vocab_size,
+        chat.eos_id,
         base,
         out,
         recipe.seed,
@@ -290,12 +231,7 @@ def _readings(
 
 
 def run(
-    recipe: Recipe,
-    teacher_folder: Path | None,
-    base: Path | None,
-    generated: Path,
-    targets: Path | None,
-    out: Path,
+    recipe: Recipe, teacher_folder: Path | None, base: Path | None, generated: Path, targets: Path | None, out: Path
 ) -> None:
     """Train `out/student` and, with `control: sft`, `out/control`: same start, rows, batches, steps and seed.
 
@@ -326,7 +262,9 @@ def run(
         examples, validation = ([vocabulary.example(e) for e in part] for part in (examples, validation))
         tokenizer_from = out / "tokenizer"
         chat = load_chat(tokenizer_from, recipe.chat.template)
-    training = _Training(examples, validation, settings, chat, tokenizer_from, out, recipe.seed, settings.tracker)
+    training = Training(
+        examples, validation, settings, chat.vocab_size, chat.eos_id, tokenizer_from, out, recipe.seed, settings.tracker
+    )
 
     def start() -> PreTrainedModel:
         return build_student(recipe.student, teacher, base, chat, context, recipe.seed, measured, kept, vocabulary)
@@ -355,10 +293,37 @@ def _trim(tokenizer_from: Path, examples: Sequence[Example], out: Path) -> Vocab
     from potstill.train.ranks import wait_for_all
     from potstill.train.vocabulary import trim_folder
 
+    used = {index for example in examples for index in example.ids}
     with tempfile.TemporaryDirectory() as unused:
         first = is_first_process()
-        vocabulary = trim_folder(tokenizer_from, examples, out / "tokenizer" if first else Path(unused))
+        vocabulary = trim_folder(tokenizer_from, used, out / "tokenizer" if first else Path(unused))
     if first:
         write_json(out / "kept.json", vocabulary.kept)
     wait_for_all()
     return vocabulary
+
+
+def finetune_classifier(recipe: ClassifierRecipe, base: Path, out: Path) -> None:
+    """Train the teacher with a new head on the labelled rows; the result is `out/model`.
+
+    Args:
+        recipe: has `teacher.finetune`.
+        base: folder of `teacher.model`.
+        out: step directory.
+    """
+    from potstill.train.classifier import finetune
+
+    finetune(recipe, base, out)
+
+
+def distil_classifier(recipe: ClassifierRecipe, teacher_folder: Path, out: Path) -> None:
+    """Train `out/student` and, with `control: sft`, `out/control`: same start, rows, batches, steps and seed.
+
+    Args:
+        recipe: the recipe.
+        teacher_folder: the teacher, with its classification head.
+        out: step directory.
+    """
+    from potstill.train.classifier import distil
+
+    distil(recipe, teacher_folder, out)

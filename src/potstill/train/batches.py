@@ -23,7 +23,16 @@ from potstill.train.attention import Layout
 if TYPE_CHECKING:
     from potstill.train.readings import Reading
 
-__all__ = ["Batch", "OwnAnswer", "count_tokens", "longest_first", "pack", "plan_steps", "token_batches"]
+__all__ = [
+    "Batch",
+    "OwnAnswer",
+    "count_tokens",
+    "length_groups",
+    "longest_first",
+    "pack",
+    "plan_steps",
+    "token_batches",
+]
 
 # what one more group costs, in tokens of padding: its attention is called apart in every layer
 _GROUP_COST = 32
@@ -120,10 +129,10 @@ def plan_steps(
     return steps
 
 
-def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
-    """Cut `lengths`, sorted falling, into groups for the least padding plus `_GROUP_COST` each; padding alone last.
+def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Cut `lengths`, sorted falling, into groups of (rows, length to pad to).
 
-    Prefix and groups together are a whole number of `_PLACES_STEP`.
+    They have the least padding plus `_GROUP_COST` each; lengths are rounded up to `_LENGTH_STEP`.
     """
     lengths = [-(-length // _LENGTH_STEP) * _LENGTH_STEP for length in lengths]
     best = [(0, 0)]  # for the first n rows: cost, and where their last group begins
@@ -140,9 +149,14 @@ def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
         start = best[end][1]
         groups.append((end - start, lengths[start]))
         end = start
-    groups.reverse()
+    return tuple(reversed(groups))
+
+
+def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
+    """`length_groups`, and padding alone last: with the prefix they are a whole number of `_PLACES_STEP`."""
+    groups = length_groups(lengths)
     rest = -(prefix + sum(rows * length for rows, length in groups)) % _PLACES_STEP
-    return (*groups, (1, rest)) if rest else tuple(groups)
+    return (*groups, (1, rest)) if rest else groups
 
 
 def _common_prefix(examples: Sequence[Example]) -> int:

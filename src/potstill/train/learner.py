@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -14,10 +15,12 @@ from potstill.errors import StepError
 from potstill.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.losses.divergence import LossSums, linear_divergence
 from potstill.losses.divergence import Objective as Divergence
+from potstill.losses.hidden import Balance
 from potstill.losses.kernels import Kernel
 from potstill.losses.sampled import linear_sampled_reverse_kl
 from potstill.losses.sparse import SparseTargets, linear_sparse_divergence
 from potstill.targets import SequenceKey, TargetsReader, sequence_key
+from potstill.train.attention import grouped_attention
 from potstill.train.batches import Batch, longest_first, pack
 from potstill.train.counts import Weights
 from potstill.train.forward import output_head, run_layers
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from potstill.train.on_policy import OwnText
     from potstill.train.readings import Reading, Readings
 
-__all__ = ["Learner", "Objective", "Sums"]
+__all__ = ["Learner", "Objective", "Sums", "require_autocast"]
 
 _IGNORED = -100
 
@@ -80,6 +83,18 @@ class Objective:
         batch = pack(examples, pad_id, self.targets)
         return replace(batch, reading=self.readings.read(longest_first(examples))) if self.readings else batch
 
+    def balance(self) -> Balance | None:
+        """What weighs the hidden-state loss anew in each step."""
+        return self.hidden.balance() if self.hidden else None
+
+    def learner(self, student: PreTrainedModel, vocab_size: int, autocast: bool) -> Learner:
+        """The student with this loss inside."""
+        return Learner(student, self, vocab_size, autocast)
+
+    def running(self, student: PreTrainedModel) -> AbstractContextManager[None]:
+        """Within it, student and teacher read such batches."""
+        return grouped_attention(student, self.runs)
+
 
 class Sums(NamedTuple):
     """Sums over a batch, in nats, of what it has: `loss` carries the gradient, the others are for logs.
@@ -127,10 +142,7 @@ class Learner(nn.Module):
         """Sums over a batch; in `loss`, each kind times its weight, 1 where none is given."""
         weights = weights or Weights()
         device = batch.input_ids.device.type
-        if self.autocast and not torch.is_autocast_enabled(device):
-            raise StepError(
-                "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
-            )
+        require_autocast(self.autocast, batch.input_ids.device)
         hidden = self.hidden if weights.hidden is not None else None
         own, taught = zip(*hidden.pairs, strict=True) if hidden else ((), ())
         teacher = self._run_teacher(batch, taught)
@@ -259,3 +271,11 @@ class _Taught(NamedTuple):
     last_NG: Tensor
     states: dict[int, Tensor]
     head_VG: Tensor
+
+
+def require_autocast(wanted: bool, device: torch.device) -> None:
+    """Raise StepError where bf16 was asked for and is silently off."""
+    if wanted and not torch.is_autocast_enabled(device.type):
+        raise StepError(
+            "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
+        )

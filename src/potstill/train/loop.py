@@ -10,10 +10,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,26 +21,27 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from potstill.chat import Example
 from potstill.errors import StepError
 from potstill.losses.hidden import Balance
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
-from potstill.train.attention import grouped_attention
-from potstill.train.batches import Batch, plan_steps, token_batches
+from potstill.train.batches import plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.counts import Counts
-from potstill.train.learner import Learner, Objective, Sums
+from potstill.train.learner import Sums
 from potstill.train.on_policy import OwnAnswers
 from potstill.train.optimizers import learning_rate, make_optimizers
 from potstill.train.ranks import end, make_accelerator, require_shares
+from potstill.train.students import layer_list
 from potstill.train.throughput import Speed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["train_model"]
+    from potstill.train.on_policy import OwnText
+
+__all__ = ["Lesson", "TrainRow", "train_model"]
 
 # a tied head is left out of every checkpoint, as it should be: no warning each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
@@ -48,20 +49,55 @@ logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 _VALIDATIONS = 10
 
 
+class TrainRow(Protocol):
+    """A row as the loop sees it: `ids` count against the budget of a batch, `n_supervised` weighs the row's loss."""
+
+    @property
+    def ids(self) -> tuple[int, ...]: ...
+    @property
+    def n_supervised(self) -> int: ...
+
+
+class Lesson(Protocol):
+    """What a model learns, and from whom: `learner.Objective` of a language model, `classifier.ClassObjective`."""
+
+    @property
+    def runs(self) -> PreTrainedModel | None:
+        """The teacher that runs beside the student."""
+
+    @property
+    def own_text(self) -> OwnText | None:
+        """How the student's own answers come in, where they do."""
+
+    def balance(self) -> Balance | None:
+        """What weighs the hidden-state loss anew in each step, where there is such a loss."""
+
+    def batch(self, examples: Sequence[Any], pad_id: int) -> Any:
+        """Rows as the learner takes them: with `labels`, one for each supervised token or row, and `to(device)`."""
+
+    def learner(self, student: PreTrainedModel, vocab_size: int, autocast: bool) -> nn.Module:
+        """A module whose forward makes `Sums` of a batch and the `Weights` of its kinds of loss."""
+
+    def running(self, student: PreTrainedModel) -> AbstractContextManager[None]:
+        """Within it, the models are set up to read such batches."""
+
+
 @torch.no_grad()
-def _validate(learner: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-    """Mean divergence and cross-entropy per supervised token, in nats."""
+def _validate(learner: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Mean divergence and cross-entropy per supervised token or row, in nats."""
     totals, tokens = [0.0, 0.0], 0
+    learner.eval()  # no dropout
     for batch in batches:
         sums: Sums = learner(batch)
         totals[0] += float(sums.divergence)
         totals[1] += float(sums.cross_entropy)
         tokens += len(batch.labels)
+    learner.train()
     return {"validation_divergence": totals[0] / tokens, "validation_cross_entropy": totals[1] / tokens}
 
 
 def _validations(
-    learner: nn.Module, model: PreTrainedModel, batches: Sequence[Batch], shallow: Sequence[int]
+    learner: nn.Module, model: PreTrainedModel, batches: Sequence[Any], shallow: Sequence[int]
 ) -> dict[str, float]:
     """Losses on unseen rows, of the model and of its shallow part, if it has one; nothing without rows."""
     if not batches:
@@ -73,15 +109,15 @@ def _validations(
     return found
 
 
-def _batch(objective: Objective, pad_id: int, device: torch.device, rows: Sequence[Example]) -> Batch:
+def _batch(objective: Lesson, pad_id: int, device: torch.device, rows: Sequence[TrainRow]) -> Any:
     return objective.batch(rows, pad_id).to(device)
 
 
 def train_model(
     model: PreTrainedModel,
-    objective: Objective,
-    examples: Sequence[Example],
-    validation: Sequence[Example],
+    objective: Lesson,
+    examples: Sequence[TrainRow],
+    validation: Sequence[TrainRow],
     schedule: Schedule,
     *,
     out: Path,
@@ -94,7 +130,7 @@ def train_model(
 ) -> dict[str, Any]:
     """Train `model` in place; checkpoints, `NAME.log.jsonl` and tracker files go under `out`.
 
-    The loss is the mean over the supervised tokens of the whole global batch, across accumulation and ranks.
+    The loss is the mean over supervised tokens (a classifier's: rows) of the global batch, over accumulation and ranks.
     With `shallow`, odd steps run and train those layers alone (LayerDrop, arXiv:1909.11556, with one fixed pattern).
 
     Returns:
@@ -116,7 +152,7 @@ def train_model(
     speed = Speed(model, objective.runs, schedule, accelerator.num_processes)
     started, values = time.monotonic(), dict[str, float]()
     with (
-        grouped_attention(model, objective.runs),
+        objective.running(model),
         StepLog(out / f"{name}.log.jsonl", first, accelerator.is_main_process) as log,
         progress_bar(name, len(steps), first) as ticker,
     ):
@@ -139,7 +175,7 @@ def train_model(
 
 
 def _plan(
-    accelerator: Accelerator, schedule: Schedule, examples: Sequence[Example], seed: int, shallow: bool
+    accelerator: Accelerator, schedule: Schedule, examples: Sequence[TrainRow], seed: int, shallow: bool
 ) -> list[list[list[int]]]:
     """Rows of each micro-batch of each step; the same however many processes share them."""
     lengths = [len(e.ids) for e in examples]
@@ -149,7 +185,7 @@ def _plan(
 
 
 def _prepare(
-    accelerator: Accelerator, model: PreTrainedModel, objective: Objective, vocab_size: int, schedule: Schedule
+    accelerator: Accelerator, model: PreTrainedModel, objective: Lesson, vocab_size: int, schedule: Schedule
 ) -> tuple[nn.Module, list[Any]]:
     """The wrapped learner and its optimizers; the teacher is frozen and beside it."""
     keep_freed_memory()
@@ -157,10 +193,10 @@ def _prepare(
         objective.runs.requires_grad_(False).eval().to(accelerator.device)
     if schedule.activation_checkpointing:
         model.activation_checkpointing_enable()
-    learner = Learner(model.train(), objective, vocab_size, schedule.precision == "bf16")
+    learner = objective.learner(model.train(), vocab_size, schedule.precision == "bf16")
     if schedule.precision == "bf16":
-        learner.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(learner.forward)  # type: ignore[method-assign]
-    layers: Any = model.base_model.layers
+        learner.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(learner.forward)
+    layers = model.get_submodule(layer_list(model))
     wrapped, *optimizers = accelerator.prepare(learner, *make_optimizers(learner, layers, schedule))
     return wrapped, optimizers
 
@@ -168,23 +204,22 @@ def _prepare(
 def _groups(
     accelerator: Accelerator,
     model: PreTrainedModel,
-    objective: Objective,
-    examples: Sequence[Example],
+    objective: Lesson,
+    examples: Sequence[Any],
     steps: list[list[list[int]]],
     seed: int,
-) -> Callable[[int], list[list[Example]]]:
+) -> Callable[[int], list[list[Any]]]:
     """Gives the micro-batches of a step, in which the student's own answers may stand for the teacher's."""
     if objective.own_text is None:
         return lambda step: [[examples[i] for i in rows] for rows in steps[step]]
     return OwnAnswers(objective.own_text, accelerator, model, examples, steps, seed).group
 
 
-def _balance(accelerator: Accelerator, objective: Objective) -> Balance | None:
+def _balance(accelerator: Accelerator, objective: Lesson) -> Balance | None:
     """The weight of the hidden-state loss, which checkpoints hold."""
-    if objective.hidden is None:
-        return None
-    balance = objective.hidden.balance()
-    accelerator.register_for_checkpointing(balance)
+    balance = objective.balance()
+    if balance is not None:
+        accelerator.register_for_checkpointing(balance)
     return balance
 
 
@@ -193,7 +228,7 @@ def _require_finite(loss: float, name: str, step: int, log: Path) -> None:
         raise StepError(f"{name}: the loss is {loss} at step {step}. Lower learning_rate, and look at {log}.")
 
 
-def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[str, Any]:
+def _counts(steps: list[list[list[int]]], examples: Sequence[TrainRow]) -> dict[str, Any]:
     """Steps and tokens of the whole run, over all ranks."""
     seen = [examples[i] for group in steps for batch in group for i in batch]
     return {
@@ -206,11 +241,13 @@ def _counts(steps: list[list[list[int]]], examples: Sequence[Example]) -> dict[s
 @contextmanager
 def layers_alone(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[int]:
     """Within it the model runs these of its layers alone; all of them where `kept` is empty. Yields their number."""
+    if not kept:
+        yield model.config.num_hidden_layers
+        return
     whole: Any = model.base_model.layers
     try:
-        if kept:
-            model.base_model.layers = nn.ModuleList(whole[i] for i in kept)
-        yield len(kept) or len(whole)
+        model.base_model.layers = nn.ModuleList(whole[i] for i in kept)
+        yield len(kept)
     finally:
         model.base_model.layers = whole
 
@@ -219,10 +256,10 @@ def _optimizer_step(
     accelerator: Accelerator,
     learner: nn.Module,
     optimizers: Sequence[Any],
-    batch_of: Callable[[Sequence[Example]], Batch],
+    batch_of: Callable[[Sequence[TrainRow]], Any],
     max_grad_norm: float,
     balance: Balance | None,
-    group: list[list[Example]],
+    group: list[list[Any]],
     rate: float,
 ) -> dict[str, float]:
     """One optimizer step over this rank's share of the group's micro-batches; returns the log line's values.

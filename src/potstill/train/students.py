@@ -20,7 +20,15 @@ from potstill.train.vocabulary import Vocabulary, cut_embedding
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["build_student", "even_layers", "from_scratch", "kept_layers", "save_model"]
+__all__ = [
+    "build_student",
+    "even_layers",
+    "from_scratch",
+    "from_teacher_layers",
+    "kept_layers",
+    "layer_list",
+    "save_model",
+]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,30 +48,32 @@ def even_layers(total: int, keep: int) -> list[int]:
 
 
 def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[int] | None = None) -> PreTrainedModel:
-    """A model of the teacher's own width that holds `layers` of its layers; embeddings, norm and head are carried over.
+    """A model of the teacher's own kind and width that holds `layers` of its layers; the rest is carried over whole.
 
     `chosen` says which; otherwise they are evenly spaced.
     """
-    from transformers import AutoModelForCausalLM
-
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     total = config.num_hidden_layers
     kept = list(chosen) if chosen is not None else even_layers(total, layers)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]
-    student: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    source = teacher.state_dict()
+    student: PreTrainedModel = type(teacher)._from_config(config, dtype=torch.float32)
+    source, prefix = teacher.state_dict(), f"{layer_list(teacher)}."
     state: dict[str, Any] = {}
     for name in student.state_dict():
-        head, mark, tail = name.partition(".layers.")
-        if mark:
-            index, _, rest = tail.partition(".")
-            state[name] = source[f"{head}{mark}{kept[int(index)]}.{rest}"].float()
-        else:
-            state[name] = source[name].float()
+        index, _, rest = name.removeprefix(prefix).partition(".")
+        old = f"{prefix}{kept[int(index)]}.{rest}" if name.startswith(prefix) else name
+        state[name] = source[old].float()
     student.load_state_dict(state)
     return student
+
+
+def layer_list(model: PreTrainedModel) -> str:
+    """Dotted name of the list of a model's layers: `model.layers`, or `bert.encoder.layer`."""
+    total = model.config.num_hidden_layers
+    parts = model.named_modules()
+    return str(next(name for name, part in parts if isinstance(part, torch.nn.ModuleList) and len(part) == total))
 
 
 def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:

@@ -4,6 +4,7 @@ Useful are the products that a step cannot do without (PaLM, arXiv:2204.02311, a
 layers' matrices take 2 operations forward, and so does a supervised token and a weight of the head; a causal pair of
 places takes 4 for each channel of each layer's queries. The backward pass takes twice as many, or as many where weights
 are frozen. Each row counts whole, also what rows that begin alike share; padding and recomputation count nothing.
+Of an encoder's pairs half are counted.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from potstill.chat import Example
 from potstill.recipe import Schedule
+from potstill.train.students import layer_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +29,7 @@ __all__ = ["Size", "Speed", "matmul_rate", "pass_flops"]
 
 @dataclass(frozen=True)
 class Size:
-    """What a decoder's operations are counted from.
+    """What a model's operations are counted from.
 
     matrices  weights in its layers' matrices
     queries   channels of its queries, over all layers
@@ -43,7 +44,7 @@ class Size:
     def of(cls, model: PreTrainedModel) -> Size:
         """Of the layers that the model has now."""
         config, head = model.config, model.get_output_embeddings()
-        layers: Any = model.base_model.layers
+        layers: Any = getattr(model.base_model, "layers", None) or model.get_submodule(layer_list(model))
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2),
@@ -83,7 +84,7 @@ class Speed:
         self._rate = processes * matmul_rate(student.device, dtype)
 
     @contextmanager
-    def of(self, group: Sequence[Sequence[Example]]) -> Iterator[dict[str, float]]:
+    def of(self, group: Sequence[Sequence[Any]]) -> Iterator[dict[str, float]]:
         """Time the block as one step over `group`; what it yields has `tokens_per_s` and `mfu` afterwards."""
         rows = [example for part in group for example in part]
         lengths, supervised = [len(e.ids) for e in rows], sum(e.n_supervised for e in rows)

@@ -13,6 +13,10 @@ order of rank where both parts and the result are kept.
 Why the workload's rows are cut as before: BPE applies the merge of lowest rank, again and again. All merges that it
 applied to these rows are kept, the kept ones are among the old ones in the old order, so the one applied at each step
 is still the lowest there is; and where no old merge applied any more, no kept one does.
+
+A WordPiece tokenizer (BERT's) has no merges: it takes the longest piece that fits, from the left. The pieces of the
+workload's rows are kept, and each is still the longest of the kept; so are all pieces of a single character, which
+spell any other word.
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ class Vocabulary:
 
 
 def trim_tokenizer(tokenizer: Mapping[str, Any], used: Iterable[int], source: str = "tokenizer.json") -> Vocabulary:
-    """Keep the `used` ids of a byte-level BPE tokenizer and all that they need.
+    """Keep the `used` ids of a byte-level BPE or WordPiece tokenizer and all that they need.
 
     Args:
         tokenizer: the parsed tokenizer.json; it is not changed.
@@ -69,36 +73,24 @@ def trim_tokenizer(tokenizer: Mapping[str, Any], used: Iterable[int], source: st
         source: its name, for messages.
 
     Raises:
-        RecipeError: it is not byte-level BPE, or an id lost its token when it was loaded again.
+        RecipeError: it is of another kind, or an id lost its token when it was loaded again.
     """
     model = tokenizer["model"]
-    _require_byte_level(tokenizer, source)
+    _require_known(tokenizer, source)
     vocab: dict[str, int] = model["vocab"]
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
     text_of = {index: text for text, index in vocab.items()}
-    pairs = [_pair(merge) for merge in model["merges"]]
-    ranks: dict[tuple[str, str], int] = {}
-    for rank, pair in enumerate(pairs):
-        if "".join(pair) in vocab:
-            ranks.setdefault(pair, rank)
-
-    texts = {text for text in vocab if len(text) == 1}
-    for index in set(used):
-        if index in text_of:
-            texts.update(_on_the_way(text_of[index], ranks))
+    texts = {text_of[index] for index in set(used) if index in text_of}
+    texts |= _characters(model) if model["type"] == "WordPiece" else _ancestors(model, texts)
     if model.get("unk_token") in vocab:
         texts.add(model["unk_token"])
     kept = sorted({vocab[text] for text in texts if text in vocab} | set(added.values()))
     new = {old: number for number, old in enumerate(kept)}
 
-    merges = [
-        merge
-        for merge, (left, right) in zip(model["merges"], pairs, strict=True)
-        if all(vocab.get(text) in new for text in (left, right, left + right))
-    ]
     words = {text: new[index] for text, index in sorted(vocab.items(), key=lambda item: item[1]) if index in new}
+    merges = [merge for merge in model.get("merges", ()) if all(text in words for text in _parts(merge))]
     trimmed = dict(tokenizer) | {
-        "model": model | {"vocab": words, "merges": merges},
+        "model": model | {"vocab": words} | ({"merges": merges} if "merges" in model else {}),
         "added_tokens": [token | {"id": new[token["id"]]} for token in tokenizer.get("added_tokens") or []],
         "post_processor": _renumber_processor(tokenizer.get("post_processor"), words | _renumber(added, new)),
         "padding": _renumber_padding(tokenizer.get("padding"), new),
@@ -107,9 +99,11 @@ def trim_tokenizer(tokenizer: Mapping[str, Any], used: Iterable[int], source: st
     return Vocabulary(trimmed, tuple(kept))
 
 
-def _require_byte_level(tokenizer: Mapping[str, Any], source: str) -> None:
-    """Raise RecipeError for a tokenizer whose words are not made by merging bytes."""
+def _require_known(tokenizer: Mapping[str, Any], source: str) -> None:
+    """Raise RecipeError for a tokenizer whose words are neither made by merging bytes nor cut by WordPiece."""
     model = tokenizer["model"]
+    if model.get("type") == "WordPiece":
+        return
     odd = [
         key for key in ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)
     ]
@@ -117,7 +111,7 @@ def _require_byte_level(tokenizer: Mapping[str, Any], source: str) -> None:
         return
     kind = f"{model.get('type')} with {odd[0]}" if odd else f"{model.get('type')} without a ByteLevel pre-tokenizer"
     raise RecipeError(
-        f"student.vocabulary: workload trims byte-level BPE tokenizers only; {source} is {kind}. Set "
+        f"a vocabulary is trimmed of byte-level BPE and WordPiece tokenizers only; {source} is {kind}. Set "
         "student.vocabulary: full."
     )
 
@@ -133,6 +127,27 @@ def _types(node: Any) -> Iterator[str]:
 def _pair(merge: str | list[str]) -> tuple[str, str]:
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return left, right
+
+
+def _parts(merge: str | list[str]) -> tuple[str, str, str]:
+    left, right = _pair(merge)
+    return left, right, left + right
+
+
+def _characters(model: Mapping[str, Any]) -> set[str]:
+    """WordPiece's pieces of one character, at the start of a word and within it."""
+    prefix: str = model["continuing_subword_prefix"]
+    return {text for text in model["vocab"] if len(text.removeprefix(prefix)) == 1}
+
+
+def _ancestors(model: Mapping[str, Any], texts: Iterable[str]) -> set[str]:
+    """BPE's tokens of single bytes, and all that appear on the way to `texts`."""
+    vocab = model["vocab"]
+    ranks: dict[tuple[str, str], int] = {}
+    for rank, pair in enumerate(map(_pair, model["merges"])):
+        if "".join(pair) in vocab:
+            ranks.setdefault(pair, rank)
+    return {text for text in vocab if len(text) == 1}.union(*(_on_the_way(text, ranks) for text in texts))
 
 
 def _on_the_way(text: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
@@ -199,12 +214,12 @@ def _require_same_ids(tokenizer: dict[str, Any], expected: dict[str, int], sourc
         )
 
 
-def trim_folder(folder: Path, examples: Iterable[Example], out: Path) -> Vocabulary:
-    """Write to `out` a model's tokenizer files, trimmed to the tokens of `examples`; weights are not touched.
+def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
+    """Write to `out` a model's tokenizer files, trimmed to the tokens that are `used`; weights are not touched.
 
     Args:
         folder: has tokenizer.json, and the configuration files that go with it.
-        examples: the workload's rows, in its ids.
+        used: ids of the workload's rows.
         out: folder to write; tokenizer.json, tokenizer_config.json, generation_config.json, and the chat template and
             special tokens' names as they were.
 
@@ -216,7 +231,7 @@ def trim_folder(folder: Path, examples: Iterable[Example], out: Path) -> Vocabul
     named = (index for config in configs.values() for index in _named_ids(config))
     vocabulary = trim_tokenizer(
         json.loads(source.read_text(encoding="utf-8")),
-        {index for example in examples for index in example.ids}.union(named),
+        {*used, *named},
         str(source),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -260,21 +275,23 @@ def _renumbered_settings(config: Mapping[str, Any], new: Mapping[int, int]) -> d
 def cut_embedding(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """Keep, in place, the rows of the kept tokens in the embedding and in the output head, tied or not.
 
-    The head's logits of kept tokens stay what they were; rows that only pad the vocabulary go. The special ids of
-    `model.config` and `model.generation_config` follow.
+    The head's logits of kept tokens stay what they were; rows that only pad the vocabulary go. A classifier has no such
+    head. The special ids of `model.config` and `model.generation_config` follow.
     """
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
-    tied = head.weight is embedding.weight
+    tied = head is not None and head.weight is embedding.weight
     kept_K = torch.tensor(vocabulary.kept, device=embedding.weight.device)
     size = len(vocabulary.kept)
     embedding.weight = nn.Parameter(embedding.weight.detach()[kept_K])
     embedding.num_embeddings = size
-    head.weight = embedding.weight if tied else nn.Parameter(head.weight.detach()[kept_K])
-    if getattr(head, "bias", None) is not None:
-        head.bias = nn.Parameter(head.bias.detach()[kept_K])
-    head.out_features = size
-    for config in (model.config, model.generation_config):
+    if head is not None:
+        head.weight = embedding.weight if tied else nn.Parameter(head.weight.detach()[kept_K])
+        if getattr(head, "bias", None) is not None:
+            head.bias = nn.Parameter(head.bias.detach()[kept_K])
+        head.out_features = size
+    configs = (model.config, getattr(model, "generation_config", None))
+    for config in filter(None, configs):
         for key, value in _renumbered_settings(config.to_dict(), vocabulary.new_ids).items():
             setattr(config, key, value)
     model.config.vocab_size = size
