@@ -3,14 +3,18 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 BIN=../../.venv/bin
-"$BIN/python" workload.py --out build --train 130000 --validation 600 --test 600 --seed 0
+trained() { rm -rf "$2" && cp -r build/runs/"$1"/finetune-*/model "$2"; }
+
+"$BIN/python" workload.py --out build --train 160000 --validation 600 --test 600 --seed 0
 "$BIN/python" make_tokenizer.py --rows build/train.jsonl --out build/tokenizer
 "$BIN/python" echo.py --rows build/train.jsonl --tokenizer build/tokenizer --out build/echo.jsonl
 # some copying stays in to the end, so that rare tokens are not forgotten
-head -n 8000 build/echo.jsonl | cat build/train.jsonl - >build/rows.jsonl
+head -n 10000 build/echo.jsonl | cat build/train.jsonl - >build/rows.jsonl
 "$BIN/potstill" finetune copying.yaml --runs build/runs
-rm -rf build/copying
-cp -r build/runs/home-assistant-copying/finetune-*/model build/copying
+trained home-assistant-copying build/copying
+"$BIN/potstill" finetune commands.yaml --runs build/runs
+trained home-assistant-commands build/commands
+"$BIN/python" deepen.py --model build/commands --layers 14 --out build/deep
 "$BIN/potstill" finetune teacher.yaml --runs build/runs
 rm -rf teacher
 mkdir teacher

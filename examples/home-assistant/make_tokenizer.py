@@ -1,4 +1,4 @@
-"""Trains the teacher's tokenizer: byte-level BPE with 640 tokens, on rows that `workload.py` wrote.
+"""Trains the teacher's tokenizer: byte-level BPE with 960 tokens, on rows that `workload.py` wrote.
 
     python examples/home-assistant/make_tokenizer.py --rows DIR/train.jsonl --out teacher
 
@@ -25,7 +25,7 @@ PATTERN = (
 # What merges are learnt on: as above, but the space before a word stands alone. So no token joins a space to letters,
 # and a word is cut into the same tokens after a space, where the user said it, and after a quote, where it is copied.
 LEARNT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[,_]\p{L}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-VOCABULARY = 640
+VOCABULARY = 960
 MARKS = re.compile("|".join(map(re.escape, (PAD, START, END, *CALLS))))
 
 

@@ -113,10 +113,10 @@ class Filler:
         syllables, or letters at random."""
         while True:
             roll = self.rng.random()
-            if roll < 0.45:
+            if roll < 0.55:
                 one, other = (self.rng.choice(self._pools[self.rng.choice("nioap")]).lower() for _ in range(2))
                 word = one[: self.rng.randint(1, len(one))] + other[self.rng.randint(0, len(other) - 1) :]
-            elif roll < 0.8:
+            elif roll < 0.92:
                 count = self.rng.choice((1, 1, 2, 2, 2, 2, 3))
                 word = "".join(
                     self.rng.choice(_ONSETS) + self.rng.choice(_VOWELS) + self.rng.choice(_CODAS) for _ in range(count)
@@ -127,7 +127,7 @@ class Filler:
                 return word
 
     def _word(self, kind: str) -> str:
-        share = 0.55 if self.split == "train" else 0.0
+        share = 0.35 if self.split == "train" else 0.0
         return self._invented() if self.rng.random() < share else self.rng.choice(self._pools[kind]).lower()
 
     def _phrase(self) -> str:
@@ -188,12 +188,12 @@ class Filler:
         return text
 
     def _text(self) -> str:
-        if self.split == "train" and self.rng.random() < 0.4:
+        if self.split == "train" and self.rng.random() < 0.2:
             return self._babble(self.rng.randint(1, 5))
         return self._pattern("text")
 
     def _todo(self) -> str:
-        if self.split == "train" and self.rng.random() < 0.35:
+        if self.split == "train" and self.rng.random() < 0.2:
             return self._babble(self.rng.randint(1, 4))
         return self._pattern("todo")
 
