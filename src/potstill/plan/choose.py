@@ -74,14 +74,13 @@ def choose(
     if not found:
         raise UsageError(_nothing(goal))
     machine = find_device(train_on, quick=True)
-    rows = []
-    for one in frontier(found)[:_SHOWN]:
-        row = one.to_json()
-        if recipe and work:
-            teacher = from_config(config)
+    shown = frontier(found)[:_SHOWN]
+    rows = [one.to_json() for one in shown]
+    if recipe and work:
+        teacher = from_config(config)
+        for row, one in zip(rows, shown, strict=True):
             spent = cost.training(one.anatomy.parameters, teacher.parameters, recipe, work, machine, teacher.vocab)
             row["training"] = spent.to_json()
-        rows.append(row)
     return {
         "teacher": model,
         "device": goal.device.name,
