@@ -260,7 +260,7 @@ def tokenizer(splits: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.
 
 
 def test_tokenizer_has_the_promised_size_and_marks(tokenizer: Any) -> None:
-    assert len(tokenizer) == 640
+    assert len(tokenizer) == 960
     assert tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.bos_token is None

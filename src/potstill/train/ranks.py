@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from pathlib import Path
 
+import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
@@ -36,9 +38,18 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         accelerator.state.distributed_type = DistributedType.FSDP
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    if accelerator.num_processes > 1:
+        atexit.unregister(_part)
+        atexit.register(_part)
     if tracker != "none":
         accelerator.init_trackers(name)
     return accelerator
+
+
+def _part() -> None:
+    """Take the processes apart: where gloo's threads outlive Python, it aborts now and then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def require_shares(accelerator: Accelerator, schedule: Schedule, micro_batches: int, shallow: bool) -> None:
