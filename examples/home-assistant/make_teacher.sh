@@ -15,6 +15,8 @@ trained home-assistant-copying build/copying
 "$BIN/potstill" finetune commands.yaml --runs build/runs
 trained home-assistant-commands build/commands
 "$BIN/python" deepen.py --model build/commands --layers 14 --out build/deep
+"$BIN/potstill" finetune deeper.yaml --runs build/runs
+trained home-assistant-deeper build/deeper
 "$BIN/potstill" finetune teacher.yaml --runs build/runs
 rm -rf teacher
 mkdir teacher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-__all__ = ["Piece", "foreign", "plain", "typos"]
+__all__ = ["Piece", "articles", "foreign", "plain", "typos"]
 
 Piece = tuple[str, bool]
 """Text, and whether it is protected: a slot's words."""
@@ -27,6 +27,7 @@ _FOREIGN = {
     "floor": ("boden", "suelo"), "house": ("haus", "casa"), "the": ("die", "la", "le"), "my": ("mein", "mi"),
     "flight": ("flug", "vuelo"), "train": ("zug", "tren"), "joke": ("witz", "chiste"), "email": ("e-mail", "correo"),
 }  # fmt: skip
+_ARTICLES = {"the": ("", "", "my", "our", "that", "this"), "my": ("", "the", "our"), "our": ("", "the", "my"), "a": ("",)}
 _WORD = re.compile(r"[A-Za-z']+")
 
 
@@ -37,6 +38,7 @@ def _spots(pieces: list[Piece], wanted: str) -> list[tuple[int, re.Match[str]]]:
         if not protected
         for match in _WORD.finditer(text)
         if (wanted == "foreign" and match[0].lower() in _FOREIGN)
+        or (wanted == "articles" and match[0].lower() in _ARTICLES)
         or (wanted == "typos" and len(match[0]) >= 4 and match[0].lower() not in _KEEP)
     ]
 
@@ -58,7 +60,8 @@ def _replace(pieces: list[Piece], rng: random.Random, wanted: str, count: int) -
         if not (spots := _spots(pieces, wanted)):
             break
         index, match = rng.choice(spots)
-        word = rng.choice(_FOREIGN[match[0].lower()]) if wanted == "foreign" else _misspell(match[0], rng)
+        known = {"foreign": _FOREIGN, "articles": _ARTICLES}.get(wanted)
+        word = rng.choice(known[match[0].lower()]) if known else _misspell(match[0], rng)
         text = pieces[index][0]
         pieces = [*pieces[:index], (text[: match.start()] + word + text[match.end() :], False), *pieces[index + 1 :]]
     return pieces
@@ -67,6 +70,11 @@ def _replace(pieces: list[Piece], rng: random.Random, wanted: str, count: int) -
 def typos(pieces: list[Piece], rng: random.Random) -> list[Piece]:
     """One or two misspelt words of four letters or more: neighbouring key, dropped, doubled or swapped letters."""
     return _replace(pieces, rng, "typos", rng.choice((1, 1, 2)))
+
+
+def articles(pieces: list[Piece], rng: random.Random) -> list[Piece]:
+    """One or two articles or possessives dropped or exchanged."""
+    return _replace(pieces, rng, "articles", rng.choice((1, 1, 2)))
 
 
 def foreign(pieces: list[Piece], rng: random.Random) -> list[Piece]:

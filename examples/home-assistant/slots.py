@@ -18,6 +18,8 @@ DOORS = ("front", "back", "side", "garage", "cellar", "balcony")
 LISTS = ("shopping", "grocery", "todo", "packing")
 SCENES = ("movie night", "good morning", "party", "bedtime")
 COVERS = ("blinds", "curtains", "shutters", "awning", "gate", "garage")
+INVENTED_SHARE = 0.45
+REWORDED_SHARE = 0.4
 OPEN = ("room", "item", "list", "song", "artist", "person", "text", "todo", "city", "scene", "door", "name", "brand")
 
 
@@ -127,7 +129,7 @@ class Filler:
                 return word
 
     def _word(self, kind: str) -> str:
-        share = 0.35 if self.split == "train" else 0.0
+        share = INVENTED_SHARE if self.split == "train" else 0.0
         return self._invented() if self.rng.random() < share else self.rng.choice(self._pools[kind]).lower()
 
     def _phrase(self) -> str:
@@ -181,11 +183,19 @@ class Filler:
 
     def _pattern(self, kind: str) -> str:
         text = self.rng.choice(self._texts[kind])
+        if self.split == "train" and self.rng.random() < REWORDED_SHARE:
+            text = " ".join(map(self._reworded, text.split()))
         for key in "onpia":
             while f"{{{key}}}" in text:
                 word = self._word(key)
                 text = text.replace(f"{{{key}}}", word.capitalize() if key == "p" else word, 1)
         return text
+
+    def _reworded(self, word: str) -> str:
+        """A pattern's word, or another in its place: what is copied must not be known by heart from its first word."""
+        if word.startswith("{") or self.rng.random() < 0.6:
+            return word
+        return self.rng.choice(_FUNCTION) if self.rng.random() < 0.2 else self._word(self.rng.choice("onaip"))
 
     def _text(self) -> str:
         if self.split == "train" and self.rng.random() < 0.2:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from grammar import SPLITS, Phrasing, Section, read_phrasings
-from noise import Piece, foreign, plain, typos
+from noise import Piece, articles, foreign, plain, typos
 from slots import Fill, Filler
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +30,7 @@ SHARES = {"tool_call": 0.50, "multi_call": 0.18, "clarify": 0.16, "refuse": 0.16
 # What is hardest is trained on more often: several commands in a line, and typing errors.
 TRAIN_SHARES = {"tool_call": 0.42, "multi_call": 0.26, "clarify": 0.17, "refuse": 0.15}
 TYPOS, TRAIN_TYPOS = 0.13, 0.2
+TRAIN_ARTICLES = 0.2
 UNSAFE_SHARE = 0.38
 CANNOT = ("Sorry, I cannot do that with the tools I have.", r"(cannot|can't|can not|unable|not able|no tool)")
 UNSAFE = ("Sorry, I will not do that: it could be unsafe.", r"(will not|won't|unsafe|dangerous|not safe)")
@@ -154,7 +155,10 @@ class Writer:
         """The pieces as one line, after noise; and the names of the noise."""
         noises = []
         typing = TRAIN_TYPOS if self.split == "train" else TYPOS
-        for name, share, change in (("foreign@1", 0.1, foreign), ("typos@1", typing, typos)):
+        kinds = [("foreign@1", 0.1, foreign), ("typos@1", typing, typos)]
+        if self.split == "train":
+            kinds.insert(0, ("articles@1", TRAIN_ARTICLES, articles))
+        for name, share, change in kinds:
             if self.rng.random() < share and (changed := change(pieces, self.rng)) != pieces:
                 pieces = changed
                 noises.append(name)
