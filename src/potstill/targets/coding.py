@@ -29,7 +29,7 @@ _TAIL_LOW, _TAIL_STEP = -16.0, 0.1
 TAIL_BYTES = np.concatenate([[0.0], 1 / (1 + np.exp(-(_TAIL_LOW + _TAIL_STEP * np.arange(255))))])
 _LEVEL = 12
 _TOP = 3  # bits below the leading one that are coded with it
-_HEAD = struct.Struct("<IB")
+_HEAD = struct.Struct("<IH")
 
 
 class Block(NamedTuple):
@@ -141,7 +141,7 @@ def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
     """Steps between neighbouring codes, which only grow: two to a byte, what is above 14 apart.
 
     Late steps are nearly all 0 or 1. A code of whole bits cannot give less than a bit to one of them, but to a pair.
-    Bytes of one place of all tokens stand together.
+    Bytes of one place of all tokens stand together, in a row of their own: (places, tokens).
     """
     steps_NK = np.diff(codes_NK, axis=1, prepend=np.uint8(0))
     small_NK = np.minimum(steps_NK, 15)
@@ -151,10 +151,10 @@ def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
     return np.ascontiguousarray(pairs.T), steps_NK[steps_NK >= 15] - np.uint8(15)
 
 
-def _unpack_codes(pairs: UInts, rest: UInts, tokens: int, k: int) -> UInts:
+def _unpack_codes(pairs: UInts, rest: UInts, k: int) -> UInts:
     """Inverse of `_pack_codes`, all codes in one row."""
-    pairs_NP = pairs.reshape(-1, tokens).T
-    steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(tokens, -1)[:, :k]
+    pairs_NP = pairs.T
+    steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(len(pairs_NP), -1)[:, :k]
     steps_NK[steps_NK == 15] += rest
     return np.cumsum(steps_NK, axis=1, dtype=np.uint8).reshape(-1)
 
@@ -175,7 +175,9 @@ def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
     if falling:
         columns = [*_pack_counts(block.offsets_N1, values_M), symbols_M, low_bits]
     else:
-        columns = [*_pack_codes(values_M.reshape(n_tokens, -1)), block.tails_N, symbols_M, low_bits]
+        pairs, rest = _pack_codes(values_M.reshape(n_tokens, -1))
+        # each place is coded by itself: the first steps are spread wide, the last are nearly always 0
+        columns = [*pairs, rest, block.tails_N, symbols_M, low_bits]
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     packed = [compressor.compress(column.tobytes()) for column in columns]
     sizes = struct.pack(f"<{len(packed)}I", *map(len, packed))
@@ -204,9 +206,9 @@ def decode_block(data: bytes, order_V: NDArray[np.uint32], *, draws: int | None,
         offsets_N1, values_M = _unpack_counts(many_N, large, draws)
     else:
         assert k is not None
-        pairs, rest, tails_N, symbols_M, low_bits = columns
+        *pairs, rest, tails_N, symbols_M, low_bits = columns
         offsets_N1 = np.arange(n_tokens + 1, dtype=np.int64) * k
-        values_M = _unpack_codes(pairs, rest, n_tokens, k)
+        values_M = _unpack_codes(np.stack(pairs), rest, k)
     if len(symbols_M) != offsets_N1[-1] or len(offsets_N1) != n_tokens + 1:
         raise ValueError("columns of different lengths")
     rank_M = _unsteps(_runs(offsets_N1, values_M), _join(symbols_M, low_bits))

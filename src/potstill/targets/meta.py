@@ -17,7 +17,7 @@ from potstill.steps import fingerprint
 
 __all__ = ["FORMAT", "Kind", "SequenceKey", "TargetsMeta", "expected_bytes", "read_meta", "sequence_key"]
 
-FORMAT = 1
+FORMAT = 2
 KEY_BYTES = 16
 Kind = Literal["counts", "top_k"]
 

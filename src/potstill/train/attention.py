@@ -80,7 +80,7 @@ def _attend(
     if layout.prefix:
         q, k, v = (x[None] for x in before)
         parts.insert(0, _causal(q, k, v, repeats, dropout, scaling, sliding_window)[0].transpose(0, 1))
-    return torch.cat(parts)[None], None
+    return (torch.cat(parts) if len(parts) > 1 else parts[0])[None], None
 
 
 def _causal(
