@@ -27,7 +27,9 @@ _FOREIGN = {
     "floor": ("boden", "suelo"), "house": ("haus", "casa"), "the": ("die", "la", "le"), "my": ("mein", "mi"),
     "flight": ("flug", "vuelo"), "train": ("zug", "tren"), "joke": ("witz", "chiste"), "email": ("e-mail", "correo"),
 }  # fmt: skip
-_ARTICLES = {"the": ("", "", "my", "our", "that", "this"), "my": ("", "the", "our"), "our": ("", "the", "my"), "a": ("",)}
+_ARTICLES = {
+    "the": ("", "", "my", "our", "that", "this"), "my": ("", "the", "our"), "our": ("", "the", "my"), "a": ("",),
+}  # fmt: skip
 _WORD = re.compile(r"[A-Za-z']+")
 
 
