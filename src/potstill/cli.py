@@ -31,6 +31,7 @@ VERDICT_CODES = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
     "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
+    "bitsandbytes": "int8",
 }  # fmt: skip
 
 

@@ -109,6 +109,11 @@ class Recipe(_RecipeFile):
                 raise ValueError("an api teacher gives text only: set train.objective: sft and train.control: none")
             if self.student.init != "checkpoint":
                 raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
+        if self.teacher.dtype == "int8" and self.student.init == "teacher_layers":
+            raise ValueError(
+                "teacher.dtype: int8 leaves no whole weights for student.init: teacher_layers to take. Set "
+                "teacher.dtype: bfloat16, or start the student from a checkpoint"
+            )
         if self.train.objective == "sft" and self.train.control == "sft":
             raise ValueError("train.objective is sft already, so its control would be itself: set train.control: none")
         if self.student.vocabulary == "workload" and self.train.targets.kind != "online":

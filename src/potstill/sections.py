@@ -168,8 +168,8 @@ class Teacher(Section):
     """api: name of the environment variable that holds the key."""
     max_concurrency: Count = 8
     """api: requests under way at once."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """local: what its weights are held in."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """local: what its weights are held in; int8: those of its layers, by bitsandbytes, and bfloat16 the others."""
     license: str = "unknown"
     """SPDX identifier, or the hub's licence tag."""
     price: Price | None = None

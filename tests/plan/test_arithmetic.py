@@ -263,7 +263,7 @@ def test_training_holds_weights_gradients_and_moments() -> None:
     held = sum(p.nbytes + p.grad.nbytes for p in model.parameters()) + moments
     shape = ModelShape.from_config(model.config.to_dict() | {"architectures": ["LlamaForCausalLM"]})
     alone = training_memory_bytes(shape, 64)
-    taught = training_memory_bytes(shape, 64, teacher_parameters=10, teacher_bytes_per_weight=2, teacher_hidden=64)
+    taught = training_memory_bytes(shape, 64, teacher_bytes=20, teacher_hidden=64)
     assert alone["student"] == held
     assert (alone["teacher"], taught["teacher"]) == (0, 20)
     assert taught["logits"] > alone["logits"]

@@ -254,8 +254,7 @@ def training_memory_bytes(
     bf16: bool = False,
     lora_rank: int | None = None,
     recompute: bool = False,
-    teacher_parameters: int = 0,
-    teacher_bytes_per_weight: int = 4,
+    teacher_bytes: int = 0,
     teacher_hidden: int = 0,
 ) -> dict[str, int]:
     """What training holds at its peak, in parts; their sum is an estimate, the first two parts are exact.
@@ -274,7 +273,8 @@ def training_memory_bytes(
     Args:
         batch_tokens: tokens of a micro-batch.
         width: positions of a packed sequence.
-        teacher_hidden: its hidden size, for the fp32 copy of its head.
+        teacher_bytes: its weights, in what they are held in; 0: there is none in memory.
+        teacher_hidden: its hidden size, for the fp32 copy of a head that is not fp32 itself.
     """
     queries, keys = student.heads * student.head_dim, student.kv_heads * student.head_dim
     token = 4 * student.ffn + 4 * queries + 6 * student.hidden + width
@@ -284,11 +284,11 @@ def training_memory_bytes(
     activations = 4 * batch_tokens * kept
     sides = 7 * student.hidden + 2 * queries + 2 * keys + 3 * student.ffn  # inputs and outputs of a layer's matrices
     trained = lora_rank * student.layers * sides if lora_rank else parameter_count(student)
-    arrays = 9 if teacher_parameters else 4
-    heads = 2 * student.hidden + (teacher_hidden if teacher_parameters and teacher_bytes_per_weight < 4 else 0)
+    arrays = 9 if teacher_bytes else 4
+    heads = 2 * student.hidden + (teacher_hidden if teacher_bytes else 0)
     return {
         "student": 12 * trained + 4 * (parameter_count(student) + (trained if lora_rank else 0)),
-        "teacher": teacher_parameters * teacher_bytes_per_weight,
+        "teacher": teacher_bytes,
         "activations": activations * 3 // 4 if bf16 else activations,
         "logits": 4 * student.vocab * (_CHUNK_TOKENS * arrays + heads),
     }

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from potstill.errors import RecipeError
 from potstill.plan.arithmetic import (
+    ModelShape,
     checkpoint_bytes,
     gguf_header_bytes,
     gguf_tensor_types,
@@ -38,6 +39,7 @@ __all__ = [
     "check_memory",
     "check_run_memory",
     "odd_rows_warning",
+    "teacher_weight_bytes",
     "vocabulary_warning",
 ]
 
@@ -257,7 +259,16 @@ def _check_hub_cache(models: Models) -> None:
 
 
 def _bytes_per_weight(recipe: Recipe) -> int:
-    return 2 if recipe.teacher.dtype == "bfloat16" else 4
+    """What the teacher is saved and computes in."""
+    return 4 if recipe.teacher.dtype == "float32" else 2
+
+
+def teacher_weight_bytes(recipe: Recipe, parameters: int, shape: ModelShape | None) -> int:
+    """What the teacher's weights take in memory: in int8 a byte each, but for the embedding and the head."""
+    width = _bytes_per_weight(recipe)
+    if recipe.teacher.dtype != "int8" or shape is None:
+        return width * parameters
+    return parameters + (width - 1) * shape.vocab * shape.hidden * (1 if shape.tied else 2)
 
 
 def _physical_memory() -> int | None:
@@ -302,9 +313,8 @@ def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: R
         bf16=schedule.precision == "bf16",
         lora_rank=schedule.lora_rank,
         recompute=schedule.activation_checkpointing,
-        teacher_parameters=(teacher.parameters or 0) if teacher else 0,
-        teacher_bytes_per_weight=_bytes_per_weight(recipe),
-        teacher_hidden=int(teacher.shape.hidden) if teacher and teacher.shape else 0,
+        teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.shape) if teacher else 0,
+        teacher_hidden=teacher.shape.hidden if teacher and teacher.shape and _bytes_per_weight(recipe) < 4 else 0,
     )
 
 
@@ -313,7 +323,7 @@ def _generating(recipe: Recipe, teacher: Model) -> dict[str, int]:
     width, batch = _bytes_per_weight(recipe), recipe.generate.batch_size
     kv = kv_cache_bytes(teacher.shape, batch * recipe.chat.context, width) if teacher.shape else 0
     return {
-        "teacher": width * (teacher.parameters or 0),
+        "teacher": teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.shape),
         "kv": kv,
         "logits": 3 * 4 * batch * teacher.padded_vocab,
     }

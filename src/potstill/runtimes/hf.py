@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,11 @@ __all__ = ["Continuation", "HFRuntime", "load_causal_lm"]
 def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
     """A causal language model from a folder, ready to run.
 
+    Args:
+        folder: the model.
+        dtype: "float32" or "bfloat16"; or "int8", which holds the layers' matrices in 8 bits (LLM.int8(), Dettmers et
+            al., 2022) and the rest in bfloat16.
+
     Raises:
         RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
     """
@@ -42,7 +48,7 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
 
     disable_progress_bar()  # its bars would cut through ours
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(folder, **_held_in(dtype))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n", 1)[0]
         raise RecipeError(
@@ -56,6 +62,18 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
                 "Choose another model."
             )
     return model
+
+
+def _held_in(dtype: str) -> dict[str, Any]:
+    """What transformers is told of a model's weights."""
+    if dtype != "int8":
+        return {"dtype": getattr(torch, dtype)}
+    import bitsandbytes  # noqa: F401  # transformers would tell of its absence in words of its own
+    from transformers import BitsAndBytesConfig
+
+    # it says at each product that it computes in float16, which is how LLM.int8() is defined
+    warnings.filterwarnings("ignore", message="MatMul8bitLt")
+    return {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         recipe.train.tracker,
         settings.shallow_layers,
     )
-    summary = training.fit("model", start, Objective(), recipe.teacher.dtype)
+    # one that is read in 8 bits is saved in bf16: what 8 bits leave out cannot be had back
+    saved = "bfloat16" if recipe.teacher.dtype == "int8" else recipe.teacher.dtype
+    summary = training.fit("model", start, Objective(), saved)
     if is_first_process():
         write_json(out / "summary.json", {"model": summary})
 
