@@ -96,6 +96,30 @@ def test_student_comes_closer_to_its_teacher(tiny_model: Path, tmp_path: Path, o
     assert log[-1]["validation_divergence"] == pytest.approx(log[-1]["divergence"], rel=0.5)
 
 
+@torch.no_grad()
+def test_held_out_rows_are_what_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+    """A loader of evaluation rows that was taken and never read: the figure must be that of these rows."""
+    chat, teacher = load_chat(tiny_model), load_causal_lm(tiny_model).eval()
+    student = from_teacher_layers(teacher, 2)
+    examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
+    held_out = _examples(read_rows(write_jsonl(tmp_path / "other.jsonl", light_rows(["now "])[:5])), chat, 128)
+    schedule = Schedule(epochs=2, batch_tokens=256, learning_rate=3e-3)
+    with torch.enable_grad():
+        train_model(
+            student, Objective(teacher), examples, held_out, schedule,
+            out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+        )  # fmt: skip
+    divergence, tokens = 0.0, 0
+    for row in held_out:
+        logits = (m.eval()(torch.tensor([row.ids])).logits[0, row.n_prompt - 1 : -1] for m in (teacher, student))
+        log_p, log_q = (z.log_softmax(-1) for z in logits)
+        divergence += float((log_p.exp() * (log_p - log_q)).sum())
+        tokens += len(row.ids) - row.n_prompt
+    last = read_log(tmp_path)[-1]
+    assert last["validation_divergence"] == pytest.approx(divergence / tokens, rel=1e-3)
+    assert last["validation_divergence"] != pytest.approx(last["divergence"], rel=1e-3)
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
     """Micro-batches of unequal token counts must weigh by tokens, not by micro-batch."""
     small, large = tmp_path / "small", tmp_path / "large"

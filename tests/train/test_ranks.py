@@ -21,23 +21,28 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from potstill.chat import load_chat
+from potstill.objectives import Hidden
 from potstill.recipe import Schedule
 from potstill.records import read_rows
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train import _examples
+from potstill.train.hidden import HiddenTeacher
 from potstill.train.learner import Objective
 from potstill.train.loop import train_model
 from potstill.train.students import from_teacher_layers
-model, rows, out, precision = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+model, rows, out = map(Path, sys.argv[1:4])
+precision, kind = sys.argv[4:]
 chat = load_chat(model)
 teacher = load_causal_lm(model)
 examples = _examples(read_rows(rows), chat, 128)
+hidden = HiddenTeacher(teacher, Hidden(), (examples, examples), kept=[0, 1, 3]) if kind == "hidden" else None
+objective = Objective(teacher, hidden=hidden, temperature=2.0, hard_label_share=0.3)
 schedule = Schedule(epochs=6, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=5,
                     precision=precision)
 for name in ("whole", "resumed"):  # the second goes on from the last checkpoint of the first
     student = from_teacher_layers(teacher, 3)
-    train_model(student, Objective(teacher, temperature=2.0, hard_label_share=0.3), examples, examples[:4], schedule,
-                out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
+    train_model(student, objective, examples, examples[:4], schedule, out=out, name="student",
+                vocab_size=chat.vocab_size, pad_id=0, seed=5)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(student.state_dict(), out / f"{name}.pt")
         assert student.get_input_embeddings().weight is student.get_output_embeddings().weight
@@ -61,14 +66,20 @@ def launch(words: list[str], processes: int, variables: dict[str, str] | None = 
 
 
 def train(
-    folder: Path, model: Path, processes: int, variables: dict[str, str] | None = None, precision: str = "fp32"
+    folder: Path,
+    model: Path,
+    processes: int,
+    variables: dict[str, str] | None = None,
+    *,
+    precision: str = "fp32",
+    kind: str = "logits",
 ) -> tuple[list[dict[str, Any]], Any]:
     """Log and weights of a run."""
     folder.mkdir()
     rows = write_jsonl(folder / "rows.jsonl", light_rows(["", "please ", "now ", "quickly "]))
     script = folder / "run.py"
     script.write_text(RUN)
-    launch([str(script), str(model), str(rows), str(folder), precision], processes, variables)
+    launch([str(script), str(model), str(rows), str(folder), precision, kind], processes, variables)
     log = [json.loads(line) for line in (folder / "student.log.jsonl").read_text().splitlines()]
     whole, resumed = (torch.load(folder / f"{name}.pt") for name in ("whole", "resumed"))
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
@@ -76,25 +87,44 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Any]:
-    return train(tmp_path_factory.mktemp("alone") / "run", tiny_model, 1)
+def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[dict[str, Any]], Any]]:
+    """One process's log and weights, of each kind of loss."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {kind: train(folder / kind, tiny_model, 1, kind=kind) for kind in ("logits", "hidden")}
 
 
+@pytest.mark.parametrize("kind", ["logits", "hidden"])
 @pytest.mark.parametrize("variables", [{}, SHARDED], ids=["ddp", "fsdp2"])
 def test_two_processes_learn_what_one_learns(
-    tiny_model: Path, tmp_path: Path, alone: tuple[list[dict[str, Any]], Any], variables: dict[str, str]
+    tiny_model: Path,
+    tmp_path: Path,
+    alone: dict[str, tuple[list[dict[str, Any]], Any]],
+    variables: dict[str, str],
+    kind: str,
 ) -> None:
-    one, weights_one = alone
-    two, weights_two = train(tmp_path / "two", tiny_model, 2, variables)
+    one, weights_one = alone[kind]
+    two, weights_two = train(tmp_path / "two", tiny_model, 2, variables, kind=kind)
     assert len(one) == len(two) > 5
+    keys = ["loss", "divergence", "cross_entropy", *(["hidden"] if kind == "hidden" else [])]
     for single, shared in zip(one, two, strict=True):
         assert single["tokens"] == shared["tokens"]
-        for key in ("loss", "divergence", "cross_entropy"):
+        for key in keys:
             assert shared[key] == pytest.approx(single[key], abs=1e-5), key
         assert shared["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-3)
     assert weights_one.keys() == weights_two.keys()
     for name, weight in weights_one.items():
         torch.testing.assert_close(weights_two[name], weight, atol=2e-4, rtol=0)
+
+
+def test_hidden_states_teach_in_bf16_too(
+    tiny_model: Path, tmp_path: Path, alone: dict[str, tuple[list[dict[str, Any]], Any]]
+) -> None:
+    single, _ = alone["hidden"]
+    half, _ = train(tmp_path / "half", tiny_model, 1, precision="bf16", kind="hidden")
+    for key in ("loss", "hidden"):
+        assert half[0][key] == pytest.approx(single[0][key], rel=0.02), key
+        assert half[0][key] != single[0][key], key
+    assert half[-1]["hidden"] < 0.7 * half[1]["hidden"]
 
 
 DRAW = """
