@@ -247,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="has models/bitllama-3M and tinystories")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3)
     parser.add_argument("--steps", type=int, default=100, help=f"of {STEP_TOKENS} tokens")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     args = parser.parse_args()

@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 CORE = {
     "recipe", "sections", "classifier_sections", "fields", "objectives", "records", "steps", "stats", "errors",
-    "progress", "memory", "costs",
+    "progress", "memory", "costs", "weights",
 }  # fmt: skip
 PARTS = {"answers", "chat", "losses", "targets", "runtimes"}
 STAGES = {"plan", "generate", "train", "evaluate", "export", "package", "serve", "report"}

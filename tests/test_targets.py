@@ -29,7 +29,6 @@ from potstill.targets import (
     TargetsReader,
     TargetsWriter,
     expected_bytes,
-    prefetch,
     render_stats,
     sequence_key,
     store_stats,
@@ -257,19 +256,6 @@ def test_the_key_is_of_all_ids_and_of_where_supervision_starts() -> None:
     for wrong in (0, 3):
         with pytest.raises(ValueError, match="n_prompt"):
             sequence_key([1, 2, 3], wrong)
-
-
-def test_prefetched_batches_come_in_turn_and_may_be_left(stores: dict[str, Path]) -> None:
-    rows = sequences()
-    reader = TargetsReader(stores["counts"])
-    batches = [[rows[i % 5][0], rows[(i + 1) % 5][0]] for i in range(9)]
-    for found, keys in zip(prefetch(reader, batches), batches, strict=True):
-        assert same(found, reader.lookup(keys))
-    stream = prefetch(reader, itertools.cycle(batches))  # never ends by itself
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    with pytest.raises(StepError, match="no stored targets"):
-        list(prefetch(reader, [[sequence_key([9, 9], 1)]]))
 
 
 # -- what is foreign or missing is refused --

@@ -20,9 +20,12 @@ from potstill.chat import resolve_model
 from potstill.costs import find_price
 from potstill.recipe import Recipe, recipe_hash
 from potstill.steps import RunResult, StepPlan, hash_file, hash_model, section_parts
+from potstill.targets.meta import FORMAT
 
 __all__ = ["LANGUAGE_STAGES"]
 
+# keys of `teacher` that change no answer, or are counted by the content they name
+_NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price")
 _NAMES = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", "gate", "package", "report")
 
 
@@ -65,6 +68,7 @@ def _finetune(recipe: Recipe, done: RunResult) -> StepPlan | None:
     parts = {
         "version": train.VERSION,
         "settings": section_parts(settings, "rows"),
+        "saved_in": recipe.teacher.saved_dtype,
         "rows": hash_file(settings.rows),
         "validation": _hash(recipe.data.validation),
         "tools": _hash(recipe.data.tools),
@@ -92,7 +96,7 @@ def _generate(recipe: Recipe, done: RunResult) -> StepPlan:
         "limit": recipe.data.limit,
         "validation": _hash(recipe.data.validation),
         "tools": _hash(recipe.data.tools),
-        "teacher": section_parts(recipe.teacher, "finetune", "max_concurrency", "api_key_env", "model"),
+        "teacher": section_parts(recipe.teacher, *_NOT_ITS_ANSWERS),
         "weights": hash_model(folder) or recipe.teacher.model,
         # rows that the student could not read whole are set aside
         "reader": hash_model(base),
@@ -109,6 +113,7 @@ def _targets(recipe: Recipe, done: RunResult) -> StepPlan | None:
     assert folder is not None  # the recipe refuses an endpoint here
     parts = {
         "version": train.VERSION,
+        "format": FORMAT,
         "settings": section_parts(recipe.train.targets),
         "temperature": recipe.train.temperature,
         "weights": hash_model(folder),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from potstill.fields import Count, Positive, Section
 
@@ -20,6 +20,13 @@ class Targets(Section):
     """counts: tokens drawn from the teacher at each position; unbiased."""
     k: Annotated[int, Field(ge=1, le=1024)] = 32
     """top_k: likeliest tokens kept at each position, with the mass of all others."""
+
+    @model_validator(mode="after")
+    def _kind_reads(self) -> Self:
+        for key, kind in {"draws": "counts", "k": "top_k"}.items():
+            if key in self.model_fields_set and self.kind != kind:
+                raise ValueError(f"{key} is read only with kind {kind}, not {self.kind}")
+        return self
 
 
 class Hidden(Section):

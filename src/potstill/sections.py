@@ -142,6 +142,10 @@ class Finetune(Schedule):
     def _adapters_have_weights(self) -> Self:
         if self.shape and self.lora_rank:
             raise ValueError("lora_rank leaves all other weights as they are, and with shape those are random")
+        if self.shape and self.shallow_layers and self.shallow_layers >= self.shape.layers:
+            raise ValueError(
+                f"shallow_layers: {self.shallow_layers} is not less than shape.layers: {self.shape.layers}"
+            )
         return self
 
 
@@ -175,6 +179,11 @@ class Teacher(Section):
     price: Price | None = None
     """What its tokens cost, or those of the endpoint that the student replaces. Default: prices.toml, if it knows."""
     finetune: Finetune | None = None
+
+    @property
+    def saved_dtype(self) -> Literal["float32", "bfloat16"]:
+        """What a fine-tuned one is saved in: what 8 bits leave out could not be had back."""
+        return "float32" if self.dtype == "float32" else "bfloat16"
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
@@ -289,6 +298,9 @@ class Train(Schedule):
         for key, objectives in readers.items():
             if key in self.model_fields_set and self.objective not in objectives:
                 raise ValueError(f"{key} is read only with objective {' or '.join(objectives)}, not {self.objective}")
+        for key in ("temperature", "hard_label_share"):
+            if key in self.model_fields_set and self.objective == "sft":
+                raise ValueError(f"{key} is of a divergence from the teacher, and objective sft has none: leave it out")
         for key in ("hidden", "on_policy"):
             if getattr(self, key) is not None and self.objective == "sft":
                 raise ValueError(f"{key} needs the teacher beside the student: choose another objective than sft")

@@ -125,7 +125,7 @@ def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
         "control_exact": _rate(models["control"]),
         "retention": shipped / teacher if shipped is not None and teacher else None,
         "gguf_bytes": models["gguf"]["bytes"],
-        "params_teacher": trained_summary["params_teacher"],
+        "params_teacher": models["teacher"]["params"],
         "params_student": trained_summary["params_student"],
         "decode_tokens_per_s": runtime["decode_tokens_per_s"]["median"],
         "ttft_ms": runtime["ttft_ms"]["median"],

@@ -19,7 +19,6 @@ from potstill.plan.arithmetic import (
     gguf_weight_bytes,
     kv_cache_bytes,
     parameter_count,
-    safetensors_parameters,
     tensors,
     training_memory_bytes,
 )
@@ -27,6 +26,7 @@ from potstill.plan.gguf_header import from_gguf
 from potstill.plan.memory import memory
 from potstill.recipe import Shape
 from potstill.train.lora import add_lora
+from potstill.weights import safetensors_parameters
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.chat import Example
-from potstill.train.batches import count_tokens, pack, plan_steps, token_batches
+from potstill.train.batches import (
+    _GROUP_COST,
+    _LENGTH_STEP,
+    count_tokens,
+    length_groups,
+    pack,
+    plan_steps,
+    token_batches,
+)
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
 
@@ -19,6 +29,28 @@ LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
 def example(length: int, seed: int = 0) -> Example:
     ids = np.random.default_rng(seed).integers(3, 300, length)
     return Example(tuple(ids.tolist()), max(1, length // 2), True)
+
+
+def parted(lengths: list[int]) -> Iterator[list[list[int]]]:
+    """All ways to cut a list into runs."""
+    for cuts in itertools.product((False, True), repeat=len(lengths) - 1):
+        runs = [[lengths[0]]]
+        for cut, length in zip(cuts, lengths[1:], strict=True):
+            runs.append([length]) if cut else runs[-1].append(length)
+        yield runs
+
+
+@given(lengths=st.lists(st.sampled_from([5, 16, 20, 90, 91, 300]), min_size=1, max_size=9))
+def test_groups_are_the_cheapest_of_all_cuts(lengths: list[int]) -> None:
+    rounded = [-(-n // _LENGTH_STEP) * _LENGTH_STEP for n in sorted(lengths, reverse=True)]
+
+    def cost(groups: Iterable[tuple[int, int]]) -> int:
+        groups = list(groups)
+        return sum(rows * width for rows, width in groups) - sum(rounded) + _GROUP_COST * len(groups)
+
+    found = length_groups(sorted(lengths, reverse=True))
+    assert sum(rows for rows, _ in found) == len(lengths)
+    assert cost(found) == min(cost((len(run), run[0]) for run in runs) for runs in parted(rounded))
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 600), shuffled=st.booleans())

@@ -16,6 +16,7 @@ from potstill.progress import progress_bar
 from potstill.recipe import Recipe
 from potstill.records import Message, Row, read_rows, read_tools, write_json
 from potstill.runtimes import Runtime, Sampling
+from potstill.weights import safetensors_parameters
 
 if TYPE_CHECKING:
     from potstill.runtimes.hf import HFRuntime
@@ -45,11 +46,13 @@ class _Bench:
         return answer_rows(runtime, self.rows, self.sampling, path, name, self.recipe.chat.tool_format)
 
     def local(self, folder: Path, dtype: str = "float32") -> HFRuntime:
-        from potstill.runtimes.hf import HFRuntime, load_causal_lm
+        from potstill.runtimes.hf import HFRuntime, load_causal_lm, on_device
 
         recipe = self.recipe
         chat = load_chat(folder, recipe.chat.template)
-        return HFRuntime(load_causal_lm(folder, dtype), chat, recipe.chat.context, recipe.generate.batch_size)
+        return HFRuntime(
+            on_device(load_causal_lm(folder, dtype)), chat, recipe.chat.context, recipe.generate.batch_size
+        )
 
 
 def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:
@@ -107,26 +110,13 @@ def _teacher(bench: _Bench, folder: Path | None) -> Runtime:
 def _entry(answers: Sequence[JudgedAnswer], folder: Path | None) -> dict[str, Any]:
     """A model's line in metrics.json, without its fidelity; size and parameters from its safetensors."""
     weights = sorted(folder.glob("*.safetensors")) if folder else []
-    params = _parameters(weights) if weights else None
+    params = safetensors_parameters(folder) if folder and weights else None
     return {
         "params": params,
         "bytes": sum(p.stat().st_size for p in weights) or None,
         **score(answers),
         "fidelity": None,
     }
-
-
-def _parameters(files: Sequence[Path]) -> int:
-    """Parameters held in safetensors files, read from their headers."""
-    import math
-
-    from safetensors import safe_open
-
-    total = 0
-    for path in files:
-        with safe_open(str(path), framework="np") as tensors:
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return total
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
         endpoint = EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
         identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
         return LoadedTeacher(endpoint, None, student_chat, identity, 1)
-    from potstill.runtimes.hf import HFRuntime, load_causal_lm
+    from potstill.runtimes.hf import HFRuntime, load_causal_lm, on_device
 
     chat = load_chat(folder, recipe.chat.template)
-    runtime = HFRuntime(load_causal_lm(folder, teacher.dtype), chat, recipe.chat.context, batch_size)
+    runtime = HFRuntime(on_device(load_causal_lm(folder, teacher.dtype)), chat, recipe.chat.context, batch_size)
     local_identity = {
         "kind": "local",
         "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,

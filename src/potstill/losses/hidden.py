@@ -75,11 +75,20 @@ def linear_cka(a_NH: Tensor, b_NG: Tensor) -> float:
     Raises:
         ValueError: not the same tokens, or fewer than two.
     """
-    if len(a_NH) != len(b_NG) or len(a_NH) < 2:
-        raise ValueError(f"similarity of layers: {len(a_NH)} tokens and {len(b_NG)}; the same, and at least 2")
-    a_NH, b_NG = (x.detach().double() - x.detach().double().mean(dim=0) for x in (a_NH, b_NG))
-    own = torch.linalg.matrix_norm(a_NH.T @ a_NH) * torch.linalg.matrix_norm(b_NG.T @ b_NG)
-    shared = torch.linalg.matrix_norm(a_NH.T @ b_NG).square()
+    return _cka(_centred(a_NH), _centred(b_NG))
+
+
+def _centred(x_NH: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer less its mean, in float64, and the norm of its Gram matrix."""
+    centred_NH = x_NH.detach().double() - x_NH.detach().double().mean(dim=0)
+    return centred_NH, torch.linalg.matrix_norm(centred_NH.T @ centred_NH)
+
+
+def _cka(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """`linear_cka` of two layers that are `_centred`."""
+    if len(a[0]) != len(b[0]) or len(a[0]) < 2:
+        raise ValueError(f"similarity of layers: {len(a[0])} tokens and {len(b[0])}; the same, and at least 2")
+    own, shared = a[1] * b[1], torch.linalg.matrix_norm(a[0].T @ b[0]).square()
     # a constant layer is like no other
     return min(1.0, float(shared / own)) if float(own) > 0 else 0.0
 
@@ -101,12 +110,13 @@ def similar_layers(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tupl
         raise ValueError(f"{len(student)} student layers and {len(teacher)} teacher layers: each has at least 1")
     layers, step = len(teacher), 1 if len(student) <= len(teacher) else 0
     best, came_from = [0.0] * layers, []
+    taught = [_centred(hidden_NG) for hidden_NG in teacher]
     for number, hidden_NH in enumerate(student):
-        row, origins = [], []
-        for layer, hidden_NG in enumerate(teacher):
+        own, row, origins = _centred(hidden_NH), [], []
+        for layer, theirs in enumerate(taught):
             earlier = best[: layer + 1 - step] if number else [0.0]
             origin = max(range(len(earlier)), key=earlier.__getitem__) if earlier else -1
-            row.append(earlier[origin] + linear_cka(hidden_NH, hidden_NG) if earlier else -math.inf)
+            row.append(earlier[origin] + _cka(own, theirs) if earlier else -math.inf)
             origins.append(origin)
         best = row
         came_from.append(origins)

@@ -11,9 +11,10 @@ from typing import Any
 from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError
 from potstill.plan.anatomy import Anatomy
-from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count, safetensors_parameters
+from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count
 from potstill.plan.configs import from_config
 from potstill.recipe import Recipe, Student
+from potstill.weights import safetensors_parameters
 
 __all__ = ["Model", "Models", "load_models"]
 

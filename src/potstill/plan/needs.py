@@ -260,7 +260,7 @@ def _check_hub_cache(models: Models) -> None:
 
 def _bytes_per_weight(recipe: Recipe) -> int:
     """What the teacher is saved and computes in."""
-    return 4 if recipe.teacher.dtype == "float32" else 2
+    return 4 if recipe.teacher.saved_dtype == "float32" else 2
 
 
 def teacher_weight_bytes(recipe: Recipe, parameters: int, shape: ModelShape | None) -> int:

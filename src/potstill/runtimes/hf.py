@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from potstill.chat import ChatFormat
@@ -29,7 +30,7 @@ from potstill.runtimes import Answer, OnAnswers, Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Continuation", "HFRuntime", "load_causal_lm"]
+__all__ = ["Continuation", "HFRuntime", "load_causal_lm", "on_device"]
 
 
 def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
@@ -55,12 +56,23 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
             f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
             "with safetensors."
         ) from None
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise RecipeError(
+            f"{folder}: the model adds a bias to its logits, which this version's losses do not know. Choose another."
+        )
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, key, None):
             raise RecipeError(
                 f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. "
                 "Choose another model."
             )
+    return model
+
+
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on this machine's accelerator, where there is one and ACCELERATE_USE_CPU does not forbid it."""
+    if torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        model.to(torch.accelerator.current_accelerator())
     return model
 
 
@@ -182,7 +194,7 @@ class HFRuntime:
         Row r is the distribution of token `first + r` given all before it.
         """
         logits_SV = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0]
-        return torch.log_softmax(logits_SV[first - 1 : len(ids) - 1, : self.chat.vocab_size].float(), dim=-1)
+        return torch.log_softmax(logits_SV[first - 1 : len(ids) - 1, : self.chat.vocab_size].float(), dim=-1).cpu()
 
 
 def _row_seed(row: Row, seed: int) -> int:

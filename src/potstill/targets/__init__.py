@@ -15,7 +15,7 @@ few bytes, `shards.py` is the file, `writer.py` and `reader.py` are the two ends
 from __future__ import annotations
 
 from potstill.targets.meta import SequenceKey, TargetsMeta, expected_bytes, sequence_key
-from potstill.targets.reader import StoredTargets, TargetsReader, prefetch
+from potstill.targets.reader import StoredTargets, TargetsReader
 from potstill.targets.stats import render_stats, store_stats
 from potstill.targets.writer import TargetsWriter
 
@@ -26,7 +26,6 @@ __all__ = [
     "TargetsReader",
     "TargetsWriter",
     "expected_bytes",
-    "prefetch",
     "render_stats",
     "sequence_key",
     "store_stats",

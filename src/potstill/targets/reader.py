@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from potstill.targets.meta import SequenceKey, TargetsMeta, read_meta
 from potstill.targets.shards import SUFFIX, open_shard
 from potstill.targets.sketch import grid_probs
 
-__all__ = ["StoredTargets", "TargetsReader", "prefetch"]
+__all__ = ["StoredTargets", "TargetsReader"]
 
 
 class StoredTargets(NamedTuple):
@@ -130,21 +129,3 @@ class TargetsReader:
             while self._cached > self._cache_bytes and len(self._cache) > 1:
                 self._cached -= self._cache.popitem(last=False)[1].nbytes
             return block
-
-
-def prefetch(
-    reader: TargetsReader, batches: Iterable[Sequence[SequenceKey]], ahead: int = 2
-) -> Iterator[StoredTargets]:
-    """Targets of each batch in turn; a thread decodes the next `ahead` ones while the current one is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="targets") as pool:
-        waiting: deque[Future[StoredTargets]] = deque()
-        try:
-            for keys in batches:
-                waiting.append(pool.submit(reader.lookup, keys))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # also when the caller stops early
-            for future in waiting:
-                future.cancel()

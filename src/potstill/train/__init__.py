@@ -98,9 +98,7 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         recipe.train.tracker,
         settings.shallow_layers,
     )
-    # one that is read in 8 bits is saved in bf16: what 8 bits leave out cannot be had back
-    saved = "bfloat16" if recipe.teacher.dtype == "int8" else recipe.teacher.dtype
-    summary = training.fit("model", start, Objective(), saved)
+    summary = training.fit("model", start, Objective(), recipe.teacher.saved_dtype)
     if is_first_process():
         write_json(out / "summary.json", {"model": summary})
 
@@ -115,13 +113,13 @@ def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Pa
         out: step directory.
     """
     from potstill.chat import load_chat
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.hf import load_causal_lm, on_device
     from potstill.targets import TargetsWriter, store_stats
     from potstill.train.scoring import write_targets
 
     chat = load_chat(teacher_folder, recipe.chat.template)
     examples = [e for split in _SPLITS for e in _examples(read_generated(generated, split), chat, recipe.chat.context)]
-    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype)
+    teacher = on_device(load_causal_lm(teacher_folder, recipe.teacher.dtype))
     with TargetsWriter(out / "store", _targets_meta(recipe, teacher_folder, chat)) as writer:
         write_targets(teacher, examples, writer, recipe.train.batch_tokens)
     write_json(out / "summary.json", store_stats(out / "store"))
@@ -256,7 +254,12 @@ def run(
     chat = load_chat(tokenizer_from, recipe.chat.template)
     answered = [read_generated(generated, split) for split in _SPLITS]
     examples, validation = (_examples(rows, chat, context) for rows in answered)
-    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder else None
+    needed = (
+        recipe.student.init == "teacher_layers"
+        or settings.hidden is not None
+        or (settings.objective != "sft" and settings.targets.kind == "online")
+    )
+    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder and needed else None
     kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
     if recipe.student.vocabulary == "workload":
@@ -284,7 +287,6 @@ def run(
         "student": student,
         "control": control,
         "params_student": student["params"],
-        "params_teacher": teacher.num_parameters() if teacher else None,
         "vocabulary": chat.vocab_size,
     }
     write_json(out / "summary.json", summary)

@@ -107,6 +107,17 @@ def _causal(
     return scores.masked_fill_(~seen, -torch.inf).softmax(-1, dtype=v.dtype) @ v
 
 
+def _require_rows_apart(model: PreTrainedModel) -> None:
+    """Raise StepError for a model whose layers would read packed rows as one text."""
+    other = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if model.config._attn_implementation != _NAME or other:
+        what = f"layers of kind {', '.join(sorted(other))}" if other else "attention of its own making"
+        raise StepError(
+            f"{type(model).__name__} has {what}, where rows that are packed together would read each other. Choose a "
+            "model whose attention transformers lets others compute, such as Llama, Mistral, Qwen2 or Qwen3."
+        )
+
+
 @contextmanager
 def grouped_attention(*models: PreTrainedModel | None) -> Iterator[None]:
     """Models whose forward takes a `layout`, until the block ends."""
@@ -114,9 +125,10 @@ def grouped_attention(*models: PreTrainedModel | None) -> Iterator[None]:
 
     AttentionInterface.register(_NAME, _attend)
     before = [(model, model.config._attn_implementation) for model in models if model is not None]
-    for model, _ in before:
-        model.set_attn_implementation(_NAME)
     try:
+        for model, _ in before:
+            model.set_attn_implementation(_NAME)
+            _require_rows_apart(model)
         yield
     finally:
         for model, implementation in before:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,20 +135,23 @@ def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
     They have the least padding plus `_GROUP_COST` each; lengths are rounded up to `_LENGTH_STEP`.
     """
-    lengths = [-(-length // _LENGTH_STEP) * _LENGTH_STEP for length in lengths]
-    best = [(0, 0)]  # for the first n rows: cost, and where their last group begins
-    for end in range(1, len(lengths) + 1):
-        total = 0
+    # rows of one length stay together: to part them saves no padding and costs a group
+    runs = [(length, len(list(run))) for length, run in groupby(-(-n // _LENGTH_STEP) * _LENGTH_STEP for n in lengths)]
+    best = [(0, 0)]  # for the first n runs: cost, and where their last group begins
+    for end in range(1, len(runs) + 1):
+        rows = total = 0
         options = []
         for start in range(end - 1, -1, -1):
-            total += lengths[start]
-            options.append((best[start][0] + (end - start) * lengths[start] - total + _GROUP_COST, start))
+            length, count = runs[start]
+            rows += count
+            total += count * length
+            options.append((best[start][0] + rows * length - total + _GROUP_COST, start))
         best.append(min(options))
     groups: list[tuple[int, int]] = []
-    end = len(lengths)
+    end = len(runs)
     while end:
         start = best[end][1]
-        groups.append((end - start, lengths[start]))
+        groups.append((sum(count for _, count in runs[start:end]), runs[start][0]))
         end = start
     return tuple(reversed(groups))
 

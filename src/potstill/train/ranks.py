@@ -33,6 +33,8 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
         log_with=None if tracker == "none" else [tracker],
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
+    if tracker != "none" and not accelerator.log_with:
+        raise StepError(f"train.tracker: {tracker} is not installed. Install it: pip install {tracker}.")
     if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate shards on GPUs alone; torch does it on CPUs too
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.errors import RecipeError
 from potstill.recipe import Schedule
 from potstill.records import write_json
 from potstill.steps import is_first_process
@@ -55,6 +56,11 @@ class Training:
         rank = self.schedule.lora_rank
         merge = add_lora(model, rank, self.seed) if rank else None
         pad_id, total = model.config.pad_token_id, model.config.num_hidden_layers
+        if self.shallow_layers and self.shallow_layers >= total:
+            raise RecipeError(
+                f"teacher.finetune.shallow_layers: {self.shallow_layers} of {total}, which are all that the model has. "
+                "Give fewer."
+            )
         summary = train_model(
             model,
             objective,
