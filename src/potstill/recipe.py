@@ -26,6 +26,7 @@ from potstill.classifier_sections import (
     LabelledData,
 )
 from potstill.errors import RecipeError
+from potstill.objectives import Train
 from potstill.records import first_problem
 from potstill.sections import (
     Chat,
@@ -45,7 +46,6 @@ from potstill.sections import (
     Student,
     Target,
     Teacher,
-    Train,
 )
 
 __all__ = [
