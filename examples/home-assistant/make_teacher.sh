@@ -17,6 +17,10 @@ trained home-assistant-commands build/commands
 "$BIN/python" deepen.py --model build/commands --layers 14 --out build/deep
 "$BIN/potstill" finetune deeper.yaml --runs build/runs
 trained home-assistant-deeper build/deeper
+"$BIN/potstill" finetune longer.yaml --runs build/runs
+trained home-assistant-longer build/longer
+"$BIN/python" workload.py --out build/fresh --train 80000 --seed 1
+head -n 5000 build/echo.jsonl | cat build/fresh/train.jsonl - >build/more.jsonl
 "$BIN/potstill" finetune teacher.yaml --runs build/runs
 rm -rf teacher
 mkdir teacher

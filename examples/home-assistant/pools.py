@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-__all__ = ["MESSAGES", "TODOS", "WORDS", "pool", "split_of"]
+__all__ = ["MESSAGES", "TODOS", "TRAIN_TEXTS", "WORDS", "pool", "split_of"]
 
 
 def split_of(key: str) -> str:
@@ -299,3 +299,68 @@ move the {a} {o}
 walk to the {n}
 finish the {n}
 """)
+
+# More for train alone, of kinds of sentences that the hash gave to the other splits.
+TRAIN_TEXTS = {
+    "text": _lines("""
+I sold the {o}
+I will bring the {i}
+I can see the {n} from the {n}
+I think the {o} is {a}
+my {n} is {a}
+my {a} {o} fell off the {n}
+the {n} with the {o} is closed
+the {i} are in the {o}
+you have left the {o} here
+you were {a} about the {n}
+your {n} looks {a}
+tell me about the {n}
+thank you for {i}
+we love the {n} you painted
+that {o} belongs to {p}
+this is the {a} {n}
+{p} is at the {n}
+{p} and {p} are {a}
+please look at the {o}
+wait for me near the {n}
+what did you do with the {o}
+why is the {n} so {a}
+how is the {a} {n}
+who took the {o}
+the {o} of the {n} costs too much
+there is a {n} behind the {o}
+all the {i} are gone
+it was about the {o}
+"""),
+    "todo": _lines("""
+reply to {p}
+speak to {p}
+talk to {p} about the {o}
+listen to {p}
+write a letter to {p}
+write down the {n}
+write the {n} for {p}
+sing to the {n}
+go to the {n}
+run to the {n} with {p}
+say hello to {p}
+tell {p} about the {a} {n}
+get some {i}
+get {p} a {o}
+sell the {o}
+order some {i} for {p}
+buy a {a} {o}
+give the {o} to {p}
+open the {o}
+sort the {i}
+carry the {o} to the {n}
+study the {n}
+put the {i} into the {o}
+measure the {a} {n}
+plant {i} near the {n}
+wake {p}
+hang up the {o}
+borrow the {o} of {p}
+"""),
+}
+"""Patterns by slot."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from pools import MESSAGES, TODOS, WORDS, pool
+from pools import MESSAGES, TODOS, TRAIN_TEXTS, WORDS, pool
 
 __all__ = ["DAYS", "OPEN", "Fill", "Filler"]
 
@@ -80,7 +80,13 @@ class Filler:
     def __init__(self, rng: random.Random, split: str) -> None:
         self.rng, self.split = rng, split
         self._pools = {kind: pool(words, split) for kind, words in WORDS.items()}
-        self._texts = {kind: pool(lines, split) for kind, lines in {"text": MESSAGES, "todo": TODOS}.items()}
+        train = split == "train"
+        self._texts = {
+            kind: pool(lines, split) + (TRAIN_TEXTS[kind] if train else ())
+            for kind, lines in {"text": MESSAGES, "todo": TODOS}.items()
+        }
+        # train has more values of two words: a value that is cut short is the commonest mistake of all
+        self._longer = 0.25 if train else 0.0
 
     def fill(self, slot: str, lower: bool) -> Fill:
         """A value for `slot`; a trailing 2 makes the second of a pair.
@@ -140,7 +146,7 @@ class Filler:
 
     def _list(self) -> str:
         roll = self.rng.random()
-        if roll < 0.7:
+        if roll < 0.7 - self._longer:
             return self._word("list")
         return f"{self._word('a' if roll < 0.85 else 'list')} {self._word('list')}"
 
@@ -151,13 +157,15 @@ class Filler:
         return f"{self._word('room' if roll < 0.75 else 'a')} room"
 
     def _door(self) -> str:
-        return self._word("door") if self.rng.random() < 0.75 else f"{self._word('a')} {self._word('door')}"
+        return (
+            self._word("door") if self.rng.random() < 0.75 - self._longer else f"{self._word('a')} {self._word('door')}"
+        )
 
     def _scene(self) -> str:
         roll = self.rng.random()
-        if roll < 0.55:
+        if roll < 0.55 - self._longer:
             return f"{self._word('scene')} {self.rng.choice(('night', 'time', 'evening', 'day', 'break'))}"
-        return self._word("scene") if roll < 0.75 else f"{self._word('a')} {self._word('scene')}"
+        return self._word("scene") if roll < 0.75 - self._longer else f"{self._word('a')} {self._word('scene')}"
 
     def _item(self) -> str:
         roll = self.rng.random()
