@@ -198,7 +198,7 @@ def test_noise_marks_what_it_did(splits: dict[str, list[dict[str, Any]]]) -> Non
             assert text == text.lower()
             assert not text.endswith((".", "!", "?"))
     names = {name for row in splits["train"] for name in row["provenance"].get("noise", "none").split(",")}
-    assert names == {"none", "plain@1", "typos@1", "foreign@1", "run_on@1"}
+    assert names == {"none", "plain@1", "typos@1", "foreign@1", "run_on@1", "articles@1"}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +246,15 @@ def test_typos_leave_protected_words_alone() -> None:
     noisy = [noise.typos(pieces, rng) for _ in range(200)]
     assert all(result[1] == pieces[1] for result in noisy)
     assert sum(result != pieces for result in noisy) > 150
+
+
+def test_articles_are_dropped_from_what_is_not_a_value() -> None:
+    noise = example_module("noise")
+    pieces = [("put ", False), ("the my song", True), (" on the list", False)]
+    rng = random.Random(0)
+    noisy = [noise.articles(pieces, rng) for _ in range(50)]
+    assert all(result[:2] == pieces[:2] for result in noisy)
+    assert {result[2][0].split()[1] for result in noisy} == {"list", "my", "our", "that", "this"}
 
 
 @pytest.fixture(scope="module")
