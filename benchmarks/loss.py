@@ -1,6 +1,6 @@
 """The loss alone: hidden states and heads in, loss and gradients out; time over the matrix products', and memory.
 
-    python benchmarks/loss.py [--json FILE] [--rounds N] [--only VARIANT ...] [--tiny]
+    python benchmarks/loss.py [--json FILE] [--rounds N] [--only VARIANT ...] [--case CASE ...] [--tiny]
 
 Two sizes (2048 tokens of a 32,000 vocabulary, 1024 of 151,936), forward KL and JSD, fp32, student 512 wide, teacher
 1024. "floor" is the matrix products alone, in chunks of 512 tokens. Times are medians of rounds in which the variants
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -227,6 +228,12 @@ def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float
     return float(done.stdout.splitlines()[-1])
 
 
+def give_back() -> None:
+    """Freed memory is kept for the next step, but all variants' kept together do not fit beside the largest step."""
+    if not CUDA and _status("VmRSS") * 2**20 > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def available(wanted: list[str] | None) -> dict[str, Step]:
     """The variants that can run here; the first two always do, and what is missing is told."""
     steps = {}
@@ -246,6 +253,7 @@ def first_losses(steps: dict[str, Step], x: Inputs, objective: Objective) -> dic
     for name, step in list(steps.items()):
         try:
             losses[name] = run(step, x, objective)[1]
+            give_back()
         except torch.OutOfMemoryError:
             print(f"{name}: left out (out of memory)", file=sys.stderr)
             x.student_NH.grad = x.head_VH.grad = None
@@ -261,6 +269,7 @@ def measure(case: str, size: Size, objective: Objective, args: argparse.Namespac
     for _ in range(args.rounds):
         for name, step in steps.items():
             taken[name].append(run(step, x, objective)[0])
+            give_back()
     floor_seconds = statistics.median(taken["floor"])
     wanted, rows = losses["potstill torch"], []
     for name, seconds in taken.items():
@@ -304,6 +313,7 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=list(VARIANTS), help="besides the first two; may be repeated"
     )
+    parser.add_argument("--case", action="append", help='for example "jsd, 2048 x 32000"; may be repeated')
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -319,7 +329,11 @@ def main() -> None:
         print(torch.cuda.get_device_name())
         check_triton()
     rows = [
-        row for case, size in sizes.items() for objective in OBJECTIVES for row in measure(case, size, objective, args)
+        row
+        for case, size in sizes.items()
+        for objective in OBJECTIVES
+        if not args.case or f"{objective}, {case}" in args.case
+        for row in measure(case, size, objective, args)
     ]
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
