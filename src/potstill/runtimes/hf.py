@@ -72,7 +72,8 @@ def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
 def on_device(model: PreTrainedModel) -> PreTrainedModel:
     """The model on this machine's accelerator, where there is one and ACCELERATE_USE_CPU does not forbid it."""
     if torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        model.to(torch.accelerator.current_accelerator())
+        device: Any = torch.accelerator.current_accelerator()
+        model.to(device)
     return model
 
 
