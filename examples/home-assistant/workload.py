@@ -166,7 +166,7 @@ class Writer:
             text = "".join(text for text, _ in plain(pieces))
             return " ".join(text.split()), ["plain@1", *noises]
         text = " ".join("".join(text for text, _ in pieces).split())
-        if not pieces[0][1]:
+        if not next(protected for words, protected in pieces if words.strip()):
             text = text[:1].upper() + text[1:]
         if may_stop and self.rng.random() < 0.6:
             text += "?" if QUESTION.match(text) else self.rng.choice("...!")
