@@ -18,7 +18,6 @@ import argparse
 import importlib.util
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from status import status_mb
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "examples" / "clinc150" / "data"
@@ -69,14 +70,6 @@ def median_seconds(call: Callable[[int], object], rounds: int) -> float:
     return statistics.median(taken[WARM_UP:])
 
 
-def peak_mb() -> float:
-    """Highest resident set of this process. On Linux ru_maxrss would not do: it starts from the parent's peak."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
-
-
 def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[str, float]:
     """One model alone in this process."""
     import torch
@@ -102,7 +95,7 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
     begun = time.perf_counter()
     served.classify(texts[:BATCH] * 4)
     in_batches = 4 * min(BATCH, len(texts)) / (time.perf_counter() - begun)
-    return {"seconds": seconds, "x_floor": seconds / bare, "peak_mb": peak_mb(), "texts_per_s": in_batches}
+    return {"seconds": seconds, "x_floor": seconds / bare, "peak_mb": status_mb("VmHWM"), "texts_per_s": in_batches}
 
 
 def run(recipe_changes: dict[str, str], runs: Path) -> list[dict[str, Any]]:

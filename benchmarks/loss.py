@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from status import status_mb
 from torch import Tensor
 
 from potstill.losses.divergence import linear_divergence
@@ -193,14 +194,6 @@ def run(step: Step, x: Inputs, objective: Objective) -> tuple[float, float]:
     return seconds, float(loss)
 
 
-def _status(name: str) -> float:
-    """A line of /proc/self/status in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"/proc/self/status has no {name}: memory is measured on Linux alone")
-
-
 def peak_mb(variant: str, size: Size, objective: Objective) -> float:
     """Most that is resident, or allocated on the device, during a step beyond what was before. In a fresh process."""
     step = VARIANTS[variant]()
@@ -214,9 +207,9 @@ def peak_mb(variant: str, size: Size, objective: Objective) -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: proc(5)
-    resident = _status("VmRSS")
+    resident = status_mb("VmRSS")
     run(step, x, objective)
-    return _status("VmHWM") - resident
+    return status_mb("VmHWM") - resident
 
 
 def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float:
@@ -230,7 +223,7 @@ def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float
 
 def give_back() -> None:
     """Freed memory is kept for the next step, but all variants' kept together do not fit beside the largest step."""
-    if not CUDA and _status("VmRSS") * 2**20 > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
+    if not CUDA and status_mb("VmRSS") * 2**20 > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from peers import train_by_trl
+from status import status_mb
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from potstill.chat import Example
@@ -110,12 +111,6 @@ def write_store(rows: list[Example], vocab: int, store: Path) -> None:
         write_targets(make_model("teacher", vocab), rows, writer, 2 * WHOLE)
 
 
-def peak_mb() -> float:
-    """Highest resident set of this process so far."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
-
-
 def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
     """Train by a variant in this process; CPU seconds and tokens of each step but the first, losses, peak."""
     who, kind = VARIANTS[variant]
@@ -132,7 +127,7 @@ def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
         )
     tokens = [sum(len(rows[i].ids) for i in group) for group in planned(rows)][1 : len(marks)]
     seconds = [after - before for before, after in itertools.pairwise(marks)]
-    return {"seconds": seconds, "tokens": tokens, "losses": losses, "peak_mb": peak_mb()}
+    return {"seconds": seconds, "tokens": tokens, "losses": losses, "peak_mb": status_mb("VmHWM")}
 
 
 def ask(arguments: list[str]) -> str:

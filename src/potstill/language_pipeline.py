@@ -26,7 +26,6 @@ __all__ = ["LANGUAGE_STAGES"]
 
 # keys of `teacher` that change no answer, or are counted by the content they name
 _NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price")
-_NAMES = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", "gate", "package", "report")
 
 
 def _hash(path: Path | None) -> str | None:
@@ -169,17 +168,23 @@ def _gate(recipe: Recipe, done: RunResult) -> StepPlan:
     return parts, ("evaluate",), partial(evaluate.gate, recipe, done.folder("evaluate"))
 
 
+def _before(stage: str) -> tuple[str, ...]:
+    """All stages before this one, but for the check, which makes nothing."""
+    names = tuple(LANGUAGE_STAGES)
+    return names[1 : names.index(stage)]
+
+
 def _package(recipe: Recipe, done: RunResult) -> StepPlan:
     folders = {name: step.dir for name, step in done.steps.items()}
     parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
-    return parts, _NAMES[1 : _NAMES.index("package")], partial(package.run, recipe, folders)
+    return parts, _before("package"), partial(package.run, recipe, folders)
 
 
 def _report(recipe: Recipe, done: RunResult) -> StepPlan:
     folders = {name: step.dir for name, step in done.steps.items()}
     price = find_price(recipe.teacher)
     parts = {"version": report.VERSION, "recipe": recipe_hash(recipe), "price": asdict(price) if price else None}
-    return parts, _NAMES[1 : _NAMES.index("report")], partial(report.run, recipe, folders)
+    return parts, _before("report"), partial(report.run, recipe, folders)
 
 
 LANGUAGE_STAGES: dict[str, Callable[[Recipe, RunResult], StepPlan | None]] = {

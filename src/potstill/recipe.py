@@ -102,6 +102,14 @@ class Recipe(_RecipeFile):
     target: Target = Target()
     package: Package = Package()
 
+    @property
+    def trains_with_teacher(self) -> bool:
+        """Whether the teacher is in memory while the student trains: it teaches then, or the student is cut from it."""
+        beside = self.train.objective != "sft" and self.train.targets.kind == "online"
+        return self.teacher.kind == "local" and (
+            beside or self.train.hidden is not None or self.student.init == "teacher_layers"
+        )
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.teacher.kind == "api":

@@ -269,6 +269,18 @@ def test_too_little_memory_here_is_a_warning(
     assert larger.parts["activations"] == 2 * found.memory.parts["activations"]
 
 
+@pytest.mark.parametrize(
+    ("train", "beside"), [({}, True), ({"targets": {"kind": "counts"}}, False), ({"objective": "sft"}, False)]
+)
+def test_a_teacher_counts_where_it_is_in_memory(
+    workshop: Workshop, tmp_path: Path, train: dict[str, Any], beside: bool
+) -> None:
+    own = {"init": "checkpoint", "layers": None, "model": workshop.value["teacher"]["model"]}
+    recipe = workshop.recipe(student=own, train={"control": "none", "batch_tokens": 16384} | train)
+    memory = check_recipe(recipe, tmp_path).memory
+    assert memory.stage == "train" and (memory.parts["teacher"] > 0) == beside
+
+
 def test_unknown_licences_are_a_warning(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
     (warning,) = check_recipe(recipe, tmp_path).warnings

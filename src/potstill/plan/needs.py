@@ -280,7 +280,8 @@ def _physical_memory() -> int | None:
 
 def check_memory(recipe: Recipe, models: Models, warnings: list[str]) -> Memory:
     """Memory of the hungriest stage; more than this machine has is a warning, because a GPU may have its own."""
-    stages = {"train": _training(recipe.train, models.student, models.teacher, recipe)}
+    beside = models.teacher if recipe.trains_with_teacher else None
+    stages = {"train": _training(recipe.train, models.student, beside, recipe)}
     tune = recipe.teacher.finetune
     if models.teacher:
         if tune:

@@ -254,12 +254,8 @@ def run(
     chat = load_chat(tokenizer_from, recipe.chat.template)
     answered = [read_generated(generated, split) for split in _SPLITS]
     examples, validation = (_examples(rows, chat, context) for rows in answered)
-    needed = (
-        recipe.student.init == "teacher_layers"
-        or settings.hidden is not None
-        or (settings.objective != "sft" and settings.targets.kind == "online")
-    )
-    teacher = load_causal_lm(teacher_folder, recipe.teacher.dtype) if teacher_folder and needed else None
+    loads = teacher_folder if recipe.trains_with_teacher else None
+    teacher = load_causal_lm(loads, recipe.teacher.dtype) if loads else None
     kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
     if recipe.student.vocabulary == "workload":
