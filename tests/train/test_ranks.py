@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -166,3 +167,17 @@ def test_all_processes_have_the_answers_that_each_has_drawn_a_part_of(tiny_model
     assert ids[0] == ids[1]
     kinds = [type(row).__name__ for step in alone for batch in step for row in batch]
     assert {"Example", "OwnAnswer"} == set(kinds)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit")
+def test_a_rank_ends_with_its_status_whatever_is_cleared_up_after_python(tmp_path: Path) -> None:
+    """An abort is planted where gloo's came from."""
+    code = (
+        "import ctypes, sys; libc = ctypes.CDLL(None); libc.on_exit(libc.abort, None)\n"
+        "from potstill.train.ranks import _end_quietly; [_end_quietly() for _ in range(2)]\n"
+        "open(sys.argv[1], 'w').write('whole'); print('said'); sys.exit(3)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "f")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, (tmp_path / "f").read_text()) == (3, "said\n", "whole")

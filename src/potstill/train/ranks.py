@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
+from functools import cache
 from pathlib import Path
 
 import torch.distributed
@@ -41,15 +43,26 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
         accelerator.state.distributed_type = DistributedType.FSDP
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     if accelerator.num_processes > 1:
-        atexit.unregister(_part)
-        atexit.register(_part)
+        _end_quietly()
     if tracker != "none":
         accelerator.init_trackers(name)
     return accelerator
 
 
+@cache
+def _end_quietly() -> None:
+    """When Python ends, take the processes apart, and end this one with the status it has.
+
+    Without it, about one process in thirty that trained under FSDP2 on gloo aborts after its last line of Python: C++
+    clears up a thread that still runs. So nothing in C++ is cleared up; Python has flushed its files by then.
+    """
+    atexit.register(_part)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc: what is registered last is called first, with the status
+        libc.on_exit(libc._exit, None)
+
+
 def _part() -> None:
-    """Take the processes apart: where gloo's threads outlive Python, it aborts now and then."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
