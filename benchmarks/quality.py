@@ -10,9 +10,9 @@ to the full online distillation, paired by seed, with 95 % Student intervals ove
 - counts 50, counts 12: 50 or 12 draws a token, stored. top 12 + tail: the twelve likeliest and the mass of all others.
 - top 12 renormalised: the twelve likeliest scaled to sum to 1, as if the teacher never said anything else.
 
-On-policy: the online students of 4 layers learn on, from the ends of stories alone, off-policy or with half of the ends
-written by themselves. "KL" is then reverse KL, from the student to the teacher, on what the student writes after
-held-out beginnings; differences are to learning on off-policy.
+Own answers: the online students of 4 layers learn on by reverse KL, from the ends of stories: off-policy, or with half
+or all of the ends written by themselves. "KL" is then reverse KL, from the student to the teacher, on what the student
+writes after held-out beginnings; differences are to learning on off-policy.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024
 TRAINED, HELD_OUT = 450, 100  # stories
 PROMPT, DRAWN = 24, 96  # tokens of a beginning, and most that a student writes after it
-# start: the student, and its learning rate
+# start: the student, its learning rate, and how many times the steps it takes
 STARTS = {
-    "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3),
-    "from scratch": (Student(init="scratch", shape=Shape(layers=3, hidden=128, ffn=352, heads=4)), 3e-3),
+    "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3, 1),
+    "from scratch": (Student(init="scratch", shape=Shape(layers=3, hidden=128, ffn=352, heads=4)), 3e-3, 4),
 }
 STORED: dict[str, dict[str, Any]] = {
     "counts 50": {"kind": "counts", "draws": 50},
@@ -106,10 +106,10 @@ def load_world(data: Path, steps: int, folder: Path) -> World:
     return World(teacher, load_chat(model, "plain"), rows[:-held_out], rows[-held_out:], steps, folder)
 
 
-def schedule(world: World, rate: float) -> Schedule:
-    """As many epochs as make the steps."""
+def schedule(world: World, rate: float, times: float = 1.0) -> Schedule:
+    """As many epochs as make the steps, so many times."""
     once = len(plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, 1.0, 0))
-    return Schedule(epochs=world.steps / once, batch_tokens=STEP_TOKENS, learning_rate=rate)
+    return Schedule(epochs=times * world.steps / once, batch_tokens=STEP_TOKENS, learning_rate=rate)
 
 
 def store(world: World, variant: str, seed: int) -> Path:
@@ -138,7 +138,7 @@ def objective(world: World, variant: str, seed: int) -> Objective:
 
 def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
     """One student, trained, and the CPU seconds it took."""
-    shape, rate = STARTS[start]
+    shape, rate, times = STARTS[start]
     student = build_student(
         shape,
         world.teacher,
@@ -149,7 +149,7 @@ def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float
         world.train,
         kept_layers(shape, world.teacher, world.train),
     )
-    plan = schedule(world, rate)
+    plan = schedule(world, rate, times)
     begun = time.process_time()
     if variant == "TRL GKD":
         groups = plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, plan.epochs, seed)
@@ -187,30 +187,30 @@ def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
     """The online student of a seed, taken further both ways; each judged on its own answers."""
     begun, _ = train(world, "4 of 8 layers", "online", seed)
     rows = [replace(row, n_prompt=PROMPT) for row in world.train if len(row.ids) > PROMPT]
-    settings = OnPolicy(share=0.5, max_new_tokens=DRAWN, refresh=5)
     plan = schedule(world, STARTS["4 of 8 layers"][1] / 5)
-    plan = plan.model_copy(update={"epochs": plan.epochs * 0.3})
-    found = {}
-    for variant, own in (("off-policy", None), ("on-policy", OwnText(settings, world.chat, CONTEXT))):
+    found = {"as it was": {"seconds": 0.0} | judge_own_answers(world, begun, seed)}
+    for variant, share in (("off-policy", None), ("on-policy, half", 0.5), ("on-policy, all", 1.0)):
+        settings = OnPolicy(share=share, max_new_tokens=DRAWN, refresh=5) if share else None
+        own = OwnText(settings, world.chat, CONTEXT) if settings else None
         student, since = copy.deepcopy(begun).train(), time.process_time()
+        objective = Objective(world.teacher, own_text=own, divergence="reverse_kl")
         out = Path(tempfile.mkdtemp(dir=world.folder))
         train_model(
-            student, Objective(world.teacher, own_text=own), rows, [], plan, out=out, name="student",
+            student, objective, rows, [], plan, out=out, name="student",
             vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
         )  # fmt: skip
-        seconds = time.process_time() - since
-        said = own_answers(world, student, seed)
-        found[variant] = {"seconds": seconds} | judge(world, student, said, divergence="reverse_kl")
+        found[variant] = {"seconds": time.process_time() - since} | judge_own_answers(world, student, seed)
     return found
 
 
-def own_answers(world: World, student: Any, seed: int) -> list[Example]:
-    """What a student writes after the beginnings of the held-out stories."""
+def judge_own_answers(world: World, student: Any, seed: int) -> dict[str, float]:
+    """Reverse KL and cross-entropy on what a student writes after the beginnings of the held-out stories."""
     prompts = [list(row.ids[:PROMPT]) for row in world.held_out if len(row.ids) > PROMPT]
     runtime = HFRuntime(student, world.chat, CONTEXT)
     seeds = [1000 * seed + number for number in range(len(prompts))]
     said = runtime.continue_ids(prompts, seeds, Sampling(DRAWN, 1.0))
-    return [Example((*p, *s.ids), PROMPT, s.stopped) for p, s in zip(prompts, said, strict=True) if s.ids]
+    rows = [Example((*p, *s.ids), PROMPT, s.stopped) for p, s in zip(prompts, said, strict=True) if s.ids]
+    return judge(world, student, rows, divergence="reverse_kl")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="has models/bitllama-3M and tinystories")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3)
-    parser.add_argument("--steps", type=int, default=100, help=f"of {STEP_TOKENS} tokens")
+    parser.add_argument("--steps", type=int, default=100, help=f"of {STEP_TOKENS} tokens; from scratch 4 times as many")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     args = parser.parse_args()
     if args.tiny:

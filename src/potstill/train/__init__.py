@@ -176,7 +176,7 @@ def _objective(
         assert teacher is not None
         hidden = HiddenTeacher(teacher, settings.hidden, rows, kept)
     text: Divergence = "skew_kl" if settings.objective == "contrastive" else settings.objective
-    own: Divergence | Literal["sampled_reverse_kl"] = text
+    own: Divergence | Literal["sampled_reverse_kl"] | None = None
     if settings.objective == "contrastive":
         own = "skew_reverse_kl_detached"
     elif settings.on_policy and settings.on_policy.loss != "objective":

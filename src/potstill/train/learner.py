@@ -44,7 +44,7 @@ class Objective:
     Without `teacher` and `stored` it is the text alone. With `hidden`, it learns from the teacher's hidden states too.
     With `kept`, the student has a trimmed vocabulary, and token n of its batches is the teacher's token `kept[n]`. With
     `readings`, the teacher has another tokenizer. With `own_text`, some answers are the student's own, and
-    `own_divergence` is that on them.
+    `own_divergence` is that on them: left out, the same as on the teacher's.
     """
 
     teacher: PreTrainedModel | None = None
@@ -60,7 +60,7 @@ class Objective:
     kept: Sequence[int] | None = None
     readings: Readings | None = None
     own_text: OwnText | None = None
-    own_divergence: Divergence | Literal["sampled_reverse_kl"] = "forward_kl"
+    own_divergence: Divergence | Literal["sampled_reverse_kl"] | None = None
 
     @property
     def runs(self) -> PreTrainedModel | None:
@@ -186,7 +186,8 @@ class Learner(nn.Module):
                 temperature=objective.temperature,
                 vocab_size=self.vocab_size,
             )
-        return self._dense_loss(student_NH, tokens_N, teacher, objective.own_divergence, hard_label_share=0.0)
+        divergence = objective.own_divergence or objective.divergence
+        return self._dense_loss(student_NH, tokens_N, teacher, divergence, hard_label_share=0.0)
 
     @torch.no_grad()
     def _run_teacher(self, batch: Batch, layers: Sequence[int]) -> _Taught | None:
