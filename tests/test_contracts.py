@@ -18,7 +18,7 @@ CORE = {
     "recipe", "sections", "classifier_sections", "fields", "objectives", "records", "steps", "stats", "errors",
     "progress", "memory", "costs", "weights",
 }  # fmt: skip
-PARTS = {"answers", "chat", "losses", "targets", "runtimes"}
+PARTS = {"answers", "chat", "gguf_types", "losses", "targets", "runtimes", "trimming"}
 STAGES = {"plan", "generate", "train", "evaluate", "export", "package", "serve", "report"}
 TOP = {"pipeline", "show", "cli"}
 HEAVY = {"torch", "transformers", "accelerate", "xllamacpp", "gguf", "matplotlib", "openai", "httpx", "safetensors"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from potstill.errors import UsageError
+from potstill.gguf_types import BLOCKS, QUANTIZATIONS, TYPE_NAMES
 from potstill.plan import arithmetic
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import from_config
@@ -19,7 +20,6 @@ from potstill.plan.memory import kv_bytes, memory
 from potstill.plan.random_gguf import random_metadata, write_random_gguf
 from potstill.plan.source import load_anatomy
 from potstill.plan.speed import read_bytes
-from potstill.plan.types import BLOCKS, QUANTIZATIONS, TYPE_NAMES
 
 CONFIGS = Path(__file__).parent / "configs"
 SMALL: dict[str, Any] = {
@@ -138,8 +138,6 @@ def test_the_recipe_s_arithmetic_agrees(name: str) -> None:
     shape, model = arithmetic.ModelShape.from_config(config), public(name)
     assert arithmetic.parameter_count(shape) == model.parameters
     assert arithmetic.kv_cache_bytes(shape, 4096) == kv_bytes(model, 4096)
-    ours = model.quantized("Q4_K_M").weight_bytes - 256 * ("rope_freqs.weight" in model.tensors)
-    assert arithmetic.gguf_weight_bytes(shape, "Q4_K_M") == ours
 
 
 def test_caches_of_known_models() -> None:

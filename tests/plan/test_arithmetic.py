@@ -15,13 +15,12 @@ from potstill.plan.arithmetic import (
     ModelShape,
     checkpoint_bytes,
     gguf_header_bytes,
-    gguf_tensor_types,
-    gguf_weight_bytes,
     kv_cache_bytes,
     parameter_count,
     tensors,
     training_memory_bytes,
 )
+from potstill.plan.configs import from_config
 from potstill.plan.gguf_header import from_gguf
 from potstill.plan.memory import memory
 from potstill.recipe import Shape
@@ -168,8 +167,9 @@ def test_parameters_of_public_models() -> None:
     ],
 )
 def test_published_bits_per_weight(config: dict[str, Any], quantization: str, bits: float, tolerance: float) -> None:
-    shape = ModelShape.from_config(config)
-    assert 8 * gguf_weight_bytes(shape, quantization) / parameter_count(shape) == pytest.approx(bits, abs=tolerance)
+    model = from_config(config).quantized(quantization)
+    assert model.parameters == parameter_count(ModelShape.from_config(config))
+    assert model.bits_per_weight == pytest.approx(bits, abs=tolerance)
 
 
 def test_kv_cache_takes_head_dim_as_given() -> None:
@@ -195,17 +195,17 @@ def test_exported_file_is_as_large_as_predicted(tmp_path: Path, family: str, tie
     # rows of 256 and of 160 weights, so that types and their fallbacks both appear; of 11 layers another choice of
     # those that keep six bits would be another number
     sizes = {"vocab_size": 400, "hidden_size": 256, "intermediate_size": 160, "num_hidden_layers": 11}
-    shape = ModelShape.from_config(saved_config(build(family, **sizes, tie_word_embeddings=tied), folder))
+    config = saved_config(build(family, **sizes, tie_word_embeddings=tied), folder)
+    model = from_config(config).quantized(quantization)
     written = convert_checkpoint(folder, tmp_path / "s.gguf", quantization=quantization, threads=1)
-    types = list(gguf_tensor_types(shape, quantization).values())
+    types = list(model.types.values())
     assert {kind: types.count(kind) for kind in set(types)} == written.tensor_types
-    weights = gguf_weight_bytes(shape, quantization)
-    assert 8 * weights / parameter_count(shape) == written.bits_per_weight
+    assert model.bits_per_weight == written.bits_per_weight
     tokenizer = load_chat(folder).tokenizer
     merges = [" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
-    template = (folder / "chat_template.jinja").read_text()
-    header = gguf_header_bytes(shape, tokenizer.get_vocab(with_added_tokens=True), merges, template)
-    assert weights + header == pytest.approx(written.file_bytes, abs=300)
+    template, tokens = (folder / "chat_template.jinja").read_text(), tokenizer.get_vocab(with_added_tokens=True)
+    header = gguf_header_bytes(ModelShape.from_config(config), tokens, merges, template)
+    assert model.weight_bytes + header == pytest.approx(written.file_bytes, abs=300)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the process itself was measured on Linux")

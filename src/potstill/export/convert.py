@@ -24,6 +24,7 @@ from potstill.export.architecture import Hyperparameters, read_hyperparameters
 from potstill.export.quantize import file_type, quantize, quantized_nbytes, tensor_type
 from potstill.export.tokenizer import read_chat_template, read_tokenizer
 from potstill.export.weights import Tensor, Weights, plan_tensors
+from potstill.gguf_types import is_large
 
 __all__ = ["ConversionSummary", "convert_checkpoint"]
 
@@ -81,11 +82,9 @@ def convert_checkpoint(
     template = chat_template or read_chat_template(checkpoint)
     general = {"general.name": checkpoint.resolve().name} | (metadata or {})
     tokenizer = read_tokenizer(checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"])
-    aware = importance is not None
-    types = {
-        t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, tied=parameters.tied, importance=aware)
-        for t in tensors
-    }
+    large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)
+    how = {"tied": parameters.tied, "importance": importance is not None, "large": large}
+    types = {t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, **how) for t in tensors}
     n_parameters = sum(math.prod(t.shape) for t in tensors)
     writer = GGUFWriter(None, parameters.architecture)
     _write_general(writer, general, n_parameters, quantization)

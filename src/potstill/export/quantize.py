@@ -1,8 +1,4 @@
-"""Which GGUF type each tensor gets, and the quantization itself, by llama.cpp's rules.
-
-The rules are those of llama.cpp's `llama-quant.cpp` for dense models: a `_M` mixture keeps the output matrix and about
-half of attn_v and ffn_down at six bits, and a row that a type's block does not divide falls back to another type.
-One rule is left out: models of 80 layers (70B) keep attn_v at five bits in a Q4_K_M file.
+"""The quantization of tensors, each in the type that `potstill.gguf_types` gives it.
 
 The work is done by `ggml_quantize_chunk`, a C symbol of the llama.cpp library inside the xllamacpp wheel, so the bytes
 are llama.cpp's own. Where the library does not export it, gguf-py's numpy code does the types it knows, bit for bit.
@@ -13,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -24,27 +19,25 @@ import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
 from numpy.typing import NDArray
 
+from potstill import gguf_types
 from potstill.errors import StepError
 
 __all__ = ["QUANTIZATIONS", "file_type", "quantize", "quantized_nbytes", "tensor_type"]
 
 _Type = GGMLQuantizationType
 
-# Name a user writes -> (type of an ordinary matrix, the file type GGUF records).
-QUANTIZATIONS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
-    "F32": (_Type.F32, LlamaFileType.ALL_F32),
-    "F16": (_Type.F16, LlamaFileType.MOSTLY_F16),
-    "BF16": (_Type.BF16, LlamaFileType.MOSTLY_BF16),
-    "Q8_0": (_Type.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-    "Q6_K": (_Type.Q6_K, LlamaFileType.MOSTLY_Q6_K),
-    "Q5_K_M": (_Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
-    "Q4_K_M": (_Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_M),
-    "Q4_0": (_Type.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+# Name a user writes -> the file type GGUF records.
+QUANTIZATIONS: dict[str, LlamaFileType] = {
+    "F32": LlamaFileType.ALL_F32,
+    "F16": LlamaFileType.MOSTLY_F16,
+    "BF16": LlamaFileType.MOSTLY_BF16,
+    "Q8_0": LlamaFileType.MOSTLY_Q8_0,
+    "Q6_K": LlamaFileType.MOSTLY_Q6_K,
+    "Q5_K_M": LlamaFileType.MOSTLY_Q5_K_M,
+    "Q4_K_M": LlamaFileType.MOSTLY_Q4_K_M,
+    "Q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
 
-_FLOATS = (_Type.F32, _Type.F16, _Type.BF16)
-# What takes over when a row is not a multiple of 256 weights; every type not named here falls back to F16.
-_FALLBACK = {_Type.Q4_K: _Type.Q5_0, _Type.Q5_K: _Type.Q5_1, _Type.Q6_K: _Type.Q8_0}
 # Types whose C code ignores the importance matrix, so numpy gives the same bytes with one as without.
 _IGNORE_IMPORTANCE = (_Type.Q8_0,)
 # Largest relative root-mean-square error of a sound quantizer on normal noise (measured: 0.005 to 0.08).
@@ -53,7 +46,12 @@ _F16_MAX = 65504.0
 _CHUNK_WEIGHTS = 1 << 20
 
 
-def _entry(quantization: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
+def file_type(quantization: str) -> LlamaFileType:
+    """The value of `general.file_type` of a file in this quantization.
+
+    Raises:
+        StepError: the quantization is not known.
+    """
     if quantization not in QUANTIZATIONS:
         raise StepError(
             f"Quantization {quantization!r} is not known. Use one of {', '.join(QUANTIZATIONS)}, or export F16 and run "
@@ -62,15 +60,17 @@ def _entry(quantization: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
     return QUANTIZATIONS[quantization]
 
 
-def file_type(quantization: str) -> LlamaFileType:
-    """The value of `general.file_type` of a file in this quantization; StepError when the name is not known."""
-    return _entry(quantization)[1]
-
-
 def tensor_type(
-    name: str, shape: Sequence[int], n_layers: int, quantization: str, *, tied: bool, importance: bool = False
+    name: str,
+    shape: Sequence[int],
+    n_layers: int,
+    quantization: str,
+    *,
+    tied: bool,
+    importance: bool = False,
+    large: bool = False,
 ) -> GGMLQuantizationType:
-    """The type of one tensor of a GGUF file.
+    """The type of one tensor of a dense model's file; the rules are `potstill.gguf_types`'.
 
     Args:
         name: the tensor's GGUF name (`blk.3.ffn_down.weight`).
@@ -78,43 +78,17 @@ def tensor_type(
         n_layers: transformer blocks of the model.
         quantization: a key of `QUANTIZATIONS`.
         tied: the file has no `output.weight`, so the token embedding is the output matrix too.
-        importance: an importance matrix is used (Q4_0 then keeps the first ffn_down matrices in Q4_1).
+        importance: an importance matrix is used.
+        large: llama.cpp takes it for a 70B.
 
     Raises:
         StepError: the quantization is not known.
     """
-    ordinary, _ = _entry(quantization)
-    if len(shape) < 2 or not name.endswith(".weight") or name.endswith("_norm.weight"):
-        return _Type.F32
-    if ordinary in _FLOATS:
-        return ordinary
-    return _fit(_mixture(name, ordinary, n_layers, quantization, tied, importance), shape[-1])
-
-
-def _mixture(
-    name: str, ordinary: GGMLQuantizationType, n_layers: int, quantization: str, tied: bool, importance: bool
-) -> GGMLQuantizationType:
-    """The type before row lengths are looked at."""
-    if name == "output.weight" or (tied and name == "token_embd.weight"):
-        return _Type.Q8_0 if ordinary is _Type.Q8_0 else _Type.Q6_K
-    match = re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down)\.weight", name)
-    if match is None:
-        return ordinary
-    layer, eighth = int(match[1]), n_layers // 8
-    if quantization.endswith("_M"):
-        more_bits = layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
-        return _Type.Q6_K if more_bits else ordinary
-    if quantization == "Q4_0" and importance and match[2] == "ffn_down" and layer < eighth:
-        return _Type.Q4_1
-    return ordinary
-
-
-def _fit(wanted: GGMLQuantizationType, row: int) -> GGMLQuantizationType:
-    """`wanted`, or the type that takes over where its block does not divide a row of `row` weights."""
-    if row % _block(wanted)[0] == 0:
-        return wanted
-    fallback = _FALLBACK.get(wanted, _Type.F16)
-    return fallback if row % _block(fallback)[0] == 0 else _Type.F16
+    file_type(quantization)  # tells of one that is not known
+    kind = gguf_types.tensor_type(
+        name, tuple(shape), quantization, layers=n_layers, tied=tied, importance=importance, large=large
+    )
+    return _Type[kind]
 
 
 def _block(qtype: GGMLQuantizationType) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from potstill.plan.types import QUANTIZATIONS, quantized_types, stored_bytes
+from potstill.gguf_types import QUANTIZATIONS, is_large, stored_bytes, tensor_type
 
 __all__ = ["Anatomy", "Attention", "alignment"]
 
@@ -105,10 +105,14 @@ class Anatomy:
         if self.types:
             return self
         assert quantization in QUANTIZATIONS, quantization
-        large = self.layers == 80 and self.architecture in ("llama", "qwen2") and self.gqa > 1
-        types = quantized_types(
-            self.tensors, quantization, layers=self.layers, gqa=self.gqa, experts=self.experts, large=large
-        )
+        large = is_large(self.architecture, self.layers, self.gqa)
+        types = {
+            name: tensor_type(
+                name, dims, quantization, layers=self.layers, tied=self.tied, gqa=self.gqa, experts=self.experts,
+                large=large,
+            )
+            for name, dims in self.tensors.items()
+        }  # fmt: skip
         return replace(self, types=types, quantization=quantization)
 
     def tensor_bytes(self) -> dict[str, int]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UsageError
+from potstill.gguf_types import QUANTIZATIONS
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.ask import Ask
 from potstill.plan.devices import Device, find_device, load_devices
 from potstill.plan.fit import Fit, fit
 from potstill.plan.source import load_anatomy
-from potstill.plan.types import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

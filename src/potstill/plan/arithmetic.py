@@ -1,4 +1,4 @@
-"""Exact arithmetic of a model from its config.json: parameters, KV cache, GGUF bytes; and what training it holds.
+"""Exact arithmetic of a model that can be trained here: parameters, KV cache, a GGUF's header; what training it holds.
 
 Sizes are in bytes, shapes in elements, contexts in tokens. Nothing is loaded: neither torch nor a weight.
 """
@@ -17,8 +17,6 @@ __all__ = [
     "ModelShape",
     "checkpoint_bytes",
     "gguf_header_bytes",
-    "gguf_tensor_types",
-    "gguf_weight_bytes",
     "kv_cache_bytes",
     "parameter_count",
     "tensors",
@@ -36,14 +34,6 @@ _NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"
 # what transformers takes for num_key_value_heads where config.json leaves it out; a Llama has as many as heads
 _KV_HEADS = {"MistralForCausalLM": 8, "Qwen2ForCausalLM": 32, "Qwen3ForCausalLM": 32}
 
-# llama.cpp's types: weights and bytes of one block (ggml-common.h)
-_BLOCKS = {
-    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q5_0": (32, 22),
-    "Q5_1": (32, 24), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210),
-}  # fmt: skip
-_FLOATS = ("F32", "F16", "BF16")
-# what takes over where a row is no multiple of the block; F16 where that does not fit either
-_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 _ALIGNMENT = 32
 _FIXED_KEYS_BYTES = 1350
 """GGUF metadata beside the vocabulary and the template: 1,190 to 1,510 were measured, by how much a file tells of its
@@ -163,49 +153,8 @@ def kv_cache_bytes(shape: ModelShape, context: int, bytes_per_element: float = 2
     return math.ceil(2 * shape.layers * shape.kv_heads * shape.head_dim * context * bytes_per_element)
 
 
-def _more_bits(layer: int, layers: int) -> bool:
-    """Whether a _K_M file keeps this layer's attn_v and ffn_down at six bits (llama.cpp's use_more_bits)."""
-    eighth = layers // 8
-    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
-
-
-def _wanted_type(name: str, shape: ModelShape, quantization: str) -> str:
-    """Type of a matrix before its row length is looked at."""
-    ordinary = quantization.removesuffix("_M")
-    if ordinary in _FLOATS:
-        return ordinary
-    if name == ("model.embed_tokens.weight" if shape.tied else "lm_head.weight"):
-        return "Q8_0" if ordinary == "Q8_0" else "Q6_K"
-    if quantization.endswith("_M") and name.endswith((".v_proj.weight", ".down_proj.weight")):
-        return "Q6_K" if _more_bits(int(name.split(".")[2]), shape.layers) else ordinary
-    return ordinary
-
-
-def gguf_tensor_types(shape: ModelShape, quantization: str) -> dict[str, str]:
-    """GGUF type of each tensor of `tensors(shape)`, by llama.cpp's rules for dense models without importance matrix."""
-    out = {}
-    for name, dims in tensors(shape).items():
-        wanted = _wanted_type(name, shape, quantization) if len(dims) > 1 else "F32"
-        for fitting in (wanted, _FALLBACK.get(wanted, "F16"), "F16"):
-            if dims[-1] % _BLOCKS[fitting][0] == 0:
-                out[name] = fitting
-                break
-    return out
-
-
-def _stored_bytes(dims: tuple[int, ...], kind: str) -> int:
-    weights, nbytes = _BLOCKS[kind]
-    return math.prod(dims) // weights * nbytes
-
-
-def gguf_weight_bytes(shape: ModelShape, quantization: str) -> int:
-    """Bytes of the weights in a GGUF file: without metadata, vocabulary and padding (see `gguf_header_bytes`)."""
-    types = gguf_tensor_types(shape, quantization)
-    return sum(_stored_bytes(dims, types[name]) for name, dims in tensors(shape).items())
-
-
 def gguf_header_bytes(shape: ModelShape, tokens: Iterable[str], merges: Iterable[str] | None, template: str) -> int:
-    """Bytes of a GGUF file that are not weights; within some hundred bytes.
+    """Bytes of a GGUF file that are not weights (those are `Anatomy.weight_bytes`); within some hundred bytes.
 
     Args:
         shape: the model's.

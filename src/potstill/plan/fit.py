@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.gguf_types import QUANTIZATIONS
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.devices import Device
 from potstill.plan.memory import Memory, kv_bytes, layer_bytes, memory
 from potstill.plan.speed import Part, Speed, speed
-from potstill.plan.types import QUANTIZATIONS
 
 __all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Wish", "fit", "largest_context"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import UsageError
+from potstill.gguf_types import TYPE_NAMES, stored_bytes
 from potstill.plan.anatomy import Anatomy, Attention
-from potstill.plan.types import TYPE_NAMES, stored_bytes
 
 __all__ = ["Header", "from_gguf", "header_bytes", "read_header"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from potstill.gguf_types import bytes_per_element
 from potstill.plan.anatomy import Anatomy, Attention
-from potstill.plan.types import bytes_per_element
 
 __all__ = ["KV_TYPES", "Memory", "compute_bytes", "kv_bytes", "layer_bytes", "memory", "slot_tokens"]
 

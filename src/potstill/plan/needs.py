@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +15,13 @@ from potstill.plan.arithmetic import (
     ModelShape,
     checkpoint_bytes,
     gguf_header_bytes,
-    gguf_tensor_types,
-    gguf_weight_bytes,
     kv_cache_bytes,
     parameter_count,
-    tensors,
     training_memory_bytes,
 )
-from potstill.plan.memory import memory
+from potstill.plan.memory import kv_bytes, memory
 from potstill.plan.models import Model, Models
+from potstill.plan.probe import physical_memory
 from potstill.recipe import Quantization, Recipe, Schedule
 from potstill.records import Row
 from potstill.targets.meta import expected_bytes
@@ -102,7 +99,9 @@ def check_file(recipe: Recipe, models: Models) -> File:
     pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer.get("merges", [])]
     tokens = student.chat.tokenizer.get_vocab(with_added_tokens=True)
     header = gguf_header_bytes(shape, tokens, None if tokenizer.get("byte_fallback") else pairs, student.chat.template)
-    sizes = {name: header + gguf_weight_bytes(shape, name) for name in get_args(Quantization)}
+    anatomy = models.student_anatomy
+    weights = {name: anatomy.quantized(name).weight_bytes for name in get_args(Quantization)}
+    sizes = {name: header + size for name, size in weights.items()}
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
     if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
@@ -116,12 +115,11 @@ def check_file(recipe: Recipe, models: Models) -> File:
             f"target.file_mb: the student's {chosen} file will have {_size(sizes[chosen])}, more than the "
             f"{recipe.target.file_mb:g} MB allowed. {advice}"
         )
-    weights = gguf_weight_bytes(shape, chosen)
     return File(
         quantization=chosen,
         bytes=sizes[chosen],
-        weight_bytes=weights,
-        bits_per_weight=round(8 * weights / parameter_count(shape), 4),
+        weight_bytes=weights[chosen],
+        bits_per_weight=round(8 * weights[chosen] / parameter_count(shape), 4),
         limit_bytes=limit,
     )
 
@@ -141,11 +139,11 @@ def odd_rows_warning(recipe: Recipe, models: Models) -> str | None:
     chosen = recipe.export.quantization
     if "_K" not in chosen:
         return None
-    types = gguf_tensor_types(models.student_shape, chosen)
-    odd = {n: d for n, d in tensors(models.student_shape).items() if len(d) > 1 and d[-1] % 256}
+    anatomy = models.student_anatomy.quantized(chosen)
+    odd = {n: d for n, d in anatomy.tensors.items() if len(d) > 1 and d[-1] % 256}
     if not odd:
         return None
-    rows, used = sorted({d[-1] for d in odd.values()}), sorted({types[n] for n in odd})
+    rows, used = sorted({d[-1] for d in odd.values()}), sorted({anatomy.types[n] for n in odd})
     return (
         f"export.quantization: rows of {', '.join(map(str, rows))} weights are no multiple of 256, so {len(odd)} "
         f"matrices are stored as {', '.join(used)}, and the file is larger than {chosen} usually is."
@@ -159,8 +157,8 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
         RecipeError: file and KV cache, which are certain, are over it already.
     """
     context, target = recipe.chat.context, recipe.target.memory_mb
-    kv = kv_cache_bytes(models.student_shape, context)
     anatomy = replace(models.student_anatomy, header_bytes=file.bytes - file.weight_bytes)
+    kv = kv_bytes(anatomy, context)
     needed = memory(anatomy.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
@@ -210,7 +208,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     Raises:
         RecipeError: there is not enough free under `runs`, or in the hub's cache.
     """
-    student, shape = parameter_count(models.student_shape), models.student_shape
+    student, whole = parameter_count(models.student_shape), models.student_anatomy.quantized("F16").weight_bytes
     trained = 2 if recipe.train.control == "sft" else 1
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answers = 4 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
@@ -219,7 +217,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
         "generate": (_row_bytes(recipe, splits), 0),
         "targets": (_target_bytes(recipe, models, len(splits["prompts"])), 0),
         "train": (trained * 4 * student, 2 * checkpoint_bytes(student)),
-        "export": (file.bytes, gguf_weight_bytes(shape, "F16") + file.bytes - file.weight_bytes),
+        "export": (file.bytes, whole + file.bytes - file.weight_bytes),
         "evaluate": (answers, 0),
         "package": (file.bytes, 0),
     }
@@ -273,7 +271,7 @@ def teacher_weight_bytes(recipe: Recipe, parameters: int, shape: ModelShape | No
 
 def _physical_memory() -> int | None:
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return physical_memory()
     except (ValueError, OSError, AttributeError):
         return None
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.gguf_types import BLOCKS
 from potstill.plan.anatomy import Anatomy
-from potstill.plan.types import BLOCKS
 
 __all__ = ["random_metadata", "write_random_gguf"]
 

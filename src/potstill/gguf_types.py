@@ -1,6 +1,7 @@
-"""GGUF's tensor types, and llama.cpp's rules for which of them a tensor gets in a quantized file.
+"""GGUF's tensor types, and llama.cpp's rules for which of them a tensor gets in a quantized file: the plan's and the
+exporter's.
 
-The rules are those of llama.cpp's quantizer without an importance matrix, experts and 80-layer models included. A
+The rules are those of llama.cpp's `llama-quant.cpp`, experts and 80-layer models included. A
 tensor is named as in GGUF (`blk.3.ffn_down.weight`) with its dimensions rows first; the last one is the row that is
 cut into blocks.
 """
@@ -8,9 +9,8 @@ cut into blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
-__all__ = ["BLOCKS", "QUANTIZATIONS", "TYPE_NAMES", "bytes_per_element", "quantized_types", "stored_bytes"]
+__all__ = ["BLOCKS", "QUANTIZATIONS", "TYPE_NAMES", "bytes_per_element", "is_large", "stored_bytes", "tensor_type"]
 
 BLOCKS: dict[str, tuple[int, int]] = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "F64": (1, 8), "I8": (1, 1), "I16": (1, 2), "I32": (1, 4),
@@ -99,53 +99,59 @@ def _output_projection_type(ordinary: str, quantization: str, experts: int) -> s
     return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(quantization, ordinary)
 
 
-def quantized_types(
-    tensors: Mapping[str, tuple[int, ...]],
+def tensor_type(
+    name: str,
+    dims: tuple[int, ...],
     quantization: str,
     *,
     layers: int,
+    tied: bool,
     gqa: int = 1,
     experts: int = 0,
     large: bool = False,
-) -> dict[str, str]:
-    """Type of every tensor of a file.
+    importance: bool = False,
+) -> str:
+    """Type of one tensor of a file.
 
     Args:
-        tensors: GGUF name -> dimensions, rows first.
+        name: in GGUF.
+        dims: rows first.
         quantization: a key of `QUANTIZATIONS`.
         layers: the model's.
+        tied: the token embedding is the output matrix too.
         gqa: query heads that share a key-value head.
         experts: of each expert layer; 0 for a dense model.
-        large: llama.cpp takes it for a 70B (80 layers): attn_v keeps five bits.
+        large: llama.cpp takes it for a 70B (see `is_large`): attn_v keeps five bits.
+        importance: there is an importance matrix: Q4_0 then keeps the first ffn_down matrices in Q4_1.
 
     Raises:
         KeyError: the quantization is not known.
     """
     ordinary = QUANTIZATIONS[quantization]
-    head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
-    out = {}
-    for name, dims in tensors.items():
-        if len(dims) < 2 or not name.endswith(".weight") or any(part in name for part in _NEVER):
-            out[name] = "F32"
-            continue
-        if ordinary in _FLOATS:
-            out[name] = ordinary
-            continue
-        layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
-        kind = ordinary
-        if quantization == "MXFP4_MOE":
-            kind = "MXFP4" if len(dims) == 3 else "Q8_0"
-        elif name == head:
-            kind = "Q8_0" if ordinary == "Q8_0" or dims[-1] % BLOCKS[ordinary][0] else "Q6_K"
-        elif name.endswith((".attn_v.weight", ".attn_qkv.weight")):
-            kind = _value_type(ordinary, quantization, layer, layers, gqa)
-            kind = "Q5_K" if large and kind in ("Q3_K", "Q4_K") else kind
-            kind = "Q8_0" if experts == 8 else kind
-        elif name.endswith(".attn_k.weight"):
-            kind = "Q8_0" if experts == 8 else ordinary
-        elif "ffn_down" in name:
-            kind = _down_type(ordinary, quantization, layer, layers)
-        elif name.endswith(".attn_output.weight"):
-            kind = _output_projection_type(ordinary, quantization, experts)
-        out[name] = _fitting(kind, dims[-1])
-    return out
+    if len(dims) < 2 or not name.endswith(".weight") or any(part in name for part in _NEVER):
+        return "F32"
+    if ordinary in _FLOATS:
+        return ordinary
+    layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
+    kind = ordinary
+    if quantization == "MXFP4_MOE":
+        kind = "MXFP4" if len(dims) == 3 else "Q8_0"
+    elif name == ("token_embd.weight" if tied else "output.weight"):
+        kind = "Q8_0" if ordinary == "Q8_0" or dims[-1] % BLOCKS[ordinary][0] else "Q6_K"
+    elif name.endswith((".attn_v.weight", ".attn_qkv.weight")):
+        kind = _value_type(ordinary, quantization, layer, layers, gqa)
+        kind = "Q5_K" if large and kind in ("Q3_K", "Q4_K") else kind
+        kind = "Q8_0" if experts == 8 else kind
+    elif name.endswith(".attn_k.weight"):
+        kind = "Q8_0" if experts == 8 else ordinary
+    elif "ffn_down" in name:
+        kind = _down_type(ordinary, quantization, layer, layers)
+        kind = "Q4_1" if importance and quantization == "Q4_0" and layer < layers // 8 else kind
+    elif name.endswith(".attn_output.weight"):
+        kind = _output_projection_type(ordinary, quantization, experts)
+    return _fitting(kind, dims[-1])
+
+
+def is_large(architecture: str, layers: int, gqa: int) -> bool:
+    """Whether llama.cpp takes a model for a 70B."""
+    return layers == 80 and architecture in ("llama", "qwen2") and gqa > 1
