@@ -1,32 +1,31 @@
-"""A trimmed vocabulary reads its workload as before, any other text too, and its student answers as the whole one."""
+"""A student with a trimmed vocabulary answers as the whole one, in training, in evaluation and in the shipped file."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
-from fixtures import light_rows, make_model, make_tokenizer
+from fixtures import light_rows, make_model
 from potstill import export, train
 from potstill.chat import ChatFormat, Example, load_chat
 from potstill.errors import RecipeError
 from potstill.evaluate.measure import _in_vocabulary, _Text
-from potstill.recipe import Recipe, load_recipe
+from potstill.recipe import Recipe, Shape, load_recipe
 from potstill.records import Row
 from potstill.runtimes.gguf import GGUFServer
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack
 from potstill.train.learner import Learner, Objective
-from potstill.train.students import from_teacher_layers, save_model
-from potstill.train.vocabulary import Vocabulary, cut_embedding, trim_folder, trim_tokenizer
+from potstill.train.students import from_scratch, from_teacher_layers, save_model
+from potstill.train.vocabulary import cut_embedding
+from potstill.trimming import trim_folder
 
 ODD_TEXTS = [
     "",
@@ -39,6 +38,13 @@ ODD_TEXTS = [
     "kitchenette",
 ]
 
+INST_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'user' %}[INST]{{ message.content }}[/INST]"
+    "{% else %}{% for call in message.tool_calls or [] %}"
+    "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
 
 def rows_of(chat: ChatFormat, polites: list[str]) -> list[Example]:
     return [chat.example(Row.model_validate(row)) for row in light_rows(polites)]
@@ -46,140 +52,6 @@ def rows_of(chat: ChatFormat, polites: list[str]) -> list[Example]:
 
 def ids_of(rows: list[Example]) -> list[int]:
     return [index for row in rows for index in row.ids]
-
-
-def tokens(chat: ChatFormat, ids: list[int] | tuple[int, ...]) -> list[str | None]:
-    return [chat.tokenizer.id_to_token(index) for index in ids]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> ChatFormat:
-    return load_chat(make_tokenizer(tmp_path_factory.mktemp("whole"), extra_vocabulary=200))
-
-
-@pytest.fixture(scope="module")
-def workload_rows(whole: ChatFormat) -> list[Example]:
-    return rows_of(whole, [""])[:6]
-
-
-@pytest.fixture(scope="module")
-def trimmed(whole: ChatFormat, workload_rows: list[Example]) -> tuple[Vocabulary, Tokenizer]:
-    used = [index for example in workload_rows for index in example.ids]
-    vocabulary = trim_tokenizer(json.loads(whole.tokenizer.to_str()), used)
-    return vocabulary, Tokenizer.from_str(json.dumps(vocabulary.tokenizer))
-
-
-def test_the_workload_is_cut_as_before(
-    whole: ChatFormat, workload_rows: list[Example], trimmed: tuple[Vocabulary, Tokenizer]
-) -> None:
-    vocabulary, tokenizer = trimmed
-    assert tokenizer.get_vocab_size() == len(vocabulary.kept) < whole.vocab_size - 20
-    for example in workload_rows:
-        text = whole.tokenizer.decode(list(example.ids), skip_special_tokens=False)
-        new = tokenizer.encode(text, add_special_tokens=False)
-        assert new.tokens == tokens(whole, example.ids)
-        moved = vocabulary.example(example)
-        assert tuple(new.ids) == moved.ids
-        assert (moved.n_prompt, moved.eos_supervised) == (example.n_prompt, example.eos_supervised)
-
-
-def test_what_is_kept(whole: ChatFormat, workload_rows: list[Example], trimmed: tuple[Vocabulary, Tokenizer]) -> None:
-    vocabulary, tokenizer = trimmed
-    old, new = whole.tokenizer.get_vocab(), tokenizer.get_vocab()
-    assert list(vocabulary.kept) == sorted(vocabulary.kept)
-    assert {text: old[text] for text in new} == {text: vocabulary.kept[index] for text, index in new.items()}
-    added = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"}
-    assert added <= new.keys()
-    assert sum(len(text) == 1 for text in new) == 256
-    merges = [tuple(pair) for pair in vocabulary.tokenizer["model"]["merges"]]
-    before = [tuple(pair) for pair in json.loads(whole.tokenizer.to_str())["model"]["merges"]]
-    assert merges == [(a, b) for a, b in before if {a, b, a + b} <= new.keys()]
-    used = {text for example in workload_rows for text in tokens(whole, example.ids)}
-    results = {a + b for a, b in merges}
-    assert all(text in results for text in used - added if text and len(text) > 1)
-
-
-@given(text=st.one_of(st.text(), st.lists(st.sampled_from([*ODD_TEXTS, "kitchen", "the ", "off"])).map("".join)))
-def test_any_text_comes_back(trimmed: tuple[Vocabulary, Tokenizer], text: str) -> None:
-    _, tokenizer = trimmed
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    assert tokenizer.decode(ids, skip_special_tokens=False) == text
-
-
-@given(used=st.sets(st.integers(0, 560)), texts=st.lists(st.text(alphabet='kitchen of"{the:a', max_size=40)))
-def test_texts_of_kept_tokens_are_cut_as_before(whole: ChatFormat, used: set[int], texts: list[str]) -> None:
-    """Whatever the workload is: its own rows, and so any text that the old tokenizer cuts into tokens it has."""
-    cut = [whole.tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    ids = used.union(*(encoding.ids for encoding in cut))
-    tokenizer = Tokenizer.from_str(json.dumps(trim_tokenizer(json.loads(whole.tokenizer.to_str()), ids).tokenizer))
-    for text, encoding in zip(texts, cut, strict=True):
-        assert tokenizer.encode(text, add_special_tokens=False).tokens == encoding.tokens
-
-
-def test_ids_in_files_follow_their_tokens(tmp_path: Path) -> None:
-    folder = make_tokenizer(tmp_path / "whole", extra_vocabulary=200)
-    chat = load_chat(folder)
-    ids = {text: chat.tokenizer.token_to_id(text) for text in ("<|endoftext|>", "<|im_end|>", "<tool_call>")}
-    unused = chat.vocab_size - 4
-    (folder / "config.json").write_text(json.dumps({"eos_token_id": ids["<|im_end|>"], "bos_token_id": unused}))
-    generation = {
-        "eos_token_id": [ids["<|im_end|>"], ids["<tool_call>"]],
-        "pad_token_id": 10_000,
-        "suppress_tokens": [ids["<tool_call>"], unused - 1],
-        "temperature": 1,
-    }
-    (folder / "generation_config.json").write_text(json.dumps(generation))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    config["added_tokens_decoder"] = {str(index): {"content": text} for text, index in ids.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    vocabulary = trim_folder(folder, ids_of(rows_of(chat, [""])[:2]), tmp_path / "out")
-
-    new = load_chat(tmp_path / "out")
-    assert vocabulary.kept[new.eos_id] == chat.eos_id
-    assert unused in vocabulary.kept  # config.json names it
-    found = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    of = new.tokenizer.token_to_id
-    assert found["eos_token_id"] == [of("<|im_end|>"), of("<tool_call>")]
-    assert (found["pad_token_id"], found["suppress_tokens"], found["temperature"]) == (None, [of("<tool_call>")], 1)
-    assert new.stop_ids == {of("<|im_end|>"), of("<tool_call>")}
-    decoder = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
-    assert decoder == {str(of(text)): {"content": text} for text in ids}
-    assert new.template == chat.template
-
-
-def test_post_processors_follow_too(whole: ChatFormat) -> None:
-    value = json.loads(whole.tokenizer.to_str())
-    end = whole.eos_id
-    piece = {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}
-    template = {
-        "type": "TemplateProcessing",
-        "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"<|im_end|>": {"id": "<|im_end|>", "ids": [end], "tokens": ["<|im_end|>"]}},
-    }
-    value["post_processor"] = {"type": "Sequence", "processors": [template]}
-    value["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None}
-    value["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"}
-    # byte tokens first, so that special ids move
-    words = sorted(value["model"]["vocab"], key=lambda text: (text.startswith("<|"), value["model"]["vocab"][text]))
-    value["model"]["vocab"] = {text: index for index, text in enumerate(words)}
-    for token in value["added_tokens"]:
-        token["id"] = value["model"]["vocab"].get(token["content"], token["id"])
-    value["padding"]["pad_id"] = value["model"]["vocab"]["<|endoftext|>"]
-    template["special_tokens"]["<|im_end|>"]["ids"] = [value["model"]["vocab"]["<|im_end|>"]]  # type: ignore[index]
-    tokenizer = Tokenizer.from_str(json.dumps(trim_tokenizer(value, []).tokenizer))
-    assert tokenizer.encode("off").tokens == ["<|im_end|>", "o", "f", "f"]
-    assert tokenizer.encode("off").ids[0] == tokenizer.token_to_id("<|im_end|>") > 255
-    assert tokenizer.padding is not None
-    assert tokenizer.padding["pad_id"] == tokenizer.token_to_id("<|endoftext|>")
-
-
-def test_other_tokenizers_are_refused(whole: ChatFormat) -> None:
-    value: dict[str, Any] = json.loads(whole.tokenizer.to_str())
-    with pytest.raises(RecipeError, match=r"BPE with byte_fallback\. Set student\.vocabulary: full"):
-        trim_tokenizer(value | {"model": value["model"] | {"byte_fallback": True}}, [])
-    with pytest.raises(RecipeError, match=r"x\.json is BPE without a ByteLevel pre-tokenizer"):
-        trim_tokenizer(value | {"pre_tokenizer": None}, [], "x.json")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
@@ -232,9 +104,9 @@ def test_the_teacher_reads_its_own_ids_and_is_renormalised_over_the_kept(tmp_pat
         assert float(learner(batch).divergence) == pytest.approx(expected, rel=1e-4)
 
 
-def small_run(folder: Path, workload: Path, **student: Any) -> tuple[Recipe, Path]:
+def small_run(folder: Path, workload: Path, teacher: Path | None = None, **student: Any) -> tuple[Recipe, Path]:
     """A teacher, rows it is taken to have answered, and the result of training on them."""
-    teacher = make_model(folder / "teacher", context=256)
+    teacher = teacher or make_model(folder / "teacher", context=256)
     given = {"prompts": workload / "train.jsonl", "test": workload / "test.jsonl"}
     recipe = Recipe.model_validate(
         {
@@ -269,6 +141,29 @@ def test_a_run_trains_and_ships_the_trimmed_student(tmp_path: Path, workload: Pa
         assert [server.tokenize(text) for text in texts] == [chat.encode(text) for text in texts]
 
 
+@pytest.mark.parametrize("name", ["llama-spm", "phi-3"])
+def test_a_student_with_byte_fallback_ships_with_what_its_rows_use(
+    name: str, tmp_path: Path, workload: Path, shared_data: Path
+) -> None:
+    source, folder = shared_data / "tokenizers" / name, tmp_path / "tokenizer"
+    if not source.is_dir():
+        pytest.skip(f"{name} is not there")
+    shutil.copytree(source, folder)
+    (folder / "chat_template.jinja").write_text(INST_TEMPLATE)
+    shape = Shape(layers=3, hidden=32, ffn=48, heads=4, kv_heads=2)
+    save_model(from_scratch(shape, load_chat(folder), 256, 0), folder, tmp_path / "teacher")
+    recipe, out = small_run(tmp_path, workload, tmp_path / "teacher", layers=2)
+    chat = load_chat(out / "student")
+    assert chat.vocab_size < 700 and {chat.bos, chat.eos, "<unk>", "<0x0A>"} <= chat.tokenizer.get_vocab().keys()
+    (tmp_path / "export").mkdir()
+    export.run(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp
+    rows = [chat.tokenizer.decode(list(e.ids), skip_special_tokens=True) for e in rows_of(chat, [""])]
+    with GGUFServer(tmp_path / "export" / "lights-Q8_0.gguf", context=256) as server:
+        assert server.vocab_size == chat.vocab_size
+        for text in [*rows, *filter(None, ODD_TEXTS), "  two  spaces", "[INST]ZzQ~"]:
+            assert server.tokenize(text) == chat.encode(text), text
+
+
 def test_a_student_from_scratch_has_the_trimmed_vocabulary(tmp_path: Path, workload: Path) -> None:
     shape = {"layers": 1, "hidden": 32, "ffn": 48, "heads": 2}
     _, out = small_run(tmp_path, workload, init="scratch", shape=shape)
@@ -300,22 +195,3 @@ def test_stored_targets_are_refused(tmp_path: Path) -> None:
             load_recipe(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text(json.dumps(value))
     assert load_recipe(tmp_path / "r.yaml").student.vocabulary == "workload"
-
-
-@pytest.mark.parametrize("name", ["gpt-2", "deepseek-llm", "falcon"])
-def test_real_tokenizers(name: str, shared_data: Path) -> None:
-    source = shared_data / "tokenizers" / name / "tokenizer.json"
-    if not source.is_file():
-        pytest.skip(f"{name} is not there")
-    old = Tokenizer.from_file(str(source))
-    texts = [json.dumps(row) for row in light_rows(["", "please "])]
-    cut = [old.encode(text, add_special_tokens=False) for text in texts]
-    vocabulary = trim_tokenizer(json.loads(source.read_text()), (index for e in cut for index in e.ids))
-    new = Tokenizer.from_str(json.dumps(vocabulary.tokenizer))
-    assert new.get_vocab_size() - len(vocabulary.tokenizer["added_tokens"]) < 500
-    for text, encoding in zip(texts, cut, strict=True):
-        assert new.encode(text, add_special_tokens=False).tokens == encoding.tokens
-    for text in ODD_TEXTS:
-        assert new.decode(new.encode(text).ids, skip_special_tokens=False) == old.decode(
-            old.encode(text).ids, skip_special_tokens=False
-        )

@@ -14,6 +14,7 @@ from potstill.plan.anatomy import Anatomy
 from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count
 from potstill.plan.configs import from_config
 from potstill.recipe import Recipe, Student
+from potstill.trimming import require_trimmable
 from potstill.weights import safetensors_parameters
 
 __all__ = ["Model", "Models", "load_models"]
@@ -92,6 +93,10 @@ def load_models(recipe: Recipe) -> Models:
     teacher = _teacher(recipe) if recipe.teacher.kind == "local" else None
     student = _student(recipe, teacher)
     _check_export(recipe, student)
+    if recipe.student.vocabulary == "workload":
+        # training trims it when all answers have been generated, and paid for
+        source = student.folder / "tokenizer.json"
+        require_trimmable(json.loads(source.read_text(encoding="utf-8")), str(source))
     if teacher and student.folder != teacher.folder and recipe.train.objective != "sft":
         _check_tokenizers(recipe, teacher, student)
     return Models(teacher, student)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from potstill.targets import TargetsMeta
     from potstill.train.learner import Objective
     from potstill.train.readings import Readings
-    from potstill.train.vocabulary import Vocabulary
+    from potstill.trimming import Vocabulary
 
 __all__ = ["VERSION", "distil_classifier", "finetune", "finetune_classifier", "run", "store_targets"]
 
@@ -291,7 +291,7 @@ def run(
 def _trim(tokenizer_from: Path, examples: Sequence[Example], out: Path) -> Vocabulary:
     """Trim the tokenizer to rows, as `out/tokenizer`; `out/kept.json` has the old id of each new one."""
     from potstill.train.ranks import wait_for_all
-    from potstill.train.vocabulary import trim_folder
+    from potstill.trimming import trim_folder
 
     used = {index for example in examples for index in example.ids}
     with tempfile.TemporaryDirectory() as unused:
