@@ -14,6 +14,7 @@ import yaml
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
 from potstill import plan
 from potstill.errors import UsageError
+from potstill.plan import devices
 from potstill.plan.arithmetic import ModelShape, tensors
 from potstill.recipe import Recipe, load_recipe
 
@@ -104,6 +105,12 @@ class Workshop:
         rows = self.rows(file)
         change(rows[line - 1])
         return f"{write_jsonl(self.folder / file, rows)}:{line}"
+
+
+@pytest.fixture(autouse=True)
+def own_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test measures, or makes up, of this machine is not kept for the user's plans."""
+    monkeypatch.setattr(devices, "_probe_file", lambda: tmp_path / "probe.json")
 
 
 @pytest.fixture

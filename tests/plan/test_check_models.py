@@ -11,7 +11,9 @@ import pytest
 
 from fixtures import make_tokenizer, write_jsonl
 from potstill.chat import load_chat
+from potstill.errors import RecipeError
 from potstill.plan import needs
+from potstill.plan.budget import plan_recipe
 from potstill.plan.checks import check_recipe
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Usage(NamedTuple):
 
 
 def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
-    return {"student": {"init": "checkpoint", "layers": None, "model": model}, **changes}
+    return {"student": {"init": "checkpoint", "layers": None, "model": model, "license": "mit"}, **changes}
 
 
 # ---- models ----
@@ -149,6 +151,55 @@ def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_pat
 def test_rescaled_logits_are_told(workshop: Workshop) -> None:
     workshop.make_model("teacher", final_logit_softcapping=30.0)
     assert "rescales its logits (final_logit_softcapping" in workshop.refused(workshop.recipe())
+
+
+@pytest.mark.parametrize(("named", "said"), [(["GemmaForCausalLM"], "GemmaForCausalLM"), ([], "(none named)")])
+def test_an_unknown_architecture_is_told_with_those_that_are_known(
+    workshop: Workshop, named: list[str], said: str
+) -> None:
+    odd = workshop.make_model("odd", architectures=named)
+    cut, own = (
+        workshop.refused(recipe)
+        for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd")))
+    )
+    assert cut.startswith(f"student.init: {odd}: a student of architecture {said} cannot be exported to GGUF; Llama")
+    assert "Qwen3ForCausalLM can" in cut and cut.endswith("Set student.init: scratch.")
+    assert own.startswith(f"student.model: {odd}: ") and own.endswith("Choose another checkpoint.")
+
+
+def change_tokenizer(folder: Path, **changes: Any) -> Path:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_for(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    trimmed = {"vocabulary": "workload"}
+    check_recipe(workshop.recipe(student=trimmed), tmp_path)
+    whole = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated", "invert": False}
+    path = change_tokenizer(workshop.model, pre_tokenizer=whole)
+    check_recipe(workshop.recipe(), tmp_path)
+    message = workshop.refused(workshop.recipe(student=trimmed))
+    assert message.startswith("student.vocabulary: ") and f"{path} is BPE with neither a ByteLevel" in message
+    assert message.endswith("Set student.vocabulary: full.")
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        plan_recipe(workshop.recipe(student=trimmed))
+    # the student's own tokenizer is trimmed, whatever the teacher's is
+    workshop.make_model("student")
+    check_recipe(workshop.recipe(student=checkpoint("student")["student"] | trimmed), tmp_path)
+
+
+def test_a_student_that_is_no_bpe_is_refused_by_its_kind(workshop: Workshop) -> None:
+    pieces = [["<|endoftext|>", 0.0], ["<|im_start|>", -1.0], ["<|im_end|>", -1.0], ["a", -2.0]]
+    added = json.loads((workshop.model / "tokenizer.json").read_text())["added_tokens"][:3]
+    change_tokenizer(
+        workshop.model, model={"type": "Unigram", "unk_id": 0, "vocab": pieces}, added_tokens=added, pre_tokenizer=None
+    )
+    for vocabulary in ("full", "workload"):
+        message = workshop.refused(workshop.recipe(student={"vocabulary": vocabulary}))
+        assert "its tokenizer is Unigram, not BPE" in message and str(workshop.model) in message
 
 
 def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop, tmp_path: Path) -> None:
@@ -285,3 +336,10 @@ def test_unknown_licences_are_a_warning(workshop: Workshop, tmp_path: Path) -> N
     recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
     (warning,) = check_recipe(recipe, tmp_path).warnings
     assert warning.startswith("teacher.license, data.license: unknown.")
+
+
+def test_a_blocked_licence_is_told_before_anything_is_paid_for(workshop: Workshop, tmp_path: Path) -> None:
+    (warning,) = check_recipe(workshop.recipe(teacher={"license": "grok2-community"}), tmp_path).warnings
+    assert warning.startswith("May it ship: blocked or unknown. the teacher (grok2-community): its outputs are blocked")
+    (warning,) = check_recipe(workshop.recipe(data={"license": "cc-by-nc-4.0"}), tmp_path).warnings
+    assert "not for business" in warning

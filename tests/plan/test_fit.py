@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -18,13 +19,12 @@ from hypothesis import strategies as st
 
 from potstill.cli import main
 from potstill.errors import UsageError
-from potstill.plan import devices as devices_module
 from potstill.plan.calibrate import Sample, fit_rates
 from potstill.plan.devices import Device, calibration_file, find_device, load_devices
-from potstill.plan.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, fit
+from potstill.plan.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, device_memory, fit
 from potstill.plan.memory import KV_TYPES, kv_bytes
 from potstill.plan.source import load_anatomy
-from potstill.plan.speed import calibrated_seconds
+from potstill.plan.speed import Part, calibrated_seconds, speed
 
 CONFIGS = Path(__file__).parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.json"))
@@ -90,16 +90,162 @@ def test_parts_add_up_and_rates_are_ordered(name: str, device: Device, wish: Wis
     found = fit(MODELS[name], "Q4_K_M", device, wish, HOST)
     held = found.memory
     assert held.total == held.weights + held.copies + held.kv + held.compute + held.overhead
+    assert held.needed == held.total - held.copies - held.elsewhere
     assert held.weights >= found.anatomy.weight_bytes
     assert (found.speed is None) == (found.verdict == NO_FIT)
     assert bool(found.advice) == (found.verdict != FITS)
+    assert found.max_context >= found.whole_context
+    assert (found.verdict == FITS) == (found.whole_context >= 256 * -(-wish.context // 256)) or (
+        found.whole_context == found.anatomy.context
+    )
     if found.speed:
         for low, high in (found.speed.decode, found.speed.prefill):
             assert 0 < low <= high
-        assert found.speed.decode[0] <= found.speed.prefill[0]
-    if found.verdict == OFFLOAD:
+        assert {found.speed.bound, found.speed.prefill_bound} <= {"bandwidth", "compute", "offload"}
+    if found.split:
         assert 0 < found.layers_on_device <= found.anatomy.layers
         assert found.host_bytes <= HOST.usable_bytes
+        # what the card holds and what the host holds is all there is
+        on_card = sum(found.anatomy.tensor_bytes()[tensor] for tensor in found.split.on_card)
+        on_card += round(found.split.cache * held.kv)
+        assert on_card + found.host_bytes == pytest.approx(held.total - held.copies, abs=2)
+        assert on_card + held.compute <= device.usable_bytes
+
+
+@given(some_model, st.sampled_from([d for d in load_devices() if d.kind == "gpu"]), some_wish, st.floats(1.0, 3.0))
+@settings(max_examples=40, deadline=None)
+def test_more_memory_never_shortens_the_longest_context(name: str, card: Device, wish: Wish, factor: float) -> None:
+    model = MODELS[name].quantized("Q4_K_M")
+    small, large = (fit(model, "Q4_K_M", card.with_memory(8e9 * f), wish, HOST) for f in (1.0, factor))
+    assert large.max_context >= small.max_context
+    assert large.whole_context >= small.whole_context
+
+
+# ---- what the parts are ----
+
+
+def test_a_card_holds_neither_the_process_nor_the_table_of_tokens() -> None:
+    model = MODELS["llama-3.1-8b"].quantized("Q4_K_M")
+    on_card, on_mac, on_cpu = (
+        device_memory(model, find_device(name), Wish(4096)) for name in ("RTX 3060", "M2 Pro", "pi5")
+    )
+    embedding = 128256 * 4096 * 144 // 256
+    assert model.tensor_bytes()["token_embd.weight"] == embedding
+    # a process of 40 MB, 200 bytes a token, and the header
+    assert on_card.elsewhere - embedding == pytest.approx(40e6 + 226 * 128256, rel=0.01)
+    assert on_mac.elsewhere == on_cpu.elsewhere == 0
+    # CUDA takes 0.3 to 0.5 GiB, a CPU none
+    assert 0.3 * 2**30 < on_card.overhead - on_cpu.overhead < 0.5 * 2**30
+    assert 0 < on_mac.overhead - on_cpu.overhead < 0.3 * 2**30
+    tied = device_memory(MODELS["qwen2.5-0.5b"].quantized("Q4_K_M"), find_device("RTX 3060"), Wish(4096))
+    assert tied.elsewhere < 75e6
+
+
+@pytest.mark.parametrize(
+    ("quantization", "x86", "arm"),
+    [("Q4_0", True, True), ("Q4_K_M", True, True), ("Q8_0", False, True), ("F16", False, False)],
+)
+def test_a_cpu_keeps_some_types_twice(quantization: str, x86: bool, arm: bool) -> None:
+    model = MODELS["llama-3.1-8b"].quantized(quantization)
+    for device, twice in (("ddr5", x86), ("pi5", arm)):
+        copies = device_memory(model, find_device(device), Wish(512)).copies
+        assert (copies > 0.5 * model.weight_bytes) is twice
+
+
+def test_experts_in_mxfp4_are_kept_twice() -> None:
+    model = MODELS["qwen3-30b-a3b"].quantized("MXFP4_MOE")
+    assert device_memory(model, find_device("ddr5"), Wish(512)).copies > 0.8 * model.weight_bytes
+
+
+def test_heads_that_no_block_divides_have_no_quantized_cache() -> None:
+    odd = load_anatomy("llama:layers=4,hidden=192,ffn=512,heads=4,kv_heads=4,vocab=1000")  # heads of 48
+    with pytest.raises(UsageError, match="heads of 48"):
+        fit(odd, "Q8_0", find_device("pi5"), Wish(512, "q8_0"))
+    assert fit(odd, "Q8_0", find_device("pi5"), Wish(512)).verdict == FITS
+    tight = fit(odd, "Q8_0", find_device("pi5").with_memory(45e6), Wish(16384))
+    assert tight.advice and not any("--kv-type" in text for text in tight.advice)
+
+
+# ---- speed ----
+
+
+def two_rates(**of: Any) -> Device:
+    """A device of exact rates: no range, no overhead but the layers'."""
+    return replace(find_device("RTX 3060"), efficiency=(1.0, 1.0), compute_efficiency=(1.0, 1.0), **of)
+
+
+def test_a_prompt_costs_no_logits_but_attention() -> None:
+    model = MODELS["llama-3.1-8b"].quantized("Q8_0")
+    slow = two_rates(bandwidth=1e15, compute=1e12)
+    found = speed(model, [Part(slow, 1.0)], 1, "f16")
+    blocks = 2 * sum(math.prod(d) for n, d in model.tensors.items() if n.startswith("blk.") and len(d) > 1)
+    assert 1e12 / found.prefill[1] == pytest.approx(blocks, rel=1e-6)
+    # a prompt of 8192: queries times keys, and weights times values, over 4096 tokens on average
+    long = speed(model, [Part(slow, 1.0)], 8192, "f16")
+    assert 1e12 / long.prefill[0] - blocks == pytest.approx(32 * 4 * 4096 * 4096, rel=1e-4)
+    assert found.prefill_bound == long.bound == "compute"
+
+
+def test_a_prompt_reads_the_weights_once_for_512_tokens_and_every_expert() -> None:
+    model = MODELS["qwen3-30b-a3b"].quantized("Q8_0")
+    wide = two_rates(bandwidth=1e9, compute=1e18)
+    found = speed(model, [Part(wide, 1.0)], 512, "f16")
+    read = model.weight_bytes - model.tensor_bytes()["token_embd.weight"]
+    assert found.prefill[1] == pytest.approx(512 * 1e9 / read)
+    assert found.prefill_bound == found.bound == "bandwidth"
+    # decoding reads the chosen ones alone
+    assert found.decode[1] > 5 * 1e9 / read
+
+
+def test_a_small_model_waits_for_its_layers() -> None:
+    tiny = load_anatomy("llama:layers=30,hidden=64,ffn=128,heads=2,kv_heads=2,vocab=1000").quantized("Q8_0")
+    low, high = speed(tiny, [Part(find_device("RTX 4090"), 1.0)], 256, "f16").decode
+    assert 500 < low < high < 5000
+
+
+def test_a_calibrated_machine_answers_by_its_rates_whatever_a_probe_said() -> None:
+    model = MODELS["qwen2.5-0.5b"].quantized("Q8_0")
+    machine = replace(
+        find_device("ddr5"), compute=1e6, rates={"layer": 0.0, "Q8_0": 1e-10, "F32": 1e-10}, prompt_rates={"Q8_0": 1e11}
+    )
+    found = speed(model, [Part(machine, 1.0)], 256, "f16")
+    assert found.decode[0] * found.decode[1] == pytest.approx((1e10 / model.weight_bytes) ** 2, rel=0.05)
+    blocks = 2 * sum(math.prod(d) for n, d in model.tensors.items() if n.startswith("blk.") and len(d) > 1)
+    assert found.prefill[1] == pytest.approx(1e11 / blocks / 0.85, rel=1e-6) or found.prefill_bound == "bandwidth"
+
+
+# ---- over a card and its host ----
+
+
+def test_experts_stay_on_the_host_and_the_rest_goes_on_the_card() -> None:
+    found = plan("qwen3-30b-a3b", "RTX 3060")
+    assert found.verdict == OFFLOAD and found.split
+    assert found.layers_on_device == 48 and 0 < found.split.experts < 48
+    assert found.split.cache == 1.0
+    on_host = set(found.anatomy.tensors) - found.split.on_card
+    assert all("_exps." in name or name == "token_embd.weight" for name in on_host)
+    # cutting whole layers is slower, and that is why
+    assert found.speed and found.device
+    from potstill.plan.fit import _splits
+
+    layers, experts = _splits(found.anatomy, found.device, found.wish)
+    assert experts == found.split
+    slower = speed(found.anatomy, layers.parts(found.anatomy, found.device, HOST), 4096, "f16")
+    assert slower.decode[0] < found.speed.decode[0]
+
+
+def test_advice_reaches_for_two_changes_and_for_offload() -> None:
+    # neither fewer bits nor a shorter cache alone
+    board = find_device("pi5").with_memory(2.05e9)
+    both = fit(MODELS["qwen3-4b"], "Q4_K_M", board, Wish(2048), None)
+    assert both.verdict == NO_FIT
+    asked = next(text for text in both.advice if "--quantization" in text)
+    assert "--kv-type q8_0" in asked
+    smaller = asked.split()[0]
+    assert fit(MODELS["qwen3-4b"], smaller, board, Wish(2048, "q8_0"), None).verdict == FITS
+    huge = plan("llama-3.1-70b", "RTX 3060", "F16")
+    assert huge.verdict == NO_FIT
+    assert any(text.endswith("and offload") for text in huge.advice)
 
 
 # ---- the numbers people repeat ----
@@ -174,6 +320,22 @@ def test_this_machine_is_measured_in_time() -> None:
     assert device.memory > 1e8
 
 
+def test_a_machine_is_probed_once_and_only_higher_rates_replace_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    found = iter([(2e10, 1e12), (1e10, 2e12)])
+    monkeypatch.setattr("potstill.plan.probe.probe", lambda seconds: next(found))
+    first = find_device("this", quick=True)
+    assert (first.bandwidth, first.compute) == (2e10, 1e12)
+    assert find_device("this", quick=True) == first  # not measured again
+    asked = find_device("this")
+    assert (asked.bandwidth, asked.compute) == (2e10, 2e12)
+    monkeypatch.setattr("platform.node", lambda: "another machine")
+    with pytest.raises(StopIteration):
+        find_device("this", quick=True)
+
+
 def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("potstill.plan.probe.probe", lambda seconds: (1e10, 1e12))
@@ -182,7 +344,7 @@ def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatc
     rates = {"layer": 1e-4, "Q8_0": 1e-10, "F32": 1e-10}
     calibration_file().write_text(json.dumps({"rates": rates, "threads": 3}))
     device = find_device("this")
-    assert device.rates == rates and device.threads == 3
+    assert device.rates == rates and device.name == "this machine, 3 threads"
     found = fit(MODELS["qwen2.5-0.5b"], "Q8_0", replace(device, memory=2**34), Wish(256), None)
     assert found.speed
     seconds = 24e-4 + found.anatomy.weight_bytes * 1e-10
@@ -238,7 +400,7 @@ def test_a_person_is_told_verdict_and_remedy() -> None:
     assert "Raspberry Pi 5: does not fit" in text
     assert "would fit with" in text and "--quantization Q5_K_M" in text
     table = run(config("llama-3.1-8b"), "--device", "pi5", "--quantization", "Q8_0", "--quantization", "Q4_K_M")
-    assert table.count("Raspberry Pi 5") == 2
+    assert "Raspberry Pi 5" in table and table.count("does not fit") == 1 and table.count("fits") == 1
     assert "Jetson Orin Nano" in run("--devices")
 
 
@@ -281,7 +443,3 @@ def test_it_is_quick_and_loads_nothing_heavy() -> None:
     loaded, seconds = done.stdout.splitlines()[-1].rsplit(" ", 1)
     assert loaded == "[]"
     assert float(seconds) < 0.5  # of the processor: a busy machine would make a clock unjust
-
-
-def test_every_device_is_read_once() -> None:
-    assert devices_module.load_devices() is load_devices()

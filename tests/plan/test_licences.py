@@ -29,18 +29,87 @@ def verdict(tmp_path: Path, *, teacher: dict[str, Any], student: dict[str, Any] 
     return licence_verdict(load_recipe(path))
 
 
-def test_open_licences_allow_outputs(tmp_path: Path) -> None:
-    found = verdict(tmp_path, teacher={"license": "apache-2.0"})
+def test_open_licences_allow_outputs_and_ask_for_their_text_beside_what_is_passed_on(tmp_path: Path) -> None:
+    found = verdict(tmp_path, teacher={"license": "cc0-1.0"})
     assert found.answer == ALLOWED
     assert not found.obligations
-    layers = verdict(tmp_path, teacher={"license": "mit"}, student={"init": "teacher_layers", "layers": 2})
+    for student in ({"init": "teacher_layers", "layers": 2}, None):
+        # a student from scratch has the teacher's tokenizer
+        passed_on = verdict(tmp_path, teacher={"license": "mit"}, student=student)
+        assert passed_on.answer == OBLIGATIONS
+        assert "notices" in passed_on.obligations[0]
+
+
+# what the texts say: outputs may train another model; business; a word of each duty
+TERMS = {
+    "apache-2.0": (True, True, "notices"),
+    "cc-by-4.0": (True, True, "name the source"),
+    "cc-by-sa-4.0": (True, True, "same licence"),
+    "cc-by-nc-4.0": (True, False, "name the source"),
+    "cc-by-nc-sa-4.0": (True, False, "same licence"),
+    "llama3.1": (True, True, "Built with Llama"),
+    "llama3.2": (True, True, "700 million"),
+    "llama3.3": (True, True, "acceptable use"),
+    "llama4": (True, True, 'with "Llama"'),
+    "gemma": (True, True, "use restrictions"),
+    "qwen": (True, True, "Built with Qwen"),
+    "qwen-research": (True, False, "Built with Qwen"),
+    "mrl": (True, False, "research only"),
+    "deepseek": (True, True, "Attachment A"),
+    "llama2": (False, True, ""),
+    "llama3": (False, True, ""),
+    "grok2-community": (False, True, ""),
+}
+
+
+@pytest.mark.parametrize("tag", TERMS)
+def test_each_licence_of_a_teacher(tmp_path: Path, tag: str) -> None:
+    outputs, business, duty = TERMS[tag]
+    found = verdict(tmp_path, teacher={"license": tag}, name="llama-3-thermostat")
+    assert (found.answer == BLOCKED) is not outputs
+    assert bool(found.problems) is not outputs
+    if outputs:
+        assert found.commercial is business
+        assert any(duty in one for one in found.obligations)
+
+
+@pytest.mark.parametrize(("tag", "name"), [("llama2", "try"), ("llama3", "llama-3-try")])
+def test_llama_may_teach_what_is_made_of_itself(tmp_path: Path, tag: str, name: str) -> None:
+    layers = verdict(tmp_path, teacher={"license": tag}, student={"init": "teacher_layers", "layers": 2}, name=name)
     assert layers.answer == OBLIGATIONS
-    assert "notices" in layers.obligations[0]
+    other = {"init": "checkpoint", "model": "some/base", "license": "apache-2.0"}
+    assert verdict(tmp_path, teacher={"license": tag}, student=other, name=name).answer == BLOCKED
 
 
-@pytest.mark.parametrize("license", ["llama2", "llama3", "grok2-community"])
-def test_some_weights_may_teach_no_other_model(tmp_path: Path, license: str) -> None:
-    assert verdict(tmp_path, teacher={"license": license}).answer == BLOCKED
+def test_a_use_that_the_terms_do_not_speak_of_is_not_cleared(tmp_path: Path) -> None:
+    # terms of an endpoint say nothing of weights
+    from potstill.plan import licences
+
+    chain = licences._Chain(None)
+    chain.add("the weights", {"source": "a page", "entered": "2026-11"}, "some terms", "weights")
+    assert chain.blocked and chain.problems
+
+
+def test_two_names_at_once_are_a_conflict_unless_one_is_in_the_other(tmp_path: Path) -> None:
+    llama3 = {"init": "checkpoint", "model": "meta-llama/Meta-Llama-3-8B", "license": "llama3"}
+    both = verdict(tmp_path, teacher={"license": "llama3.1"}, student=llama3, name="Llama-3-of-ours")
+    assert both.answer == OBLIGATIONS
+    assert not any("must begin" in reason for reason in both.reasons)
+    from potstill.plan import licences
+
+    falcon = {
+        "tags": ["falconlike"],
+        "name_prefix": "Falcon",
+        "obligations": ["x"],
+        "source": "s",
+        "entered": "2026-11",
+    }
+    rows = (*licences._terms(), falcon | dict.fromkeys(("outputs", "weights"), "obligations"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(licences, "_terms", lambda: rows)
+        found = verdict(tmp_path, teacher={"license": "llama3.1"}, student={**llama3, "license": "falconlike"})
+    assert found.answer == BLOCKED
+    assert "Two names are asked for at once" in found.problems[0]
 
 
 def test_llama_3_1_asks_for_the_name(tmp_path: Path) -> None:

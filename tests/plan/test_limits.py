@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conftest import Workshop
 
 PI = "Raspberry Pi 5"
-RATE = Speed(decode=(10.0, 20.0), prefill=(100.0, 200.0), bound="bandwidth", load_seconds=1.0)
+RATE = Speed(decode=(10.0, 20.0), prefill=(100.0, 200.0), bound="bandwidth", prefill_bound="compute", load_seconds=1.0)
 
 
 def predicted(workshop: Workshop) -> Speed:
@@ -65,8 +65,12 @@ def test_a_speed_that_it_may_miss_is_told(workshop: Workshop, tmp_path: Path) ->
     asked = warnings(device=PI, decode_tokens_per_s=(low + high) / 2)
     assert len(asked) == 1 and asked[0].endswith("it may miss that.")
     assert not warnings(device=PI, decode_tokens_per_s=0.9 * low)
-    # words that name no device are not judged
-    assert not warnings(device="a board of ours", decode_tokens_per_s=100 * high)
+    # words that name no device are not judged, and that is told; a slip of the pen is told with what was meant
+    (said,) = warnings(device="a board of ours", decode_tokens_per_s=100 * high)
+    assert "target.decode_tokens_per_s cannot be predicted" in said
+    (said,) = warnings(device="Raspbery Pi 5")
+    assert "Was Raspberry Pi 5" in said
+    assert not warnings(device="a board of ours")
 
 
 def test_a_device_without_room_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """`potstill calibrate-device`: real decoding in llama.cpp fits this machine's own rates, for later plans.
 
-The model: seconds of a token = layers x a + vocabulary x c + sum over tensor types of bytes x b(type). With a layer's
-overhead, the choice among a vocabulary's entries and a rate for each type it holds for machines that are bound by
-memory and for those whose kernels are the limit.
+The model: seconds of a token = layers x a + vocabulary x c + chosen experts x e + sum over tensor types of bytes x
+b(type). With overheads, the choice among a vocabulary's entries and a rate for each type it holds for machines that are
+bound by memory and for those whose kernels are the limit. A prompt's token: sum over types of operations / r(type).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,35 @@ from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import from_config
 from potstill.plan.devices import calibration_file
 from potstill.plan.gguf_header import from_gguf
-from potstill.plan.speed import bytes_by_type, calibrated_seconds
+from potstill.plan.speed import bytes_by_type, calibrated_seconds, chosen_experts, operations_by_type
 
-__all__ = ["Sample", "calibrate", "fit_rates", "serve_once"]
+__all__ = ["Sample", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
 Array = NDArray[np.float64]
 
-_CONTEXT, _PROMPT, _DECODE, _REPEATS = 512, 16, 48, 3
+_CONTEXT, _PROMPT, _DECODE, _REPEATS = 512, 256, 48, 3
 _TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "F16")
 _VOCAB = 8192
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One model as it was measured: layers, bytes that a token reads by type, seconds of a token, vocabulary."""
+    """One model as it was measured.
+
+    read        bytes that a decoded token reads, by type
+    seconds     of a decoded token
+    experts     that one goes through
+    operations  of a prompt's token, by type
+    prompt      seconds of one
+    """
 
     layers: int
     read: dict[str, float]
     seconds: float
     vocab: int = 0
+    experts: int = 0
+    operations: dict[str, float] = field(default_factory=dict)
+    prompt: float = 0.0
 
 
 def serve_once(
@@ -89,7 +99,7 @@ def serve_once(
 
 def _own_models() -> list[Anatomy]:
     """Files to calibrate on where the user gives none: one for each type, a deep narrow one for the overhead of layers,
-    and one with a large vocabulary."""
+    one with a large vocabulary, and one of many small experts."""
     sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     wide = from_config(sizes | dict(zip(names, (1024, 3584, 6, 16, 4), strict=True)))
@@ -99,8 +109,12 @@ def _own_models() -> list[Anatomy]:
         types = {name: kind if len(dims) > 1 else "F32" for name, dims in wide.tensors.items()}
         out.append(replace(wide, name=f"wide {kind}", types=types))
     words = from_config(sizes | dict(zip(names, (256, 512, 2, 4, 2), strict=True)) | {"vocab_size": 16 * _VOCAB})
-    out += [replace(deep.quantized("Q8_0"), name="deep Q8_0"), replace(words.quantized("Q8_0"), name="wordy Q8_0")]
-    return out
+    experts = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 384, "head_dim": 64}
+    mixed = from_config(sizes | dict(zip(names, (512, 1024, 8, 8, 2), strict=True)) | experts | {
+        "architectures": ["Qwen3MoeForCausalLM"]
+    })  # fmt: skip
+    kinds = {"deep": deep, "wordy": words, "experts": mixed}
+    return out + [replace(model.quantized("Q8_0"), name=f"{name} Q8_0") for name, model in kinds.items()]
 
 
 def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
@@ -112,13 +126,22 @@ def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
     if not samples:
         raise ValueError("no sample to fit")
     kinds = sorted({kind for sample in samples for kind in sample.read if kind != "F32"})
-    rows = [[sample.layers, sample.vocab, *(sample.read.get(kind, 0.0) for kind in kinds)] for sample in samples]
+    rows = [[s.layers, s.vocab, s.experts, *(s.read.get(kind, 0.0) for kind in kinds)] for s in samples]
     times = np.array([sample.seconds for sample in samples])
     found = _nonnegative(np.array(rows) / times[:, None], np.ones(len(times)))
     # norms and biases are few, and stored in 32 bits: they cost what the fastest type does
-    rates = dict(zip(["layer", "vocabulary", *kinds], map(float, found), strict=True))
+    rates = dict(zip(["layer", "vocabulary", "expert", *kinds], map(float, found), strict=True))
     fastest = min((rates[kind] for kind in kinds if rates[kind] > 0), default=0.0)
     return rates | {"F32": fastest}
+
+
+def fit_prompt_rates(samples: Sequence[Sample]) -> dict[str, float]:
+    """Operations/s by type while a prompt is read, by least squares of relative errors; of the types that cost time."""
+    kinds = sorted({kind for sample in samples for kind in sample.operations if kind != "F32"})
+    rows = [[sample.operations.get(kind, 0.0) for kind in kinds] for sample in samples]
+    times = np.array([sample.prompt for sample in samples])
+    found = _nonnegative(np.array(rows) / times[:, None], np.ones(len(times)))
+    return {kind: 1 / float(seconds) for kind, seconds in zip(kinds, found, strict=True) if seconds > 0}
 
 
 def _nonnegative(matrix: Array, wanted: Array) -> Array:
@@ -161,24 +184,35 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
         for anatomy, path in _runs(files, Path(folder)):
             found = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
-            rate = found["decode_tokens_per_s"]
-            samples.append(Sample(anatomy.layers, bytes_by_type(anatomy), 1 / rate, anatomy.vocab))
+            samples.append(_sample(anatomy, found))
             names.append(anatomy.name)
-            say(f"{anatomy.name}: {rate:,.1f} tokens/s")
+            say(f"{anatomy.name}: {1 / samples[-1].seconds:,.1f} tokens/s, prompt {1 / samples[-1].prompt:,.0f}")
             if path.parent == Path(folder):
                 path.unlink()
     rates = fit_rates(samples)
     rows = []
     for name, sample in zip(names, samples, strict=True):
-        seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read)
+        seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read, sample.experts)
         rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
-    stored = {"rates": rates, "threads": threads, "samples": rows}
+    stored = {"rates": rates, "prompt_rates": fit_prompt_rates(samples), "threads": threads, "samples": rows}
     path = calibration_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return {**stored, "file": str(path)}
+
+
+def _sample(anatomy: Anatomy, found: dict[str, Any]) -> Sample:
+    return Sample(
+        anatomy.layers,
+        bytes_by_type(anatomy),
+        1 / found["decode_tokens_per_s"],
+        anatomy.vocab,
+        chosen_experts(anatomy),
+        operations_by_type(anatomy, prompt=True),
+        1 / found["prefill_tokens_per_s"],
+    )
 
 
 def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[Anatomy, Path]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from potstill.chat import ChatFormat
 from potstill.errors import RecipeError
+from potstill.plan.licences import licence_verdict
 from potstill.plan.limits import check_device
 from potstill.plan.models import Model, Models, load_models
 from potstill.plan.needs import (
@@ -215,15 +216,18 @@ def _model_warnings(recipe: Recipe, models: Models) -> list[str]:
 
 
 def _licence_warnings(recipe: Recipe) -> list[str]:
-    unknown = [
-        key
-        for key, value in (
-            ("teacher.license", recipe.teacher.license),
-            ("data.license", recipe.data.license),
-            ("package.license", recipe.package.license),
-        )
-        if value == "unknown"
-    ]
-    if not unknown:
-        return []
-    return [f"{', '.join(unknown)}: unknown. Say what the licences are; not every teacher may teach."]
+    """What `potstill licences` says against shipping, while nothing is paid for."""
+    keys = {
+        "teacher.license": recipe.teacher.license,
+        "student.license": recipe.student.license if recipe.student.init == "checkpoint" else None,
+        "data.license": recipe.data.license,
+        "package.license": recipe.package.license,
+    }
+    out, verdict = [], licence_verdict(recipe)
+    if unknown := [key for key, value in keys.items() if value == "unknown"]:
+        out.append(f"{', '.join(unknown)}: unknown. Say what the licences are; not every teacher may teach.")
+    if verdict.problems:
+        out.append(f"May it ship: {verdict.answer}. {' '.join(verdict.problems)}")
+    elif not verdict.commercial:
+        out.append(f"May it ship: {verdict.answer}, and not for business. `potstill licences` says why.")
+    return out

@@ -7,7 +7,9 @@ import json
 import os
 import platform
 import re
+import time
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -16,9 +18,12 @@ from typing import Any
 
 from potstill.errors import UsageError
 
-__all__ = ["Device", "calibration_file", "find_device", "known_device", "load_devices", "this_machine"]
+__all__ = [
+    "Device", "calibration_file", "find_device", "known_device", "load_devices", "near_devices", "this_machine",
+]  # fmt: skip
 
 GIB = 2**30
+_DAY = 86_400
 
 _EFFICIENCY = {"cpu": (0.4, 0.8), "unified": (0.5, 0.85), "gpu": (0.5, 0.85)}
 """Share of the sheet's bandwidth that decoding reached in published runs, low and high."""
@@ -30,7 +35,8 @@ _COMPUTE = {"cpu": (0.25, 1.0), "unified": (0.25, 0.65), "gpu": (0.2, 0.6)}
 class Device:
     """Memory in bytes, bandwidth in bytes/s, compute in operations/s; see devices.toml for the rest.
 
-    `rates` are this machine's own, from `calibrate-device`, with `threads` threads: see `calibrated_seconds`.
+    `rates` are this machine's own, from `calibrate-device`: see `calibrated_seconds`; `prompt_rates` are operations/s
+    by tensor type while a prompt is read.
     """
 
     name: str
@@ -47,7 +53,7 @@ class Device:
     efficiency: tuple[float, float] = (0.5, 0.85)
     compute_efficiency: tuple[float, float] = (0.2, 0.6)
     rates: dict[str, float] = field(default_factory=dict)
-    threads: int = 1
+    prompt_rates: dict[str, float] = field(default_factory=dict)
 
     @property
     def usable_bytes(self) -> int:
@@ -88,11 +94,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
-def find_device(name: str, *, quick: bool = False) -> Device:
+def find_device(name: str, *, quick: bool = False, option: str = "--device") -> Device:
     """A device by its name or an alias; capitals, blanks and dashes do not count. `this` probes this machine.
 
     Args:
-        quick: with `this`, measure for a tenth of a second only.
+        quick: with `this`, take what was measured before, or measure for a tenth of a second only.
+        option: where the name was given, for the message.
 
     Raises:
         UsageError: no device has the name; the nearest are named.
@@ -110,7 +117,7 @@ def find_device(name: str, *, quick: bool = False) -> Device:
     near = [device.name for device in inside] or difflib.get_close_matches(name, [d.name for d in devices], 4, 0.4)
     hint = f"Did you mean {', '.join(near[:6])}?" if near else "potstill plan --devices lists them."
     raise UsageError(
-        f"--device {name!r}: no such device among {len(devices)}. {hint} 'this' is the machine you are on."
+        f"{option} {name!r}: no such device among {len(devices)}. {hint} 'this' is the machine you are on."
     )
 
 
@@ -122,31 +129,71 @@ def known_device(name: str) -> Device | None:
         return None
 
 
+def near_devices(name: str) -> list[str]:
+    """Devices whose names are so near that one of them may be meant."""
+    plain = {_plain(device.name): device.name for device in load_devices()}
+    return [plain[found] for found in difflib.get_close_matches(_plain(name), plain, 3, 0.8)]
+
+
 def calibration_file() -> Path:
     """Where `calibrate-device` keeps what it measured."""
     folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(folder) / "potstill" / "device.json"
 
 
+def _probe_file() -> Path:
+    """Where the last probe is kept, so that plans of one machine do not differ from call to call."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "potstill" / "probe.json"
+
+
+def _probed(quick: bool) -> tuple[float, float]:
+    """Bandwidth and compute of this machine: the highest measured here in a day, by a probe of a moment or of seconds.
+
+    A peak is looked for, and other work on the machine only lowers what a probe finds.
+    """
+    from potstill.plan.probe import probe
+
+    path, here = _probe_file(), f"{platform.node()} {platform.machine()} {os.cpu_count()}"
+    kept = (0.0, 0.0)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["machine"] == here and 0 <= time.time() - path.stat().st_mtime < _DAY:
+            kept = float(found["bandwidth"]), float(found["compute"])
+    if quick and min(kept) > 0:
+        return kept
+    bandwidth, compute = map(max, probe(seconds=0.2 if quick else 3.0), kept)
+    with suppress(OSError):  # a home that cannot be written costs a probe the next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": here, "bandwidth": bandwidth, "compute": compute}) + "\n", "utf-8")
+    return bandwidth, compute
+
+
 def this_machine(*, quick: bool = False) -> Device:
-    """The machine this runs on: its memory, and its rates measured now, or as calibrated before.
+    """The machine this runs on: its memory, its rates as probed, and as calibrated where it is.
+
+    Args:
+        quick: see `find_device`.
 
     Raises:
         UsageError: the calibration's file is damaged.
     """
-    from potstill.plan.probe import physical_memory, probe
+    from potstill.plan.probe import physical_memory
 
-    path, rates, threads = calibration_file(), {}, 1
+    path, calibrated = calibration_file(), dict[str, Any]()
     if path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            rates, threads = {str(k): float(v) for k, v in stored["rates"].items()}, int(stored["threads"])
+            threads = int(stored["threads"])
+            # a file of an earlier version has none of prompts
+            kept = {"rates": stored["rates"], "prompt_rates": stored.get("prompt_rates", {})}
+            calibrated = {key: {str(k): float(v) for k, v in rates.items()} for key, rates in kept.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path}: not a calibration. Run potstill calibrate-device again, or delete it.") from None
-    bandwidth, compute = probe(seconds=0.1 if quick else 3.0)
+    bandwidth, compute = _probed(quick)
     machine = platform.machine().lower()
     return Device(
-        name="this machine",
+        name="this machine" + (f", {threads} threads" if calibrated else ""),
         kind="cpu",
         backend="arm" if machine.startswith(("arm", "aarch")) else "x86",
         memory=physical_memory(),
@@ -154,10 +201,9 @@ def this_machine(*, quick: bool = False) -> Device:
         bandwidth=bandwidth,
         compute=compute,
         storage=1e9,
-        source="measured here" + (" quickly" if quick else "") + (", calibrated" if rates else ""),
+        source="measured here" + (", calibrated" if calibrated else ""),
         date="now",
         efficiency=(0.4, 0.9),
         compute_efficiency=_COMPUTE["cpu"],
-        rates=rates,
-        threads=threads,
+        **calibrated,
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from potstill.gguf_types import QUANTIZATIONS
+from potstill.errors import UsageError
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.devices import Device
-from potstill.plan.memory import Memory, kv_bytes, layer_bytes, memory
+from potstill.plan.memory import Memory, kv_bytes, memory, odd_heads
 from potstill.plan.speed import Part, Speed, speed
 
-__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Wish", "fit", "largest_context"]
+__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Split", "Wish", "device_memory", "fit", "largest_context"]
 
 FITS, OFFLOAD, NO_FIT = "fits", "fits with offload", "does not fit"
 _LONGEST = 1 << 20
@@ -29,13 +30,36 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A model over a card and its host.
+
+    on_card      names of the card's tensors; the others are read by the host
+    layers       blocks whose attention and cache are on the card: the last ones, as llama.cpp's --n-gpu-layers has it
+    experts      blocks of these whose experts stay on the host: the first ones, as --n-cpu-moe has it
+    cache        share of the KV cache that is on the card
+    host_bytes   what the host's memory must hold
+    """
+
+    on_card: frozenset[str]
+    layers: int
+    experts: int
+    cache: float
+    host_bytes: int
+
+    def parts(self, anatomy: Anatomy, card: Device, host: Device) -> list[Part]:
+        """For `speed`: the host's part first, since it has the output matrix or the experts."""
+        rest = frozenset(anatomy.tensors) - self.on_card
+        return [Part(host, 1 - self.cache, rest), Part(card, self.cache, self.on_card)]
+
+
+@dataclass(frozen=True)
 class Fit:
     """The answer for one model, quantization and device.
 
-    layers_on_device    blocks on the card; all of them where it fits whole
-    host_bytes          what the host's memory must hold beside the card
-    speed               None where it does not fit
-    advice              sentences: what would make it fit, or fit whole
+    split          over card and host, where it fits with offload
+    max_context    longest with which it fits in any way; `whole_context` without offload
+    speed          None where it does not fit
+    advice         sentences: what would make it fit, or fit whole
     """
 
     anatomy: Anatomy
@@ -44,11 +68,21 @@ class Fit:
     wish: Wish
     memory: Memory
     verdict: str
-    layers_on_device: int
-    host_bytes: int
+    split: Split | None
     max_context: int
+    whole_context: int
     speed: Speed | None
     advice: tuple[str, ...]
+
+    @property
+    def layers_on_device(self) -> int:
+        """Blocks on the card; all of them where it fits whole, none where it does not fit."""
+        return self.split.layers if self.split else self.anatomy.layers if self.verdict == FITS else 0
+
+    @property
+    def host_bytes(self) -> int:
+        """What the host's memory must hold beside the card."""
+        return self.split.host_bytes if self.split else self.memory.elsewhere
 
     def to_json(self) -> dict[str, Any]:
         """The eight keys of every plan, then what explains them."""
@@ -76,61 +110,113 @@ class Fit:
             "usable_bytes": self.device.usable_bytes,
             "prefill_tokens_per_s": [round(rate, 3) for rate in self.speed.prefill] if self.speed else [0.0, 0.0],
             "bound": self.speed.bound if self.speed else None,
+            "prefill_bound": self.speed.prefill_bound if self.speed else None,
             "load_seconds": round(self.speed.load_seconds, 3) if self.speed else None,
+            "max_context_without_offload": self.whole_context,
             "layers": self.anatomy.layers,
             "layers_on_device": self.layers_on_device,
+            "expert_layers_on_host": self.split.experts if self.split else 0,
             "host": self.host.name if self.host else None,
             "host_bytes": self.host_bytes,
             "advice": list(self.advice),
         }
 
 
-def _memory(anatomy: Anatomy, device: Device, wish: Wish) -> Memory:
-    return memory(anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=device.backend)
+def device_memory(anatomy: Anatomy, device: Device, wish: Wish) -> Memory:
+    """What a model with types holds on a device."""
+    return memory(
+        anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=device.backend,
+        card=device.kind == "gpu",
+    )  # fmt: skip
 
 
-def _split(anatomy: Anatomy, device: Device, host: Device, wish: Wish) -> tuple[int, int] | None:
-    """Most blocks that go on the card, and the host's bytes; None where no block does, or the host has no room."""
-    whole = _memory(anatomy, device, wish)
-    kv = [0] * anatomy.layers
-    for i, layer in enumerate(anatomy.attention):
-        one = Anatomy("", "", 0, 0, (layer,), {})
-        kv[i] = kv_bytes(one, wish.context, wish.kv_type, wish.parallel)
-    blocks = [size + cache for size, cache in zip(layer_bytes(anatomy), kv, strict=True)]
-    room = device.usable_bytes - whole.compute - whole.overhead
-    count = 0
-    # llama.cpp moves the last blocks first
-    while count < len(blocks) and room >= blocks[-1 - count]:
-        room -= blocks[-1 - count]
-        count += 1
-    rest = whole.weights + whole.kv - sum(blocks[len(blocks) - count :]) + whole.compute + whole.overhead
-    return (count, rest) if count and rest <= host.usable_bytes else None
+def _fits(anatomy: Anatomy, device: Device, wish: Wish) -> bool:
+    return device_memory(anatomy, device, wish).needed <= device.usable_bytes
 
 
-def _verdict(anatomy: Anatomy, device: Device, host: Device | None, wish: Wish) -> tuple[str, int, int]:
-    """Verdict, blocks on the device, bytes of the host."""
-    if _memory(anatomy, device, wish).needed <= device.usable_bytes:
-        return FITS, anatomy.layers, 0
-    split = _split(anatomy, device, host, wish) if host and device.kind == "gpu" else None
-    return (OFFLOAD, *split) if split else (NO_FIT, 0, 0)
+def _block(name: str) -> int:
+    """The block that a tensor is in; -1 outside of them."""
+    return int(name.split(".")[1]) if name.startswith("blk.") else -1
 
 
-def largest_context(anatomy: Anatomy, device: Device, host: Device | None, wish: Wish) -> int:
-    """Most tokens of a conversation, a multiple of 256 that the model was made for, with which it fits on the device
-    whole; where it never does, with offload; 0 where neither."""
+def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
+    """Most whole blocks on the card; and of a mixture of experts, all of it but the experts of the first blocks.
+
+    A split that the card has no room for is left out; whether the host has is not looked at.
+    """
+    held, sizes, layers = device_memory(anatomy, card, wish), anatomy.tensor_bytes(), anatomy.layers
+    cache = [_layer_cache(anatomy, layer, wish) for layer in range(layers)]
+    movable = {name for name in sizes if anatomy.tied or name != "token_embd.weight"}
+    # beside weights and cache: the compute buffer and the GPU's context
+    room = card.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
+
+    def split(on_card: set[str], blocks: int, experts: int) -> Split:
+        ours = sum(cache[layers - blocks :])
+        rest = held.total - held.copies - sum(sizes[name] for name in on_card) - ours
+        return Split(frozenset(on_card), blocks, experts, ours / max(1, sum(cache)), rest)
+
+    def most(costs: list[int], left: int) -> int:
+        """How many of the last ones there is room for: llama.cpp moves those first."""
+        count = 0
+        while count < len(costs) and left >= costs[-1 - count]:
+            left -= costs[-1 - count]
+            count += 1
+        return count
+
+    blocks = list(cache)
+    experts = [0] * layers
+    for name, size in sizes.items():
+        if _block(name) >= 0:
+            blocks[_block(name)] += size
+            experts[_block(name)] += size if "_exps." in name else 0
+    if count := most(blocks, room):
+        yield split({name for name in sizes if _block(name) >= layers - count}, count, 0)
+    left = room - sum(cache) - sum(sizes[name] for name in movable if "_exps." not in name)
+    if anatomy.experts and left >= 0:
+        kept = layers - most(experts, left)
+        yield split({name for name in movable if "_exps." not in name or _block(name) >= kept}, layers, kept)
+
+
+def _layer_cache(anatomy: Anatomy, layer: int, wish: Wish) -> int:
+    """KV cache of one block."""
+    one = replace(anatomy, attention=anatomy.attention[layer : layer + 1])
+    return kv_bytes(one, wish.context, wish.kv_type, wish.parallel)
+
+
+def _best_split(anatomy: Anatomy, card: Device, host: Device | None, wish: Wish) -> tuple[Split, Speed] | None:
+    """The fastest that both have room for."""
+    if host is None or card.kind != "gpu":
+        return None
+    found = [
+        (split, speed(anatomy, split.parts(anatomy, card, host), wish.context, wish.kv_type))
+        for split in _splits(anatomy, card, wish)
+        if split.host_bytes <= host.usable_bytes
+    ]
+    return max(found, key=lambda one: one[1].decode, default=None)
+
+
+def _offloads(anatomy: Anatomy, card: Device, host: Device | None, wish: Wish) -> bool:
+    if host is None or card.kind != "gpu":
+        return False
+    return any(split.host_bytes <= host.usable_bytes for split in _splits(anatomy, card, wish))
+
+
+def largest_context(anatomy: Anatomy, device: Device, wish: Wish, host: Device | None = None) -> int:
+    """Most tokens of a conversation, a multiple of 256 that the model was made for, with which it fits; 0 for none.
+
+    Args:
+        host: with offload to it, where the device is a card.
+    """
     most = anatomy.context or _LONGEST
-    for accepted in ((FITS,), (FITS, OFFLOAD)):
-        low, high = 0, max(1, most // _STEP)
-        while low < high:
-            middle = (low + high + 1) // 2
-            tried = Wish(middle * _STEP, wish.kv_type, wish.parallel)
-            if _verdict(anatomy, device, host, tried)[0] in accepted:
-                low = middle
-            else:
-                high = middle - 1
-        if low:
-            return min(low * _STEP, most)
-    return 0
+    low, high = 0, max(1, most // _STEP)
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = replace(wish, context=middle * _STEP)
+        if _fits(anatomy, device, tried) or _offloads(anatomy, device, host, tried):
+            low = middle
+        else:
+            high = middle - 1
+    return min(low * _STEP, most)
 
 
 def fit(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Device | None = None) -> Fit:
@@ -142,52 +228,63 @@ def fit(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Dev
 
     Raises:
         KeyError: the quantization or the KV type is not known.
+        UsageError: llama.cpp makes no cache of that type for these heads.
     """
+    if odd := odd_heads(model, wish.kv_type):
+        raise UsageError(
+            f"--kv-type {wish.kv_type}: {model.name} has heads of {odd}, which a cache in {wish.kv_type} cannot hold "
+            "(its blocks are of 32). Use f16."
+        )
     anatomy = model.quantized(quantization)
-    held = _memory(anatomy, device, wish)
-    verdict, count, rest = _verdict(anatomy, device, host, wish)
-    rate = None
-    if verdict == FITS:
-        rate = speed(anatomy, [Part(device, 1.0)], wish.context, wish.kv_type)
-    elif verdict == OFFLOAD and host:
-        sizes = layer_bytes(anatomy)
-        share = sum(sizes[len(sizes) - count :]) / sum(sizes)
-        # what is outside the blocks is on the host: first
-        rate = speed(anatomy, [Part(host, 1 - share), Part(device, share)], wish.context, wish.kv_type)
-    longest = largest_context(anatomy, device, host, wish)
+    whole = _fits(anatomy, device, wish)
+    best = None if whole else _best_split(anatomy, device, host, wish)
+    rate = speed(anatomy, [Part(device, 1.0)], wish.context, wish.kv_type) if whole else best[1] if best else None
+    alone = largest_context(anatomy, device, wish)
     return Fit(
         anatomy=anatomy,
         device=device,
-        host=host if verdict == OFFLOAD else None,
+        host=host if best else None,
         wish=wish,
-        memory=held,
-        verdict=verdict,
-        layers_on_device=count,
-        host_bytes=rest,
-        max_context=longest,
+        memory=device_memory(anatomy, device, wish),
+        verdict=FITS if whole else OFFLOAD if best else NO_FIT,
+        split=best[0] if best else None,
+        max_context=max(alone, largest_context(anatomy, device, wish, host)),
+        whole_context=alone,
         speed=rate,
-        advice=() if verdict == FITS else tuple(_advice(model, quantization, device, wish, held)),
+        advice=() if whole else tuple(_advice(model, quantization, device, wish, host)),
     )
 
 
-def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, held: Memory) -> list[str]:
-    """What would make it fit on the device whole, each change on its own, the mildest first."""
-
-    def fits(candidate: Anatomy, asked: Wish) -> bool:
-        return _memory(candidate, device, asked).needed <= device.usable_bytes
-
-    out, anatomy = [], model.quantized(quantization)
-    if wish.kv_type not in ("q8_0", "q4_0") and fits(anatomy, Wish(wish.context, "q8_0", wish.parallel)):
+def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Device | None) -> list[str]:
+    """What would make it fit on the device whole, the mildest first; then with offload, where it does not even so."""
+    anatomy = model.quantized(quantization)
+    out = []
+    narrow = replace(wish, kv_type="q8_0")
+    narrower = wish.kv_type not in ("q8_0", "q4_0") and odd_heads(model, "q8_0") is None
+    if narrower and _fits(anatomy, device, narrow):
         out.append("a KV cache in q8_0 (--kv-type q8_0)")
-    shorter = largest_context(anatomy, device, None, wish)
+    shorter = largest_context(anatomy, device, wish)
     if shorter:
         out.append(f"a context of {shorter:,} tokens (--context {shorter})")
-    if not model.types and quantization in QUANTIZATIONS:
-        size = anatomy.weight_bytes
-        tried = (q for q in _SMALLER if model.quantized(q).weight_bytes < size)
-        found = next((q for q in tried if fits(model.quantized(q), wish)), None)
+    smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < anatomy.weight_bytes]
+    if model.architecture == "gpt-oss" and not model.types and quantization != "MXFP4_MOE":
+        smaller.insert(0, "MXFP4_MOE")  # what its weights were made in
+    ways = [(q, wish) for q in smaller] + [(q, narrow) for q in smaller if narrower]
+    found = next(((q, asked) for q, asked in ways if _fits(model.quantized(q), device, asked)), None)
+    if found:
+        out.append(_words(*found, wish))
+    if not out and not _offloads(anatomy, device, host, wish):
+        found = next(((q, asked) for q, asked in ways if _offloads(model.quantized(q), device, host, asked)), None)
         if found:
-            out.append(f"{found} weights (--quantization {found})")
+            out.append(f"{_words(*found, wish)} and offload")
+    held = device_memory(anatomy, device, wish)
     missing = held.needed - device.usable_bytes
     out.append(f"{missing / 1e9:.2f} GB more memory, {held.needed / 1e9:.2f} GB in all free for the model")
     return out
+
+
+def _words(quantization: str, asked: Wish, wish: Wish) -> str:
+    """A smaller quantization, and the cache's where it changes too."""
+    if asked == wish:
+        return f"{quantization} weights (--quantization {quantization})"
+    return f"{quantization} weights and a KV cache in q8_0 (--quantization {quantization} --kv-type q8_0)"

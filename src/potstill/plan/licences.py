@@ -1,4 +1,4 @@
-"""May it ship: what the licences of teacher, base student and data say of a student, before a token is paid for.
+"""May it ship: what the licences of teacher, base student, tokenizer and data say of it, before a token is paid for.
 
 Three answers, and it fails closed: allowed, allowed with obligations, blocked or unknown. Facts are in licences.toml,
 each with its source and the date it was entered. It is not legal advice.
@@ -6,6 +6,7 @@ each with its source and the date it was entered. It is not legal advice.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,12 +32,14 @@ class Verdict:
 
     obligations    what whoever ships the student must do: the union over all parts
     reasons        one sentence for each part, with its source
+    problems       those of them that block it, but for parts of which no licence is named
     """
 
     answer: str
     obligations: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     commercial: bool = True
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -45,30 +48,47 @@ class Verdict:
             "commercial": self.commercial,
             "obligations": list(self.obligations),
             "reasons": list(self.reasons),
+            "problems": list(self.problems),
         }
 
 
 @dataclass
 class _Chain:
+    own: str | None
+    """Tag of the weights that the student starts from."""
     blocked: bool = False
     commercial: bool = True
     obligations: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     prefixes: dict[str, str] = field(default_factory=dict)
+
+    def stop(self, reason: str) -> None:
+        """A reason that blocks it."""
+        self.blocked = True
+        self.reasons.append(reason)
+        self.problems.append(reason)
 
     def add(self, what: str, terms: Mapping[str, Any] | None, tag: str, use: Literal["outputs", "weights"]) -> None:
         """One part of the chain."""
-        if terms is None:
+        if tag == "unknown":
             self.blocked = True
-            why = "no licence is named" if tag == "unknown" else f"nothing is known of {tag!r}"
-            self.reasons.append(f"{what}: {why}, so it is not cleared.")
+            self.reasons.append(f"{what}: no licence is named, so it is not cleared.")
+            return
+        if terms is None:
+            self.stop(f"{what}: nothing is known of {tag!r}, so it is not cleared.")
             return
         answer = terms.get(use, "blocked")
-        self.blocked |= answer == "blocked"
-        self.commercial &= terms.get("commercial", True)
+        if use == "outputs" and self.own in terms.get("tags", ()):
+            answer = terms.get("outputs_of_own", answer)
         words = {"allowed": ALLOWED, "obligations": OBLIGATIONS, "blocked": "blocked"}[answer]
         only = "" if terms.get("commercial", True) else ", and not for business"
-        self.reasons.append(f"{what} ({tag}): its {use} are {words}{only}; {terms['source']}, {terms['entered']}.")
+        reason = f"{what} ({tag}): its {use} are {words}{only}; {terms['source']}, {terms['entered']}."
+        if answer == "blocked":
+            self.stop(reason)
+            return
+        self.commercial &= terms.get("commercial", True)
+        self.reasons.append(reason)
         if answer == "obligations":
             self.obligations += [o for o in terms.get("obligations", ()) if o not in self.obligations]
             if prefix := terms.get("name_prefix"):
@@ -90,29 +110,38 @@ def _by_host(host: str) -> dict[str, Any] | None:
 
 
 def licence_verdict(recipe: Recipe) -> Verdict:
-    """The planned chain: the teacher's outputs, the weights that the student starts from, the data.
+    """The planned chain: the teacher's outputs, the weights that the student starts from, its tokenizer, the data.
 
     A hosted endpoint is judged by its own terms, one on this machine by the licence of its model.
     """
-    chain, teacher = _Chain(), recipe.teacher
+    teacher, student = recipe.teacher, recipe.student
+    starts = {"teacher_layers": teacher.license, "checkpoint": student.license}.get(student.init)
+    chain = _Chain(starts.lower() if starts else None)
     host = urlsplit(teacher.base_url).hostname or "" if teacher.base_url else ""
     if teacher.kind == "api" and host not in _OPEN:
         chain.add(f"the endpoint {host}", _by_host(host), f"terms of {host}", "outputs")
     else:
         chain.add("the teacher", _by_tag(teacher.license), teacher.license, "outputs")
-    if recipe.student.init == "teacher_layers":
-        chain.add("the teacher's layers", _by_tag(teacher.license), teacher.license, "weights")
-    elif recipe.student.init == "checkpoint":
-        chain.add("the base student", _by_tag(recipe.student.license), recipe.student.license, "weights")
+    if student.init == "checkpoint":
+        chain.add("the base student with its tokenizer", _by_tag(student.license), student.license, "weights")
+    else:
+        what = "the teacher's tokenizer" if student.init == "scratch" else "the teacher's layers and tokenizer"
+        chain.add(what, _by_tag(teacher.license), teacher.license, "weights")
     chain.add("the data", _by_tag(recipe.data.license), recipe.data.license, "outputs")
     for prefix, what in chain.prefixes.items():
-        if not recipe.name.lower().startswith(prefix.lower()):
+        if not _plain(recipe.name).startswith(_plain(prefix)):
             chain.reasons.append(f"The recipe's name must begin with {prefix!r}, which {what} asks: set name.")
-    if len(chain.prefixes) > 1:
-        chain.blocked = True
-        chain.reasons.append(f"Two names are asked for at once: {', '.join(chain.prefixes)}.")
-    answer = BLOCKED if chain.blocked else OBLIGATIONS if chain.obligations or not chain.commercial else ALLOWED
-    return Verdict(answer, tuple(chain.obligations), tuple(chain.reasons), chain.commercial)
+    longest = max(chain.prefixes, key=len, default="")
+    if not all(longest.startswith(prefix) for prefix in chain.prefixes):
+        chain.stop(f"Two names are asked for at once: {', '.join(chain.prefixes)}.")
+    bound = chain.obligations or not chain.commercial
+    answer = BLOCKED if chain.blocked else OBLIGATIONS if bound else ALLOWED
+    return Verdict(answer, tuple(chain.obligations), tuple(chain.reasons), chain.commercial, tuple(chain.problems))
+
+
+def _plain(name: str) -> str:
+    """As names are compared: a recipe's has dashes where a licence has blanks."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def render_licences(verdict: Mapping[str, Any]) -> RenderableType:

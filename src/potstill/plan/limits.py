@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potstill.errors import RecipeError
-from potstill.plan.devices import known_device
+from potstill.plan.devices import known_device, near_devices
 from potstill.plan.fit import Wish, fit
 from potstill.plan.models import Models
 from potstill.plan.speed import Speed
@@ -71,6 +71,17 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
     """
     target, device = recipe.target, known_device(recipe.target.device)
     if device is None:
+        asked = [key for key in ("ttft_ms", "decode_tokens_per_s") if getattr(target, key) is not None]
+        if near := near_devices(target.device):
+            warnings.append(
+                f"target.device: {target.device!r} is not in the list of devices, so nothing is predicted of it. Was "
+                f"{' or '.join(near)} meant?"
+            )
+        elif asked:
+            warnings.append(
+                f"target.device: {target.device!r} is not in the list of devices (potstill plan --devices), so "
+                f"target.{' and target.'.join(asked)} cannot be predicted, and are judged by what is measured here."
+            )
         return
     quantization = recipe.export.quantization
     found = fit(models.student_anatomy, quantization, device, Wish(recipe.chat.context))
@@ -85,9 +96,9 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
         limits, rate = Limits.of(target, prompt), found.speed
         first = [1000 * seconds for seconds in rate.first_token(limits.prompt)]
         words = {
-            "ttft_ms": f"{first[0]:,.3g} to {first[1]:,.3g} ms to the first token after {limits.prompt} tokens of "
-            f"prompt, and {target.ttft_ms or 0:g} are allowed",
-            "decode_tokens_per_s": f"{rate.decode[0]:,.3g} to {rate.decode[1]:,.3g} tokens/s, and "
+            "ttft_ms": f"{_figure(first[0])} to {_figure(first[1])} ms to the first token after {limits.prompt} tokens "
+            f"of prompt, and {target.ttft_ms or 0:g} are allowed",
+            "decode_tokens_per_s": f"{_figure(rate.decode[0])} to {_figure(rate.decode[1])} tokens/s, and "
             f"{target.decode_tokens_per_s or 0:g} are asked",
         }
         sure = limits.missed(0, 0, rate, best=True)
@@ -99,3 +110,8 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
     if said and recipe.student.vocabulary == "full":
         raise RecipeError(f"{said[0]}. {advice}")
     warnings += [f"{sentence}, with all of the vocabulary." for sentence in said]
+
+
+def _figure(value: float) -> str:
+    """Three digits, and none cut before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from potstill.gguf_types import bytes_per_element
+from potstill.gguf_types import BLOCKS, bytes_per_element
 from potstill.plan.anatomy import Anatomy, Attention
 
-__all__ = ["KV_TYPES", "Memory", "compute_bytes", "kv_bytes", "layer_bytes", "memory", "slot_tokens"]
+__all__ = [
+    "KV_TYPES", "MICRO_BATCH", "Memory", "compute_bytes", "kv_bytes", "memory", "odd_heads", "slot_tokens",
+]  # fmt: skip
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 MICRO_BATCH = 512
@@ -21,12 +23,15 @@ _PAD = 256
 _PROCESS = 40_000_000
 _TOKEN = 200
 """Of a vocabulary entry: its text and its places in the maps."""
-_GPU_CONTEXT = 400 * 2**20
-"""A CUDA context with llama.cpp's kernels: 0.3 to 0.5 GiB."""
+_GPU_CONTEXT = {"cuda": 400 * 2**20, "hip": 400 * 2**20, "metal": 100 * 2**20, "vulkan": 100 * 2**20}
+"""Of a backend with llama.cpp's kernels: 0.3 to 0.5 GiB are told of CUDA; Metal's and Vulkan's are assumed."""
 _HEADER_TOKEN = 26
 """Of a vocabulary entry in a file's header: text, length, kind and its share of the merges; 18 to 41 are seen."""
 # types whose rows the CPU backend copies into another order when eight of them fit together
-_REPACKED = {"x86": ("Q4_0", "Q4_K", "IQ4_NL"), "arm": ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL")}
+_REPACKED = {
+    "x86": ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4"),
+    "arm": ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"),
+}
 
 
 def slot_tokens(context: int) -> int:
@@ -42,9 +47,17 @@ def kv_bytes(anatomy: Anatomy, context: int, kv_type: str = "f16", parallel: int
     Raises:
         KeyError: the KV type is not known.
     """
+    # an odd head that llama.cpp would refuse is counted all the same: `odd_heads`
     size = bytes_per_element(kv_type.upper())
     elements = sum(_cells(layer, context) * layer.kv_heads * (layer.key + layer.value) for layer in anatomy.attention)
     return math.ceil(elements * size) * parallel
+
+
+def odd_heads(anatomy: Anatomy, kv_type: str) -> int | None:
+    """A head's size that the KV type's block does not divide, so that llama.cpp makes no such cache; None: it does."""
+    block = BLOCKS[kv_type.upper()][0]
+    sizes = (size for layer in anatomy.attention for size in (layer.key, layer.value))
+    return next((size for size in sizes if size % block), None)
 
 
 def _cells(layer: Attention, context: int) -> int:
@@ -78,6 +91,7 @@ class Memory:
     weights     the file: tensors, padding, header
     copies      tensors that the CPU backend keeps a second time in another order; their pages of the file can go
     kv, compute, overhead
+    elsewhere   of all these, what is not on the card: llama.cpp looks up tokens on the host
     """
 
     weights: int
@@ -85,6 +99,7 @@ class Memory:
     kv: int
     compute: int
     overhead: int
+    elsewhere: int = 0
 
     @property
     def total(self) -> int:
@@ -94,23 +109,37 @@ class Memory:
     @property
     def needed(self) -> int:
         """What must fit: the file's pages of copied tensors are dropped under pressure at no cost."""
-        return self.total - self.copies
+        return self.total - self.copies - self.elsewhere
 
 
 def _header(anatomy: Anatomy) -> int:
     return anatomy.header_bytes or _HEADER_TOKEN * anatomy.vocab + 60 * len(anatomy.tensors)
 
 
-def memory(anatomy: Anatomy, context: int, *, kv_type: str = "f16", parallel: int = 1, backend: str = "x86") -> Memory:
-    """What a model with types holds on a backend: `x86` or `arm` for a CPU, anything else for a GPU."""
+def memory(
+    anatomy: Anatomy,
+    context: int,
+    *,
+    kv_type: str = "f16",
+    parallel: int = 1,
+    backend: str = "x86",
+    card: bool = False,
+) -> Memory:
+    """What a model with types holds on a backend: `x86` or `arm` for a CPU, a key of `_GPU_CONTEXT` for a GPU.
+
+    Args:
+        card: the GPU has a memory of its own, and the process, the header and an untied token embedding are not there.
+    """
     copies = _copies(anatomy, _REPACKED[backend]) if backend in _REPACKED else 0
-    overhead = _PROCESS + _TOKEN * anatomy.vocab + (0 if backend in _REPACKED else _GPU_CONTEXT)
+    process, header = _PROCESS + _TOKEN * anatomy.vocab, _header(anatomy)
+    embedding = 0 if anatomy.tied else anatomy.tensor_bytes()["token_embd.weight"]
     return Memory(
-        weights=anatomy.data_bytes + _header(anatomy),
+        weights=anatomy.data_bytes + header,
         copies=copies,
         kv=kv_bytes(anatomy, context, kv_type, parallel),
         compute=compute_bytes(anatomy, context),
-        overhead=overhead,
+        overhead=process + _GPU_CONTEXT.get(backend, 0),
+        elsewhere=process + header + embedding if card else 0,
     )
 
 
@@ -130,12 +159,3 @@ def _copies(anatomy: Anatomy, kinds: tuple[str, ...]) -> int:
     if not in_place:
         return 0
     return sum(sizes[name] for name in names[in_place[0] : in_place[-1]] if name in copied)
-
-
-def layer_bytes(anatomy: Anatomy) -> list[int]:
-    """Weights of each transformer block, by layer: what offloading moves."""
-    out = [0] * anatomy.layers
-    for name, size in anatomy.tensor_bytes().items():
-        if name.startswith("blk."):
-            out[min(int(name.split(".")[1]), anatomy.layers - 1)] += size
-    return out

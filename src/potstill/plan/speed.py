@@ -4,54 +4,54 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.devices import Device
-from potstill.plan.memory import kv_bytes
+from potstill.plan.memory import MICRO_BATCH, kv_bytes
 
-__all__ = ["Part", "Speed", "bytes_by_type", "calibrated_seconds", "read_bytes", "speed"]
+__all__ = [
+    "Part",
+    "Speed",
+    "bytes_by_type",
+    "calibrated_seconds",
+    "chosen_experts",
+    "operations_by_type",
+    "read_bytes",
+    "speed",
+]
 
 _CALIBRATED = (0.85, 1.15)
 """Around a calibrated machine's prediction."""
-
-
-def read_bytes(anatomy: Anatomy) -> float:
-    """Weights that one decoded token reads: all, less the unused experts and an untied token embedding."""
-    return sum(size * anatomy.share_used(name) for name, size in anatomy.tensor_bytes().items())
-
-
-def bytes_by_type(anatomy: Anatomy) -> dict[str, float]:
-    """The same by tensor type."""
-    out: dict[str, float] = defaultdict(float)
-    for name, size in anatomy.tensor_bytes().items():
-        out[anatomy.types[name]] += size * anatomy.share_used(name)
-    return dict(out)
-
-
-def _operations(anatomy: Anatomy) -> float:
-    """Multiplications and additions of one token, without attention."""
-    return 2 * sum(
-        math.prod(dims) * anatomy.share_used(name) for name, dims in anatomy.tensors.items() if len(dims) > 1
-    )
+_LAYER = {"cpu": (25e-6, 5e-6), "unified": (30e-6, 5e-6), "gpu": (30e-6, 5e-6)}
+"""Seconds that a layer of one token takes beside its bytes, slow and fast: starting its kernels, waiting for threads.
+Assumed: a kernel starts in some microseconds, a layer has about ten, and a graph of them starts at once."""
+_TOKEN = {"cpu": (200e-6, 50e-6), "unified": (300e-6, 100e-6), "gpu": (300e-6, 100e-6)}
+"""Seconds of choosing and sending a token; on a CPU three models of 1 to 2 million parameters took 100 to 200."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A share of the model's blocks (0 to 1) on a device."""
+    """What of a model is on a device: a share of the cache (0 to 1), and tensors; None means all of them."""
 
     device: Device
     share: float
+    tensors: frozenset[str] | None = None
+
+    def of(self, anatomy: Anatomy) -> Iterable[str]:
+        """Names of its tensors."""
+        return anatomy.tensors if self.tensors is None else self.tensors
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens a second, low and high; `bound` is what limits decoding: bandwidth, compute or offload."""
+    """Tokens a second, low and high; what limits decoding and reading a prompt: bandwidth, compute or offload."""
 
     decode: tuple[float, float]
     prefill: tuple[float, float]
     bound: str
+    prefill_bound: str
     load_seconds: float
 
     def first_token(self, prompt: float) -> tuple[float, float]:
@@ -59,61 +59,130 @@ class Speed:
         return prompt / self.prefill[1], prompt / self.prefill[0]
 
 
+def bytes_by_type(anatomy: Anatomy, names: Iterable[str] | None = None) -> dict[str, float]:
+    """Weights that one decoded token reads, by tensor type: all, less the unused experts and an untied embedding.
+
+    Args:
+        names: of these tensors alone.
+    """
+    sizes, out = anatomy.tensor_bytes(), defaultdict[str, float](float)
+    for name in anatomy.tensors if names is None else names:
+        out[anatomy.types[name]] += sizes[name] * anatomy.share_used(name)
+    return dict(out)
+
+
+def read_bytes(anatomy: Anatomy) -> float:
+    """Weights that one decoded token reads, in all."""
+    return sum(bytes_by_type(anatomy).values())
+
+
+def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, prompt: bool) -> dict[str, float]:
+    """Multiplications and additions of one token by tensor type, without attention's over the cache.
+
+    Args:
+        names: of these tensors alone.
+        prompt: a token of a prompt, whose logits nobody asks for: llama.cpp computes the last one's alone.
+    """
+    head = "token_embd.weight" if anatomy.tied else "output.weight"
+    out = defaultdict[str, float](float)
+    for name in anatomy.tensors if names is None else names:
+        dims = anatomy.tensors[name]
+        if len(dims) > 1 and not (prompt and name == head):
+            out[anatomy.types[name]] += 2 * math.prod(dims) * anatomy.share_used(name)
+    return dict(out)
+
+
+def chosen_experts(anatomy: Anatomy) -> int:
+    """Experts that one token goes through, over all layers."""
+    return anatomy.used * sum(name.endswith("ffn_down_exps.weight") for name in anatomy.tensors)
+
+
+def _attention_operations(anatomy: Anatomy, context: int) -> float:
+    """Of one token of a prompt that fills the context, on average: queries times keys, and weights times values."""
+    return sum(2 * layer.queries * min(context, layer.window or context) for layer in anatomy.attention)
+
+
+def _pass_bytes(anatomy: Anatomy, names: Iterable[str]) -> float:
+    """What a micro-batch of a prompt reads: every expert, since its tokens go through different ones."""
+    sizes = anatomy.tensor_bytes()
+    return sum(sizes[name] for name in names if anatomy.tied or name != "token_embd.weight")
+
+
 def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Speed:
     """Speed of one conversation. The low end has a full context and the low efficiency of the device, the high end
     an empty one and the high efficiency.
 
     Args:
-        parts: where the blocks are; the output matrix is where the first part is.
+        parts: who holds what; a token goes through one after the other.
     """
-    weights, operations = read_bytes(anatomy), _operations(anatomy)
-    blocks = sum(
-        size * anatomy.share_used(name) for name, size in anatomy.tensor_bytes().items() if name.startswith("blk.")
-    )
-    cache = kv_bytes(anatomy, context, kv_type)
-    decode, prefill, bounds = [], [], []
+    cache, attention = kv_bytes(anatomy, context, kv_type), _attention_operations(anatomy, context)
+    ends = []
     for end in (0, 1):
-        seconds = prompt = 0.0
-        for place, part in enumerate(parts):
-            device = part.device
-            own = blocks * part.share + (weights - blocks if place == 0 else 0)
-            read = own + (cache * part.share if end == 0 else 0)
-            by_bandwidth = read / (device.bandwidth * device.efficiency[end])
-            rate = device.compute * device.compute_efficiency[end]
-            by_compute = operations * own / weights / rate
-            if device.rates:
-                by_bandwidth = _calibrated(anatomy, device, read / weights) * _CALIBRATED[1 - end]
-            seconds += max(by_bandwidth, by_compute)
-            bounds.append("bandwidth" if by_bandwidth >= by_compute else "compute")
-            # a prompt's weights are read once for a micro-batch of 512
-            prompt += max(by_compute, by_bandwidth / 512)
-        decode.append(1 / seconds)
-        prefill.append(1 / prompt)
-    storage = min(part.device.storage for part in parts)
+        full = 1.0 - end
+        timed = [
+            _seconds(anatomy, part, full * cache * part.share, full * attention * part.share, end) for part in parts
+        ]
+        decode, prefill = (sum(seconds) for seconds in zip(*(found[:2] for found in timed), strict=True))
+        ends.append((1 / decode, 1 / prefill, *timed[0][2:]))
+    (slow, slow_prompt, bound, prompt_bound), (fast, fast_prompt, *_) = ends
     return Speed(
-        decode=(decode[0], decode[1]),
-        prefill=(prefill[0], prefill[1]),
-        bound="offload" if len(parts) > 1 else bounds[0],
-        load_seconds=anatomy.data_bytes / storage,
+        decode=(slow, fast),
+        prefill=(slow_prompt, fast_prompt),
+        bound="offload" if len(parts) > 1 else bound,
+        prefill_bound="offload" if len(parts) > 1 else prompt_bound,
+        load_seconds=anatomy.data_bytes / min(part.device.storage for part in parts),
     )
 
 
-def calibrated_seconds(rates: Mapping[str, float], layers: int, vocab: int, read: Mapping[str, float]) -> float:
+def _seconds(anatomy: Anatomy, part: Part, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
+    """Of a decoded token and of one of a prompt on one part, each with what bounds it.
+
+    Args:
+        cache: bytes of it that are read.
+        attention: operations over it.
+        end: 0 for the slow end, 1 for the fast one.
+    """
+    device, names = part.device, list(part.of(anatomy))
+    read, computed = bytes_by_type(anatomy, names), operations_by_type(anatomy, names, prompt=False)
+    weights, layers = sum(read.values()), len({name.split(".")[1] for name in names if name.startswith("blk.")})
+    bandwidth = device.bandwidth * device.efficiency[end]
+    rate = device.compute * device.compute_efficiency[end]
+    if device.rates:
+        whole = {kind: size * (1 + cache / weights) for kind, size in read.items()}
+        seconds = calibrated_seconds(device.rates, layers, anatomy.vocab, whole, chosen_experts(anatomy))
+        by_bandwidth, by_compute = seconds * _CALIBRATED[1 - end], 0.0
+    else:
+        by_bandwidth, by_compute = (weights + cache) / bandwidth, sum(computed.values()) / rate
+    decode = max(by_bandwidth, by_compute)
+    if not device.rates:
+        decode += layers * _LAYER[device.kind][end] + part.share * _TOKEN[device.kind][end]
+    prompt = operations_by_type(anatomy, names, prompt=True)
+    if device.prompt_rates:
+        slowest = min(device.prompt_rates.values())
+        by_rate = sum(count / device.prompt_rates.get(kind, slowest) for kind, count in prompt.items())
+        prefill = (by_rate + attention / max(device.prompt_rates.values())) * _CALIBRATED[1 - end]
+    else:
+        prefill = (sum(prompt.values()) + attention) / rate
+    # a prompt's weights are read once for a micro-batch
+    by_pass = _pass_bytes(anatomy, names) / bandwidth / MICRO_BATCH
+    bounds = ("bandwidth", "compute")
+    return decode, max(prefill, by_pass), bounds[by_bandwidth < by_compute], bounds[by_pass < prefill]
+
+
+def calibrated_seconds(
+    rates: Mapping[str, float], layers: int, vocab: int, read: Mapping[str, float], experts: int = 0
+) -> float:
     """Seconds of a token by a machine's own rates; a type that was not measured takes the slowest known.
 
     Args:
-        rates: seconds of a layer (`layer`), of a vocabulary entry (`vocabulary`: choosing among them), and of a byte of
-            each tensor type.
+        rates: seconds of a layer (`layer`), of a vocabulary entry (`vocabulary`: choosing among them), of an expert
+            that a token goes through (`expert`), and of a byte of each tensor type.
         layers: the model's.
         vocab: its vocabulary's size.
         read: bytes that a token reads by type.
+        experts: see `chosen_experts`.
     """
-    slowest = max(rate for key, rate in rates.items() if key not in ("layer", "vocabulary"))
+    fixed = {"layer": layers, "vocabulary": vocab, "expert": experts}
+    slowest = max(rate for key, rate in rates.items() if key not in fixed)
     by_type = sum(size * rates.get(kind, slowest) for kind, size in read.items())
-    return by_type + layers * rates.get("layer", 0.0) + vocab * rates.get("vocabulary", 0.0)
-
-
-def _calibrated(anatomy: Anatomy, device: Device, share: float) -> float:
-    """The same of a model; `share` of its bytes are read."""
-    read = {kind: share * size for kind, size in bytes_by_type(anatomy).items()}
-    return calibrated_seconds(device.rates, anatomy.layers, anatomy.vocab, read)
+    return by_type + sum(count * rates.get(key, 0.0) for key, count in fixed.items())
