@@ -80,7 +80,7 @@ def require_trimmable(tokenizer: Mapping[str, Any], source: str = "tokenizer.jso
     if odd:
         raise RecipeError(
             "student.vocabulary: a vocabulary is trimmed of byte-level BPE, BPE with byte fallback and WordPiece "
-            f"tokenizers only; {source} is {odd}. Set student.vocabulary: full."
+            f"tokenizers only; {source} is {odd}. Keep all tokens: take student.vocabulary out of the recipe."
         )
     vocab = tokenizer["model"]["vocab"]
     # the library numbers added tokens of its own accord, one after the other behind the vocabulary
@@ -92,7 +92,7 @@ def require_trimmable(tokenizer: Mapping[str, Any], source: str = "tokenizer.jso
 def _other_ids(source: str, which: str) -> RecipeError:
     return RecipeError(
         f"student.vocabulary: {source}: renumbered, {which} tokens get other ids when loaded: its added tokens do not "
-        "follow its vocabulary. Set student.vocabulary: full."
+        "follow its vocabulary. Keep all tokens: take student.vocabulary out of the recipe."
     )
 
 

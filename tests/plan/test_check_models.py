@@ -183,7 +183,7 @@ def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_f
     check_recipe(workshop.recipe(), tmp_path)
     message = workshop.refused(workshop.recipe(student=trimmed))
     assert message.startswith("student.vocabulary: ") and f"{path} is BPE with neither a ByteLevel" in message
-    assert message.endswith("Set student.vocabulary: full.")
+    assert message.endswith("take student.vocabulary out of the recipe.")
     with pytest.raises(RecipeError, match=re.escape(message)):
         plan_recipe(workshop.recipe(student=trimmed))
     # the student's own tokenizer is trimmed, whatever the teacher's is

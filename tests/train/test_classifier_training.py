@@ -21,7 +21,8 @@ from potstill.runtimes.classifier import Classifier, load_classifier, load_text_
 from potstill.train.classifier import ClassObjective, ClassRow, class_rows
 from potstill.train.loop import train_model
 from potstill.train.students import even_layers, from_teacher_layers, save_model
-from potstill.train.vocabulary import cut_embedding, trim_folder, trim_tokenizer
+from potstill.train.vocabulary import cut_embedding
+from potstill.trimming import trim_folder, trim_tokenizer
 
 LABELS = ["light", "music", "oos", "weather"]
 # of unequal lengths, so that a batch has several groups

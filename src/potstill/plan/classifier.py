@@ -10,6 +10,7 @@ from potstill.errors import DataError, RecipeError
 from potstill.recipe import ClassifierRecipe
 from potstill.records import LabelledRow, read_labelled
 from potstill.stats import quantile
+from potstill.trimming import require_trimmable
 
 __all__ = ["check_classifier_recipe", "render_classifier_check"]
 
@@ -38,7 +39,7 @@ def check_classifier_recipe(recipe: ClassifierRecipe, base: Path) -> dict[str, A
     if len(labels) < 2:
         raise DataError(f"{data.train}: all rows have one label, so there is nothing to tell apart.")
     _check_teacher(recipe, base, labels)
-    tokens, cut = _tokens(splits, base, data.context)
+    tokens, cut = _tokens(splits, base, recipe)
     trained_on = {row.text for row in splits["train"]}
     leaked = sum(row.text in trained_on for row in splits["test"])
     warnings = [
@@ -85,15 +86,17 @@ def _check_teacher(recipe: ClassifierRecipe, base: Path, labels: set[str]) -> No
 
 
 def _tokens(
-    splits: dict[str, list[LabelledRow]], base: Path, context: int
+    splits: dict[str, list[LabelledRow]], base: Path, recipe: ClassifierRecipe
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Quantiles of tokens a row by split, and rows longer than the context."""
+    """Quantiles of tokens a row by split, and rows longer than data.context."""
     from tokenizers import Tokenizer
 
     path = base / "tokenizer.json"
     if not path.is_file():
         raise RecipeError(f"teacher.model: {base} has no tokenizer.json. Save the model's fast tokenizer there.")
     tokenizer = Tokenizer.from_file(str(path))
+    if recipe.student.vocabulary:
+        require_trimmable(json.loads(path.read_text(encoding="utf-8")), str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     lengths = {
@@ -103,7 +106,7 @@ def _tokens(
     quantiles = {
         name: {"median": quantile(n, 0.5), "p95": quantile(n, 0.95), "max": max(n)} for name, n in lengths.items()
     }
-    return quantiles, {name: sum(length > context for length in n) for name, n in lengths.items()}
+    return quantiles, {name: sum(length > recipe.data.context for length in n) for name, n in lengths.items()}
 
 
 def render_classifier_check(found: dict[str, Any]) -> str:

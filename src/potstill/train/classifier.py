@@ -33,7 +33,8 @@ from potstill.train.learner import Sums, require_autocast
 from potstill.train.ranks import wait_for_all
 from potstill.train.students import from_teacher_layers
 from potstill.train.training import Training
-from potstill.train.vocabulary import Vocabulary, cut_embedding, trim_folder
+from potstill.train.vocabulary import cut_embedding
+from potstill.trimming import Vocabulary, trim_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,7 +15,8 @@ from potstill.errors import RecipeError
 from potstill.recipe import Shape, Student
 from potstill.runtimes.hf import load_causal_lm
 from potstill.train.pruning import cut_width, influential_layers, measure_importance
-from potstill.train.vocabulary import Vocabulary, cut_embedding
+from potstill.train.vocabulary import cut_embedding
+from potstill.trimming import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from potstill.trimming import Vocabulary, renumbered_settings, trim_folder, trim_tokenizer
+from potstill.trimming import Vocabulary, renumbered_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Vocabulary", "cut_embedding", "trim_folder", "trim_tokenizer"]
+__all__ = ["cut_embedding"]
 
 
 def cut_embedding(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
