@@ -268,14 +268,19 @@ def test_a_frozen_head_gets_no_gradient_and_evaluation_forms_none() -> None:
 
 def test_chunks_are_even_and_capped_by_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert chunk_rows(600, 32_000, cpu, None) == 200
-    assert chunk_rows(2048, 151_936, cpu, None) == 256
-    assert chunk_rows(100, 32_000, cpu, 64) == 50
-    assert chunk_rows(0, 10, cpu, None) == 0
+    assert chunk_rows(600, 32_000, cpu, None, 256, 512) == 200
+    assert chunk_rows(100, 32_000, cpu, 64, 256) == 50
+    assert chunk_rows(0, 10, cpu, None, 256) == 0
+    # buffers of logits take half of what the heads and the head's gradient take, and are bounded both ways
+    for student, teacher in ((512, 1024), (512, 0), (1024, 1536)):
+        buffers = (2 if teacher else 1) * chunk_rows(4096, 1, cpu, None, student, teacher)
+        assert buffers == pytest.approx((2 * student + teacher) / 2, rel=0.15)
+    assert chunk_rows(2048, 151_936, cpu, None, 64, 64) == 256
+    assert chunk_rows(8192, 151_936, cpu, None, 8192, 8192) == 1024
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
     free = 70 << 30
-    assert chunk_rows(8192, 128_256, cuda, None) == 4096
+    assert chunk_rows(8192, 128_256, cuda, None, 4096, 4096) == 4096
     free = 8 << 30
-    assert 1024 <= chunk_rows(8192, 128_256, cuda, None) * 8 * 128_256 / 2**20 <= 2048
+    assert 1024 <= chunk_rows(8192, 128_256, cuda, None, 4096, 4096) * 8 * 128_256 / 2**20 <= 2048
     free = 0
-    assert chunk_rows(8192, 128_256, cuda, None) == 128
+    assert chunk_rows(8192, 128_256, cuda, None, 4096, 4096) == 128

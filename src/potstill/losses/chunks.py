@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from potstill.memory import loss_chunk_tokens
+
 __all__ = ["LossSums", "Work", "chunk_rows", "kept_rows", "pick", "project", "run"]
 
-# on a CPU, five products of 512 or 1024 tokens take as long in chunks of 256 as of 512
-_CPU_TOKENS, _CUDA_TOKENS = 256, 4096
+_CUDA_TOKENS = 4096
 _CAST_ROWS = 4096  # rows of a half-precision head that are in fp32 at a time, on a CPU
 
 
@@ -89,9 +90,17 @@ def pick(labels_N: Tensor, weights_N: Tensor | None, kept: Tensor | None) -> tup
     return labels_N[kept], None if weights_N is None else weights_N[kept]
 
 
-def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None) -> int:
-    """Tokens of a chunk: as even as can be, since a small last chunk wastes the products."""
-    most = wanted or _CPU_TOKENS
+def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None, student: int, teacher: int = 0) -> int:
+    """Tokens of a chunk: as even as can be, since a small last chunk wastes the products.
+
+    Args:
+        rows: tokens in all.
+        vocab: size of the vocabulary.
+        device: where the products are.
+        wanted: most that are asked for; None leaves it to the device.
+        student: its hidden size; `teacher` the teacher's, where its logits are computed too.
+    """
+    most = wanted or loss_chunk_tokens(student, teacher)
     if wanted is None and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # two buffers of fp32 logits in a quarter of what is free

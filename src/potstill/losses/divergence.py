@@ -59,7 +59,8 @@ def linear_divergence(
         student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
         vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
         kernel: who computes the rows: "torch", "compile", "triton", or "auto".
-        chunk_tokens: most tokens of a chunk; None: 256 on a CPU, and what fits, up to 4096, on a GPU.
+        chunk_tokens: most tokens of a chunk; None: 256 to 1024 on a CPU (`loss_chunk_tokens`), and what fits, up to
+            4096, on a GPU.
 
     Returns:
         Sums in nats. Divide by the number of tokens of the whole global batch, once.
@@ -74,7 +75,8 @@ def linear_divergence(
     )  # fmt: skip
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
     labels_N, weights_N = pick(labels_N, weights_N, kept)
-    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens)
+    widths = head_VH.shape[1], 0 if teacher_head_VG is None else teacher_head_VG.shape[1]
+    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens, *widths)
     teacher = _teacher(teacher_NG, teacher_head_VG, len(student_NH), vocab, step)
     score = _DenseRows(row_kernel(kernel, spec, student_NH.device), spec, teacher, kept, labels_N, weights_N)
     work = Work(score, 2, rows, kept, weights_N, vocab, spec.temperature, spec.hard, step, torch.is_grad_enabled())

@@ -64,7 +64,8 @@ def linear_sampled_reverse_kl(
     tokens_N, weights_N = pick(tokens_N, weights_N, kept)
     if kept is not None:
         teacher_NG, drawn_log_N = teacher_NG[kept], drawn_log_N[kept]
-    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens)
+    widths = head_VH.shape[1], teacher_head_VG.shape[1]
+    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens, *widths)
     buffer_NV = torch.empty(step, vocab, dtype=torch.float32, device=student_NH.device)
     score = _DrawnRows(temperature, teacher_NG, teacher_head_VG[:vocab], buffer_NV, tokens_N, drawn_log_N, weights_N)
     work = Work(score, 2, rows, kept, weights_N, vocab, spec.temperature, 0.0, step, torch.is_grad_enabled())

@@ -137,7 +137,7 @@ def linear_sparse_divergence(
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
     labels_N, weights_N = pick(labels_N, weights_N, kept)
     targets = targets if kept is None else targets.select(kept)
-    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens)
+    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens, head_VH.shape[1])
     score = _SparseRows(spec, targets, labels_N, weights_N)
     work = Work(score, 4, rows, kept, weights_N, vocab, temperature, spec.hard, step, torch.is_grad_enabled())
     return run(student_NH, head_VH, work)

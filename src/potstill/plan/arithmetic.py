@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.memory import loss_chunk_tokens
 from potstill.recipe import Shape
 
 __all__ = [
@@ -38,9 +39,6 @@ _ALIGNMENT = 32
 _FIXED_KEYS_BYTES = 1350
 """GGUF metadata beside the vocabulary and the template: 1,190 to 1,510 were measured, by how much a file tells of its
 origin."""
-
-_CHUNK_TOKENS = 512
-"""Tokens whose logits the loss holds at once."""
 
 
 @dataclass(frozen=True)
@@ -212,14 +210,14 @@ def training_memory_bytes(
                   keys (mask); qwen3 2 q + 2 k more (norms of query and key). One layer more for the backward pass
                   itself. bf16 halves most of it: 3/4 of the bytes, counted on transformers' modules. With `recompute`
                   a layer keeps its input alone, but for the one at work.
-    logits        512 tokens x vocabulary x 9 (4 without a teacher) arrays of the loss, and the heads' gradients and
-                  fp32 copies
+    logits        a chunk of the loss (`loss_chunk_tokens`) x vocabulary, twice with a teacher, and the head's gradient
+                  before it is added to that of other micro-batches
 
     Args:
         batch_tokens: tokens of a micro-batch.
         width: positions of a packed sequence.
         teacher_bytes: its weights, in what they are held in; 0: there is none in memory.
-        teacher_hidden: its hidden size, for the fp32 copy of a head that is not fp32 itself.
+        teacher_hidden: its hidden size; 0 where it computes no logits.
     """
     queries, keys = student.heads * student.head_dim, student.kv_heads * student.head_dim
     token = 4 * student.ffn + 4 * queries + 6 * student.hidden + width
@@ -229,11 +227,10 @@ def training_memory_bytes(
     activations = 4 * batch_tokens * kept
     sides = 7 * student.hidden + 2 * queries + 2 * keys + 3 * student.ffn  # inputs and outputs of a layer's matrices
     trained = lora_rank * student.layers * sides if lora_rank else parameter_count(student)
-    arrays = 9 if teacher_bytes else 4
-    heads = 2 * student.hidden + (teacher_hidden if teacher_bytes else 0)
+    buffers = (2 if teacher_hidden else 1) * loss_chunk_tokens(student.hidden, teacher_hidden)
     return {
         "student": 12 * trained + 4 * (parameter_count(student) + (trained if lora_rank else 0)),
         "teacher": teacher_bytes,
         "activations": activations * 3 // 4 if bf16 else activations,
-        "logits": 4 * student.vocab * (_CHUNK_TOKENS * arrays + heads),
+        "logits": 4 * student.vocab * (buffers + student.hidden),
     }
