@@ -299,7 +299,9 @@ def test_other_tokenizers_are_refused_by_name(whole: ChatFormat, fallback: dict[
             refuse(value, "x.json")
         message = str(caught.value)
         assert f"x.json is {said}" in message or (said in message and "x.json is BPE with" in message)
-        assert message.startswith("student.vocabulary: ") and message.endswith("take student.vocabulary out of the recipe.")
+        assert message.startswith("student.vocabulary: ") and message.endswith(
+            "take student.vocabulary out of the recipe."
+        )
 
 
 def test_added_tokens_that_would_change_their_ids_are_refused_before_any_row(whole: ChatFormat) -> None:

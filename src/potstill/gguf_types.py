@@ -154,4 +154,4 @@ def tensor_type(
 
 def is_large(architecture: str, layers: int, gqa: int) -> bool:
     """Whether llama.cpp takes a model for a 70B."""
-    return layers == 80 and architecture in ("llama", "qwen2") and gqa > 1
+    return layers == 80 and (architecture in ("qwen2", "qwen2vl") or (architecture == "llama" and gqa > 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from potstill.recipe import AnyRecipe
 from potstill.steps import StepResult, is_first_process
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from potstill.pipeline import RunResult
     from potstill.plan.fit import Fit
 
 __all__ = [
     "announce_run",
     "print_choice",
+    "print_devices",
     "print_fits",
     "print_licences",
     "print_plan",
@@ -193,29 +197,45 @@ def print_stage(stage: str, result: RunResult) -> None:
         out.print(str(folder))
 
 
+def _print_page(page: RenderableType) -> None:
+    """Sentences are wrapped at words where a width is known; in a pipe each stays one line, to be searched."""
+    out = _console()
+    known = out.is_terminal
+    if not known and "COLUMNS" in os.environ:
+        known, out.width = True, Console().width
+    out.print(page, soft_wrap=not known)
+
+
 def print_plan(planned: dict[str, Any]) -> None:
-    """Budgets of the planned student, one line each."""
+    """What the planned student needs and costs, and whether it may ship."""
     from potstill.plan.budget import render_plan
 
-    _console().print(render_plan(planned))
+    _print_page(render_plan(planned))
 
 
 def print_licences(verdict: dict[str, Any]) -> None:
     """Whether the student may ship, why, and what whoever ships it must do."""
     from potstill.plan.licences import render_licences
 
-    _console().print(render_licences(verdict))
+    _print_page(render_licences(verdict))
 
 
 def print_choice(found: dict[str, Any]) -> None:
     """Students that a device can run."""
-    from potstill.plan.choose import render_choice
+    from potstill.plan.show import render_choice
 
-    _console().print(render_choice(found))
+    _print_page(render_choice(found))
 
 
 def print_fits(fits: Sequence[Fit]) -> None:
-    """What was found for a model on its devices; the list of devices where nothing was asked."""
-    from potstill.plan.answer import render, render_devices
+    """What was found for a model on its devices."""
+    from potstill.plan.answer import render
 
-    _console().print(render(fits) if fits else render_devices())
+    _print_page(render(fits))
+
+
+def print_devices() -> None:
+    """The devices that are known."""
+    from potstill.plan.answer import render_devices
+
+    _print_page(render_devices())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
+from fixtures import light_rows, write_jsonl
 from potstill.cli import main
 from potstill.plan.devices import find_device
 from potstill.plan.fit import Wish, fit
@@ -46,11 +48,24 @@ def test_a_device_is_the_recipes_or_the_command_lines(workshop: Workshop) -> Non
 
 
 def test_options_count_for_a_recipe_too(workshop: Workshop) -> None:
+    workshop.make_model("teacher", max_position_embeddings=512, num_attention_heads=2, num_key_value_heads=1)
     small, large = planned(workshop, "--context", "256"), planned(workshop, "--context", "512", "--parallel", "2")
     assert large["kv_bytes"] == 4 * small["kv_bytes"]
     assert planned(workshop, "--context", "256", "--kv-type", "q8_0")["kv_bytes"] == small["kv_bytes"] * 17 // 32
     tight = planned(workshop, "--device", "pi5", "--memory", "0.01")
     assert all("device" in row["missed"] for row in tight["quantizations"])
+    assert "--context 513: the student was made for 512 tokens at most" in refused(workshop, "--context", "513")
+
+
+def refused(workshop: Workshop, *words: str) -> str:
+    done = CliRunner().invoke(main, ["plan", str(workshop.folder / "recipe.yaml"), *words])
+    assert done.exit_code == 2 and done.stdout == ""
+    return done.stderr
+
+
+def test_a_cache_that_the_students_heads_do_not_fill_is_told(workshop: Workshop) -> None:
+    workshop.recipe()
+    assert "--kv-type q8_0: the student has heads of 16" in refused(workshop, "--kv-type", "Q8_0")
 
 
 def test_costs_are_compared_with_the_endpoint(workshop: Workshop) -> None:
@@ -72,9 +87,72 @@ def test_a_person_is_told_in_the_same_words_by_both_verbs(workshop: Workshop) ->
     text, verdict = run("plan", path), run("licences", path)
     assert verdict.startswith("May it ship: allowed with obligations")
     assert text.endswith(verdict)
-    for words in ("tokens in and", "hours on this machine", "a million by teacher.price", "10 W at 0.3 a kWh"):
+    for words in ("tokens in and", "on this machine", "a million by teacher.price", "10 W at 0.3 a kWh"):
         assert words in text
+    assert "in the currency of the prices" in text
     assert json.loads(run("licences", path, "--json")) == planned(workshop)["licences"]
+
+
+def page(workshop: Workshop, *words: str, **changes: Any) -> str:
+    workshop.recipe(**changes)
+    return run("plan", str(workshop.folder / "recipe.yaml"), *words)
+
+
+def test_a_thing_that_costs_nothing_is_there_anyway(workshop: Workshop) -> None:
+    free = page(workshop, target={"device": "pi5"})
+    assert "the device is there anyway" in free and "what trains is there anyway" in free
+    assert " of 0 " not in free and "costs 0" not in free
+    economy = {"device_price": 80, "years": 1, "busy": 0.25, "train_hour_price": 2.5}
+    paid = page(workshop, target={"device": "pi5", "economy": economy})
+    assert "the device costs 80 and answers 25% of 1 year;" in paid
+    assert "what trains costs 2.5 an hour" in paid
+
+
+def test_hours_are_said_in_a_unit_of_which_there_are_some(workshop: Workshop) -> None:
+    quick = page(workshop, "--train-on", "NVIDIA H100 SXM")
+    assert "operations: less than a minute on NVIDIA H100 SXM" in quick
+    slow = page(workshop, "--train-on", "Raspberry Pi Zero 2 W", train={"epochs": 200})
+    low, high = (
+        60 * hours
+        for hours in planned(workshop, "--train-on", "Raspberry Pi Zero 2 W", train={"epochs": 200})["cost"][
+            "training"
+        ]["hours"]
+    )
+    assert 1 < high < 60
+    assert re.search(r"operations: [\d.]+ to [\d.]+ minutes on Raspberry Pi Zero 2 W", slow)
+    assert "hours" not in slow and low < high
+
+
+API: dict[str, Any] = {
+    "teacher": {"kind": "api", "base_url": "https://example.org/v1", "model": "great-1"},
+    "student": {"init": "checkpoint", "model": "teacher", "layers": None, "license": "mit"},
+    "train": {"objective": "sft", "control": "none"},
+    "target": {"device": "pi5"},
+}
+
+
+def test_an_endpoint_of_no_listed_price_is_told_and_how_to_give_it(workshop: Workshop) -> None:
+    text = page(workshop, **API)
+    assert "no price is listed of this model at https://example.org/v1:" in text
+    assert "set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each" in text
+    # and once is enough
+    assert text.count("teacher.price") == 1
+    priced = page(workshop, **{**API, "teacher": {**API["teacher"], **PRICE}})
+    assert "at the endpoint (teacher.price)" in priced and "no price" not in priced
+    # a teacher that runs here costs nothing, and has no price that could be missing
+    local = page(workshop, teacher={"kind": "local", "model": "teacher", "base_url": None}, target={"device": "pi5"})
+    assert "no price is listed" not in local
+
+
+def test_an_endpoint_is_paid_for_the_validation_rows_too(workshop: Workshop) -> None:
+    write_jsonl(workshop.folder / "validation.jsonl", light_rows(["do "])[:5])
+    changes = {**API, "teacher": {**API["teacher"], **PRICE}}
+    without = planned(workshop, **changes)["cost"]
+    more = planned(workshop, **changes, data={"validation": "validation.jsonl"})["cost"]
+    assert more["rows"] == without["rows"] + 5
+    per_row = without["teacher_price"] / without["rows"]
+    assert more["teacher_price"] == pytest.approx(per_row * more["rows"], rel=1e-2)
+    assert more["answer"]["once"] > without["answer"]["once"]
 
 
 def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:

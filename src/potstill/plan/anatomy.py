@@ -8,9 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from potstill.gguf_types import QUANTIZATIONS, is_large, stored_bytes, tensor_type
 
-__all__ = ["Anatomy", "Attention", "alignment"]
+__all__ = ["MOST_HEADS", "MOST_LAYERS", "MOST_SIZE", "MOST_TOKENS", "Anatomy", "Attention", "alignment"]
 
 _ALIGNMENT = 32
+# more than any model has: what is above is a slip, and would be counted for hours
+MOST_LAYERS = 1000
+MOST_HEADS = 2**14
+MOST_SIZE = 2**24
+"""Of the hidden size, FFN and vocabulary."""
+MOST_TOKENS = 2**40
 
 
 def alignment(nbytes: int) -> int:
@@ -74,7 +80,7 @@ class Anatomy:
     @property
     def parameters(self) -> int:
         """Learned numbers; a tied matrix counts once."""
-        return sum(math.prod(dims) for name, dims in self.tensors.items() if not name.startswith("rope_freqs"))
+        return sum(math.prod(dims) for name, dims in self.tensors.items() if not name.startswith("rope_"))
 
     @property
     def widest(self) -> int:
@@ -82,8 +88,8 @@ class Anatomy:
         widths = [0]
         for i in range(self.layers):
             dense = self.tensors.get(f"blk.{i}.ffn_up.weight", (0,))[0]
-            if f"blk.{i}.ffn_gate.weight" not in self.tensors and self.architecture == "phi3":
-                dense //= 2  # gate and up are one matrix
+            down = self.tensors.get(f"blk.{i}.ffn_down.weight", (0,))[-1]
+            dense = down if dense == 2 * down else dense  # gate and up can be one matrix
             routed = self.tensors.get(f"blk.{i}.ffn_up_exps.weight", (0, 0))[1] * self.used
             widths.append(max(dense, routed, self.tensors.get(f"blk.{i}.ffn_up_shexp.weight", (0,))[0]))
         return max(widths)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from potstill.costs import compare, device_cost, find_price
-from potstill.plan.ask import Ask
-from potstill.plan.cost import Training, Workload, training
+from potstill.errors import UsageError
+from potstill.plan.answer import aligned, count_words, rate_words, size_words, time_words
+from potstill.plan.ask import Ask, refuse_context
+from potstill.plan.cost import Training, Workload, disk_needed, training
 from potstill.plan.devices import Device, find_device
-from potstill.plan.fit import Wish
+from potstill.plan.fit import Wish, device_memory
 from potstill.plan.licences import licence_verdict, render_licences
 from potstill.plan.limits import Limits
-from potstill.plan.memory import memory
+from potstill.plan.memory import memory, odd_heads
 from potstill.plan.models import Models, load_models
 from potstill.plan.needs import check_memory, odd_rows_warning, vocabulary_warning
 from potstill.plan.speed import Part, Speed, speed
@@ -19,11 +21,8 @@ from potstill.recipe import Quantization, Recipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 __all__ = ["plan_recipe", "render_plan"]
-
-_MB = 1e6
 
 
 def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") -> dict[str, Any]:
@@ -38,17 +37,19 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
 
     Raises:
         RecipeError: a model, its tokenizer or its template cannot be had.
-        UsageError: no device has the name.
+        UsageError: no device has the name, or the student has no place for such a context or KV cache.
     """
     ask, models = ask or Ask(), load_models(recipe)
     device, wish = ask.one_device(recipe.target.device), ask.wish(recipe.chat.context)
+    _require_possible(models, wish)
     work = Workload.of(recipe, (models.teacher or models.student).chat)
+    notes = [text for text in (vocabulary_warning(recipe, models), odd_rows_warning(recipe, models)) if text]
     rows, rate = [], None
     for quantization in get_args(Quantization):
         row, speed = _row(recipe, models, quantization, device, wish, work)
         rows.append(row)
         rate = speed if row["chosen"] else rate
-    machine, teacher = find_device(train_on, quick=True), models.teacher
+    machine, teacher = find_device(train_on, quick=True, option="--train-on"), models.teacher
     spent = training(
         models.student.parameters or 0,
         (teacher.parameters or 0) if teacher else 0,
@@ -56,6 +57,7 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
         work,
         machine,
         (teacher or models.student).padded_vocab,
+        disk_needed(recipe, models, work, notes),
     )
     chosen = next(row for row in rows if row["chosen"])
     return {
@@ -66,12 +68,13 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
         "params_teacher": teacher.parameters if teacher else None,
         "kv_bytes": chosen["kv_bytes"],
         "quantizations": rows,
-        "notes": [text for text in (vocabulary_warning(recipe, models), odd_rows_warning(recipe, models)) if text],
+        "notes": notes,
         "cost": {
-            "rows": work.rows,
-            "prompt_tokens": round(work.rows * work.prompt),
-            "answer_tokens": round(work.rows * work.answer),
+            "rows": work.answered_rows,
+            "prompt_tokens": round(work.answered_rows * work.prompt),
+            "answer_tokens": round(work.answered_rows * work.answer),
             "answer_length": work.answer_from,
+            "endpoint": recipe.teacher.base_url,
             "training": {
                 "machine": machine.name,
                 **spent.to_json(),
@@ -83,13 +86,27 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
     }
 
 
+def _require_possible(models: Models, wish: Wish) -> None:
+    """Raise UsageError for a context that the student was not made for, or a KV cache that its heads do not fill."""
+    student = models.student_anatomy
+    # a recipe with a longer chat.context is not valid, so it is the option's
+    refuse_context(wish.context, student.context, student.name)
+    if odd := odd_heads(student, wish.kv_type):
+        raise UsageError(
+            f"--kv-type {wish.kv_type}: {student.name} has heads of {odd}, which a cache in {wish.kv_type} cannot hold "
+            "(its blocks are of 32). Use f16."
+        )
+
+
 def _row(
     recipe: Recipe, models: Models, quantization: str, device: Device | None, wish: Wish, work: Workload
 ) -> tuple[dict[str, Any], Speed | None]:
     """The student in one quantization, and its speed where the device is known."""
     anatomy = models.student_anatomy.quantized(quantization)
-    backend = device.backend if device else "x86"
-    held = memory(anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=backend)
+    if device:
+        held = device_memory(anatomy, device, wish)
+    else:
+        held = memory(anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel)
     rate = speed(anatomy, [Part(device, 1.0)], wish.context, wish.kv_type) if device else None
     missed = Limits.of(recipe.target, work.prompt).missed(held.weights, held.total, rate)
     if device and held.needed > device.usable_bytes:
@@ -115,7 +132,7 @@ def _money(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) 
     """
     target, price = recipe.target, find_price(recipe.teacher)
     found: dict[str, Any] = {
-        "teacher_price": round(work.rows * price.of(work.prompt, work.answer), 4) if price else None,
+        "teacher_price": round(work.answered_rows * price.of(work.prompt, work.answer), 4) if price else None,
         "price_source": price.says if price else None,
         "assumed": target.economy.model_dump(),
         "answer": None,
@@ -131,7 +148,7 @@ def _money(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) 
     both = compare(
         recipe.teacher,
         target.economy,
-        rows=work.rows,
+        rows=work.answered_rows,
         prompt=work.prompt,
         answer=work.answer,
         seconds=seconds,
@@ -158,43 +175,79 @@ def render_plan(planned: dict[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    lines = [Text(line) for line in _cost_lines(planned["cost"])]
-    head, notes = Text("What it costs", style="bold"), [Text(note) for note in planned["notes"]]
-    return Group(_sizes(planned), *notes, "", head, *lines, "", render_licences(planned["licences"]))
+    sizes = [Text(line, style="bold" if place < 2 else "") for place, line in enumerate(_sizes(planned))]
+    head = Text("What it costs, in the currency of the prices", style="bold")
+    lines, notes = map(Text, _cost_lines(planned["cost"])), map(Text, planned["notes"])
+    return Group(*sizes, *notes, "", head, *lines, "", render_licences(planned["licences"]))
 
 
 def _cost_lines(spent: dict[str, Any]) -> list[str]:
-    training, answer, assumed = spent["training"], spent["answer"], spent["assumed"]
-    priced = ""
-    if spent["teacher_price"] is not None:
-        priced = f": {spent['teacher_price']:,.2f} at the endpoint ({spent['price_source']})"
-    low, high = training["hours"]
-    lines = [
-        f"teacher    {spent['rows']:,} rows, about {spent['prompt_tokens']:,} tokens in and "
-        f"{spent['answer_tokens']:,} out{priced}",
-        f"           (an answer as long {spent['answer_length']})",
-        f"training   {training['operations']:.2g} operations: {low:.2g} to {high:.2g} hours on {training['machine']}",
-        f"           {training['memory']['needed'] / 1e9:.2g} GB of memory at the peak (stage "
-        f"{training['memory']['stage']}), {training['disk_bytes'] / 1e9:.2g} GB of disk, "
-        f"{training['target_bytes'] / 1e9:.2g} GB of it for targets",
+    return [
+        *_teacher_lines(spent),
+        *_training_lines(spent["training"]),
+        *_answer_lines(spent),
+        *_assumed(spent["assumed"]),
     ]
-    if answer is None:
-        return [*lines, "answers    not known without --device, target.device or target.decode_tokens_per_s"]
-    lines.append(
-        f"answers    {answer['cost_per_million']:,.2f} a million on the device, {answer['seconds']:.3g} s each at "
-        f"{answer['by']}"
-    )
-    if "api_cost_per_million" not in answer:
-        lines.append("           no price of the teacher is known to compare with: set teacher.price")
-    else:
-        lines.append(f"           {answer['api_cost_per_million']:,.2f} a million by {spent['price_source']}")
-        lines.append(f"           {_break_even(answer)}")
-    lines.append(
-        f"assumed    {assumed['watts']:g} W at {assumed['kwh_price']:g} a kWh, a device of {assumed['device_price']:g} "
-        f"that is busy {assumed['busy']:.0%} of {assumed['years']:g} years,"
-    )
-    lines.append(f"           {assumed['train_hour_price']:g} an hour of training (target.economy)")
+
+
+def _teacher_lines(spent: dict[str, Any]) -> list[str]:
+    tokens = f"{count_words(spent['prompt_tokens'], 'token')} in and {spent['answer_tokens']:,} out"
+    lines = [
+        f"teacher    {count_words(spent['rows'], 'row')}, about {tokens}",
+        f"           (an answer as long {spent['answer_length']})",
+    ]
+    if spent["teacher_price"] is not None:
+        lines.append(f"           {_price(spent['teacher_price'])} at the endpoint ({spent['price_source']})")
+    elif spent["endpoint"]:
+        lines.append(f"           no price is listed of this model at {spent['endpoint']}:")
+        lines.append("           set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each")
     return lines
+
+
+def _training_lines(training: dict[str, Any]) -> list[str]:
+    low, high = (3600 * hours for hours in training["hours"])
+    span = time_words(low, high) if high >= 60 else "less than a minute"
+    memory, disk, targets = (
+        size_words(n) for n in (training["memory"]["needed"], training["disk_bytes"], training["target_bytes"])
+    )
+    lines = [
+        f"training   {training['operations']:.2g} operations: {span} on {training['machine']}",
+        f"           {memory} of memory at the peak (stage {training['memory']['stage']})",
+        f"           {disk} of disk" + (f", {targets} of it for targets" if training["target_bytes"] else ""),
+    ]
+    return [*lines, "           (answers that are generated come on top)"] if training["left_out"] else lines
+
+
+def _answer_lines(spent: dict[str, Any]) -> list[str]:
+    answer = spent["answer"]
+    if answer is None:
+        return ["answers    not known without --device, target.device or target.decode_tokens_per_s"]
+    each = time_words(answer["seconds"], answer["seconds"], short=True)
+    lines = [
+        f"answers    {_price(answer['cost_per_million'])} a million on the device",
+        f"           ({each} each, at {answer['by']})",
+    ]
+    if "api_cost_per_million" in answer:
+        lines.append(f"           {_price(answer['api_cost_per_million'])} a million by {spent['price_source']}")
+        return [*lines, f"           {_break_even(answer)}"]
+    if not spent["endpoint"]:
+        lines.append("           no endpoint's price to compare with: set teacher.price")
+    return lines
+
+
+def _assumed(assumed: dict[str, Any]) -> list[str]:
+    """What the costs rest on (target.economy); a price of 0 is that of a thing which is there anyway."""
+    price, hour = assumed["device_price"], assumed["train_hour_price"]
+    years = f"{assumed['years']:g} year{'' if assumed['years'] == 1 else 's'}"
+    device = f"costs {price:g} and answers {assumed['busy']:.0%} of {years}" if price else "is there anyway"
+    return [
+        f"assumed    {assumed['watts']:g} W at {assumed['kwh_price']:g} a kWh; the device {device};",
+        f"           what trains {f'costs {hour:g} an hour' if hour else 'is there anyway'} (target.economy)",
+    ]
+
+
+def _price(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
 
 
 def _break_even(answer: dict[str, Any]) -> str:
@@ -202,42 +255,30 @@ def _break_even(answer: dict[str, Any]) -> str:
         return "the endpoint is cheaper, however many the answers"
     if not answer["once"]:
         return "the device is cheaper from the first answer: nothing is spent before it"
-    return (
-        f"paid for after {answer['break_even_answers']:,.0f} answers: {answer['once']:,.2f} are spent before the first"
-    )
+    after = count_words(answer["break_even_answers"], "answer")
+    return f"paid for after {after}: {_price(answer['once'])} is spent before the first"
 
 
-def _rates(low: float, high: float) -> str:
-    digits = 0 if low >= 20 else 1
-    return f"{low:,.{digits}f} to {high:,.{digits}f}"
-
-
-def _sizes(planned: dict[str, Any]) -> Table:
-    """Bytes by quantization; the recipe's own is marked."""
-    from rich.table import Table
-
+def _sizes(planned: dict[str, Any]) -> list[str]:
+    """Title, head and bytes by quantization, the recipe's own marked; then what they hold for."""
     share = ""
     if planned["params_teacher"]:
         share = f", {planned['params_student'] / planned['params_teacher']:.1%} of the teacher's"
-    title = f"{planned['name']}: a student of {planned['params_student'] / 1e6:,.2f} million parameters{share}"
-    caption = (
-        f"* the recipe's; bits of a weight. Context {planned['context']:,}, KV cache {planned['kv_bytes'] / _MB:.2f} MB"
-    )
     timed = planned["quantizations"][0]["decode_tokens_per_s"] is not None
-    caption += f"; on {planned['device']}" if timed else f"; no speed is known of {planned['device']!r}: give --device"
-    table = Table(
-        title=title, caption=caption, header_style="bold", box=None, title_justify="left", caption_justify="left"
-    )
-    for column in ("quantization", "weights MB", "bits", "memory MB", *["tokens/s"] * timed, "target"):
-        table.add_column(column, justify="left" if column in ("quantization", "target") else "right")
+    cells = [["", "type", "weights", "bits", "memory", *["tokens/s"] * timed]]
     for row in planned["quantizations"]:
-        low, high = row["decode_tokens_per_s"] or (0, 0)
-        table.add_row(
-            f"{row['quantization']}{' *' if row['chosen'] else ''}",
-            f"{row['weight_bytes'] / _MB:,.2f}",
-            f"{row['bits_per_weight']:.2f}",
-            f"{row['memory_bytes'] / _MB:,.0f}",
-            *[_rates(low, high)] * timed,
-            "fits" if row["fits"] else f"misses {', '.join(row['missed'])}",
-        )
-    return table
+        sizes = size_words(row["weight_bytes"]), f"{row['bits_per_weight']:.2f}", size_words(row["memory_bytes"])
+        rate = [rate_words(row["decode_tokens_per_s"], "-")] if timed else []
+        cells.append(["*" * row["chosen"], row["quantization"], *sizes, *rate])
+    head, *lines = aligned(cells, left=(0, 1))
+    judged = ("fits" if not row["missed"] else f"misses {', '.join(row['missed'])}" for row in planned["quantizations"])
+    device = planned["device"]
+    known = f"on {device}" if timed else f"no speed is known of {device!r}: give --device"
+    return [
+        f"{planned['name']}: a student of {planned['params_student'] / 1e6:,.2f} million parameters{share}",
+        f"{head}  target",
+        *(f"{line}  {words}" for line, words in zip(lines, judged, strict=True)),
+        f"* the recipe's; bits of a weight; {count_words(planned['context'], 'token')} of context, "
+        f"{size_words(planned['kv_bytes'])} of KV cache",
+        known,
+    ]

@@ -1,30 +1,34 @@
-"""`potstill plan RECIPE|MODEL --search`: the students that a device can run, as JSON, as a table, and into a recipe."""
+"""`potstill plan RECIPE|MODEL --search`: the students that a device can run, and one of them into a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import yaml
 
 from potstill.chat import ChatFormat, load_chat, resolve_model
-from potstill.errors import UsageError
+from potstill.errors import RecipeError, UsageError
 from potstill.plan import cost
-from potstill.plan.ask import Ask
+from potstill.plan.anatomy import Anatomy
+from potstill.plan.answer import count_words, size_words
+from potstill.plan.ask import Ask, Wanted, chosen_quantizations, refuse_context
 from potstill.plan.configs import from_config
-from potstill.plan.devices import find_device
+from potstill.plan.devices import Device, find_device, load_devices
 from potstill.plan.fit import Wish
 from potstill.plan.limits import Limits
-from potstill.plan.search import Goal, frontier, search
-from potstill.plan.source import load_config
-from potstill.recipe import Recipe, Target, load_recipe
+from potstill.plan.search import CUTTABLE, QUANTIZATIONS, Candidate, Goal, frontier, search, uncuttable, whole_teacher
+from potstill.plan.source import load_config, words_config
+from potstill.recipe import Quantization, Recipe, Target, load_recipe
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-__all__ = ["choose", "render_choice", "write_choice"]
+__all__ = ["choose", "write_choice"]
 
 _CONTEXT = 4096
 _SHOWN = 12
@@ -32,164 +36,297 @@ _PROMPT = 512
 """Tokens of a prompt where no recipe says what prompts are like."""
 
 
-def choose(
-    recipe: Recipe | None,
-    model: str,
-    ask: Ask,
-    *,
-    decode: float | None = None,
-    ttft: float | None = None,
-    vocabulary: int | None = None,
-    train_on: str = "this",
-) -> dict[str, Any]:
+def choose(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted | None = None) -> dict[str, Any]:
     """Students cut from a teacher, and known small models, that a device can run as asked.
 
     Args:
-        recipe: whose chat.context and target are the limits where none is given here, and whose rows are trained on.
-        model: the teacher, as of `load_config`.
+        recipe: whose teacher, chat.context and target count where none is given here, and whose rows are trained on.
+        model: the teacher where there is no recipe, as of `load_config`.
         ask: one device at most; where none is given the recipe's, or this machine, probed quickly.
-        decode: tokens a second at least.
-        ttft: milliseconds to the first token at most, after a prompt of the recipe's mean length; without a recipe
-            of 512 tokens or half the context.
-        vocabulary: tokens that the workload uses; counted where the recipe trims the student's (student.vocabulary).
-        train_on: device that trains, for the hours.
+        wanted: limits over the recipe's. A time to the first token is that after a prompt of the recipe's mean length,
+            without a recipe of 512 tokens or half the context. The vocabulary is counted where the recipe trims the
+            student's (student.vocabulary).
+
+    Returns:
+        With all students that no better one outruns (`students`), and, where `wanted.write` asks for one, that one
+        (`written`).
 
     Raises:
-        UsageError: a device is not known, the teacher has no config.json, or no student meets what is asked.
+        UsageError: an option cannot be met as it is asked, a device is not known, students cannot be cut from the
+            teacher, or no student meets what is asked.
     """
-    config = load_config(model)
-    work = None
-    if recipe:
-        chat = _teacher_chat(recipe)
-        work = cost.Workload.of(recipe, chat)
-        if recipe.student.vocabulary == "workload":
-            vocabulary = vocabulary or cost.used_tokens(recipe, chat)
-    target = recipe.target if recipe else Target()
-    wish = ask.wish(recipe.chat.context if recipe else _CONTEXT)
-    limits = _limits(target, work, wish, decode, ttft)
-    goal = Goal(ask.one_device(target.device) or ask.all_devices()[0], wish, limits)
-    # plain text needs no tokenizer in common, and forward_kl is told over spans of text where there is none
-    compared = recipe is not None and recipe.train.objective not in ("sft", "forward_kl")
-    found = search(config, goal, vocabulary=vocabulary, same_tokenizer=compared)
+    wanted = wanted or Wanted()
+    asked = chosen_quantizations(wanted.quantizations, get_args(Quantization), ", which students are written in")
+    types = asked or QUANTIZATIONS
+    setting = _setting(recipe, model, ask, wanted)
+    goal, teacher = setting.goal, setting.teacher
+    same = recipe is not None and _compares_tokens(recipe)
+    found = search(setting.config, goal, vocabulary=setting.vocabulary, same_tokenizer=same, quantizations=types)
     if not found:
         raise UsageError(_nothing(goal))
-    machine = find_device(train_on, quick=True)
-    shown = frontier(found)[:_SHOWN]
-    rows = [one.to_json() for one in shown]
-    if recipe and work:
-        teacher = from_config(config)
-        for row, one in zip(rows, shown, strict=True):
-            spent = cost.training(one.anatomy.parameters, teacher.parameters, recipe, work, machine, teacher.vocab)
-            row["training"] = spent.to_json()
+    ahead = frontier(found, gain=1.0)
+    chosen = _written(wanted.write, found, ahead, goal) if wanted.write is not None else None
+
+    def row(one: Candidate) -> dict[str, Any]:
+        if not (recipe and setting.work and setting.machine):
+            return one.to_json()
+        sizes = one.anatomy.parameters, teacher.parameters
+        spent = cost.training(*sizes, recipe, setting.work, setting.machine, teacher.vocab)
+        return {**one.to_json(), "training": spent.to_json()}
+
     return {
-        "teacher": model,
+        "teacher": recipe.teacher.model if recipe else model,
         "device": goal.device.name,
         "usable_bytes": goal.device.usable_bytes,
-        "context": wish.context,
-        "limits": asdict(limits),
-        "vocabulary": vocabulary,
-        "train_on": machine.name if recipe else None,
+        "context": goal.wish.context,
+        "limits": asdict(goal.limits),
+        "vocabulary": setting.vocabulary,
+        "train_on": setting.machine.name if setting.machine else None,
+        "teacher_itself": whole_teacher(setting.config, goal, types),
         "feasible": len(found),
-        "students": rows,
+        "students": [{"row": number, **row(one)} for number, one in enumerate(ahead, 1)],
+        "shown": _shown(ahead),
+        "written": row(chosen) if chosen else None,
+        "notes": setting.notes,
     }
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The teacher, what its students must meet, and, with a recipe, what they are trained on."""
+
+    config: Mapping[str, Any]
+    teacher: Anatomy
+    goal: Goal
+    vocabulary: int | None = None
+    work: cost.Workload | None = None
+    machine: Device | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def _setting(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted) -> _Setting:
+    """See `choose`; the machine is probed, and rows are read, when everything else is known to be sound."""
+    chat = _teacher_chat(recipe) if recipe else None
+    config = _teacher_config(recipe, model, chat)
+    teacher = from_config(config, "the teacher")
+    wanted.require_vocabulary(len(chat.tokenizer.get_added_tokens_decoder()) if chat else 0, teacher.vocab)
+    wish = ask.wish(recipe.chat.context if recipe else min(_CONTEXT, teacher.context or _CONTEXT))
+    refuse_context(wish.context, teacher.context, "the teacher", "chat.context" if ask.context is None else "--context")
+    target = recipe.target if recipe else Target()
+    device = ask.one_device(target.device) or ask.all_devices()[0]
+    if not (recipe and chat):
+        return _Setting(config, teacher, Goal(device, wish, _limits(target, None, wish, wanted)), wanted.vocabulary)
+    machine = find_device(wanted.train_on, quick=True, option="--train-on")
+    work, vocabulary, notes = cost.Workload.of(recipe, chat), wanted.vocabulary, list[str]()
+    if vocabulary is None and recipe.student.vocabulary == "workload":
+        kept = cost.kept_tokens(recipe, chat)
+        vocabulary, notes = kept.tokens, [kept.note] if kept.note else []
+    goal = Goal(device, wish, _limits(target, work, wish, wanted))
+    return _Setting(config, teacher, goal, vocabulary, work, machine, notes)
 
 
 def _teacher_chat(recipe: Recipe) -> ChatFormat:
     teacher = recipe.teacher
+    if teacher.kind == "api":
+        raise UsageError(
+            "--search: students are cut from a teacher with weights, and this recipe's is behind an endpoint. Give the "
+            "config.json of a model of the size that you would like as teacher, in place of the recipe."
+        )
     return load_chat(resolve_model(teacher.model, teacher.revision, weights=False), recipe.chat.template)
 
 
-def _limits(target: Target, work: cost.Workload | None, wish: Wish, decode: float | None, ttft: float | None) -> Limits:
+def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) -> dict[str, Any]:
+    """The teacher's config.json; of one that the recipe trains from scratch (teacher.finetune.shape), its shape's."""
+    if recipe and chat:
+        tuned = recipe.teacher.finetune
+        if tuned and tuned.shape:
+            sizes = tuned.shape.model_dump(exclude_none=True, exclude={"architecture"})
+            words = {**sizes, "vocab": chat.vocab_size, "context": recipe.chat.context}
+            return words_config(f"{tuned.shape.architecture}:{','.join(f'{k}={int(v)}' for k, v in words.items())}")
+        model = str(resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=False))
+    try:
+        return load_config(model)
+    except UsageError:
+        # what `plan` says of a class that it does not know helps nobody who searches
+        kind = _class_of(Path(model).expanduser())
+        if kind is None or kind in CUTTABLE:
+            raise
+        raise UsageError(uncuttable(kind)) from None
+
+
+def _class_of(path: Path) -> str | None:
+    """Class that a config.json, or a folder's, names; None where there is none."""
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        return str(json.loads((path / "config.json" if path.is_dir() else path).read_text("utf-8"))["architectures"][0])
+    return None
+
+
+def _compares_tokens(recipe: Recipe) -> bool:
+    """Whether student and teacher are compared token by token, so that both must have one tokenizer: text needs none in
+    common, and forward_kl is told over spans of text where there is none."""
+    train, gates = recipe.train, recipe.gates
+    if train.objective == "sft":
+        return False
+    by_token = (train.hidden, train.on_policy, gates.kl_mean, gates.top1_agreement)
+    return train.objective != "forward_kl" or any(asked is not None for asked in by_token)
+
+
+def _limits(target: Target, work: cost.Workload | None, wish: Wish, wanted: Wanted) -> Limits:
     """The recipe's limits, and over them what the command line asks."""
     asked = Limits.of(target, work.prompt if work else min(_PROMPT, wish.context // 2))
-    return replace(asked, decode=decode or asked.decode, ttft=ttft / 1000 if ttft else asked.ttft)
+    decode = asked.decode if wanted.decode is None else wanted.decode
+    return replace(asked, decode=decode, ttft=asked.ttft if wanted.ttft is None else wanted.ttft / 1000)
 
 
 def _nothing(goal: Goal) -> str:
-    asked = [f"{goal.device.usable_bytes / 1e9:.2f} GB of memory at a context of {goal.wish.context:,}"]
+    asked = [
+        f"{size_words(goal.device.usable_bytes)} of memory at a context of {count_words(goal.wish.context, 'token')}"
+    ]
     limits = goal.limits
-    asked += [f"{limits.decode:g} tokens/s"] if limits.decode else []
-    asked += [f"{limits.ttft * 1000:g} ms to the first token after {limits.prompt} of prompt"] if limits.ttft else []
-    asked += [f"a file of {limits.file_bytes / 1e6:g} MB"] if limits.file_bytes else []
-    asked += [f"{limits.peak_bytes / 1e6:g} MB at the peak"] if limits.peak_bytes else []
+    asked += [f"a KV cache in {goal.wish.kv_type}"] if goal.wish.kv_type != "f16" else []
+    asked += [f"{limits.decode:g} tokens/s"] if limits.decode is not None else []
+    if limits.ttft is not None:
+        prompt = count_words(limits.prompt, "token")
+        asked.append(f"{limits.ttft * 1000:g} ms to the first token after a prompt of {prompt}")
+    asked += [f"a file of {size_words(limits.file_bytes)}"] if limits.file_bytes is not None else []
+    asked += [f"{size_words(limits.peak_bytes)} at the peak"] if limits.peak_bytes is not None else []
     return (
         f"{goal.device.name}: no student that can be cut from this teacher, and no known small model, meets "
         f"{', '.join(asked)}. Ask for less, give it more memory (--memory), or train one from scratch (student.shape)."
     )
 
 
-def render_choice(found: Mapping[str, Any]) -> RenderableType:
-    """The table of students; a pair of numbers is the range that is predicted."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    timed = any("training" in row for row in found["students"])
-    columns = ("", "student", "kept", "type", "file MB", "memory MB", "tokens/s", "first ms")
-    for name in (*columns, *(["hours", "disk GB"] * timed), "expect"):
-        words = name in ("student", "expect")
-        table.add_column(name, justify="left" if words or name == "type" else "right", no_wrap=not words)
-    for number, row in enumerate(found["students"], 1):
-        low, high = row["decode_tokens_per_s"]
-        training = row.get("training")
-        cells = [_hours(*training["hours"]), f"{training['disk_bytes'] / 1e9:.2g}"] if training else []
-        table.add_row(
-            str(number), _name(row), f"{row['kept']:.1%}", row["quantization"], f"{row['file_bytes'] / 1e6:,.3g}",
-            f"{row['needed_bytes'] / 1e6:,.0f}", f"{low:,.0f}-{high:,.0f}", f"{1000 * row['ttft_seconds'][1]:,.0f}",
-            *cells, row["quality_band"],
-        )  # fmt: skip
-    usable = f"{found['usable_bytes'] / 1e9:.2f} GB for the model"
-    head = f"{found['device']}: {usable}, context {found['context']:,}; {found['feasible']} students would do"
-    notes = [
-        "student: what the teacher is cut to, or a known small model.",
-        "kept: parameters of the blocks over the teacher's; expect: a rule of thumb by that, not a measurement.",
-        "tokens/s: the predicted range; first ms: to the first token, at the slow end, after "
-        f"{found['limits']['prompt']} tokens of prompt.",
-    ]
-    if found["vocabulary"]:
-        notes.append(f"A vocabulary trimmed to about {found['vocabulary']:,} tokens, as --write notes in the recipe.")
-    if timed:
-        notes.append(f"hours: training on {found['train_on']}, at the range of rates that such machines reach.")
-    return Group(Text(head, style="bold"), table, *map(Text, notes))
+def _shown(ahead: Sequence[Candidate]) -> list[int]:
+    """Rows of the table: from the best to the fastest, each so much faster than the one before that they are few."""
+    gain = 1.1
+    while len(rows := frontier(ahead, gain)) > _SHOWN:
+        gain *= 1.05
+    return [ahead.index(one) + 1 for one in rows]
 
 
-def _hours(low: float, high: float) -> str:
-    return f"{low:.2g}-{high:.2g}" if low >= 0.01 else f"<{max(high, 0.01):.2g}"
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    if row["origin"] != "teacher":
-        return str(row["origin"])
-    return ", ".join(f"{key} {value}" for key, value in row["student"].items() if key not in ("init", "vocabulary"))
+def _written(asked: str, found: Sequence[Candidate], ahead: Sequence[Candidate], goal: Goal) -> Candidate:
+    """The student that --write names by its id, or by its row where rows do not move from one call to the next."""
+    if not asked.isdecimal():
+        named = next((one for one in found if one.id.lower() == asked.lower()), None)
+        if named:
+            return named
+        raise UsageError(
+            f"--write {asked!r}: of the {count_words(len(found), 'student')} that meet what is asked on "
+            f"{goal.device.name}, none has that id. Give one as the table has it, such as {ahead[0].id}."
+        )
+    if not any(device.name == goal.device.name for device in load_devices()):
+        raise UsageError(
+            f"--write {asked}: rows move with what is measured of this machine. Give the student's id, such as "
+            f"{ahead[0].id}, or name a device of the list (--device, target.device)."
+        )
+    if not 1 <= int(asked) <= len(ahead):
+        raise UsageError(f"--write {asked}: there are rows 1 to {len(ahead)}; --json lists them all.")
+    return ahead[int(asked) - 1]
 
 
 def write_choice(path: Path, row: Mapping[str, Any]) -> None:
-    """Put a student and its quantization into a recipe; other lines and comments stay as they are.
+    """Put a student and its quantization into a recipe, whole or not at all; the text of other sections stays.
 
     Raises:
-        RecipeError: the recipe would not be valid; the file is then as it was.
+        RecipeError: the recipe would not be valid, or its sections cannot be told apart line by line.
+        UsageError: the file or its folder cannot be written to.
     """
-    before = path.read_text(encoding="utf-8")
-    text = _replace_section(before, "student", dict(row["student"]))
-    whole = yaml.safe_load(text)
-    export = {**(whole.get("export") or {}), "quantization": row["quantization"]}
-    path.write_text(_replace_section(text, "export", export), encoding="utf-8")
+    file = path.resolve()
+    before = file.read_bytes().decode("utf-8")
+    old = yaml.safe_load(before)
+    new = {
+        "student": dict(row["student"]),
+        "export": {**(old.get("export") or {}), "quantization": row["quantization"]},
+    }
+    text = _rewritten(before, new, path)
+    if not file.stat().st_mode & 0o222 or not os.access(file, os.W_OK):
+        raise UsageError(f"--write: {path} is read-only, and was left as it is. Make it writable, or copy the recipe.")
+    draft = None
     try:
-        load_recipe(path)
-    except Exception:
-        path.write_text(before, encoding="utf-8")
-        raise
+        # beside the recipe, whose paths are relative to its folder
+        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        draft = Path(temporary)
+        with os.fdopen(handle, "wb") as out:
+            out.write(text.encode("utf-8"))
+        _require_written(draft, path, {**old, **new})
+        shutil.copymode(file, draft)
+        os.replace(draft, file)
+    except OSError as error:
+        raise UsageError(
+            f"--write: {path} cannot be written ({error.strerror or error}), and was left as it is. Make its folder "
+            "writable, or copy the recipe."
+        ) from None
+    finally:
+        if draft:
+            draft.unlink(missing_ok=True)
 
 
-def _replace_section(text: str, name: str, values: Mapping[str, Any]) -> str:
-    """The YAML text with one top-level section written anew, or added at its end."""
-    lines = text.splitlines(keepends=True)
-    written = yaml.safe_dump({name: dict(values)}, sort_keys=False).splitlines(keepends=True)
-    start = next((i for i, line in enumerate(lines) if line.startswith(f"{name}:")), None)
-    if start is None:
-        return text.rstrip("\n") + "\n\n" + "".join(written)
-    end = start + 1
-    while end < len(lines) and (lines[end].startswith((" ", "\t")) and lines[end].strip()):
-        end += 1
-    return "".join([*lines[:start], *written, *lines[end:]])
+def _require_written(draft: Path, path: Path, wanted: Mapping[str, Any]) -> None:
+    """Raise RecipeError unless a draft is a valid recipe that says what is wanted, and nothing else."""
+    try:
+        load_recipe(draft)
+    except UsageError as error:
+        said = str(error).replace(str(draft), str(path))
+        raise RecipeError(
+            f"--write: with this student the recipe is not valid, and was left as it is. {said}"
+        ) from None
+    if yaml.safe_load(draft.read_text(encoding="utf-8")) != dict(wanted):
+        raise RecipeError(_unclear(path, "student"))
+
+
+def _unclear(path: Path, name: str) -> str:
+    return (
+        f"--write: {path}: where section {name} begins and ends cannot be told for certain, so the recipe was left as "
+        "it is. Write each section once, from the first column on, one key a line, without anchors; or write the row "
+        "into it by hand."
+    )
+
+
+def _rewritten(text: str, sections: Mapping[str, Mapping[str, Any]], path: Path) -> str:
+    """The YAML text with top-level sections written anew, or added at its end.
+
+    Raises:
+        RecipeError: a section cannot be found for certain.
+    """
+    root, newline = yaml.compose(text), "\r\n" if "\r\n" in text else "\n"
+    edits = []
+    for name, values in sections.items():
+        start, stop = _lines_of(root, name, text, path)
+        written = yaml.safe_dump({name: dict(values)}, sort_keys=False).replace("\n", newline)
+        apart = newline if start == len(text) else ""
+        if apart and not text.endswith("\n"):
+            apart += newline
+        edits.append((start, stop, apart + written))
+    for start, stop, written in sorted(edits, reverse=True):
+        text = text[:start] + written + text[stop:]
+    return text
+
+
+def _lines_of(root: yaml.Node | None, name: str, text: str, path: Path) -> tuple[int, int]:
+    """Where a section's lines begin and end; both at the end of the text for one that is not there.
+
+    Raises:
+        RecipeError: that is not certain.
+    """
+    if not isinstance(root, yaml.MappingNode) or root.flow_style:
+        raise RecipeError(_unclear(path, name))
+    pairs = [(key, value) for key, value in root.value if key.value == name]
+    if not pairs:
+        return len(text), len(text)
+    (key, value), *others = pairs
+    end, marked = _end(value), text.startswith(("&", "!"), value.start_mark.index)
+    # an alias is where its anchor is
+    if others or marked or key.start_mark.column or end < key.end_mark.index:
+        raise RecipeError(_unclear(path, name))
+    stop = text.find("\n", end)
+    return key.start_mark.index, len(text) if stop < 0 else stop + 1
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a value ends: a block has no end of its own, and takes in the comments after it. -1 for text in a block."""
+    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+        return -1
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)

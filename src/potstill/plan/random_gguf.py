@@ -18,12 +18,13 @@ from potstill.plan.anatomy import Anatomy
 
 __all__ = ["random_metadata", "write_random_gguf"]
 
-# where a block's 16-bit scales are
+# where a block's 16-bit scales are; MXFP4's is a power of two in one byte
 _SCALES = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,),
-    "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+    "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "MXFP4": (),
 }  # fmt: skip
 _SCALE = np.float16(0.002)
+_POWER = 127 - 9
 _BLOCKS_AT_ONCE = 1 << 14
 
 
@@ -53,6 +54,10 @@ def random_metadata(anatomy: Anatomy) -> dict[str, Any]:
         sizes |= _latent_sizes(anatomy)
     if anatomy.experts:
         sizes |= _expert_sizes(anatomy)
+    if "rope_factors_long.weight" in tensors:
+        sizes["rope.dimension_count"] = 2 * tensors["rope_factors_long.weight"][0]
+    if arch == "qwen2vl":  # shares of a head that turn with time, height and width of a picture
+        sizes["rope.dimension_sections"] = [first.key // 2 - 2 * (first.key // 6), first.key // 6, first.key // 6, 0]
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
     tokens = ["<unk>", "<s>", "</s>", *bytes_, *(f"t{i}" for i in range(anatomy.vocab - 259))]
     return {
@@ -91,9 +96,10 @@ def _latent_sizes(anatomy: Anatomy) -> dict[str, Any]:
 
 
 def _expert_sizes(anatomy: Anatomy) -> dict[str, Any]:
-    last, tensors = f"blk.{anatomy.layers - 1}.", anatomy.tensors
-    width = tensors[last + "ffn_up_exps.weight"][1]
-    shared = tensors.get(last + "ffn_up_shexp.weight", (0,))[0]
+    tensors = anatomy.tensors
+    mixed = [i for i in range(anatomy.layers) if f"blk.{i}.ffn_up_exps.weight" in tensors]
+    width = tensors[f"blk.{mixed[0]}.ffn_up_exps.weight"][1]
+    shared = tensors.get(f"blk.{mixed[0]}.ffn_up_shexp.weight", (0,))[0]
     sizes: dict[str, Any] = {
         "expert_count": anatomy.experts,
         "expert_used_count": anatomy.used,
@@ -104,6 +110,8 @@ def _expert_sizes(anatomy: Anatomy) -> dict[str, Any]:
     if anatomy.architecture == "deepseek2":
         dense = sum(f"blk.{i}.ffn_up.weight" in tensors for i in range(anatomy.layers))
         sizes |= {"leading_dense_block_count": dense, "expert_weights_scale": 1.0, "expert_gating_func": 2}
+    if anatomy.architecture == "llama4":
+        sizes["interleave_moe_layer_step"] = mixed[0] + 1
     return sizes
 
 
@@ -138,6 +146,8 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_string(key, value)
     elif isinstance(value, list):
         writer.add_array(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
     else:
@@ -147,7 +157,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
 def _random(rng: np.random.Generator, name: str, dims: tuple[int, ...], kind: str, nbytes: int) -> NDArray[np.uint8]:
     """The tensor's bytes: small normal numbers, norms of 1, blocks of random bits with small scales."""
     count = math.prod(dims)
-    if "norm" in name or "rope_freqs" in name:
+    if "norm.weight" in name or name.startswith("rope_"):
         return np.ones(count, np.float32).view(np.uint8)
     if kind in ("F32", "F16"):
         dtype = np.float32 if kind == "F32" else np.float16
@@ -160,4 +170,6 @@ def _random(rng: np.random.Generator, name: str, dims: tuple[int, ...], kind: st
     blocks = rng.integers(0, 256, (min(nbytes // size, _BLOCKS_AT_ONCE), size), dtype=np.uint8)
     for at in _SCALES[kind]:
         blocks[:, at : at + 2] = np.frombuffer(_SCALE.tobytes(), np.uint8)
+    if kind == "MXFP4":
+        blocks[:, 0] = _POWER
     return np.resize(blocks, nbytes)

@@ -1,17 +1,18 @@
-"""What a check found, for a terminal of 80 columns."""
+"""What a check and a search found, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from potstill.plan.answer import aligned, count_words, rate_words, size_words, time_words
 from potstill.plan.checks import CheckResult, ModelSummary, Quantiles
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["render_check"]
+__all__ = ["render_check", "render_choice"]
 
 
 def render_check(result: CheckResult | Mapping[str, Any]) -> RenderableType:
@@ -100,10 +101,68 @@ def _needs(found: CheckResult) -> Table:
 
 
 def _size(nbytes: int | None) -> str:
-    """Bytes in decimal units, as gates and vendors count them."""
-    if nbytes is None:
-        return "-"
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.2f} {unit}"
-    return f"{nbytes / 1e3:,.2f} kB"
+    return "-" if nbytes is None else size_words(nbytes)
+
+
+def render_choice(found: Mapping[str, Any]) -> RenderableType:
+    """The table of students for 80 columns: a line with the id, and one with numbers. Ranges are what is predicted."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = [found["students"][number - 1] for number in found["shown"]]
+    timed = "training" in rows[0]
+    head = ("row", "kept", "file", "memory", "tokens/s", "1st token", *(["training", "disk"] * timed))
+    table, *lines = aligned([head, *map(_cells, rows)], left=())
+    usable = f"{size_words(found['usable_bytes'])} for the model, {count_words(found['context'], 'token')} of context"
+    parts = [Text(f"{found['device']}: {usable}", style="bold"), *map(Text, _counted(found)), Text(), Text(table)]
+    band = None
+    for row, line in zip(rows, lines, strict=True):
+        if row["quality_band"] != band:
+            band = row["quality_band"]
+            parts.append(Text(f"expect {band}:", style="italic"))
+        number = f"{row['row']:>{len('row')}}"
+        parts += [Text(f"{number}  ").append(row["id"], style="bold"), Text(" " * len(number) + line[len(number) :])]
+    return Group(*parts, Text(), *map(Text, _notes(found, timed)))
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A row's numbers."""
+    low, high = row["decode_tokens_per_s"]
+    sizes = [size_words(row["file_bytes"]), size_words(row["needed_bytes"])]
+    first = row["ttft_seconds"][1]
+    cells = ["", f"{row['kept']:.0%}", *sizes, rate_words((low, high), "-"), time_words(first, first, short=True)]
+    if training := row.get("training"):
+        low, high = (3600 * hours for hours in training["hours"])
+        span = time_words(low, high, short=True) if high >= 60 else "< 1 min"
+        cells += [span, size_words(training["disk_bytes"])]
+    return cells
+
+
+def _counted(found: Mapping[str, Any]) -> list[str]:
+    """How many students there are, how many are shown, and whether one is needed at all."""
+    rows, shown = len(found["students"]), len(found["shown"])
+    best = f"{rows:,} of them {'is' if rows == 1 else 'are'} faster than every better one"
+    said = [f"{count_words(found['feasible'], 'student')} would do, and {best}."]
+    if shown < rows:
+        said.append(f"{shown} of these {rows:,} are shown; --json lists them all.")
+    if found["teacher_itself"]:
+        said.append(f"The teacher itself would do too, in {', '.join(found['teacher_itself'])}.")
+    return said
+
+
+def _notes(found: Mapping[str, Any], timed: bool) -> list[str]:
+    prompt = count_words(found["limits"]["prompt"], "token")
+    notes = [
+        "kept: parameters over the teacher's, embeddings left out of both.",
+        "expect: a rule of thumb by these parameters, not a measurement; a cut that keeps",
+        "  less than half of them counts for less than a model that was trained so small.",
+        f"1st token: at the slow end, after a prompt of {prompt}.",
+    ]
+    if found["vocabulary"] is not None:
+        notes.append(f"The vocabulary is trimmed to about {count_words(found['vocabulary'], 'token')}.")
+    if timed:
+        notes += [
+            f"training: on {found['train_on']}, at the range of rates that it may reach.",
+            "--write ID puts a student into the recipe, with its quantization and licence.",
+        ]
+    return [*notes, *found["notes"]]
