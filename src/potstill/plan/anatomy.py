@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from potstill.gguf_types import QUANTIZATIONS, is_large, stored_bytes, tensor_type
 
@@ -121,9 +122,13 @@ class Anatomy:
         }  # fmt: skip
         return replace(self, types=types, quantization=quantization)
 
-    def tensor_bytes(self) -> dict[str, int]:
-        """Bytes of each tensor, without padding; the model must have types."""
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
         return {name: stored_bytes(dims, self.types[name]) for name, dims in self.tensors.items()}
+
+    def tensor_bytes(self) -> Mapping[str, int]:
+        """Bytes of each tensor, without padding; the model must have types."""
+        return self._sizes
 
     @property
     def weight_bytes(self) -> int:

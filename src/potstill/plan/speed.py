@@ -116,12 +116,11 @@ def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Sp
         parts: who holds what; a token goes through one after the other.
     """
     cache, attention = kv_bytes(anatomy, context, kv_type), _attention_operations(anatomy, context)
+    works = [_Work.of(anatomy, part) for part in parts]
     ends = []
     for end in (0, 1):
-        full = 1.0 - end
-        timed = [
-            _seconds(anatomy, part, full * cache * part.share, full * attention * part.share, end) for part in parts
-        ]
+        full = [(1 - end) * part.share for part in parts]
+        timed = [work.seconds(anatomy, s * cache, s * attention, end) for work, s in zip(works, full, strict=True)]
         decode, prefill = (sum(seconds) for seconds in zip(*(found[:2] for found in timed), strict=True))
         ends.append((1 / decode, 1 / prefill, *timed[0][2:]))
     (slow, slow_prompt, bound, prompt_bound), (fast, fast_prompt, *_) = ends
@@ -134,39 +133,60 @@ def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Sp
     )
 
 
-def _seconds(anatomy: Anatomy, part: Part, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
-    """Of a decoded token and of one of a prompt on one part, each with what bounds it.
+@dataclass(frozen=True)
+class _Work:
+    """What one token asks of a part: bytes read and operations by type, for decoding and (prompt) while a prompt is
+    read; bytes of a pass over a micro-batch; layers touched."""
 
-    Args:
-        cache: bytes of it that are read.
-        attention: operations over it.
-        end: 0 for the slow end, 1 for the fast one.
-    """
-    device, names = part.device, list(part.of(anatomy))
-    read, computed = bytes_by_type(anatomy, names), operations_by_type(anatomy, names, prompt=False)
-    weights, layers = sum(read.values()), len({name.split(".")[1] for name in names if name.startswith("blk.")})
-    bandwidth = device.bandwidth * device.efficiency[end]
-    rate = device.compute * device.compute_efficiency[end]
-    if device.rates:
-        whole = {kind: size * (1 + cache / weights) for kind, size in read.items()}
-        seconds = calibrated_seconds(device.rates, layers, anatomy.vocab, whole, chosen_experts(anatomy))
-        by_bandwidth, by_compute = seconds * _CALIBRATED[1 - end], 0.0
-    else:
-        by_bandwidth, by_compute = (weights + cache) / bandwidth, sum(computed.values()) / rate
-    decode = max(by_bandwidth, by_compute)
-    if not device.rates:
-        decode += layers * _LAYER[device.kind][end] + part.share * _TOKEN[device.kind][end]
-    prompt = operations_by_type(anatomy, names, prompt=True)
-    if device.prompt_rates:
-        slowest = min(device.prompt_rates.values())
-        by_rate = sum(count / device.prompt_rates.get(kind, slowest) for kind, count in prompt.items())
-        prefill = (by_rate + attention / max(device.prompt_rates.values())) * _CALIBRATED[1 - end]
-    else:
-        prefill = (sum(prompt.values()) + attention) / rate
-    # a prompt's weights are read once for a micro-batch
-    by_pass = _pass_bytes(anatomy, names) / bandwidth / MICRO_BATCH
-    bounds = ("bandwidth", "compute")
-    return decode, max(prefill, by_pass), bounds[by_bandwidth < by_compute], bounds[by_pass < prefill]
+    part: Part
+    read: Mapping[str, float]
+    decode: float
+    prompt: Mapping[str, float]
+    pass_bytes: float
+    layers: int
+
+    @classmethod
+    def of(cls, anatomy: Anatomy, part: Part) -> _Work:
+        names = list(part.of(anatomy))
+        return cls(
+            part,
+            bytes_by_type(anatomy, names),
+            sum(operations_by_type(anatomy, names, prompt=False).values()),
+            operations_by_type(anatomy, names, prompt=True),
+            _pass_bytes(anatomy, names),
+            len({name.split(".", 2)[1] for name in names if name.startswith("blk.")}),
+        )
+
+    def seconds(self, anatomy: Anatomy, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
+        """Of a decoded token and of one of a prompt, each with what bounds it.
+
+        Args:
+            anatomy: the whole model.
+            cache: bytes of it that are read.
+            attention: operations over it.
+            end: 0 for the slow end, 1 for the fast one.
+        """
+        device, weights = self.part.device, sum(self.read.values())
+        bandwidth = device.bandwidth * device.efficiency[end]
+        rate = device.compute * device.compute_efficiency[end]
+        if device.rates:
+            whole = {kind: size * (1 + cache / weights) for kind, size in self.read.items()}
+            known = calibrated_seconds(device.rates, self.layers, anatomy.vocab, whole, chosen_experts(anatomy))
+            decode, bound = known * _CALIBRATED[1 - end], "bandwidth"
+        else:
+            by_bandwidth, by_compute = (weights + cache) / bandwidth, self.decode / rate
+            bound = "compute" if by_bandwidth < by_compute else "bandwidth"
+            decode = max(by_bandwidth, by_compute)
+            decode += self.layers * _LAYER[device.kind][end] + self.part.share * _TOKEN[device.kind][end]
+        if device.prompt_rates:
+            slowest = min(device.prompt_rates.values())
+            prompt = sum(count / device.prompt_rates.get(kind, slowest) for kind, count in self.prompt.items())
+            prompt = (prompt + attention / max(device.prompt_rates.values())) * _CALIBRATED[1 - end]
+        else:
+            prompt = (sum(self.prompt.values()) + attention) / rate
+        # a prompt's weights are read once for a micro-batch
+        by_pass = self.pass_bytes / bandwidth / MICRO_BATCH
+        return decode, max(prompt, by_pass), bound, "compute" if by_pass < prompt else "bandwidth"
 
 
 def calibrated_seconds(
