@@ -89,6 +89,7 @@ SHAPES: dict[str, tuple[dict[str, Any], str]] = {
         "Q4_K_M",
     ),
 }  # fmt: skip
+PROMPT = 256  # tokens, of `speed`
 CONTEXTS, KV_TYPES = (512, 2048, 8192), ("f16", "q8_0")
 
 
@@ -136,17 +137,19 @@ def measure_speed(names: list[str], threads: int) -> Rows:
         device = find_device("this", quick=True)
     for name in names:
         with written(name) as (anatomy, path):
-            found = speed(anatomy, [Part(device, 1.0)], 64, "f16").decode
-            measured = serve_once(path, context=512, prompt=16, decode=48, threads=threads, repeats=5)
-            row = {"shape": name, "quantization": anatomy.quantization, "predicted": statistics.harmonic_mean(found)}
-            rows.append(row | {"measured": measured["decode_tokens_per_s"]})
+            found = speed(anatomy, [Part(device, 1.0)], PROMPT, "f16")
+            measured = serve_once(path, context=512, prompt=PROMPT, decode=48, threads=threads, repeats=5)
+            middle = statistics.harmonic_mean
+            row = {"shape": name, "quantization": anatomy.quantization, "predicted": middle(found.decode)}
+            row |= {"measured": measured["decode_tokens_per_s"], "prompt_predicted": middle(found.prefill)}
+            rows.append(row | {"prompt_measured": measured["prefill_tokens_per_s"]})
             say(rows[-1])
     return rows
 
 
-def error(row: dict[str, Any]) -> float:
-    """Share by which a prediction is off."""
-    return float(row["predicted"] / row["measured"] - 1)
+def error(row: dict[str, Any], of: str = "") -> float:
+    """Share by which a prediction is off; `of` is `prompt_` for that of reading a prompt."""
+    return float(row[f"{of}predicted"] / row[f"{of}measured"] - 1)
 
 
 def say(row: dict[str, Any]) -> None:
@@ -169,10 +172,15 @@ def memory_table(rows: Rows) -> list[str]:
 
 def speed_table(rows: Rows) -> list[str]:
     """A line a shape."""
-    lines = ["| Shape | Type | Predicted, tokens/s | Measured, tokens/s | Error |", "|---|---|---|---|---|"]
+    lines = [
+        "| Shape | Type | Decoding, predicted | Measured | Error | Prompt, predicted | Measured | Error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
-        rates = f"{row['predicted']:.1f} | {row['measured']:.1f}"
-        lines.append(f"| {row['shape']} | {row['quantization']} | {rates} | {error(row):+.1%} |")
+        cells = [row["shape"], row["quantization"]]
+        for of in ("", "prompt_"):
+            cells += [f"{row[f'{of}predicted']:,.1f}", f"{row[f'{of}measured']:,.1f}", f"{error(row, of):+.1%}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -193,6 +201,9 @@ def main() -> None:
     errors = [abs(error(row)) for row in rows]
     print(*table, "", sep="\n")
     print(f"{len(rows)} measurements, median error {statistics.median(errors):.1%}, largest {max(errors):.1%}.")
+    if args.what == "speed":
+        prompts = [abs(error(row, "prompt_")) for row in rows]
+        print(f"Prompts: median error {statistics.median(prompts):.1%}, largest {max(prompts):.1%}.")
     if args.json:
         command = ["git", "rev-parse", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
