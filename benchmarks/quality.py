@@ -1,6 +1,6 @@
 """What distillation is worth on real text: a 3-million-parameter teacher of stories, and students of its layers or new.
 
-    python benchmarks/quality.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N] [--tiny]
+    python benchmarks/quality.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N] [--case CASE ...] [--tiny]
 
 Every student of one start and seed sees the same rows in the same steps. Held out are stories that none has seen; there
 "KL" is from the teacher to the student, and "loss" the cross-entropy of the text, both in nats a token. Differences are
@@ -53,6 +53,8 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024
 TRAINED, HELD_OUT = 450, 100  # stories
 PROMPT, DRAWN = 24, 96  # tokens of a beginning, and most that a student writes after it
+ENDS = 4  # that it writes to one when it is judged
+OWN = "own answers"
 # start: the student, its learning rate, and how many times the steps it takes
 STARTS = {
     "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3, 1),
@@ -204,8 +206,8 @@ def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
 
 
 def judge_own_answers(world: World, student: Any, seed: int) -> dict[str, float]:
-    """Reverse KL and cross-entropy on what a student writes after the beginnings of the held-out stories."""
-    prompts = [list(row.ids[:PROMPT]) for row in world.held_out if len(row.ids) > PROMPT]
+    """Reverse KL and cross-entropy on what a student writes after each beginning of a held-out story, `ENDS` times."""
+    prompts = [list(row.ids[:PROMPT]) for row in world.held_out if len(row.ids) > PROMPT] * ENDS
     runtime = HFRuntime(student, world.chat, CONTEXT)
     seeds = [1000 * seed + number for number in range(len(prompts))]
     said = runtime.continue_ids(prompts, seeds, Sampling(DRAWN, 1.0))
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3)
     parser.add_argument("--steps", type=int, default=100, help=f"of {STEP_TOKENS} tokens; from scratch 4 times as many")
+    parser.add_argument("--case", action="append", choices=[*STARTS, OWN], help="may be repeated; all where left out")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     args = parser.parse_args()
     if args.tiny:
@@ -259,14 +262,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = load_world(args.data, args.steps, Path(folder))
         for start in STARTS:
+            if start not in (args.case or STARTS):
+                continue
             variants = ["as it starts", "plain", "online", *peers, *STORED, RENORMALISED]
             found = {
                 name: [trained_and_judged(world, start, name, seed) for seed in range(args.seeds)] for name in variants
             }
             rows += tabulate(start, found, "online")
-        pairs = [learn_on(world, seed) for seed in range(args.seeds)]
-        own = {variant: [pair[variant] for pair in pairs] for variant in pairs[0]}
-        rows += tabulate("own answers", own, "off-policy")
+        if OWN in (args.case or [OWN]):
+            pairs = [learn_on(world, seed) for seed in range(args.seeds)]
+            own = {variant: [pair[variant] for pair in pairs] for variant in pairs[0]}
+            rows += tabulate(OWN, own, "off-policy")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from endpoints import Endpoint, Script, serve
 from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
 
 # a shared machine may be slow for a moment: time is the benchmarks' matter
@@ -47,3 +50,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Callable[[Script], Endpoint]]:
+    """Starts scripted endpoints."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(serve(script))

@@ -24,6 +24,21 @@ BASE: dict[str, Any] = {
 SHAPE = {"layers": 1, "hidden": 8, "ffn": 16, "heads": 2}
 
 
+CHECKPOINT = {"init": "checkpoint", "model": "m"}
+
+
+def served(
+    student: dict[str, Any] = CHECKPOINT, generate: dict[str, Any] | None = None, **train: Any
+) -> dict[str, Any]:
+    """An endpoint that teaches by its log-probabilities; `train` is of that section."""
+    return {
+        "teacher": {"kind": "api", "model": "m", "base_url": "http://x/v1"},
+        "student": student,
+        "generate": generate or {},
+        "train": {"targets": {"kind": "top_k", "k": 20}} | train,
+    }
+
+
 def load(tmp_path: Path, value: dict[str, Any]) -> AnyRecipe:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(value, sort_keys=False))
@@ -58,6 +73,20 @@ def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
         ({"teacher": {"model": "m", "kind": "api"}}, "needs base_url"),
         ({"teacher": {"model": "m", "base_url": "http://x"}}, 'belongs to kind "api"'),
         ({"teacher": {"model": "m", "kind": "api", "base_url": "http://x"}}, "set train.objective: sft"),
+        (served(targets={}), "cannot run beside the student: set train.objective: sft.*kind: top_k, k: 20"),
+        (served(student={"init": "teacher_layers", "layers": 2}), "no weights to start from"),
+        (
+            served(targets={"kind": "counts"}),
+            "train.targets.kind: counts are drawn from whole distributions.*top_k, k: 20",
+        ),
+        (served(targets={"kind": "top_k"}), "train.targets.k: 32 is more tokens than endpoints give.*k: 20 or less"),
+        (served(temperature=2.0), "train.temperature: 2 would soften"),
+        (served(hidden={}), "train.hidden needs the teacher's weights"),
+        (served(on_policy={}), "on_policy scores answers that no store can hold"),
+        (served(objective="jsd"), "stored targets hold what forward_kl needs"),
+        (served(student=CHECKPOINT | {"vocabulary": "workload"}), "student.vocabulary: workload drops tokens"),
+        (served(generate={"temperature": 0.7}), "generate.temperature: 0.7: some endpoints"),
+        (served(generate={"temperature": 1.0, "top_p": 0.9}), "generate.top_p: 0.9: some endpoints"),
         ({"student": {"init": "scratch"}}, "needs shape"),
         ({"student": {"init": "teacher_layers", "layers": 2, "model": "m"}}, "read only with init 'checkpoint'"),
         ({"train": {"objective": "sft"}}, "its control would be itself"),
@@ -84,6 +113,17 @@ def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
 def test_values_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load(tmp_path, BASE | change)
+
+
+def test_an_endpoint_may_teach_by_text_or_by_its_likeliest_tokens(tmp_path: Path) -> None:
+    for generate in ({}, {"temperature": 1.0}, {"top_p": 0.9}):
+        recipe = load(tmp_path, BASE | served(generate=generate, hard_label_share=0.2))
+        assert isinstance(recipe, Recipe)
+        assert (recipe.asked_log_probs, recipe.trains_with_teacher) == (20, False)
+    text = load(tmp_path, BASE | served() | {"train": {"objective": "sft", "control": "none"}})
+    assert isinstance(text, Recipe) and text.asked_log_probs is None
+    local = load(tmp_path, BASE | {"train": {"targets": {"kind": "top_k"}}})
+    assert isinstance(local, Recipe) and local.asked_log_probs is None
 
 
 @pytest.mark.parametrize(

@@ -102,26 +102,31 @@ def _generate(recipe: Recipe, done: RunResult) -> StepPlan:
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
+    if recipe.asked_log_probs:
+        parts["log_probs"] = recipe.asked_log_probs
     return parts, ("finetune",), partial(generate.run, recipe, folder, base)
 
 
 def _targets(recipe: Recipe, done: RunResult) -> StepPlan | None:
     if recipe.train.targets.kind == "online":
         return None
-    folder = _teacher_folder(recipe, done)
-    assert folder is not None  # the recipe refuses an endpoint here
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
     parts = {
         "version": train.VERSION,
         "format": FORMAT,
         "settings": section_parts(recipe.train.targets),
         "temperature": recipe.train.temperature,
-        "weights": hash_model(folder),
+        "weights": hash_model(folder) or recipe.teacher.model,
         "dtype": recipe.teacher.dtype,
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
-    upstream = ("finetune", "generate")
-    return parts, upstream, partial(train.store_targets, recipe, folder, done.folder("generate"))
+    upstream, generated = ("finetune", "generate"), done.folder("generate")
+    if folder is not None:
+        return parts, upstream, partial(train.store_targets, recipe, folder, generated)
+    assert base is not None  # the recipe has no endpoint without student.model
+    parts["reader"] = hash_model(base)
+    return parts, upstream, partial(train.store_served_targets, recipe, base, generated)
 
 
 def _train(recipe: Recipe, done: RunResult) -> StepPlan:

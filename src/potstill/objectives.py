@@ -9,18 +9,21 @@ from pydantic import Field, model_validator
 from potstill.fields import Count, Positive, Section, Share
 from potstill.sections import Schedule
 
-__all__ = ["Hidden", "OnPolicy", "Targets", "Train"]
+__all__ = ["MOST_SERVED", "Hidden", "OnPolicy", "Targets", "Train"]
+
+MOST_SERVED = 20
+"""Most tokens whose log-probabilities OpenAI's API gives at a position; vLLM too, unless it is started otherwise."""
 
 
 class Targets(Section):
     """Where the teacher's distributions come from while the student trains."""
 
     kind: Literal["online", "counts", "top_k"] = "online"
-    """The teacher runs beside the student; or its distributions are stored once and read by every student."""
+    """The teacher runs beside the student; or its distributions are stored, for every student to read (api: top_k)."""
     draws: Annotated[int, Field(ge=1, le=255)] = 50
     """counts: tokens drawn from the teacher at each position; unbiased."""
     k: Annotated[int, Field(ge=1, le=1024)] = 32
-    """top_k: likeliest tokens kept at each position, with the mass of all others."""
+    """top_k: likeliest tokens kept at each position, with the mass of all others. At most 20 from an api teacher."""
 
     @model_validator(mode="after")
     def _kind_reads(self) -> Self:

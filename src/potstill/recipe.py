@@ -26,7 +26,7 @@ from potstill.classifier_sections import (
     LabelledData,
 )
 from potstill.errors import RecipeError
-from potstill.objectives import Train
+from potstill.objectives import MOST_SERVED, Train
 from potstill.records import first_problem
 from potstill.sections import (
     Chat,
@@ -110,13 +110,65 @@ class Recipe(_RecipeFile):
             beside or self.train.hidden is not None or self.student.init == "teacher_layers"
         )
 
+    @property
+    def asked_log_probs(self) -> int | None:
+        """How many tokens' log-probabilities an endpoint is asked for, at each token of its answers; None: for none."""
+        stored = self.train.targets
+        return stored.k if self.teacher.kind == "api" and stored.kind == "top_k" else None
+
+    @model_validator(mode="after")
+    def _endpoint_teaches(self) -> Self:
+        if self.teacher.kind != "api":
+            return self
+        kind = self.train.targets.kind
+        if kind == "online" and (self.train.objective != "sft" or self.train.control != "none"):
+            raise ValueError(
+                "an api teacher cannot run beside the student: set train.objective: sft and train.control: none to "
+                "learn from its text; or, if it gives log-probabilities and the student has its tokenizer, "
+                f"train.targets: {{kind: top_k, k: {MOST_SERVED}}}"
+            )
+        if self.student.init != "checkpoint":
+            raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
+        if kind == "counts":
+            raise ValueError(
+                "train.targets.kind: counts are drawn from whole distributions, and an api teacher gives its likeliest "
+                f"tokens alone: set train.targets: {{kind: top_k, k: {MOST_SERVED}}}"
+            )
+        if problem := self._unfit_for_log_probs() if kind == "top_k" else None:
+            raise ValueError(problem)
+        return self
+
+    def _unfit_for_log_probs(self) -> str | None:
+        """What in the recipe does not go with an endpoint's log-probabilities."""
+        train, answers = self.train, self.generate
+        if train.targets.k > MOST_SERVED:
+            return (
+                f"train.targets.k: {train.targets.k} is more tokens than endpoints give: at most {MOST_SERVED} with "
+                f"OpenAI's API, and with vLLM unless it is started otherwise. Set k: {MOST_SERVED} or less"
+            )
+        if train.temperature != 1:
+            return (
+                f"train.temperature: {train.temperature:g} would soften distributions of which an api teacher gives "
+                "the likeliest tokens alone, at temperature 1: leave it out"
+            )
+        if train.hidden is not None:
+            return "train.hidden needs the teacher's weights, which an endpoint keeps: leave it out"
+        if self.student.vocabulary == "workload":
+            return (
+                "student.vocabulary: workload drops tokens that an api teacher's log-probabilities are of: set "
+                "student.vocabulary: full"
+            )
+        if answers.temperature not in (0, 1) or (answers.temperature and answers.top_p != 1):
+            what = f"top_p: {answers.top_p:g}" if answers.temperature == 1 else f"temperature: {answers.temperature:g}"
+            return (
+                f"generate.{what}: some endpoints give log-probabilities as the model has them, and some as they are "
+                "after temperature and top_p, and do not say which. Set generate.temperature to 0 or 1, where they "
+                "agree, and leave top_p out"
+            )
+        return None
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.teacher.kind == "api":
-            if self.train.objective != "sft" or self.train.control != "none":
-                raise ValueError("an api teacher gives text only: set train.objective: sft and train.control: none")
-            if self.student.init != "checkpoint":
-                raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
         if self.teacher.dtype == "int8" and self.student.init == "teacher_layers":
             raise ValueError(
                 "teacher.dtype: int8 leaves no whole weights for student.init: teacher_layers to take. Set "

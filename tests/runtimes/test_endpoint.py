@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from endpoints import Endpoint, Script, reply
 from fixtures import TOOLS
 from potstill.answers import parse_answer
 from potstill.chat import load_chat
@@ -58,84 +57,6 @@ def test_llama_cpp_answers_as_over_its_own_protocol(
 
 
 # ---- a scripted endpoint ----
-
-Script = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers POST by `script`; keeps requests, and how many were open at once."""
-
-    daemon_threads = True
-
-    def __init__(self, script: Script) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script = script
-        self.requests: list[tuple[str, dict[str, Any], str | None]] = []
-        self.lock = threading.Lock()
-        self.open = self.most_open = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        endpoint = self.server
-        with endpoint.lock:
-            endpoint.requests.append((self.path, body, self.headers.get("Authorization")))
-            endpoint.open += 1
-            endpoint.most_open = max(endpoint.most_open, endpoint.open)
-        status, reply = endpoint.script(body)
-        with endpoint.lock:
-            endpoint.open -= 1
-        data = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(reply, str) else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        if status in (429, 500):
-            self.send_header("retry-after-ms", "1")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Callable[[Script], Endpoint]]:
-    """Starts scripted endpoints."""
-    started: list[Endpoint] = []
-
-    def start(script: Script) -> Endpoint:
-        started.append(Endpoint(script))
-        threading.Thread(target=started[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
-
-
-def reply(content: str | None, calls: list[tuple[str, str]] | None = None, finish: str = "stop") -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": content}
-    if calls:
-        message["tool_calls"] = [
-            {"id": f"c{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
-            for i, (name, arguments) in enumerate(calls)
-        ]
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
-    }
 
 
 def ask(server: Endpoint, rows: list[Row], **options: Any) -> list[Answer]:

@@ -26,9 +26,11 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Pat
 
     Raises:
         TeacherError: the teacher does not answer.
-        StepError: no answer is fit to learn from.
+        StepError: no answer is fit to learn from, or an endpoint asked for log-probabilities has other tokens than the
+            student.
     """
     from potstill.generate.journal import Journal, answer_all
+    from potstill.generate.served import ask_first_rows, write_tokens
     from potstill.generate.sift import sift
     from potstill.generate.teachers import load_teacher
 
@@ -41,9 +43,14 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Pat
         ("validation", recipe.data.validation, None),
     ):
         rows = read_rows(path, tools=tools, limit=limit) if path else []
-        answers = answer_all(teacher, rows, recipe.generate, recipe.seed, Journal(out / f"{name}.journal.jsonl"), name)
+        journal = Journal(out / f"{name}.journal.jsonl")
+        if recipe.asked_log_probs and name == "train":
+            ask_first_rows(recipe, teacher, rows, journal)
+        answers = answer_all(teacher, rows, recipe.generate, recipe.seed, journal, name)
         kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated, recipe.chat.context)
         write_rows(out / f"{name}.jsonl", kept, tools)
+        if recipe.asked_log_probs:
+            write_tokens(out / f"{name}.tokens.jsonl", kept, answers)
         set_aside += aside
         counts[name] = {
             "prompts": len(rows),

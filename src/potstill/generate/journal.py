@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from potstill.generate.teachers import LoadedTeacher
 from potstill.recipe import Generate
@@ -40,9 +41,14 @@ class Journal:
     def append(self, answers: Sequence[tuple[str, Answer]]) -> None:
         """Write a batch down and make sure that it is on the disk."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"row_id": i, "answer": asdict(a)}) + "\n" for i, a in answers)
+            file.writelines(json.dumps({"row_id": i, "answer": _entry(a)}) + "\n" for i, a in answers)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _entry(answer: Answer) -> dict[str, Any]:
+    """An answer's values, without what most runtimes have none of."""
+    return {key: value for key, value in asdict(answer).items() if value is not None}
 
 
 def answer_all(

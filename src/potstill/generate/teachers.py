@@ -42,7 +42,13 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
         assert teacher.base_url is not None
         assert base is not None, "a recipe with an endpoint starts from a checkpoint"
         student_chat = load_chat(base, recipe.chat.template)
-        endpoint = EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
+        endpoint = EndpointRuntime(
+            teacher.base_url,
+            teacher.model,
+            teacher.api_key_env,
+            teacher.max_concurrency,
+            top_logprobs=recipe.asked_log_probs,
+        )
         identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
         return LoadedTeacher(endpoint, None, student_chat, identity, 1)
     from potstill.runtimes.hf import HFRuntime, load_causal_lm, on_device

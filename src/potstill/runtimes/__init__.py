@@ -32,6 +32,8 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    tokens: str | None = None
+    """What an endpoint says of its tokens, where it is asked: see `potstill.runtimes.log_probs.pack_tokens`."""
 
 
 OnAnswers = Callable[[list[tuple[int, Answer]]], None]

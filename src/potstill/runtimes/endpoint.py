@@ -15,6 +15,7 @@ from potstill.errors import TeacherError
 from potstill.progress import Ticker, progress_bar
 from potstill.records import Row
 from potstill.runtimes import Answer, OnAnswers, Sampling
+from potstill.runtimes.log_probs import pack_tokens, read_tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAIError
@@ -34,19 +35,29 @@ class EndpointRuntime:
         api_key_env: environment variable that holds the key; an endpoint on this machine needs none.
         max_concurrency: most requests at the same time.
         max_retries: of a request that may yet succeed.
+        top_logprobs: of how many tokens to ask the log-probabilities, at each token of an answer; None: of none.
 
     Raises:
         TeacherError: the variable is not set, and the endpoint is not on this machine.
     """
 
     def __init__(
-        self, base_url: str, model: str, api_key_env: str, max_concurrency: int, *, max_retries: int = _MAX_RETRIES
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str,
+        max_concurrency: int,
+        *,
+        max_retries: int = _MAX_RETRIES,
+        top_logprobs: int | None = None,
     ) -> None:
         self.base_url = base_url
         self.model = model
         self.api_key_env = api_key_env
         self.max_concurrency = max_concurrency
         self.max_retries = max_retries
+        self.top_logprobs = top_logprobs
+        self._gave_logprobs = False
         self._host = urlsplit(base_url).hostname or ""
         key = os.environ.get(api_key_env)
         if not key and not _is_local(self._host):
@@ -65,8 +76,8 @@ class EndpointRuntime:
         their way are waited for, since they are paid for.
 
         Raises:
-            TeacherError: the endpoint cannot be reached, refuses the key, the model or a prompt, or does not speak
-                OpenAI's API.
+            TeacherError: the endpoint cannot be reached, refuses the key, the model or a prompt, does not speak
+                OpenAI's API, or gives no log-probabilities, asked for them: its first answer in words tells.
         """
         with progress_bar(label, len(rows)) as ticker:
             answers = asyncio.run(self._answer_all(rows, sampling, ticker, on_answers))
@@ -122,6 +133,32 @@ class EndpointRuntime:
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             seconds=time.monotonic() - begun,
+            tokens=self._tokens(choices[0]) if self.top_logprobs else None,
+        )
+
+    def _tokens(self, choice: Any) -> str | None:
+        """What the endpoint says of the tokens of an answer; None where it says nothing, as some do of tool calls."""
+        try:
+            tokens = read_tokens(choice)
+        except ValueError as error:
+            raise TeacherError(
+                f"{self.base_url}: what it gives as log-probabilities are none: {error}. vLLM must be started with "
+                "--logprobs-mode raw_logprobs; an endpoint that cannot do otherwise can teach by its text alone: set "
+                "train.objective: sft and train.control: none, and leave out train.targets."
+            ) from None
+        if tokens:
+            self._gave_logprobs = True
+            return pack_tokens(tokens)
+        if self._gave_logprobs or choice.message.tool_calls or not _hermes_text(choice.message).strip():
+            return None
+        raise TeacherError(self._without_logprobs("an answer came without them"))
+
+    def _without_logprobs(self, reason: str) -> str:
+        return (
+            f"{self.base_url}: it does not give the log-probabilities of the {self.top_logprobs} likeliest tokens, "
+            f"which train.targets asks for ({reason}). llama.cpp's server gives them, and so does vLLM up to its "
+            "--max-logprobs. Use such an endpoint or a smaller train.targets.k; or learn from its text alone: set "
+            "train.objective: sft and train.control: none, and leave out train.targets."
         )
 
     def _request(self, row: Row, sampling: Sampling) -> dict[str, Any]:
@@ -133,6 +170,8 @@ class EndpointRuntime:
             "temperature": sampling.temperature,
             limit: sampling.max_new_tokens,
         }
+        if self.top_logprobs:
+            request |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         if row.tools:
             request["tools"] = list(row.tools)
         if sampling.temperature > 0:
@@ -163,6 +202,8 @@ class EndpointRuntime:
                 f"{where}over its limit, also after {self.max_retries} more tries ({reason}). Lower "
                 "teacher.max_concurrency or wait, then run again; answers so far are kept."
             )
+        if self.top_logprobs and "logprobs" in reason.lower():
+            return self._without_logprobs(reason)
         prompt = row.where or f"row {row.row_id}"
         if isinstance(error, openai.InternalServerError):
             return (

@@ -1,6 +1,7 @@
 """What is kept of a teacher's logits: sampled counts, or the top k with tail mass; and what keeping it loses.
 
-All of it is torch on the logits' own device; a tile of rows is in float64 at a time, never the whole of them.
+Logits are worked on with torch on their own device; a tile of rows is in float64 at a time, never the whole of them. Of
+a teacher that gives no logits, some ids' log-probabilities are taken as they are.
 
 Legend: N tokens, V vocabulary, D draws, K kept ids, M entries, S sums.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
+from itertools import count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from potstill.targets.meta import SequenceKey, TargetsMeta
 
-__all__ = ["SUMS", "Sketch", "grid_probs", "join_sketches", "sketch_logits", "uniforms"]
+__all__ = ["SUMS", "Sketch", "grid_probs", "join_sketches", "sketch_likeliest", "sketch_logits", "uniforms"]
 
 # what is measured of each token while the full distribution p is at hand, r being what is stored of it
 SUMS: dict[str, tuple[str, ...]] = {
@@ -34,6 +37,7 @@ SUMS: dict[str, tuple[str, ...]] = {
 _TILE = {"cpu": 1 << 21, "other": 1 << 26}  # elements of a tile: a few megabytes, or enough to fill an accelerator
 _SPAN = 128  # ids whose mass is summed before a draw looks inside
 _NEVER = -1e4  # log-probability of an id that cannot come; its exponential is 0
+_OVER_ONE = 1.01  # probabilities that others have rounded may sum to this
 
 
 class Sketch(NamedTuple):
@@ -156,9 +160,50 @@ def grid_probs(codes_NK: NDArray[np.uint8], tails_N: NDArray[np.uint8]) -> NDArr
 
 def _top_k(log_probs_NV: Tensor, entropy_N: NDArray[np.float64], k: int) -> Sketch:
     """The k likeliest ids on a grid of log-probabilities, and the mass of all others."""
-    vocab = log_probs_NV.shape[1]
     top_NK, ids_NK = log_probs_NV.topk(k, dim=-1)
-    log_NK = top_NK.double().cpu().numpy()
+    return _on_grid(ids_NK.cpu().numpy(), top_NK.double().cpu().numpy(), entropy_N, log_probs_NV.shape[1])
+
+
+def sketch_likeliest(meta: TargetsMeta, ids: Sequence[Sequence[int]], log_probs: Sequence[Sequence[float]]) -> Sketch:
+    """Sketch of N tokens, of each of which some ids (distinct, in any order) are known with their log-probabilities.
+
+    The mass that they leave counts as spread evenly over all other ids: so the places of a token of which fewer than k
+    ids are known are filled, and so its entropy is measured. Where more are known, the k likeliest are kept.
+
+    Raises:
+        ValueError: probabilities that sum to more than 1, or are no numbers.
+    """
+    assert meta.k is not None
+    ids_NK = np.empty((len(ids), meta.k), dtype=np.int64)
+    log_NK = np.empty((len(ids), meta.k))
+    entropy_N = np.empty(len(ids))
+    for row, (known, logs) in enumerate(zip(ids, log_probs, strict=True)):
+        likeliest = sorted(zip(logs, known, strict=True), key=lambda entry: (-entry[0], entry[1]))[: meta.k]
+        n = len(likeliest)
+        log_K = np.array([log for log, _ in likeliest], dtype=np.float64)
+        mass = float(np.exp(log_K).sum())
+        if not mass <= _OVER_ONE:
+            raise ValueError(f"the likeliest ids' probabilities sum to {mass:.4g}, which is more than 1")
+        log_K = np.maximum(log_K - math.log(max(1.0, mass)), _NEVER)
+        rest = max(0.0, 1.0 - mass) if n < meta.vocab_size else 0.0
+        even = math.log(rest / (meta.vocab_size - n)) if rest else _NEVER
+        ids_NK[row] = _fill([number for _, number in likeliest], meta.k)
+        log_NK[row, :n], log_NK[row, n:] = log_K, even
+        entropy_N[row] = -np.dot(np.exp(log_K), log_K) - rest * even
+    return _on_grid(ids_NK, log_NK, entropy_N, meta.vocab_size)
+
+
+def _fill(ids: list[int], k: int) -> list[int]:
+    """Ids, and the lowest others, k in all."""
+    known = set(ids)
+    return ids + list(islice((number for number in count() if number not in known), k - len(ids)))
+
+
+def _on_grid(
+    ids_NK: NDArray[np.int64], log_NK: NDArray[np.float64], entropy_N: NDArray[np.float64], vocab: int
+) -> Sketch:
+    """Ids with their log-probabilities on the grid, the mass of all others, and what is lost by that."""
+    k = ids_NK.shape[1]
     probs_NK = np.exp(log_NK)
     tail_N = np.maximum(0.0, 1 - probs_NK.sum(1)) if k < vocab else np.zeros(len(log_NK))
     codes_NK = np.clip(np.rint(-log_NK / GRID), 0, NO_MASS - 1)
@@ -175,4 +220,4 @@ def _top_k(log_probs_NV: Tensor, entropy_N: NDArray[np.float64], k: int) -> Sket
     buckets_N = inside_N + own_tail_N - tail_N * log_tail_N
     sums_NS = np.stack([entropy_N, tail_N, buckets_N, inside_N + even_N], axis=1)
     lengths_N = np.full(len(log_NK), k, dtype=np.int64)
-    return Sketch(lengths_N, ids_NK.cpu().numpy().reshape(-1), codes_NK.reshape(-1), tails_N, sums_NS)
+    return Sketch(lengths_N, ids_NK.reshape(-1), codes_NK.reshape(-1), tails_N, sums_NS)

@@ -20,7 +20,7 @@ def store_stats(folder: Path) -> dict[str, Any]:
     `bias_standard_error` when the draws are unbiased.
     top_k: `tail_mass` outside the k, `kl_buckets` = KL(teacher || stored) over the k ids and one bucket of all others
     (what coding loses), `kl_even_tail` = the same over the whole vocabulary with the tail spread evenly (what cutting
-    at k loses as well).
+    at k loses as well). Of a teacher behind an endpoint the rest is not known, and counts as spread evenly.
 
     Raises:
         DataError: there is no store.

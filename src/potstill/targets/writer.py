@@ -16,7 +16,7 @@ from potstill.errors import StepError
 from potstill.records import write_json
 from potstill.targets.meta import SequenceKey, TargetsMeta, read_meta
 from potstill.targets.shards import SUFFIX, open_shard, write_shard
-from potstill.targets.sketch import Sketch, join_sketches, sketch_logits, uniforms
+from potstill.targets.sketch import Sketch, join_sketches, sketch_likeliest, sketch_logits, uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,6 +124,33 @@ class TargetsWriter:
         if self._waiting_tokens >= self.shard_tokens:
             self.flush()
         return new
+
+    def add_likeliest(
+        self, key: SequenceKey, ids: Sequence[Sequence[int]], log_probs: Sequence[Sequence[float]]
+    ) -> bool:
+        """Store one sequence in a store of kind top_k, by the likeliest ids of each token that are known.
+
+        Args:
+            key: from `sequence_key`.
+            ids: of each of the key.tokens tokens, in any number and order, each id once.
+            log_probs: of those ids, in nats; the mass that they leave counts as spread evenly over all others.
+
+        Returns:
+            False when the sequence was there already.
+
+        Raises:
+            StepError: log-probabilities that are none, or not of this many tokens.
+        """
+        if len(ids) != key.tokens:
+            raise StepError(f"{self.folder}: {len(ids)} tokens came for a sequence of {key.tokens} supervised tokens.")
+        try:
+            sketch = sketch_likeliest(self.meta, ids, log_probs)
+        except ValueError as error:
+            raise StepError(f"{self.folder}: a sequence cannot be stored: {error}. Look at the teacher.") from None
+        new = self._take([key], sketch)
+        if self._waiting_tokens >= self.shard_tokens:
+            self.flush()
+        return new == 1
 
     def _check(self, chunk: Logits, rows: int, total: int) -> None:
         if chunk.ndim != 2 or chunk.shape[1] != self.meta.vocab_size:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from potstill.errors import DataError, RecipeError
 from potstill.recipe import ClassifierRecipe, Recipe
 from potstill.records import Row, read_generated, read_rows, read_tools, write_json
-from potstill.steps import hash_folder, is_first_process
+from potstill.steps import fingerprint, hash_folder, is_first_process
 from potstill.train.training import Training
 
 if TYPE_CHECKING:
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from potstill.train.readings import Readings
     from potstill.trimming import Vocabulary
 
-__all__ = ["VERSION", "distil_classifier", "finetune", "finetune_classifier", "run", "store_targets"]
+__all__ = [
+    "VERSION",
+    "distil_classifier",
+    "finetune",
+    "finetune_classifier",
+    "run",
+    "store_served_targets",
+    "store_targets",
+]
 
 VERSION = 5
 
@@ -125,23 +133,53 @@ def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Pa
     write_json(out / "summary.json", store_stats(out / "store"))
 
 
-def _targets_meta(recipe: Recipe, teacher_folder: Path, chat: ChatFormat) -> TargetsMeta:
-    """What the recipe asks of a store of this teacher's distributions."""
+def store_served_targets(recipe: Recipe, base: Path, generated: Path, out: Path) -> None:
+    """Store an endpoint's distributions over its answers as `out/store`, from what it said of them.
+
+    Args:
+        recipe: has an api teacher, and `train.targets` of kind top_k.
+        base: folder of `student.model`, whose tokens they are.
+        generated: directory of the generate step.
+        out: step directory.
+
+    Raises:
+        StepError: more than half of the answers are other tokens to the student, or have no distributions.
+    """
+    from potstill.chat import load_chat
+    from potstill.targets import TargetsWriter, store_stats
+    from potstill.train.served import read_tokens_of, write_served_targets
+
+    chat = load_chat(base, recipe.chat.template)
+    rows: list[Row] = []
+    said: list[str | None] = []
+    for split in _SPLITS:
+        answered, tokens = read_generated(generated, split), read_tokens_of(generated, split)
+        rows += answered
+        said += [tokens.get(row.row_id) for row in answered]
+    examples, where = _examples(rows, chat, recipe.chat.context), str(recipe.teacher.base_url)
+    with TargetsWriter(out / "store", _targets_meta(recipe, None, chat)) as writer:
+        counts = write_served_targets(rows, examples, said, chat, writer, where)
+    write_json(out / "summary.json", store_stats(out / "store") | {"rows": counts})
+
+
+def _targets_meta(recipe: Recipe, teacher_folder: Path | None, chat: ChatFormat) -> TargetsMeta:
+    """What the recipe asks of a store of this teacher's distributions; an endpoint is known by address and model."""
     from potstill.targets import TargetsMeta
 
     wanted = recipe.train.targets
     counts = wanted.kind == "counts"
+    served = {"endpoint": recipe.teacher.base_url, "model": recipe.teacher.model}
     return TargetsMeta(
         kind="counts" if counts else "top_k",
         draws=wanted.draws if counts else None,
         seed=recipe.seed if counts else None,
         k=None if counts else min(wanted.k, chat.vocab_size),
         vocab_size=chat.vocab_size,
-        teacher_hash=hash_folder(teacher_folder, (".safetensors",)),
+        teacher_hash=hash_folder(teacher_folder, (".safetensors",)) if teacher_folder else fingerprint(served),
         tokenizer_hash=chat.tokenizer_hash,
         template_hash=chat.template_hash,
         temperature=recipe.train.temperature,
-        dtype=recipe.teacher.dtype,
+        dtype=recipe.teacher.dtype if teacher_folder else "as served",
     )
 
 
@@ -168,8 +206,8 @@ def _objective(
         return Objective(kernel=settings.kernel)
     stored = None
     if targets is not None:
-        assert teacher_folder is not None
-        wanted = _targets_meta(recipe, teacher_folder, load_chat(teacher_folder, recipe.chat.template))
+        reader = load_chat(teacher_folder, recipe.chat.template) if teacher_folder else chat
+        wanted = _targets_meta(recipe, teacher_folder, reader)
         stored = TargetsReader(targets / "store", wanted)
     hidden = None
     if settings.hidden is not None:
