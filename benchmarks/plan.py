@@ -137,12 +137,13 @@ def measure_speed(names: list[str], threads: int) -> Rows:
         device = find_device("this", quick=True)
     for name in names:
         with written(name) as (anatomy, path):
-            found = speed(anatomy, [Part(device, 1.0)], PROMPT, "f16")
-            measured = serve_once(path, context=512, prompt=PROMPT, decode=48, threads=threads, repeats=5)
+            decoding, reading = (speed(anatomy, [Part(device, 1.0)], tokens, "f16") for tokens in (64, PROMPT))
+            measured = serve_once(path, context=512, prompt=16, decode=48, threads=threads, repeats=5)
+            read = serve_once(path, context=512, prompt=PROMPT, decode=1, threads=threads, repeats=3)
             middle = statistics.harmonic_mean
-            row = {"shape": name, "quantization": anatomy.quantization, "predicted": middle(found.decode)}
-            row |= {"measured": measured["decode_tokens_per_s"], "prompt_predicted": middle(found.prefill)}
-            rows.append(row | {"prompt_measured": measured["prefill_tokens_per_s"]})
+            row = {"shape": name, "quantization": anatomy.quantization, "predicted": middle(decoding.decode)}
+            row |= {"measured": measured["decode_tokens_per_s"], "prompt_predicted": middle(reading.prefill)}
+            rows.append(row | {"prompt_measured": read["prefill_tokens_per_s"]})
             say(rows[-1])
     return rows
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from potstill.cli import main
 from potstill.errors import UsageError
+from potstill.plan.anatomy import Anatomy
 from potstill.plan.calibrate import Sample, fit_rates
 from potstill.plan.devices import Device, calibration_file, find_device, load_devices
 from potstill.plan.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, device_memory, fit
@@ -174,11 +175,19 @@ def two_rates(**of: Any) -> Device:
     return replace(find_device("RTX 3060"), efficiency=(1.0, 1.0), compute_efficiency=(1.0, 1.0), **of)
 
 
+def prompt_operations(model: Anatomy) -> int:
+    """Of a token, but for attention: all blocks, less the last one's FFN, which llama.cpp computes for one token."""
+    matrices = {name: dims for name, dims in model.tensors.items() if name.startswith("blk.") and len(dims) > 1}
+    last = [name for name in matrices if name.startswith(f"blk.{model.layers - 1}.ffn")]
+    assert len(last) == 3
+    return 2 * sum(math.prod(dims) for name, dims in matrices.items() if name not in last)
+
+
 def test_a_prompt_costs_no_logits_but_attention() -> None:
     model = MODELS["llama-3.1-8b"].quantized("Q8_0")
     slow = two_rates(bandwidth=1e15, compute=1e12)
     found = speed(model, [Part(slow, 1.0)], 1, "f16")
-    blocks = 2 * sum(math.prod(d) for n, d in model.tensors.items() if n.startswith("blk.") and len(d) > 1)
+    blocks = prompt_operations(model)
     assert 1e12 / found.prefill[1] == pytest.approx(blocks, rel=1e-6)
     # a prompt of 8192: queries times keys, and weights times values, over 4096 tokens on average
     long = speed(model, [Part(slow, 1.0)], 8192, "f16")
@@ -210,8 +219,8 @@ def test_a_calibrated_machine_answers_by_its_rates_whatever_a_probe_said() -> No
     )
     found = speed(model, [Part(machine, 1.0)], 256, "f16")
     assert found.decode[0] * found.decode[1] == pytest.approx((1e10 / model.weight_bytes) ** 2, rel=0.05)
-    blocks = 2 * sum(math.prod(d) for n, d in model.tensors.items() if n.startswith("blk.") and len(d) > 1)
-    assert found.prefill[1] == pytest.approx(1e11 / blocks / 0.85, rel=1e-6) or found.prefill_bound == "bandwidth"
+    blocks = prompt_operations(model)
+    assert found.prefill[1] == pytest.approx(1e11 / blocks / 0.8, rel=1e-6) or found.prefill_bound == "bandwidth"
 
 
 # ---- over a card and its host ----
@@ -349,7 +358,7 @@ def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatc
     assert found.speed
     seconds = 24e-4 + found.anatomy.weight_bytes * 1e-10
     assert found.speed.decode[0] < 1 / seconds < found.speed.decode[1]
-    assert found.speed.decode[1] / found.speed.decode[0] < 1.5
+    assert found.speed.decode[1] / found.speed.decode[0] < 1.6
     calibration_file().write_text("{}")
     with pytest.raises(UsageError, match="not a calibration"):
         find_device("this")

@@ -33,7 +33,9 @@ __all__ = ["Sample", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
 Array = NDArray[np.float64]
 
-_CONTEXT, _PROMPT, _DECODE, _REPEATS = 512, 256, 48, 3
+_CONTEXT, _REPEATS = 512, 3
+_PROMPT, _DECODE, _READ = 16, 48, 256
+"""Tokens of a prompt before decoding, few, so that attention costs little; decoded ones; of a prompt that is timed."""
 _TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "F16")
 _VOCAB = 8192
 
@@ -102,7 +104,7 @@ def _own_models() -> list[Anatomy]:
     one with a large vocabulary, and one of many small experts."""
     sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    wide = from_config(sizes | dict(zip(names, (1024, 3584, 6, 16, 4), strict=True)))
+    wide = from_config(sizes | dict(zip(names, (2048, 7168, 2, 16, 4), strict=True)))
     deep = from_config(sizes | dict(zip(names, (256, 512, 32, 4, 2), strict=True)))
     out = []
     for kind in _TYPES:
@@ -183,8 +185,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     samples, names = [], []
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
         for anatomy, path in _runs(files, Path(folder)):
-            found = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
-            samples.append(_sample(anatomy, found))
+            samples.append(_measure(anatomy, path, threads))
             names.append(anatomy.name)
             say(f"{anatomy.name}: {1 / samples[-1].seconds:,.1f} tokens/s, prompt {1 / samples[-1].prompt:,.0f}")
             if path.parent == Path(folder):
@@ -203,15 +204,17 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     return {**stored, "file": str(path)}
 
 
-def _sample(anatomy: Anatomy, found: dict[str, Any]) -> Sample:
+def _measure(anatomy: Anatomy, path: Path, threads: int) -> Sample:
+    decoding = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
+    reading = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS, prompt=_READ, decode=1)
     return Sample(
         anatomy.layers,
         bytes_by_type(anatomy),
-        1 / found["decode_tokens_per_s"],
+        1 / decoding["decode_tokens_per_s"],
         anatomy.vocab,
         chosen_experts(anatomy),
         operations_by_type(anatomy, prompt=True),
-        1 / found["prefill_tokens_per_s"],
+        1 / reading["prefill_tokens_per_s"],
     )
 
 

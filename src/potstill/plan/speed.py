@@ -22,7 +22,7 @@ __all__ = [
     "speed",
 ]
 
-_CALIBRATED = (0.85, 1.15)
+_CALIBRATED = (0.8, 1.2)
 """Around a calibrated machine's prediction."""
 _LAYER = {"cpu": (25e-6, 5e-6), "unified": (30e-6, 5e-6), "gpu": (30e-6, 5e-6)}
 """Seconds that a layer of one token takes beside its bytes, slow and fast: starting its kernels, waiting for threads.
@@ -81,13 +81,14 @@ def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, 
 
     Args:
         names: of these tensors alone.
-        prompt: a token of a prompt, whose logits nobody asks for: llama.cpp computes the last one's alone.
+        prompt: a token of a prompt, whose logits nobody asks for: llama.cpp computes the last one's alone, and the last
+            block's FFN for that one too.
     """
-    head = "token_embd.weight" if anatomy.tied else "output.weight"
+    left_out = ("token_embd." if anatomy.tied else "output.", f"blk.{anatomy.layers - 1}.ffn_") if prompt else ()
     out = defaultdict[str, float](float)
     for name in anatomy.tensors if names is None else names:
         dims = anatomy.tensors[name]
-        if len(dims) > 1 and not (prompt and name == head):
+        if len(dims) > 1 and not name.startswith(left_out):
             out[anatomy.types[name]] += 2 * math.prod(dims) * anatomy.share_used(name)
     return dict(out)
 
