@@ -49,6 +49,7 @@ def _teacher_folder(recipe: Recipe, done: RunResult) -> Path | None:
 
 def _check(recipe: Recipe, done: RunResult) -> StepPlan:
     parts = {"version": plan.VERSION, "recipe": recipe_hash(recipe), "inputs": _inputs(recipe)}
+    parts["chat"] = _chat(recipe)
     return parts, (), partial(plan.check, recipe, done.dir)
 
 

@@ -19,7 +19,7 @@ from potstill.plan.gguf_header import from_gguf, header_bytes
 from potstill.plan.memory import kv_bytes, memory
 from potstill.plan.random_gguf import _SCALES, random_metadata, write_random_gguf
 from potstill.plan.source import load_anatomy
-from potstill.plan.speed import read_bytes
+from potstill.plan.speed import bytes_by_type
 
 CONFIGS = Path(__file__).parent / "configs"
 SMALL: dict[str, Any] = {
@@ -227,9 +227,9 @@ def test_a_token_reads_its_experts_and_one_row_of_the_embedding() -> None:
             experts += size
         elif name != "token_embd.weight":
             dense += size
-    assert read_bytes(model) == pytest.approx(dense + experts * 8 / 128 + 2 * 2048)
+    assert sum(bytes_by_type(model).values()) == pytest.approx(dense + experts * 8 / 128 + 2 * 2048)
     tied = public("qwen2.5-0.5b").quantized("Q8_0")
-    assert read_bytes(tied) == tied.weight_bytes
+    assert sum(bytes_by_type(tied).values()) == tied.weight_bytes
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -218,7 +218,7 @@ def test_an_endpoint_is_not_asked(workshop: Workshop, tmp_path: Path) -> None:
     found = check_recipe(workshop.recipe(**checkpoint("student", teacher=api, train=train)), tmp_path)
     assert found.teacher is None and found.prompt_tokens["prompts"].rows == 24
     gated = workshop.recipe(**checkpoint("student", teacher=api, train=train, gates={"kl_mean": 0.1}))
-    assert "gates.kl_mean: an endpoint gives text" in workshop.refused(gated)
+    assert "gates.kl_mean: an endpoint gives no whole distributions" in workshop.refused(gated)
 
 
 # ---- gates ----

@@ -14,7 +14,7 @@ from potstill.plan import cost, needs
 from potstill.plan.ask import Ask
 from potstill.plan.budget import plan_recipe
 from potstill.plan.checks import check_recipe
-from potstill.plan.cost import Training, Workload, disk_needed, kept_tokens, training, used_tokens
+from potstill.plan.cost import Training, Workload, disk_needed, kept_tokens, training
 from potstill.plan.devices import find_device
 from potstill.plan.models import load_models
 from potstill.records import read_rows, read_tools
@@ -237,7 +237,7 @@ def test_tokens_that_are_kept_are_what_training_will_keep(workshop: Workshop) ->
     kept = trim_folder(workshop.model, used, workshop.folder / "trimmed").kept
     found = kept_tokens(recipe, chat)
     assert (found.tokens, found.counted, found.rows, found.note) == (len(kept), 27, 27, None)
-    assert used_tokens(recipe, chat) == len(kept) < chat.vocab_size
+    assert kept_tokens(recipe, chat).tokens == len(kept) < chat.vocab_size
     # more than rows and bytes say: what merges pass through is kept too
     single = {index for text, index in chat.tokenizer.get_vocab().items() if len(text) == 1}
     assert len(kept) > len(used | single | set(chat.tokenizer.get_added_tokens_decoder()))

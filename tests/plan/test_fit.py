@@ -243,6 +243,30 @@ def test_experts_stay_on_the_host_and_the_rest_goes_on_the_card() -> None:
     assert slower.decode[0] < found.speed.decode[0]
 
 
+def test_a_block_that_predicts_further_tokens_is_in_the_file_alone() -> None:
+    whole = MODELS["qwen3-30b-a3b"].quantized("Q4_K_M")
+    more = replace(whole, attention=whole.attention[:-1])
+    used = speed(more, [Part(find_device("RTX 4090"), 1.0)], 512, "f16")
+    assert used.decode[0] > speed(whole, [Part(find_device("RTX 4090"), 1.0)], 512, "f16").decode[0]
+    assert more.data_bytes == whole.data_bytes
+    found = fit(more, "Q4_K_M", find_device("RTX 3060"), Wish(), HOST)
+    assert found.split and not any(name.startswith("blk.47.") for name in found.split.on_card)
+
+
+def test_the_longest_context_is_the_models_own_where_that_is_no_multiple_of_256() -> None:
+    short = replace(MODELS["qwen3-0.6b"], context=1000)
+    assert fit(short, "Q8_0", find_device("pi5"), Wish(1000)).max_context == 1000
+
+
+def test_advice_is_the_mildest_and_names_no_change_twice() -> None:
+    half = plan("qwen3-4b", "pi5", "F16")
+    assert half.verdict == NO_FIT
+    assert next(text for text in half.advice if "--quantization" in text).startswith("Q8_0")
+    cached = fit(MODELS["llama-3.1-8b"], "Q4_K_M", find_device("RTX 4090").with_memory(14.9e9), Wish(131_072), HOST)
+    assert any(text.startswith("a KV cache in q8_0") for text in cached.advice)
+    assert not any("weights and a KV cache" in text for text in cached.advice)
+
+
 def test_advice_reaches_for_two_changes_and_for_offload() -> None:
     # neither fewer bits nor a shorter cache alone
     board = find_device("pi5").with_memory(2.05e9)

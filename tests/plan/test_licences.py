@@ -133,6 +133,8 @@ def test_an_endpoint_here_has_its_models_licence_and_an_unknown_host_is_not_clea
     found = verdict(tmp_path, teacher=here, student=BASE)
     assert found.answer == OBLIGATIONS
     assert found.obligations == ("keep the licence text and the copyright notices with the weights",)
+    for own in ("http://192.168.1.20:8000/v1", "http://[::1]:8000/v1", "http://gpu-box:8000/v1", "http://box.local/v1"):
+        assert verdict(tmp_path, teacher={**here, "base_url": own}, student=BASE).answer == OBLIGATIONS
     there = {**here, "base_url": "https://models.example.com/v1"}
     assert verdict(tmp_path, teacher=there, student=BASE).answer == BLOCKED
 

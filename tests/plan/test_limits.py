@@ -79,4 +79,4 @@ def test_a_device_without_room_is_refused(workshop: Workshop, monkeypatch: pytes
 
     monkeypatch.setattr(limits, "known_device", lambda name: find_device(name).with_memory(1e6))
     said = workshop.refused(workshop.recipe(target={"device": PI}))
-    assert said.startswith("target.device: Raspberry Pi 5 has 0.00 GB for a model")
+    assert said.startswith("target.device: Raspberry Pi 5 has 1.00 MB for a model")

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from potstill.cli import main
 from potstill.errors import UsageError
 from potstill.gguf_types import QUANTIZATIONS
-from potstill.plan.answer import aligned, count_words, rate_words, size_words, time_words
+from potstill.plan.answer import aligned, count_words, rate_words, time_words
 from potstill.plan.ask import Ask, Wanted
 from potstill.plan.devices import load_devices
 from potstill.plan.source import words_config
+from potstill.plan.words import size_words
 from potstill.recipe import Quantization
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run"]
 
-VERSION = 1
+VERSION = 2
 
 
 def run(recipe: Recipe, trained: Path, generated: Path, out: Path) -> None:

@@ -14,7 +14,7 @@ from potstill.recipe import Recipe
 from potstill.records import Row
 from potstill.runtimes import Answer
 from potstill.runtimes.log_probs import unpack_tokens
-from potstill.targets.served import ServedTokens, require_same_tokens
+from potstill.targets.served import ServedTokens, require_distributions, require_same_tokens
 
 __all__ = ["ask_first_rows", "write_tokens"]
 
@@ -25,7 +25,8 @@ def ask_first_rows(recipe: Recipe, teacher: LoadedTeacher, rows: Sequence[Row], 
     """Have the first rows answered, and make sure that the endpoint's tokens are the student's.
 
     Raises:
-        StepError: those of more than half of the answers are not, so the other rows need not be paid for.
+        StepError: those of more than half of the answers are not, or nothing is said of them, so the other rows need
+            not be paid for.
     """
     first, tokens = rows[:_FIRST], ServedTokens(teacher.student_chat)
     answers = answer_all(teacher, first, recipe.generate, recipe.seed, journal, "first rows")
@@ -35,7 +36,9 @@ def ask_first_rows(recipe: Recipe, teacher: LoadedTeacher, rows: Sequence[Row], 
         tokens.targets(row, teacher.student_chat.example(row), unpack_tokens(said) if said else None)
         for row, said in zip(kept, packed, strict=True)
     ]
-    require_same_tokens(kept, found, str(teacher.identity["endpoint"]))
+    where = str(teacher.identity["endpoint"])
+    require_same_tokens(kept, found, where)
+    require_distributions(found, where)
 
 
 def write_tokens(path: Path, rows: Sequence[Row], answers: Mapping[str, Answer]) -> None:

@@ -9,7 +9,7 @@ from potstill.records import write_json
 
 __all__ = ["VERSION", "check", "check_classifier"]
 
-VERSION = 2
+VERSION = 3
 
 
 def check(recipe: Recipe, runs: Path, out: Path) -> None:

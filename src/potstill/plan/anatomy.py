@@ -9,7 +9,7 @@ from functools import cached_property
 
 from potstill.gguf_types import QUANTIZATIONS, is_large, stored_bytes, tensor_type
 
-__all__ = ["MOST_HEADS", "MOST_LAYERS", "MOST_SIZE", "MOST_TOKENS", "Anatomy", "Attention", "alignment"]
+__all__ = ["MOST_HEADS", "MOST_LAYERS", "MOST_SIZE", "MOST_TOKENS", "Anatomy", "Attention", "alignment", "block_of"]
 
 _ALIGNMENT = 32
 # more than any model has: what is above is a slip, and would be counted for hours
@@ -23,6 +23,11 @@ MOST_TOKENS = 2**40
 def alignment(nbytes: int) -> int:
     """Bytes that a tensor takes in a file: its own, padded to 32."""
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def block_of(name: str) -> int:
+    """The block that a tensor is in; -1 outside of them."""
+    return int(name.split(".", 2)[1]) if name.startswith("blk.") else -1
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class Anatomy:
             routed = self.tensors.get(f"blk.{i}.ffn_up_exps.weight", (0, 0))[1] * self.used
             widths.append(max(dense, routed, self.tensors.get(f"blk.{i}.ffn_up_shexp.weight", (0,))[0]))
         return max(widths)
+
+    @property
+    def run_tensors(self) -> list[str]:
+        """Names of those that a token goes through: a file may hold blocks more, which predict further tokens."""
+        return [name for name in self.tensors if block_of(name) < self.layers]
 
     def share_used(self, name: str) -> float:
         """Share of a tensor that decoding one token reads: the chosen experts, no more than a row of the embedding."""

@@ -14,6 +14,7 @@ from potstill.plan.ask import Ask, chosen_quantizations, refuse_context
 from potstill.plan.devices import Device, find_device, load_devices
 from potstill.plan.fit import Fit, Wish, fit
 from potstill.plan.source import load_anatomy
+from potstill.plan.words import size_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +27,6 @@ __all__ = [
     "rate_words",
     "render",
     "render_devices",
-    "size_words",
     "time_words",
     "to_json",
 ]
@@ -71,14 +71,6 @@ def answer(model: str, ask: Ask, *, quantizations: Sequence[str] = (), host: str
 def to_json(fits: Sequence[Fit]) -> dict[str, Any]:
     """One plan's own keys; of several {"plans": [...]}."""
     return fits[0].to_json() if len(fits) == 1 else {"plans": [one.to_json() for one in fits]}
-
-
-def size_words(nbytes: float) -> str:
-    """Bytes in decimal units, as vendors count them."""
-    if nbytes >= 1e9:
-        return f"{nbytes / 1e9:,.2f} GB"
-    size, unit = (nbytes / 1e6, "MB") if nbytes >= 1e6 else (nbytes / 1e3, "kB")
-    return f"{size:,.{1 if size >= 10 else 2}f} {unit}"
 
 
 def rate_words(rates: tuple[float, float], between: str = " to ") -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from potstill.costs import compare, device_cost, find_price
-from potstill.errors import UsageError
-from potstill.plan.answer import aligned, count_words, rate_words, size_words, time_words
+from potstill.plan.answer import aligned, count_words, rate_words, time_words
 from potstill.plan.ask import Ask, refuse_context
 from potstill.plan.cost import Training, Workload, disk_needed, training
 from potstill.plan.devices import Device, find_device
 from potstill.plan.fit import Wish, device_memory
 from potstill.plan.licences import licence_verdict, render_licences
 from potstill.plan.limits import Limits
-from potstill.plan.memory import memory, odd_heads
+from potstill.plan.memory import memory, refuse_odd_heads
 from potstill.plan.models import Models, load_models
 from potstill.plan.needs import check_memory, odd_rows_warning, vocabulary_warning
 from potstill.plan.speed import Part, Speed, speed
+from potstill.plan.words import size_words
 from potstill.recipe import Quantization, Recipe
 
 if TYPE_CHECKING:
@@ -91,11 +91,7 @@ def _require_possible(models: Models, wish: Wish) -> None:
     student = models.student_anatomy
     # a recipe with a longer chat.context is not valid, so it is the option's
     refuse_context(wish.context, student.context, student.name)
-    if odd := odd_heads(student, wish.kv_type):
-        raise UsageError(
-            f"--kv-type {wish.kv_type}: {student.name} has heads of {odd}, which a cache in {wish.kv_type} cannot hold "
-            "(its blocks are of 32). Use f16."
-        )
+    refuse_odd_heads(student, wish.kv_type)
 
 
 def _row(

@@ -25,7 +25,7 @@ from potstill.errors import MissingExtra, StepError, UsageError
 from potstill.plan import llama_once
 from potstill.plan.anatomy import Anatomy
 from potstill.plan.configs import from_config
-from potstill.plan.devices import calibration_file
+from potstill.plan.devices import calibration_file, machine_name
 from potstill.plan.gguf_header import from_gguf
 from potstill.plan.speed import bytes_by_type, calibrated_seconds, chosen_experts, operations_by_type
 
@@ -89,7 +89,10 @@ def serve_once(
         raise MissingExtra("xllamacpp is not installed, and calibration needs it: pip install 'potstill[run]'.")
     if done.returncode:
         said = " | ".join(done.stderr.strip().splitlines()[-3:])
-        raise StepError(f"{path}: llama.cpp cannot run it (code {done.returncode}). Its last words: {said}")
+        raise StepError(
+            f"{path}: llama.cpp cannot run it (code {done.returncode}). Try the file in llama.cpp itself, or leave it "
+            f"out. Its last words: {said}"
+        )
     found = json.loads(done.stdout)
     return {
         "peak_bytes": found["peak_bytes"],
@@ -168,7 +171,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     """Measure, fit, and store this machine's rates.
 
     Args:
-        files: GGUF files; random ones of every common type are made and deleted again where there are none.
+        files: GGUF files beside the random ones of every common type, which are made, and deleted again.
         threads: llama.cpp's; later plans hold for this number.
         say: told of every measurement.
 
@@ -181,7 +184,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones.")
+        raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones alone.")
     samples, names = [], []
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
         for anatomy, path in _runs(files, Path(folder)):
@@ -195,7 +198,8 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     for name, sample in zip(names, samples, strict=True):
         seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read, sample.experts)
         rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
-    stored = {"rates": rates, "prompt_rates": fit_prompt_rates(samples), "threads": threads, "samples": rows}
+    stored = {"machine": machine_name(), "rates": rates, "prompt_rates": fit_prompt_rates(samples)}
+    stored |= {"threads": threads, "samples": rows}
     path = calibration_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -219,10 +223,8 @@ def _measure(anatomy: Anatomy, path: Path, threads: int) -> Sample:
 
 
 def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[Anatomy, Path]]:
-    """The user's files, or random ones, each written when its turn comes."""
-    if files:
-        yield from ((from_gguf(path), path) for path in files)
-        return
+    """The user's files, then random ones, each written when its turn comes: one file alone says nothing of rates."""
+    yield from [(from_gguf(path), path) for path in files]
     from potstill.plan.random_gguf import write_random_gguf
 
     for anatomy in _own_models():

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from potstill.chat import ChatFormat
 from potstill.errors import RecipeError
-from potstill.plan.licences import licence_verdict
+from potstill.plan.licences import judged_by_terms, licence_verdict
 from potstill.plan.limits import check_device
 from potstill.plan.models import Model, Models, load_models
 from potstill.plan.needs import (
@@ -189,7 +189,7 @@ def _check_gates(recipe: Recipe, splits: Mapping[str, Sequence[Row]], warnings: 
     for name in ("kl_mean", "top1_agreement"):
         if getattr(gates, name) is not None and recipe.teacher.kind == "api":
             raise RecipeError(
-                f"gates.{name}: an endpoint gives text, not distributions, so the gate could never be judged. Leave it "
+                f"gates.{name}: an endpoint gives no whole distributions, so the gate could never be judged. Leave it "
                 "out."
             )
     silent = len(test) - len(judged)
@@ -218,7 +218,8 @@ def _model_warnings(recipe: Recipe, models: Models) -> list[str]:
 def _licence_warnings(recipe: Recipe) -> list[str]:
     """What `potstill licences` says against shipping, while nothing is paid for."""
     keys = {
-        "teacher.license": recipe.teacher.license,
+        # an endpoint elsewhere is judged by its own terms
+        "teacher.license": None if judged_by_terms(recipe.teacher) else recipe.teacher.license,
         "student.license": recipe.student.license if recipe.student.init == "checkpoint" else None,
         "data.license": recipe.data.license,
         "package.license": recipe.package.license,

@@ -18,7 +18,7 @@ from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError, UsageError
 from potstill.plan import cost
 from potstill.plan.anatomy import Anatomy
-from potstill.plan.answer import count_words, size_words
+from potstill.plan.answer import count_words
 from potstill.plan.ask import Ask, Wanted, chosen_quantizations, refuse_context
 from potstill.plan.configs import from_config
 from potstill.plan.devices import Device, find_device, load_devices
@@ -26,6 +26,7 @@ from potstill.plan.fit import Wish
 from potstill.plan.limits import Limits
 from potstill.plan.search import CUTTABLE, QUANTIZATIONS, Candidate, Goal, frontier, search, uncuttable, whole_teacher
 from potstill.plan.source import load_config, words_config
+from potstill.plan.words import size_words
 from potstill.recipe import Quantization, Recipe, Target, load_recipe
 
 __all__ = ["choose", "write_choice"]
@@ -234,8 +235,12 @@ def write_choice(path: Path, row: Mapping[str, Any]) -> None:
     file = path.resolve()
     before = file.read_bytes().decode("utf-8")
     old = yaml.safe_load(before)
+    was = old.get("student") or {}
+    # how layers are chosen holds for another number of them too
+    same = was.get("init", "teacher_layers") == row["student"]["init"] == "teacher_layers"
+    kept = {key: was[key] for key in ("layer_choice", "calibration_rows") if same and key in was}
     new = {
-        "student": dict(row["student"]),
+        "student": {**row["student"], **kept},
         "export": {**(old.get("export") or {}), "quantization": row["quantization"]},
     }
     text = _rewritten(before, new, path)

@@ -24,7 +24,7 @@ from potstill.records import Row, read_rows, read_tools
 from potstill.targets.meta import expected_bytes
 from potstill.trimming import kept_ids
 
-__all__ = ["Kept", "Training", "Workload", "disk_needed", "kept_tokens", "training", "used_tokens"]
+__all__ = ["Kept", "Training", "Workload", "disk_needed", "kept_tokens", "training"]
 
 _SAMPLE = 64
 """Rows of a file whose tokens are counted."""
@@ -181,11 +181,6 @@ def kept_tokens(recipe: Recipe, chat: ChatFormat) -> Kept:
                 used.update(example.ids[example.n_prompt :])
     kept = kept_ids(tokenizer, used, f"the tokenizer of {recipe.student.model or recipe.teacher.model}")
     return Kept(len(kept), len(learnt), sum(len(splits.get(name, ())) for name in ("prompts", "validation")))
-
-
-def used_tokens(recipe: Recipe, chat: ChatFormat) -> int:
-    """See `kept_tokens`."""
-    return kept_tokens(recipe, chat).tokens
 
 
 def _spread(rows: Sequence[Row]) -> Sequence[Row]:

@@ -19,7 +19,8 @@ from typing import Any
 from potstill.errors import UsageError
 
 __all__ = [
-    "Device", "calibration_file", "find_device", "known_device", "load_devices", "near_devices", "this_machine",
+    "Device", "calibration_file", "find_device", "known_device", "load_devices", "machine_name", "near_devices",
+    "this_machine",
 ]  # fmt: skip
 
 GIB = 2**30
@@ -147,25 +148,32 @@ def _probe_file() -> Path:
     return Path(folder) / "potstill" / "probe.json"
 
 
-def _probed(quick: bool) -> tuple[float, float]:
-    """Bandwidth and compute of this machine: the highest measured here in a day, by a probe of a moment or of seconds.
+def machine_name() -> str:
+    """What tells this machine from others that share a home folder."""
+    return f"{platform.node()} {platform.machine()} {os.cpu_count()}"
 
-    A peak is looked for, and other work on the machine only lowers what a probe finds.
+
+def _probed(quick: bool) -> tuple[float, float]:
+    """Bandwidth and compute of this machine: the highest measured here within a day, by a probe of a moment or of
+    seconds. A peak is looked for, and other work on the machine only lowers what a probe finds.
     """
     from potstill.plan.probe import probe
 
-    path, here = _probe_file(), f"{platform.node()} {platform.machine()} {os.cpu_count()}"
-    kept = (0.0, 0.0)
+    path, now = _probe_file(), time.time()
+    kept, since = (0.0, 0.0), now
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["machine"] == here and 0 <= time.time() - path.stat().st_mtime < _DAY:
-            kept = float(found["bandwidth"]), float(found["compute"])
+        if found["machine"] == machine_name() and 0 <= now - found["since"] < _DAY:
+            kept, since = (float(found["bandwidth"]), float(found["compute"])), float(found["since"])
     if quick and min(kept) > 0:
         return kept
     bandwidth, compute = map(max, probe(seconds=0.2 if quick else 3.0), kept)
+    peak = {"machine": machine_name(), "since": since, "bandwidth": bandwidth, "compute": compute}
     with suppress(OSError):  # a home that cannot be written costs a probe the next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": here, "bandwidth": bandwidth, "compute": compute}) + "\n", "utf-8")
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(peak) + "\n", encoding="utf-8")
+        os.replace(draft, path)
     return bandwidth, compute
 
 
@@ -185,9 +193,10 @@ def this_machine(*, quick: bool = False) -> Device:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             threads = int(stored["threads"])
-            # a file of an earlier version has none of prompts
+            # a file of an earlier version has none of prompts, and no machine
             kept = {"rates": stored["rates"], "prompt_rates": stored.get("prompt_rates", {})}
-            calibrated = {key: {str(k): float(v) for k, v in rates.items()} for key, rates in kept.items()}
+            if stored.get("machine", machine_name()) == machine_name():
+                calibrated = {key: {str(k): float(v) for k, v in rates.items()} for key, rates in kept.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path}: not a calibration. Run potstill calibrate-device again, or delete it.") from None
     bandwidth, compute = _probed(quick)

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from potstill.errors import UsageError
-from potstill.plan.anatomy import Anatomy
+from potstill.plan.anatomy import Anatomy, block_of
 from potstill.plan.devices import Device
-from potstill.plan.memory import Memory, kv_bytes, memory, odd_heads
+from potstill.plan.memory import Memory, kv_bytes, memory, odd_heads, refuse_odd_heads
 from potstill.plan.speed import Part, Speed, speed
+from potstill.plan.words import size_words
 
 __all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Split", "Wish", "device_memory", "fit", "largest_context"]
 
 FITS, OFFLOAD, NO_FIT = "fits", "fits with offload", "does not fit"
 _LONGEST = 1 << 20
 _STEP = 256
-_SMALLER = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+_SMALLER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,6 @@ def _fits(anatomy: Anatomy, device: Device, wish: Wish) -> bool:
     return device_memory(anatomy, device, wish).needed <= device.usable_bytes
 
 
-def _block(name: str) -> int:
-    """The block that a tensor is in; -1 outside of them."""
-    return int(name.split(".")[1]) if name.startswith("blk.") else -1
-
-
 def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
     """Most whole blocks on the card; and of a mixture of experts, all of it but the experts of the first blocks.
 
@@ -146,7 +141,8 @@ def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
     """
     held, sizes, layers = device_memory(anatomy, card, wish), anatomy.tensor_bytes(), anatomy.layers
     cache = [_layer_cache(anatomy, layer, wish) for layer in range(layers)]
-    movable = {name for name in sizes if anatomy.tied or name != "token_embd.weight"}
+    run = anatomy.run_tensors
+    movable = {name for name in run if anatomy.tied or name != "token_embd.weight"}
     # beside weights and cache: the compute buffer and the GPU's context
     room = card.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
 
@@ -165,16 +161,16 @@ def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
 
     blocks = list(cache)
     experts = [0] * layers
-    for name, size in sizes.items():
-        if _block(name) >= 0:
-            blocks[_block(name)] += size
-            experts[_block(name)] += size if "_exps." in name else 0
+    for name in run:
+        if block_of(name) >= 0:
+            blocks[block_of(name)] += sizes[name]
+            experts[block_of(name)] += sizes[name] if "_exps." in name else 0
     if count := most(blocks, room):
-        yield split({name for name in sizes if _block(name) >= layers - count}, count, 0)
+        yield split({name for name in run if block_of(name) >= layers - count}, count, 0)
     left = room - sum(cache) - sum(sizes[name] for name in movable if "_exps." not in name)
     if anatomy.experts and left >= 0:
         kept = layers - most(experts, left)
-        yield split({name for name in movable if "_exps." not in name or _block(name) >= kept}, layers, kept)
+        yield split({name for name in movable if "_exps." not in name or block_of(name) >= kept}, layers, kept)
 
 
 def _layer_cache(anatomy: Anatomy, layer: int, wish: Wish) -> int:
@@ -202,16 +198,16 @@ def _offloads(anatomy: Anatomy, card: Device, host: Device | None, wish: Wish) -
 
 
 def largest_context(anatomy: Anatomy, device: Device, wish: Wish, host: Device | None = None) -> int:
-    """Most tokens of a conversation, a multiple of 256 that the model was made for, with which it fits; 0 for none.
+    """Most tokens of a conversation with which it fits, a multiple of 256 or what the model was made for; 0 for none.
 
     Args:
         host: with offload to it, where the device is a card.
     """
     most = anatomy.context or _LONGEST
-    low, high = 0, max(1, most // _STEP)
+    low, high = 0, -(-most // _STEP)
     while low < high:
         middle = (low + high + 1) // 2
-        tried = replace(wish, context=middle * _STEP)
+        tried = replace(wish, context=min(middle * _STEP, most))
         if _fits(anatomy, device, tried) or _offloads(anatomy, device, host, tried):
             low = middle
         else:
@@ -228,13 +224,9 @@ def fit(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Dev
 
     Raises:
         KeyError: the quantization or the KV type is not known.
-        UsageError: llama.cpp makes no cache of that type for these heads.
+        UsageError: see `refuse_odd_heads`.
     """
-    if odd := odd_heads(model, wish.kv_type):
-        raise UsageError(
-            f"--kv-type {wish.kv_type}: {model.name} has heads of {odd}, which a cache in {wish.kv_type} cannot hold "
-            "(its blocks are of 32). Use f16."
-        )
+    refuse_odd_heads(model, wish.kv_type)
     anatomy = model.quantized(quantization)
     whole = _fits(anatomy, device, wish)
     best = None if whole else _best_split(anatomy, device, host, wish)
@@ -261,7 +253,8 @@ def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, host:
     out = []
     narrow = replace(wish, kv_type="q8_0")
     narrower = wish.kv_type not in ("q8_0", "q4_0") and odd_heads(model, "q8_0") is None
-    if narrower and _fits(anatomy, device, narrow):
+    alone = narrower and _fits(anatomy, device, narrow)
+    if alone:
         out.append("a KV cache in q8_0 (--kv-type q8_0)")
     shorter = largest_context(anatomy, device, wish)
     if shorter:
@@ -269,7 +262,7 @@ def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, host:
     smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < anatomy.weight_bytes]
     if model.architecture == "gpt-oss" and not model.types and quantization != "MXFP4_MOE":
         smaller.insert(0, "MXFP4_MOE")  # what its weights were made in
-    ways = [(q, wish) for q in smaller] + [(q, narrow) for q in smaller if narrower]
+    ways = [(q, wish) for q in smaller] + [(q, narrow) for q in smaller if narrower and not alone]
     found = next(((q, asked) for q, asked in ways if _fits(model.quantized(q), device, asked)), None)
     if found:
         out.append(_words(*found, wish))
@@ -278,8 +271,8 @@ def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, host:
         if found:
             out.append(f"{_words(*found, wish)} and offload")
     held = device_memory(anatomy, device, wish)
-    missing = held.needed - device.usable_bytes
-    out.append(f"{missing / 1e9:.2f} GB more memory, {held.needed / 1e9:.2f} GB in all free for the model")
+    missing = size_words(held.needed - device.usable_bytes)
+    out.append(f"{missing} more memory, {size_words(held.needed)} in all free for the model")
     return out
 
 

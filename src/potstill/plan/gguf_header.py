@@ -38,7 +38,6 @@ class Header:
     tensors: dict[str, tuple[int, ...]]
     types: dict[str, str]
     data_start: int
-    file_bytes: int
 
 
 class _Reader:
@@ -138,7 +137,7 @@ def _parse(reader: _Reader, path: Path) -> Header:
             f"{path}: the file has {len(reader.data):,} bytes, and its tensors need {start + end:,}. It was cut short: "
             "copy or download it again."
         )
-    return Header(values, tensors, types, start, len(reader.data))
+    return Header(values, tensors, types, start)
 
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
@@ -188,7 +187,7 @@ def read_model(path: Path) -> tuple[str, Header]:
             f"{path}: the model's {count} files hold {len(tensors)} tensors, and split.tensors.count is {said}. They "
             "are not of one model: copy or download all of them again."
         )
-    whole = Header(parts[0].values, tensors, types, sum(p.data_start for p in parts), sum(p.file_bytes for p in parts))
+    whole = Header(parts[0].values, tensors, types, sum(p.data_start for p in parts))
     return f"{match[1]}.gguf", whole
 
 

@@ -6,6 +6,7 @@ each with its source and the date it was entered. It is not legal advice.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from potstill.recipe import Recipe
+from potstill.sections import Teacher
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["ALLOWED", "BLOCKED", "OBLIGATIONS", "Verdict", "licence_verdict", "render_licences"]
+__all__ = ["ALLOWED", "BLOCKED", "OBLIGATIONS", "Verdict", "judged_by_terms", "licence_verdict", "render_licences"]
 
 ALLOWED, OBLIGATIONS, BLOCKED = "allowed", "allowed with obligations", "blocked or unknown"
-_OPEN = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,31 @@ def _by_host(host: str) -> dict[str, Any] | None:
     return next((row for row in _terms() if host in row.get("hosts", ())), None)
 
 
+def _host(teacher: Teacher) -> str:
+    return (urlsplit(teacher.base_url).hostname or "") if teacher.base_url else ""
+
+
+def judged_by_terms(teacher: Teacher) -> bool:
+    """Whether a teacher is somebody else's service: not on this machine, nor in a network of one's own."""
+    host = _host(teacher)
+    try:
+        return teacher.kind == "api" and not ipaddress.ip_address(host).is_private
+    except ValueError:
+        own = host == "localhost" or "." not in host or host.endswith((".localhost", ".local", ".internal", ".lan"))
+        return teacher.kind == "api" and not own
+
+
 def licence_verdict(recipe: Recipe) -> Verdict:
     """The planned chain: the teacher's outputs, the weights that the student starts from, its tokenizer, the data.
 
-    A hosted endpoint is judged by its own terms, one on this machine by the licence of its model.
+    A hosted endpoint is judged by its own terms, one of your own (this machine, a private network) by the licence of
+    its model.
     """
     teacher, student = recipe.teacher, recipe.student
     starts = {"teacher_layers": teacher.license, "checkpoint": student.license}.get(student.init)
     chain = _Chain(starts.lower() if starts else None)
-    host = urlsplit(teacher.base_url).hostname or "" if teacher.base_url else ""
-    if teacher.kind == "api" and host not in _OPEN:
+    if judged_by_terms(teacher):
+        host = _host(teacher)
         chain.add(f"the endpoint {host}", _by_host(host), f"terms of {host}", "outputs")
     else:
         chain.add("the teacher", _by_tag(teacher.license), teacher.license, "outputs")

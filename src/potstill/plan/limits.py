@@ -9,6 +9,7 @@ from potstill.plan.devices import known_device, near_devices
 from potstill.plan.fit import Wish, fit
 from potstill.plan.models import Models
 from potstill.plan.speed import Speed
+from potstill.plan.words import size_words
 from potstill.recipe import Recipe, Target
 
 __all__ = ["Limits", "check_device"]
@@ -89,8 +90,8 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
     said: list[str] = []
     if found.speed is None:
         said = [
-            f"target.device: {device.name} has {device.usable_bytes / 1e9:.2f} GB for a model, and the student's "
-            f"{quantization} file needs {found.memory.needed / 1e9:.2f} GB at a context of {recipe.chat.context}"
+            f"target.device: {device.name} has {size_words(device.usable_bytes)} for a model, and the student's "
+            f"{quantization} file needs {size_words(found.memory.needed)} at a context of {recipe.chat.context}"
         ]
     else:
         limits, rate = Limits.of(target, prompt), found.speed

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from potstill.errors import UsageError
 from potstill.gguf_types import BLOCKS, bytes_per_element
 from potstill.plan.anatomy import Anatomy, Attention
 
 __all__ = [
-    "KV_TYPES", "MICRO_BATCH", "Memory", "compute_bytes", "kv_bytes", "memory", "odd_heads", "slot_tokens",
+    "KV_TYPES", "MICRO_BATCH", "Memory", "compute_bytes", "kv_bytes", "memory", "odd_heads", "refuse_odd_heads",
+    "slot_tokens",
 ]  # fmt: skip
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -58,6 +60,15 @@ def odd_heads(anatomy: Anatomy, kv_type: str) -> int | None:
     block = BLOCKS[kv_type.upper()][0]
     sizes = (size for layer in anatomy.attention for size in (layer.key, layer.value))
     return next((size for size in sizes if size % block), None)
+
+
+def refuse_odd_heads(anatomy: Anatomy, kv_type: str) -> None:
+    """Raise UsageError where llama.cpp makes no cache of that type for a model's heads."""
+    if odd := odd_heads(anatomy, kv_type):
+        raise UsageError(
+            f"--kv-type {kv_type}: {anatomy.name} has heads of {odd}, which a cache in {kv_type} cannot hold (its "
+            "blocks are of 32). Use f16."
+        )
 
 
 def _cells(layer: Attention, context: int) -> int:

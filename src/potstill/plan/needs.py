@@ -22,6 +22,7 @@ from potstill.plan.arithmetic import (
 from potstill.plan.memory import kv_bytes, memory
 from potstill.plan.models import Model, Models
 from potstill.plan.probe import physical_memory
+from potstill.plan.words import size_words
 from potstill.recipe import Quantization, Recipe, Schedule
 from potstill.records import Row
 from potstill.targets.meta import expected_bytes
@@ -44,6 +45,8 @@ _MB = 1e6
 _ROW_BYTES = 1000
 """Provenance of a generated row, and its line in the journal."""
 _TOKEN_BYTES = 4
+_SAID_BYTES = 8
+"""Of one likely token that an endpoint names, packed."""
 
 
 class File(BaseModel):
@@ -82,10 +85,6 @@ class Memory(BaseModel):
     physical: int | None
 
 
-def _size(nbytes: float) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / _MB:.2f} MB"
-
-
 def check_file(recipe: Recipe, models: Models) -> File:
     """Size of the shipped file: weights exactly, the rest within some hundred bytes.
 
@@ -105,14 +104,14 @@ def check_file(recipe: Recipe, models: Models) -> File:
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
     if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
-        named = ", ".join(f"{name} ({_size(sizes[name])})" for name in fitting)
+        named = ", ".join(f"{name} ({size_words(sizes[name])})" for name in fitting)
         advice = (
             f"Of the quantizations, {named} fit: set export.quantization."
             if fitting
-            else f"No quantization fits (the smallest is {_size(min(sizes.values()))}): make the student smaller."
+            else f"No quantization fits (the smallest is {size_words(min(sizes.values()))}): make the student smaller."
         )
         raise RecipeError(
-            f"target.file_mb: the student's {chosen} file will have {_size(sizes[chosen])}, more than the "
+            f"target.file_mb: the student's {chosen} file will have {size_words(sizes[chosen])}, more than the "
             f"{recipe.target.file_mb:g} MB allowed. {advice}"
         )
     return File(
@@ -162,13 +161,14 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
     needed = memory(anatomy.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
-            f"target.memory_mb: the file ({_size(file.bytes)}) and the KV cache of {context} tokens ({_size(kv)}) "
-            f"alone are more than the {target:g} MB allowed. Lower chat.context, or make the student smaller."
+            f"target.memory_mb: the file ({size_words(file.bytes)}) and the KV cache of {context} tokens "
+            f"({size_words(kv)}) alone are more than the {target:g} MB allowed. Lower chat.context, or make the student "
+            "smaller."
         )
     if target is not None and needed > target * _MB:
         warnings.append(
-            f"target.memory_mb: llama.cpp will hold about {_size(needed)}, more than the {target:g} MB allowed; the "
-            "gate will judge what is measured."
+            f"target.memory_mb: llama.cpp will hold about {size_words(needed)}, more than the {target:g} MB allowed; "
+            "the gate will judge what is measured."
         )
     limit = None if target is None else int(target * _MB)
     return RunMemory(context=context, bytes=needed, kv_bytes=kv, limit_bytes=limit)
@@ -186,7 +186,8 @@ def _row_bytes(recipe: Recipe, splits: Mapping[str, Sequence[Row]]) -> int:
     files = sum(p.stat().st_size for p in (data.prompts, data.validation) if p)
     tools = data.tools.stat().st_size if data.tools else 0
     count = len(splits["prompts"]) + len(splits.get("validation", ()))
-    return files + count * (tools + 2 * _TOKEN_BYTES * recipe.generate.max_new_tokens + _ROW_BYTES)
+    token = 2 * (_TOKEN_BYTES + _SAID_BYTES * (recipe.asked_log_probs or 0))
+    return files + count * (tools + token * recipe.generate.max_new_tokens + _ROW_BYTES)
 
 
 def _target_bytes(recipe: Recipe, models: Models, rows: int) -> int:
@@ -215,7 +216,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     stages = {
         "finetune": (teacher * _bytes_per_weight(recipe), 2 * checkpoint_bytes(teacher)),
         "generate": (_row_bytes(recipe, splits), 0),
-        "targets": (_target_bytes(recipe, models, len(splits["prompts"])), 0),
+        "targets": (_target_bytes(recipe, models, len(splits["prompts"]) + len(splits.get("validation", ()))), 0),
         "train": (trained * 4 * student, 2 * checkpoint_bytes(student)),
         "export": (file.bytes, whole + file.bytes - file.weight_bytes),
         "evaluate": (answers, 0),
@@ -236,8 +237,8 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     )
     if disk.needed > disk.free:
         raise RecipeError(
-            f"{place}: the run needs {_size(needed)} of disk, most of it for checkpoints and models, and "
-            f"{_size(disk.free)} are free. Free some, or choose another folder with --runs."
+            f"{place}: the run needs {size_words(needed)} of disk, most of it for checkpoints and models, and "
+            f"{size_words(disk.free)} are free. Free some, or choose another folder with --runs."
         )
     return disk
 
@@ -252,7 +253,8 @@ def _check_hub_cache(models: Models) -> None:
     if needed > free:
         raise RecipeError(
             f"{place}: the weights of {' and '.join(m.name for m in waiting)} are still to be downloaded, about "
-            f"{_size(needed)}, and {_size(free)} are free. Free some, or put the cache elsewhere with HF_HOME."
+            f"{size_words(needed)}, and {size_words(free)} are free. Free some, or put the cache elsewhere with "
+            "HF_HOME."
         )
 
 
@@ -288,15 +290,15 @@ def check_memory(recipe: Recipe, models: Models, warnings: list[str]) -> Memory:
     stage = max(stages, key=lambda name: sum(stages[name].values()))
     needed, physical = sum(stages[stage].values()), _physical_memory()
     if physical is not None and needed > physical:
-        parts = ", ".join(f"{name} {_size(size)}" for name, size in stages[stage].items() if size)
+        parts = ", ".join(f"{name} {size_words(size)}" for name, size in stages[stage].items() if size)
         key = {
             "train": "train.batch_tokens",
             "finetune": "teacher.finetune.batch_tokens",
             "generate": "generate.batch_size",
         }
         warnings.append(
-            f"{key[stage]}: the {stage} stage will hold about {_size(needed)} ({parts}), and this machine has "
-            f"{_size(physical)}. Unless a GPU with that much does the work, lower it."
+            f"{key[stage]}: the {stage} stage will hold about {size_words(needed)} ({parts}), and this machine has "
+            f"{size_words(physical)}. Unless a GPU with that much does the work, lower it."
         )
     return Memory(stage=stage, parts=stages[stage], needed=needed, physical=physical)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from potstill.plan.answer import aligned, count_words, rate_words, size_words, time_words
+from potstill.plan.answer import aligned, count_words, rate_words, time_words
 from potstill.plan.checks import CheckResult, ModelSummary, Quantiles
+from potstill.plan.words import size_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from potstill.plan.anatomy import Anatomy
+from potstill.plan.anatomy import Anatomy, block_of
 from potstill.plan.devices import Device
 from potstill.plan.memory import MICRO_BATCH, kv_bytes
 
@@ -18,7 +18,6 @@ __all__ = [
     "calibrated_seconds",
     "chosen_experts",
     "operations_by_type",
-    "read_bytes",
     "speed",
 ]
 
@@ -33,7 +32,7 @@ _TOKEN = {"cpu": (200e-6, 50e-6), "unified": (300e-6, 100e-6), "gpu": (300e-6, 1
 
 @dataclass(frozen=True)
 class Part:
-    """What of a model is on a device: a share of the cache (0 to 1), and tensors; None means all of them."""
+    """What of a model is on a device: a share of the cache (0 to 1), and tensors; None means all that are run."""
 
     device: Device
     share: float
@@ -41,7 +40,7 @@ class Part:
 
     def of(self, anatomy: Anatomy) -> Iterable[str]:
         """Names of its tensors."""
-        return anatomy.tensors if self.tensors is None else self.tensors
+        return anatomy.run_tensors if self.tensors is None else self.tensors
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,9 @@ def bytes_by_type(anatomy: Anatomy, names: Iterable[str] | None = None) -> dict[
         names: of these tensors alone.
     """
     sizes, out = anatomy.tensor_bytes(), defaultdict[str, float](float)
-    for name in anatomy.tensors if names is None else names:
+    for name in anatomy.run_tensors if names is None else names:
         out[anatomy.types[name]] += sizes[name] * anatomy.share_used(name)
     return dict(out)
-
-
-def read_bytes(anatomy: Anatomy) -> float:
-    """Weights that one decoded token reads, in all."""
-    return sum(bytes_by_type(anatomy).values())
 
 
 def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, prompt: bool) -> dict[str, float]:
@@ -86,21 +80,33 @@ def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, 
     """
     left_out = ("token_embd." if anatomy.tied else "output.", f"blk.{anatomy.layers - 1}.ffn_") if prompt else ()
     out = defaultdict[str, float](float)
-    for name in anatomy.tensors if names is None else names:
+    for name in anatomy.run_tensors if names is None else names:
         dims = anatomy.tensors[name]
         if len(dims) > 1 and not name.startswith(left_out):
             out[anatomy.types[name]] += 2 * math.prod(dims) * anatomy.share_used(name)
     return dict(out)
 
 
-def chosen_experts(anatomy: Anatomy) -> int:
-    """Experts that one token goes through, over all layers."""
-    return anatomy.used * sum(name.endswith("ffn_down_exps.weight") for name in anatomy.tensors)
+def chosen_experts(anatomy: Anatomy, names: Iterable[str] | None = None) -> int:
+    """Experts that one token goes through, over all layers.
+
+    Args:
+        names: of these tensors alone.
+    """
+    of = anatomy.run_tensors if names is None else names
+    return anatomy.used * sum(name.endswith("ffn_down_exps.weight") for name in of)
 
 
 def _attention_operations(anatomy: Anatomy, context: int) -> float:
-    """Of one token of a prompt that fills the context, on average: queries times keys, and weights times values."""
-    return sum(2 * layer.queries * min(context, layer.window or context) for layer in anatomy.attention)
+    """Of one token of a prompt that fills the context, on average: queries times keys, and weights times values.
+
+    Its keys are half of the context; within a window of w tokens, w but for the first ones.
+    """
+    total = 0.0
+    for layer in anatomy.attention:
+        seen = min(context, layer.window or context)
+        total += 4 * layer.queries * (seen - seen**2 / (2 * context))
+    return total
 
 
 def _pass_bytes(anatomy: Anatomy, names: Iterable[str]) -> float:
@@ -145,6 +151,7 @@ class _Work:
     prompt: Mapping[str, float]
     pass_bytes: float
     layers: int
+    experts: int
 
     @classmethod
     def of(cls, anatomy: Anatomy, part: Part) -> _Work:
@@ -155,7 +162,8 @@ class _Work:
             sum(operations_by_type(anatomy, names, prompt=False).values()),
             operations_by_type(anatomy, names, prompt=True),
             _pass_bytes(anatomy, names),
-            len({name.split(".", 2)[1] for name in names if name.startswith("blk.")}),
+            len({block_of(name) for name in names} - {-1}),
+            chosen_experts(anatomy, names),
         )
 
     def seconds(self, anatomy: Anatomy, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
@@ -172,7 +180,7 @@ class _Work:
         rate = device.compute * device.compute_efficiency[end]
         if device.rates:
             whole = {kind: size * (1 + cache / weights) for kind, size in self.read.items()}
-            known = calibrated_seconds(device.rates, self.layers, anatomy.vocab, whole, chosen_experts(anatomy))
+            known = calibrated_seconds(device.rates, self.layers, anatomy.vocab, whole, self.experts)
             decode, bound = known * _CALIBRATED[1 - end], "bandwidth"
         else:
             by_bandwidth, by_compute = (weights + cache) / bandwidth, self.decode / rate

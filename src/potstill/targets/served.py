@@ -24,6 +24,7 @@ Reason = Literal["tool_calls", "no_log_probs", "other_tokens"]
 _TEXT_ALONE = (
     "learn from the text alone: set train.objective: sft and train.control: none, and leave out train.targets."
 )
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 _SPECIAL = b"\xff"  # begins the bytes of a special token: no text has it
 
 
@@ -118,7 +119,10 @@ class ServedTokens:
     def _find(self, named: Candidate) -> int | None:
         if self._has(named):
             return named.id
-        return self._ids.get(named.text) if named.text else None
+        # a server that shows tokens as text shows a piece of a character so, and which piece is not said
+        if not named.text or (named.id is None and _UNKNOWN in named.text):
+            return None
+        return self._ids.get(named.text)
 
     def _ends(self, named: Candidate) -> bool:
         """Whether it is an end token; many servers show those as no text at all."""
