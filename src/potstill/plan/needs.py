@@ -162,8 +162,8 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
             f"target.memory_mb: the file ({size_words(file.bytes)}) and the KV cache of {context} tokens "
-            f"({size_words(kv)}) alone are more than the {target:g} MB allowed. Lower chat.context, or make the student "
-            "smaller."
+            f"({size_words(kv)}) alone are more than the {target:g} MB allowed. Lower chat.context, or make the "
+            "student smaller."
         )
     if target is not None and needed > target * _MB:
         warnings.append(
