@@ -88,7 +88,7 @@ def tensor_type(
     kind = gguf_types.tensor_type(
         name, tuple(shape), quantization, layers=n_layers, tied=tied, importance=importance, large=large
     )
-    return _Type[kind]
+    return GGMLQuantizationType[kind]
 
 
 def _block(qtype: GGMLQuantizationType) -> tuple[int, int]:

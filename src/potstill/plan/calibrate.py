@@ -198,7 +198,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     for name, sample in zip(names, samples, strict=True):
         seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read, sample.experts)
         rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
-    stored = {"machine": machine_name(), "rates": rates, "prompt_rates": fit_prompt_rates(samples)}
+    stored: dict[str, Any] = {"machine": machine_name(), "rates": rates, "prompt_rates": fit_prompt_rates(samples)}
     stored |= {"threads": threads, "samples": rows}
     path = calibration_file()
     path.parent.mkdir(parents=True, exist_ok=True)
