@@ -111,6 +111,21 @@ class Recipe(_RecipeFile):
         )
 
     @property
+    def token_by_token(self) -> str | None:
+        """What compares student and teacher by tokens, so that both need one tokenizer; None: nothing does. Text needs
+        none in common, and forward_kl is told over spans of text where there is none."""
+        if self.train.objective == "sft":
+            return None
+        by_id = {
+            f"train.objective: {self.train.objective}": self.train.objective != "forward_kl",
+            "train.hidden": self.train.hidden is not None,
+            "train.on_policy": self.train.on_policy is not None,
+            "gates.kl_mean": self.gates.kl_mean is not None,
+            "gates.top1_agreement": self.gates.top1_agreement is not None,
+        }
+        return next((key for key, reads in by_id.items() if reads), None)
+
+    @property
     def asked_log_probs(self) -> int | None:
         """How many tokens' log-probabilities an endpoint is asked for, at each token of its answers; None: for none."""
         stored = self.train.targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 
 from fixtures import light_rows, write_jsonl
 from potstill.cli import main
+from potstill.plan.checks import check_recipe
 from potstill.plan.devices import find_device
-from potstill.plan.fit import Wish, fit
+from potstill.plan.fit import Wish, device_memory, fit
 from potstill.plan.models import load_models
 
 if TYPE_CHECKING:
@@ -164,3 +166,11 @@ def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:
     found = json.loads(run(*search))
     assert 256 < found["vocabulary"] <= 384
     assert all(row["student"]["vocabulary"] == "workload" for row in found["students"])
+
+
+def test_the_plan_and_the_check_count_one_file(workshop: Workshop, tmp_path: Path) -> None:
+    recipe = workshop.recipe()
+    file = check_recipe(recipe, tmp_path).file
+    planned = load_models(recipe).student_anatomy.quantized(file.quantization)
+    held = device_memory(planned, find_device("pi5"), Wish(256))
+    assert held.weights == pytest.approx(file.bytes, abs=32 * len(planned.tensors))  # each is padded

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from potstill.cli import main
 from potstill.errors import PotstillError, RecipeError, UsageError
-from potstill.plan import choose
 from potstill.plan.choose import write_choice
 from potstill.plan.devices import find_device
 from potstill.plan.fit import Wish
@@ -278,7 +277,7 @@ def test_only_where_tokens_are_compared_must_the_tokenizer_be_one(workshop: Work
     ]  # fmt: skip
     for wanted, cases in ((False, by_text), (True, by_token)):
         for changes in cases:
-            assert choose._compares_tokens(workshop.recipe(**changes)) is wanted, changes
+            assert (workshop.recipe(**changes).token_by_token is not None) is wanted, changes
 
 
 def test_the_teachers_context_bounds_the_students(workshop: Workshop) -> None:

@@ -61,7 +61,7 @@ def choose(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted | None = 
     types = asked or QUANTIZATIONS
     setting = _setting(recipe, model, ask, wanted)
     goal, teacher = setting.goal, setting.teacher
-    same = recipe is not None and _compares_tokens(recipe)
+    same = recipe is not None and recipe.token_by_token is not None
     found = search(setting.config, goal, vocabulary=setting.vocabulary, same_tokenizer=same, quantizations=types)
     if not found:
         raise UsageError(_nothing(goal))
@@ -160,16 +160,6 @@ def _class_of(path: Path) -> str | None:
     with suppress(OSError, ValueError, TypeError, LookupError):
         return str(json.loads((path / "config.json" if path.is_dir() else path).read_text("utf-8"))["architectures"][0])
     return None
-
-
-def _compares_tokens(recipe: Recipe) -> bool:
-    """Whether student and teacher are compared token by token, so that both must have one tokenizer: text needs none in
-    common, and forward_kl is told over spans of text where there is none."""
-    train, gates = recipe.train, recipe.gates
-    if train.objective == "sft":
-        return False
-    by_token = (train.hidden, train.on_policy, gates.kl_mean, gates.top1_agreement)
-    return train.objective != "forward_kl" or any(asked is not None for asked in by_token)
 
 
 def _limits(target: Target, work: cost.Workload | None, wish: Wish, wanted: Wanted) -> Limits:

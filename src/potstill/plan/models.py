@@ -11,7 +11,7 @@ from typing import Any
 from potstill.chat import ChatFormat, load_chat, resolve_model
 from potstill.errors import RecipeError
 from potstill.plan.anatomy import Anatomy
-from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, parameter_count
+from potstill.plan.arithmetic import ARCHITECTURES, ModelShape, gguf_header_bytes, parameter_count
 from potstill.plan.configs import from_config
 from potstill.recipe import Recipe, Student
 from potstill.trimming import require_trimmable
@@ -67,10 +67,10 @@ class Models:
         assert self.student.shape is not None
         return self.student.shape
 
-    @property
+    @cached_property
     def student_anatomy(self) -> Anatomy:
-        """The student as its GGUF will hold it."""
-        shape = self.student_shape
+        """The student as its GGUF will hold it, header included."""
+        shape, chat = self.student_shape, self.student.chat
         config = {
             "architectures": [next(name for name, kind in ARCHITECTURES.items() if kind == shape.architecture)],
             "vocab_size": shape.vocab, "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
@@ -80,7 +80,11 @@ class Models:
             "max_position_embeddings": shape.context,
             "rope_scaling": {"rope_type": "llama3"} if shape.rope_divisors else None,
         }  # fmt: skip
-        return from_config(config, "the student")
+        tokenizer = self.student.tokenizer_model
+        pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer.get("merges", [])]
+        tokens = chat.tokenizer.get_vocab(with_added_tokens=True)
+        header = gguf_header_bytes(shape, tokens, None if tokenizer.get("byte_fallback") else pairs, chat.template)
+        return replace(from_config(config, "the student"), header_bytes=header)
 
 
 def load_models(recipe: Recipe) -> Models:
@@ -267,14 +271,7 @@ def _check_export(recipe: Recipe, student: Model) -> None:
 
 def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
     """Raise RecipeError where an id does not mean the same token to both, and the recipe compares them by id."""
-    by_id = {
-        f"train.objective: {recipe.train.objective}": recipe.train.objective != "forward_kl",
-        "train.hidden": recipe.train.hidden is not None,
-        "train.on_policy": recipe.train.on_policy is not None,
-        "gates.kl_mean": recipe.gates.kl_mean is not None,
-        "gates.top1_agreement": recipe.gates.top1_agreement is not None,
-    }
-    reader = next((key for key, reads in by_id.items() if reads), None)
+    reader = recipe.token_by_token
     if teacher.chat.tokenizer_hash == student.chat.tokenizer_hash or reader is None:
         return
     ours, theirs = (_by_id(model.chat) for model in (student, teacher))

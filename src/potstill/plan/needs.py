@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +13,6 @@ from potstill.errors import RecipeError
 from potstill.plan.arithmetic import (
     ModelShape,
     checkpoint_bytes,
-    gguf_header_bytes,
     kv_cache_bytes,
     parameter_count,
     training_memory_bytes,
@@ -93,14 +91,10 @@ def check_file(recipe: Recipe, models: Models) -> File:
     Raises:
         RecipeError: it is over target.file_mb, and will be; the message says which quantizations are not.
     """
-    student, shape, chosen = models.student, models.student_shape, recipe.export.quantization
-    tokenizer = student.tokenizer_model
-    pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer.get("merges", [])]
-    tokens = student.chat.tokenizer.get_vocab(with_added_tokens=True)
-    header = gguf_header_bytes(shape, tokens, None if tokenizer.get("byte_fallback") else pairs, student.chat.template)
+    chosen = recipe.export.quantization
     anatomy = models.student_anatomy
     weights = {name: anatomy.quantized(name).weight_bytes for name in get_args(Quantization)}
-    sizes = {name: header + size for name, size in weights.items()}
+    sizes = {name: (anatomy.header_bytes or 0) + size for name, size in weights.items()}
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
     if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
@@ -118,7 +112,7 @@ def check_file(recipe: Recipe, models: Models) -> File:
         quantization=chosen,
         bytes=sizes[chosen],
         weight_bytes=weights[chosen],
-        bits_per_weight=round(8 * weights[chosen] / parameter_count(shape), 4),
+        bits_per_weight=round(8 * weights[chosen] / parameter_count(models.student_shape), 4),
         limit_bytes=limit,
     )
 
@@ -156,7 +150,7 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
         RecipeError: file and KV cache, which are certain, are over it already.
     """
     context, target = recipe.chat.context, recipe.target.memory_mb
-    anatomy = replace(models.student_anatomy, header_bytes=file.bytes - file.weight_bytes)
+    anatomy = models.student_anatomy
     kv = kv_bytes(anatomy, context)
     needed = memory(anatomy.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
