@@ -11,6 +11,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 _CHUNK_TOKENS = (256, 1024)
+_CHUNK_BYTES = 96 << 20
 
 
 def keep_freed_memory() -> bool:
@@ -28,15 +29,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
-def loss_chunk_tokens(student: int, teacher: int = 0) -> int:
-    """Most tokens whose logits a fused loss holds at once on a CPU: buffers of half the bytes of what is there anyway.
+def loss_chunk_tokens(vocab: int, student: int, teacher: int = 0) -> int:
+    """Most tokens whose logits a fused loss holds at once on a CPU: buffers of 96 MiB, or half of what is there anyway.
 
-    That is the student's head, its gradient, and the teacher's head. A product packs its head once for each chunk, so
-    larger chunks are faster; more than 1024 tokens gain nothing, and fewer than 256 cost much.
+    There anyway: the student's head, its gradient, and the teacher's head. A product packs its head once for each
+    chunk, so larger chunks are faster; more than 1024 tokens gain nothing, and fewer than 256 cost much.
 
     Args:
+        vocab: size of the vocabulary.
         student: hidden size.
         teacher: its hidden size, where its logits are computed too.
     """
     buffers = 2 if teacher else 1
-    return min(max(_CHUNK_TOKENS[0], (2 * student + teacher) // (2 * buffers)), _CHUNK_TOKENS[1])
+    most = max(_CHUNK_BYTES // (4 * vocab), (2 * student + teacher) // 2) // buffers
+    return min(max(_CHUNK_TOKENS[0], most), _CHUNK_TOKENS[1])

@@ -268,13 +268,15 @@ def test_a_frozen_head_gets_no_gradient_and_evaluation_forms_none() -> None:
 
 def test_chunks_are_even_and_capped_by_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert chunk_rows(600, 32_000, cpu, None, 256, 512) == 200
-    assert chunk_rows(100, 32_000, cpu, 64, 256) == 50
+    assert chunk_rows(600, 32_000, cpu, None, 256, 512) == 304
+    assert chunk_rows(100, 32_000, cpu, 64, 256) == 56
+    assert chunk_rows(100, 32_000, cpu, 51, 256) == 51
     assert chunk_rows(0, 10, cpu, None, 256) == 0
-    # buffers of logits take half of what the heads and the head's gradient take, and are bounded both ways
+    # buffers of logits take 96 MiB, or half of what the heads and the head's gradient take, and are bounded both ways
     for student, teacher in ((512, 1024), (512, 0), (1024, 1536)):
-        buffers = (2 if teacher else 1) * chunk_rows(4096, 1, cpu, None, student, teacher)
+        buffers = (2 if teacher else 1) * chunk_rows(4096, 128_256, cpu, None, student, teacher)
         assert buffers == pytest.approx((2 * student + teacher) / 2, rel=0.15)
+    assert chunk_rows(4096, 32_000, cpu, None, 64, 64) * 2 * 4 * 32_000 == pytest.approx(96 << 20, rel=0.1)
     assert chunk_rows(2048, 151_936, cpu, None, 64, 64) == 256
     assert chunk_rows(8192, 151_936, cpu, None, 8192, 8192) == 1024
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))

@@ -227,7 +227,7 @@ def training_memory_bytes(
     activations = 4 * batch_tokens * kept
     sides = 7 * student.hidden + 2 * queries + 2 * keys + 3 * student.ffn  # inputs and outputs of a layer's matrices
     trained = lora_rank * student.layers * sides if lora_rank else parameter_count(student)
-    buffers = (2 if teacher_hidden else 1) * loss_chunk_tokens(student.hidden, teacher_hidden)
+    buffers = (2 if teacher_hidden else 1) * loss_chunk_tokens(student.vocab, student.hidden, teacher_hidden)
     return {
         "student": 12 * trained + 4 * (parameter_count(student) + (trained if lora_rank else 0)),
         "teacher": teacher_bytes,

@@ -157,10 +157,16 @@ def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
-    """`length_groups`, and padding alone last: with the prefix they are a whole number of `_PLACES_STEP`."""
+    """`length_groups`, and padding alone last, so that batches come in few sizes."""
     groups = length_groups(lengths)
-    rest = -(prefix + sum(rows * length for rows, length in groups)) % _PLACES_STEP
+    places = prefix + sum(rows * length for rows, length in groups)
+    rest = -places % _places_step(places)
     return (*groups, (1, rest)) if rest else groups
+
+
+def _places_step(places: int) -> int:
+    """A power of two, at most `_PLACES_STEP`, and at most a sixteenth of the places: more than that is felt."""
+    return max(_LENGTH_STEP, min(_PLACES_STEP, 1 << max(0, (places // 16).bit_length() - 1)))
 
 
 def _common_prefix(examples: Sequence[Example]) -> int:
