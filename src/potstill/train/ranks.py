@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from potstill.recipe import Schedule
 from potstill.steps import is_first_process
 
 __all__ = ["end", "make_accelerator", "require_shares", "wait_for_all", "whole_weights"]
+
+_LET_GO_SECONDS = 0.2
 
 
 def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
@@ -53,8 +56,10 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
 def _end_quietly() -> None:
     """When Python ends, take the processes apart, and end this one with the status it has.
 
-    Without it, about one process in thirty that trained under FSDP2 on gloo aborts after its last line of Python: C++
-    clears up a thread that still runs. So nothing in C++ is cleared up; Python has flushed its files by then.
+    Without it, about one process in thirty that trained under FSDP2 on gloo aborts after its last line of Python. A
+    thread of gloo lets go of its last tensor, needs Python's lock for it, and Python ends a thread that asks for the
+    lock while it shuts down, which C++ does not survive: so such threads get the lock before. Or C++ clears up a thread
+    that still runs: so nothing in C++ is cleared up; Python has flushed its files by then.
     """
     atexit.register(_part)
     libc = ctypes.CDLL(None)
@@ -65,6 +70,7 @@ def _end_quietly() -> None:
 def _part() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(_LET_GO_SECONDS)
 
 
 def require_shares(accelerator: Accelerator, schedule: Schedule, micro_batches: int, shallow: bool) -> None:
