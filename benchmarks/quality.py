@@ -39,7 +39,8 @@ from potstill.chat import Example, load_chat
 from potstill.objectives import OnPolicy
 from potstill.recipe import Schedule, Shape, Student
 from potstill.runtimes import Sampling
-from potstill.runtimes.hf import HFRuntime, load_causal_lm
+from potstill.runtimes.hf import HFRuntime
+from potstill.runtimes.load import load_causal_lm
 from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack, plan_steps, token_batches

@@ -52,7 +52,7 @@ def real(folder: Path, texts: Path, tokens: int) -> Iterator[tuple[SequenceKey, 
     """Texts, cut at `ROW` tokens, with the model's logits."""
     from tokenizers import Tokenizer
 
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
 
     tokenizer, model = Tokenizer.from_file(str(folder / "tokenizer.json")), load_causal_lm(folder).eval()
     content = texts.read_text(encoding="utf-8")

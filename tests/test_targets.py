@@ -524,7 +524,7 @@ def test_a_real_model_on_real_text(tmp_path: Path) -> None:
             pytest.skip(f"{path} is not here")
     from tokenizers import Tokenizer
 
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
 
     model, tokenizer = load_causal_lm(folder).eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
     keys, logits = [], []

@@ -24,7 +24,7 @@ def deepen(folder: Path, layers: int, out: Path) -> None:
     """
     from transformers import AutoModelForCausalLM
 
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.students import even_layers, save_model
 
     model = load_causal_lm(folder)

@@ -25,7 +25,7 @@ from potstill.targets.meta import FORMAT
 __all__ = ["LANGUAGE_STAGES"]
 
 # keys of `teacher` that change no answer, or are counted by the content they name
-_NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price")
+_NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price", "offload")
 
 
 def _hash(path: Path | None) -> str | None:

@@ -184,10 +184,11 @@ class Recipe(_RecipeFile):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.teacher.dtype == "int8" and self.student.init == "teacher_layers":
+        if self.student.init == "teacher_layers" and (self.teacher.dtype == "int8" or self.teacher.offload):
+            what = f"offload: {self.teacher.offload}" if self.teacher.offload else "dtype: int8"
             raise ValueError(
-                "teacher.dtype: int8 leaves no whole weights for student.init: teacher_layers to take. Set "
-                "teacher.dtype: bfloat16, or start the student from a checkpoint"
+                f"teacher.{what} leaves no whole weights in memory for student.init: teacher_layers to take. Leave it "
+                "out, or start the student from a checkpoint"
             )
         if self.train.objective == "sft" and self.train.control == "sft":
             raise ValueError("train.objective is sft already, so its control would be itself: set train.control: none")

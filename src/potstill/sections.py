@@ -171,6 +171,9 @@ class Teacher(Section):
     """api: requests under way at once."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """local: what its weights are held in; int8: those of its layers, by bitsandbytes, and bfloat16 the others."""
+    offload: Literal["cpu", "disk"] | None = None
+    """local: where its layers wait until each is to run: in host memory beside an accelerator (cpu), or in their files
+    (disk). Slower, and needs memory for one layer; left out, all of it is in memory."""
     license: str = "unknown"
     """SPDX identifier, or the hub's licence tag."""
     price: Price | None = None
@@ -190,6 +193,10 @@ class Teacher(Section):
             raise ValueError('finetune needs kind "local": an endpoint\'s weights cannot be trained here')
         if self.kind == "local" and self.base_url:
             raise ValueError('base_url belongs to kind "api"; for a local teacher give model alone')
+        if self.kind == "api" and self.offload:
+            raise ValueError('offload needs kind "local": an endpoint holds its own weights')
+        if self.offload and self.dtype == "int8":
+            raise ValueError("dtype int8 cannot be offloaded: set dtype: bfloat16, or leave offload out")
         return self
 
 
@@ -223,8 +230,6 @@ class Student(Section):
     """teacher_layers: FFN channels to keep in each layer, by activation on the rows."""
     kv_heads: Count | None = None
     """teacher_layers: key-value heads to keep in each layer, each with the query heads that share it."""
-    calibration_rows: Count = 256
-    """teacher_layers: rows of generated data on which importance is measured."""
     shape: Shape | None = None
     """scratch: the shape."""
     model: ModelName | None = None

@@ -55,7 +55,7 @@ def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
 
 def test_predictions_are_what_an_export_of_the_student_writes(workshop: Workshop, tmp_path: Path) -> None:
     from potstill.export.convert import convert_checkpoint
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.students import from_teacher_layers, save_model
 
     recipe = workshop.recipe(export={"quantization": "Q4_K_M"})

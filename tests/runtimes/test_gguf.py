@@ -22,7 +22,8 @@ from potstill.errors import StepError
 from potstill.records import Message, Row
 from potstill.runtimes import Answer, Sampling
 from potstill.runtimes.gguf import GGUFRuntime, GGUFServer, measure_latency
-from potstill.runtimes.hf import HFRuntime, load_causal_lm
+from potstill.runtimes.hf import HFRuntime
+from potstill.runtimes.load import load_causal_lm
 
 SAMPLING = Sampling(max_new_tokens=12)
 

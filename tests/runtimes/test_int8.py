@@ -15,7 +15,7 @@ from potstill.errors import RecipeError
 from potstill.plan.arithmetic import ModelShape
 from potstill.plan.needs import teacher_weight_bytes
 from potstill.recipe import load_recipe
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 
 pytest.importorskip("bitsandbytes")
 

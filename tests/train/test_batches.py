@@ -111,7 +111,7 @@ def test_a_fractional_epoch_is_cut() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) -> None:
     from fixtures import make_model
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.attention import grouped_attention
     from potstill.train.forward import hidden_states
 
@@ -164,7 +164,7 @@ def test_what_all_rows_begin_with_is_kept_once(lengths: list[int], prefix: tuple
 @pytest.mark.parametrize("window", [None, 24])
 def test_a_shared_prefix_changes_neither_answers_nor_gradients(tmp_path: Path, window: int | None) -> None:
     from fixtures import make_model
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.attention import grouped_attention
     from potstill.train.forward import hidden_states
 

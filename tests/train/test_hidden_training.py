@@ -17,7 +17,7 @@ from potstill.chat import Example, load_chat
 from potstill.objectives import Hidden
 from potstill.recipe import Recipe, Schedule, Train
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import count_tokens, pack
 from potstill.train.checkpoints import StepLog

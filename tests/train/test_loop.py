@@ -19,7 +19,7 @@ from potstill.chat import Example, load_chat
 from potstill.errors import DataError, StepError
 from potstill.recipe import Schedule
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train import _examples
 from potstill.train.batches import pack
 from potstill.train.learner import Learner, Objective
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 from potstill.chat import load_chat
 from potstill.recipe import Schedule
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train import _examples
 from potstill.train.learner import Objective
 from potstill.train.loop import train_model

@@ -10,7 +10,7 @@ from fixtures import light_rows, write_jsonl
 from potstill.chat import load_chat
 from potstill.recipe import Schedule
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train import _examples
 from potstill.train.learner import Objective
 from potstill.train.lora import add_lora

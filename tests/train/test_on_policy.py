@@ -18,7 +18,8 @@ from potstill.objectives import OnPolicy
 from potstill.recipe import Recipe, Schedule, Train
 from potstill.records import read_rows
 from potstill.runtimes import Sampling
-from potstill.runtimes.hf import HFRuntime, load_causal_lm
+from potstill.runtimes.hf import HFRuntime
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import OwnAnswer
 from potstill.train.checkpoints import StepLog

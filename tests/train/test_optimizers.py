@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from potstill.recipe import Schedule
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.optimizers import learning_rate, make_optimizers
 
 

@@ -11,7 +11,7 @@ import torch
 from fixtures import make_model
 from potstill.chat import Example
 from potstill.errors import RecipeError
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.pruning import cut_width, influential_layers, measure_importance
 
 

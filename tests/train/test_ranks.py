@@ -25,7 +25,7 @@ from potstill.chat import load_chat
 from potstill.objectives import Hidden
 from potstill.recipe import Schedule
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train import _examples
 from potstill.train.hidden import HiddenTeacher
 from potstill.train.learner import Objective
@@ -137,7 +137,7 @@ torch.set_num_threads(1)
 from potstill.chat import load_chat
 from potstill.objectives import OnPolicy
 from potstill.records import read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train import _examples
 from potstill.train.on_policy import OwnAnswers, OwnText
 from potstill.train.ranks import make_accelerator

@@ -16,7 +16,7 @@ from potstill.errors import DataError, RecipeError
 from potstill.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.recipe import Recipe
 from potstill.records import Row, read_rows
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.learner import Learner, Objective
 from potstill.train.readings import Readings, read_twice

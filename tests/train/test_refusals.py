@@ -13,8 +13,8 @@ from potstill import pipeline
 from potstill.errors import RecipeError, StepError
 from potstill.language_pipeline import LANGUAGE_STAGES
 from potstill.recipe import Recipe
-from potstill.runtimes import hf
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes import load
+from potstill.runtimes.load import load_causal_lm
 from potstill.steps import RunResult
 from potstill.train.attention import grouped_attention
 from potstill.train.ranks import make_accelerator
@@ -120,11 +120,11 @@ def test_the_teacher_is_in_memory_only_where_it_teaches(
     pipeline.run(given, tmp_path / "runs", until="targets" if "targets" in sections["train"] else "generate")
     loaded: list[Path] = []
 
-    def watched(folder: Path, dtype: str = "float32") -> Any:
+    def watched(folder: Path, *how: Any) -> Any:
         loaded.append(folder)
-        return load_causal_lm(folder, dtype)
+        return load_causal_lm(folder, *how)
 
-    monkeypatch.setattr(hf, "load_causal_lm", watched)
+    monkeypatch.setattr(load, "load_causal_lm", watched)
     done = pipeline.run(given, tmp_path / "runs", until="train")
     assert loaded.count(teacher) == loads
     assert (done.folder("train") / "student" / "model.safetensors").is_file()

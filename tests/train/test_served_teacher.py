@@ -231,7 +231,7 @@ def aligned(served: Served) -> list[tuple[Example, list[SaidToken]]]:
 
 
 def test_llama_cpp_says_what_the_weights_say(served: Served) -> None:
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
 
     model, compared = load_causal_lm(served.weights).eval(), 0
     for example, said in aligned(served):
@@ -246,7 +246,7 @@ def test_llama_cpp_says_what_the_weights_say(served: Served) -> None:
 
 
 def test_what_llama_cpp_says_is_stored_as_the_weights_would_be(served: Served, tmp_path: Path) -> None:
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.scoring import write_targets
 
     examples = [example for example, _ in aligned(served)]

@@ -11,7 +11,7 @@ from fixtures import make_model
 from potstill.chat import Example, load_chat
 from potstill.errors import RecipeError
 from potstill.recipe import Student
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.students import _retied, build_student, even_layers, from_teacher_layers, kept_layers, save_model
 
 

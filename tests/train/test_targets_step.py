@@ -11,7 +11,7 @@ import torch
 from fixtures import make_model
 from potstill.chat import Example
 from potstill.recipe import Train
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack

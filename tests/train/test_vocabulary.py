@@ -19,7 +19,7 @@ from potstill.evaluate.measure import _in_vocabulary, _Text
 from potstill.recipe import Recipe, Shape, load_recipe
 from potstill.records import Row
 from potstill.runtimes.gguf import GGUFServer
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import load_causal_lm
 from potstill.train.attention import grouped_attention
 from potstill.train.batches import pack
 from potstill.train.learner import Learner, Objective

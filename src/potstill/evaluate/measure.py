@@ -20,6 +20,7 @@ from potstill.weights import safetensors_parameters
 
 if TYPE_CHECKING:
     from potstill.runtimes.hf import HFRuntime
+    from potstill.runtimes.load import Offload
 
 __all__ = ["measure"]
 
@@ -45,14 +46,13 @@ class _Bench:
         path = self.out / f"answers-{name}.jsonl"
         return answer_rows(runtime, self.rows, self.sampling, path, name, self.recipe.chat.tool_format)
 
-    def local(self, folder: Path, dtype: str = "float32") -> HFRuntime:
-        from potstill.runtimes.hf import HFRuntime, load_causal_lm, on_device
+    def local(self, folder: Path, dtype: str = "float32", offload: Offload | None = None) -> HFRuntime:
+        from potstill.runtimes.hf import HFRuntime
+        from potstill.runtimes.load import load_causal_lm, on_device
 
-        recipe = self.recipe
+        recipe, model = self.recipe, on_device(load_causal_lm(folder, dtype, offload))
         chat = load_chat(folder, recipe.chat.template)
-        return HFRuntime(
-            on_device(load_causal_lm(folder, dtype)), chat, recipe.chat.context, recipe.generate.batch_size
-        )
+        return HFRuntime(model, chat, recipe.chat.context, recipe.generate.batch_size)
 
 
 def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:
@@ -100,7 +100,7 @@ def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Pat
 def _teacher(bench: _Bench, folder: Path | None) -> Runtime:
     teacher = bench.recipe.teacher
     if folder is not None:
-        return bench.local(folder, teacher.dtype)
+        return bench.local(folder, teacher.dtype, teacher.offload)
     from potstill.runtimes.endpoint import EndpointRuntime
 
     assert teacher.base_url is not None

@@ -23,7 +23,8 @@ from potstill.export.weights import Weights, plan_tensors
 from potstill.progress import progress_bar
 from potstill.records import Message, Row
 from potstill.runtimes.gguf import GGUFRuntime, GGUFServer
-from potstill.runtimes.hf import HFRuntime, load_causal_lm
+from potstill.runtimes.hf import HFRuntime
+from potstill.runtimes.load import load_causal_lm
 
 __all__ = ["NASTY_TEXTS", "check_parity"]
 

@@ -51,10 +51,12 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
         )
         identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
         return LoadedTeacher(endpoint, None, student_chat, identity, 1)
-    from potstill.runtimes.hf import HFRuntime, load_causal_lm, on_device
+    from potstill.runtimes.hf import HFRuntime
+    from potstill.runtimes.load import load_causal_lm, on_device
 
     chat = load_chat(folder, recipe.chat.template)
-    runtime = HFRuntime(on_device(load_causal_lm(folder, teacher.dtype)), chat, recipe.chat.context, batch_size)
+    model = on_device(load_causal_lm(folder, teacher.dtype, teacher.offload))
+    runtime = HFRuntime(model, chat, recipe.chat.context, batch_size)
     local_identity = {
         "kind": "local",
         "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,

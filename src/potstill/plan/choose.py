@@ -228,7 +228,7 @@ def write_choice(path: Path, row: Mapping[str, Any]) -> None:
     was = old.get("student") or {}
     # how layers are chosen holds for another number of them too
     same = was.get("init", "teacher_layers") == row["student"]["init"] == "teacher_layers"
-    kept = {key: was[key] for key in ("layer_choice", "calibration_rows") if same and key in was}
+    kept = {"layer_choice": was["layer_choice"]} if same and "layer_choice" in was else {}
     new = {
         "student": {**row["student"], **kept},
         "export": {**(old.get("export") or {}), "quantization": row["quantization"]},

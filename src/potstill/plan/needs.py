@@ -258,11 +258,18 @@ def _bytes_per_weight(recipe: Recipe) -> int:
 
 
 def teacher_weight_bytes(recipe: Recipe, parameters: int, shape: ModelShape | None) -> int:
-    """What the teacher's weights take in memory: in int8 a byte each, but for the embedding and the head."""
+    """What the teacher's weights take in memory: in int8 a byte each, but for the embedding and the head.
+
+    Of layers that wait on disk, one is there at a time.
+    """
     width = _bytes_per_weight(recipe)
-    if recipe.teacher.dtype != "int8" or shape is None:
+    if shape is None:
         return width * parameters
-    return parameters + (width - 1) * shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    ends = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    layers = parameters - ends
+    if recipe.teacher.offload == "disk":
+        layers = -(-layers // shape.layers)
+    return width * ends + (1 if recipe.teacher.dtype == "int8" else width) * layers
 
 
 def _physical_memory() -> int | None:

@@ -2,26 +2,21 @@
 
 Greedy and sampled decoding are one short loop over the model's own KV cache: prompts of a batch are padded on the left,
 rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on
-which rows stood
-beside it in the order of sampling.
+which rows stood beside it in the order of sampling.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from potstill.chat import ChatFormat
-from potstill.errors import RecipeError
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.records import Row
@@ -30,63 +25,7 @@ from potstill.runtimes import Answer, OnAnswers, Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Continuation", "HFRuntime", "load_causal_lm", "on_device"]
-
-
-def load_causal_lm(folder: Path, dtype: str = "float32") -> PreTrainedModel:
-    """A causal language model from a folder, ready to run.
-
-    Args:
-        folder: the model.
-        dtype: "float32" or "bfloat16"; or "int8", which holds the layers' matrices in 8 bits (LLM.int8(), Dettmers et
-            al., 2022) and the rest in bfloat16.
-
-    Raises:
-        RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
-    """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # its bars would cut through ours
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **_held_in(dtype))
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise RecipeError(
-            f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
-            "with safetensors."
-        ) from None
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise RecipeError(
-            f"{folder}: the model adds a bias to its logits, which this version's losses do not know. Choose another."
-        )
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(model.config, key, None):
-            raise RecipeError(
-                f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. "
-                "Choose another model."
-            )
-    return model
-
-
-def on_device(model: PreTrainedModel) -> PreTrainedModel:
-    """The model on this machine's accelerator, where there is one and ACCELERATE_USE_CPU does not forbid it."""
-    if torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        device: Any = torch.accelerator.current_accelerator()
-        model.to(device)
-    return model
-
-
-def _held_in(dtype: str) -> dict[str, Any]:
-    """What transformers is told of a model's weights."""
-    if dtype != "int8":
-        return {"dtype": getattr(torch, dtype)}
-    import bitsandbytes  # noqa: F401  # transformers would tell of its absence in words of its own
-    from transformers import BitsAndBytesConfig
-
-    # it says at each product that it computes in float16, which is how LLM.int8() is defined
-    warnings.filterwarnings("ignore", message="MatMul8bitLt")
-    return {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+__all__ = ["Continuation", "HFRuntime"]
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
         out: step directory.
     """
     from potstill.chat import load_chat
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.learner import Objective
     from potstill.train.students import from_scratch
 
@@ -121,13 +121,13 @@ def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Pa
         out: step directory.
     """
     from potstill.chat import load_chat
-    from potstill.runtimes.hf import load_causal_lm, on_device
+    from potstill.runtimes.load import load_causal_lm, on_device
     from potstill.targets import TargetsWriter, store_stats
     from potstill.train.scoring import write_targets
 
     chat = load_chat(teacher_folder, recipe.chat.template)
     examples = [e for split in _SPLITS for e in _examples(read_generated(generated, split), chat, recipe.chat.context)]
-    teacher = on_device(load_causal_lm(teacher_folder, recipe.teacher.dtype))
+    teacher = on_device(load_causal_lm(teacher_folder, recipe.teacher.dtype, recipe.teacher.offload))
     with TargetsWriter(out / "store", _targets_meta(recipe, teacher_folder, chat)) as writer:
         write_targets(teacher, examples, writer, recipe.train.batch_tokens)
     write_json(out / "summary.json", store_stats(out / "store"))
@@ -282,7 +282,7 @@ def run(
         out: step directory.
     """
     from potstill.chat import load_chat
-    from potstill.runtimes.hf import load_causal_lm
+    from potstill.runtimes.load import load_causal_lm
     from potstill.train.learner import Objective
     from potstill.train.students import build_student, kept_layers
 
@@ -293,7 +293,7 @@ def run(
     answered = [read_generated(generated, split) for split in _SPLITS]
     examples, validation = (_examples(rows, chat, context) for rows in answered)
     loads = teacher_folder if recipe.trains_with_teacher else None
-    teacher = load_causal_lm(loads, recipe.teacher.dtype) if loads else None
+    teacher = load_causal_lm(loads, recipe.teacher.dtype, recipe.teacher.offload) if loads else None
     kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
     if recipe.student.vocabulary == "workload":

@@ -26,6 +26,7 @@ from potstill.losses.hidden import Balance
 from potstill.memory import keep_freed_memory
 from potstill.progress import progress_bar
 from potstill.recipe import Schedule
+from potstill.runtimes.load import layer_list, moved
 from potstill.train.batches import plan_steps, token_batches
 from potstill.train.checkpoints import StepLog, resume, save_checkpoint
 from potstill.train.counts import Counts
@@ -33,7 +34,6 @@ from potstill.train.learner import Sums
 from potstill.train.on_policy import OwnAnswers
 from potstill.train.optimizers import learning_rate, make_optimizers
 from potstill.train.ranks import end, make_accelerator, require_shares
-from potstill.train.students import layer_list
 from potstill.train.throughput import Speed
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _prepare(
     """The wrapped learner and its optimizers; the teacher is frozen and beside it."""
     keep_freed_memory()
     if objective.runs is not None:
-        objective.runs.requires_grad_(False).eval().to(accelerator.device)
+        moved(objective.runs.requires_grad_(False).eval(), accelerator.device)
     if schedule.activation_checkpointing:
         model.activation_checkpointing_enable()
     learner = objective.learner(model.train(), vocab_size, schedule.precision == "bf16")

@@ -13,7 +13,7 @@ import torch
 from potstill.chat import ChatFormat, Example
 from potstill.errors import RecipeError
 from potstill.recipe import Shape, Student
-from potstill.runtimes.hf import load_causal_lm
+from potstill.runtimes.load import layer_list, load_causal_lm
 from potstill.train.pruning import cut_width, influential_layers, measure_importance
 from potstill.train.vocabulary import cut_embedding
 from potstill.trimming import Vocabulary
@@ -27,9 +27,10 @@ __all__ = [
     "from_scratch",
     "from_teacher_layers",
     "kept_layers",
-    "layer_list",
     "save_model",
 ]
+
+_CALIBRATION_ROWS = 256  # of the generated data, on which importance is measured
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -68,13 +69,6 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[
         state[name] = source[old].float()
     student.load_state_dict(state)
     return student
-
-
-def layer_list(model: PreTrainedModel) -> str:
-    """Dotted name of the list of a model's layers: `model.layers`, or `bert.encoder.layer`."""
-    total = model.config.num_hidden_layers
-    parts = model.named_modules()
-    return str(next(name for name, part in parts if isinstance(part, torch.nn.ModuleList) and len(part) == total))
 
 
 def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:
@@ -154,7 +148,7 @@ def kept_layers(student: Student, teacher: PreTrainedModel, examples: Sequence[E
     if layers > total:
         raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
     if student.layer_choice == "influence":
-        return influential_layers(measure_importance(teacher, examples[: student.calibration_rows]), layers)
+        return influential_layers(measure_importance(teacher, examples[:_CALIBRATION_ROWS]), layers)
     return even_layers(total, layers)
 
 
@@ -165,7 +159,7 @@ def _cut(
     cut = from_teacher_layers(teacher, len(kept), kept)
     if not (student.hidden or student.ffn or student.kv_heads):
         return cut
-    importance = measure_importance(cut, examples[: student.calibration_rows])
+    importance = measure_importance(cut, examples[:_CALIBRATION_ROWS])
     return cut_width(cut, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
 
 

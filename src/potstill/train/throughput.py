@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.recipe import Schedule
-from potstill.train.students import layer_list
+from potstill.runtimes.load import layer_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,0 +1,70 @@
+"""A teacher whose layers wait on disk: it says the same, to the bit, and a student learns the same from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from fixtures import make_model, read_log
+from potstill import pipeline
+from potstill.errors import RecipeError
+from potstill.recipe import load_recipe
+from potstill.runtimes.load import load_causal_lm, on_device
+
+
+def write_recipe(folder: Path, teacher: dict[str, Any], workload: Path, student: dict[str, Any], **train: Any) -> Path:
+    path = folder / "recipe.yaml"
+    recipe = {
+        "name": "offload",
+        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl"), "license": "cc0-1.0"}
+        | {"tools": str(workload / "tools.json")},
+        "chat": {"context": 128},
+        "teacher": teacher,
+        "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True},
+        "student": student,
+        "train": {"epochs": 2, "batch_tokens": 256, "control": "none", **train},
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_it_says_the_same_with_its_layers_on_disk(tiny_model: Path, dtype: str) -> None:
+    whole, offloaded = load_causal_lm(tiny_model, dtype), on_device(load_causal_lm(tiny_model, dtype, "disk"))
+    layers = offloaded.model.layers
+    assert {p.device.type for p in layers.parameters()} == {"meta"}
+    assert offloaded.get_output_embeddings().weight.device.type == "cpu"
+    ids = torch.randint(3, 300, (4, 40), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(offloaded(input_ids=ids).logits, whole(input_ids=ids).logits)
+    # each layer is away again once it has run
+    assert {p.device.type for p in layers.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("train", [{}, {"hidden": {}}, {"on_policy": {"share": 0.5}}, {"targets": {"kind": "counts"}}])
+def test_a_student_learns_the_same_from_it(
+    tiny_model: Path, workload: Path, tmp_path: Path, train: dict[str, Any]
+) -> None:
+    start = make_model(tmp_path / "start", layers=2, seed=5)
+    logs = []
+    for name, offload in (("whole", {}), ("offloaded", {"offload": "disk"})):
+        (tmp_path / name).mkdir()
+        teacher = {"model": str(tiny_model), **offload}
+        path = write_recipe(tmp_path / name, teacher, workload, {"init": "checkpoint", "model": str(start)}, **train)
+        done = pipeline.run(load_recipe(path), tmp_path / name / "runs", until="train")
+        logs.append([line["loss"] for line in read_log(done.folder("train"))])
+    assert logs[0] == logs[1]
+
+
+def test_what_it_leaves_out_is_refused(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    away = {"model": str(tiny_model), "offload": "disk"}
+    path = write_recipe(tmp_path, away, workload, {"init": "teacher_layers", "layers": 2})
+    with pytest.raises(RecipeError, match="offload: disk leaves no whole weights"):
+        load_recipe(path)
+    path = write_recipe(tmp_path, away | {"dtype": "int8"}, workload, {"init": "checkpoint", "model": str(tiny_model)})
+    with pytest.raises(RecipeError, match="int8 cannot be offloaded"):
+        load_recipe(path)
