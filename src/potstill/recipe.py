@@ -103,11 +103,15 @@ class Recipe(_RecipeFile):
     package: Package = Package()
 
     @property
+    def scores_beside(self) -> bool:
+        """Whether the teacher's distributions are computed while the student trains."""
+        return self.train.objective != "sft" and self.train.targets.kind == "online"
+
+    @property
     def trains_with_teacher(self) -> bool:
         """Whether the teacher is in memory while the student trains: it teaches then, or the student is cut from it."""
-        beside = self.train.objective != "sft" and self.train.targets.kind == "online"
         return self.teacher.kind == "local" and (
-            beside or self.train.hidden is not None or self.student.init == "teacher_layers"
+            self.scores_beside or self.train.hidden is not None or self.student.init == "teacher_layers"
         )
 
     @property

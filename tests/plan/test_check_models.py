@@ -332,6 +332,29 @@ def test_a_teacher_counts_where_it_is_in_memory(
     assert memory.stage == "train" and (memory.parts["teacher"] > 0) == beside
 
 
+def test_its_logits_count_where_it_makes_them(workshop: Workshop, tmp_path: Path) -> None:
+    """A teacher that the student is cut from, and one that runs for its hidden states alone, make none."""
+    many = {"control": "none", "batch_tokens": 16384}
+    online, stored, hidden = (
+        check_recipe(workshop.recipe(train=many | train), tmp_path).memory.parts
+        for train in ({}, {"targets": {"kind": "counts"}}, {"targets": {"kind": "counts"}, "hidden": {}})
+    )
+    assert online["teacher"] == stored["teacher"] == hidden["teacher"] > 0
+    assert online["logits"] > stored["logits"] == hidden["logits"]
+
+
+def test_of_layers_on_disk_one_is_in_memory(workshop: Workshop, tmp_path: Path) -> None:
+    own = {"init": "checkpoint", "layers": None, "model": workshop.value["teacher"]["model"]}
+    whole, offloaded = (
+        check_recipe(
+            workshop.recipe(student=own, teacher={"offload": where}, train={"control": "none", "batch_tokens": 16384}),
+            tmp_path,
+        ).memory.parts["teacher"]
+        for where in (None, "disk")
+    )
+    assert 0 < offloaded < whole
+
+
 def test_unknown_licences_are_a_warning(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
     (warning,) = check_recipe(recipe, tmp_path).warnings

@@ -316,7 +316,7 @@ def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: R
         lora_rank=schedule.lora_rank,
         recompute=schedule.activation_checkpointing,
         teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.shape) if teacher else 0,
-        teacher_hidden=teacher.shape.hidden if teacher and teacher.shape else 0,
+        teacher_hidden=teacher.shape.hidden if teacher and teacher.shape and recipe.scores_beside else 0,
     )
 
 
