@@ -75,7 +75,7 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
     import torch
 
     from potstill.runtimes.classifier import Classifier
-    from potstill.train.students import layer_list
+    from potstill.runtimes.load import layer_list
 
     torch.set_num_threads(threads)
     served = Classifier(folder, context)

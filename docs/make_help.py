@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from pydantic import BaseModel
@@ -31,6 +31,8 @@ def help_page() -> str:
 def _type_name(annotation: Any) -> str:
     """A field's type as a person writes it."""
     choices = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
+    if len(choices) == 1 and getattr(choices[0], "__origin__", None) is Literal:
+        return _type_name(choices[0])
     if choices and all(isinstance(c, str) for c in choices):
         return ", ".join(choices)
     if getattr(annotation, "__origin__", None) is dict:
@@ -71,7 +73,8 @@ def _tables(recipe: type[BaseModel]) -> list[str]:
             if any(isinstance(c, type) and issubclass(c, BaseModel) for c in inner):
                 continue
             default = "required" if field.is_required() else field.get_default(call_default_factory=True)
-            rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {field.description or ''} |")
+            meaning = " ".join((field.description or "").split())
+            rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {meaning} |")
         text = (model.__doc__ or "").strip().replace("\n    ", "\n")
         parts.append(f"## {name or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|")
         parts.append("\n".join(rows) + "\n")

@@ -30,7 +30,8 @@ def keep_freed_memory() -> bool:
 
 
 def loss_chunk_tokens(vocab: int, student: int, teacher: int = 0) -> int:
-    """Most tokens whose logits a fused loss holds at once on a CPU: buffers of 96 MiB, or half of what is there anyway.
+    """Most tokens whose logits a fused loss holds at once on a CPU: buffers of 96 MiB, or of half of what is there
+    anyway, whichever is more; at least 256 tokens, at most 1024.
 
     There anyway: the student's head, its gradient, and the teacher's head. A product packs its head once for each
     chunk, so larger chunks are faster; more than 1024 tokens gain nothing, and fewer than 256 cost much.
@@ -42,4 +43,4 @@ def loss_chunk_tokens(vocab: int, student: int, teacher: int = 0) -> int:
     """
     buffers = 2 if teacher else 1
     most = max(_CHUNK_BYTES // (4 * vocab), (2 * student + teacher) // 2) // buffers
-    return min(max(_CHUNK_TOKENS[0], most), _CHUNK_TOKENS[1])
+    return min(max(_CHUNK_TOKENS[0], most // 8 * 8), _CHUNK_TOKENS[1])

@@ -13,6 +13,7 @@ from fixtures import make_model, read_log
 from potstill import pipeline
 from potstill.errors import RecipeError
 from potstill.recipe import load_recipe
+from potstill.runtimes import load
 from potstill.runtimes.load import load_causal_lm, on_device
 
 
@@ -47,16 +48,26 @@ def test_it_says_the_same_with_its_layers_on_disk(tiny_model: Path, dtype: str) 
 
 @pytest.mark.parametrize("train", [{}, {"hidden": {}}, {"on_policy": {"share": 0.5}}, {"targets": {"kind": "counts"}}])
 def test_a_student_learns_the_same_from_it(
-    tiny_model: Path, workload: Path, tmp_path: Path, train: dict[str, Any]
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, Any]
 ) -> None:
     start = make_model(tmp_path / "start", layers=2, seed=5)
-    logs = []
+    logs: list[list[float]] = []
+    loaded: set[tuple[str | None, ...]] = set()
+
+    def watched(folder: Path, *how: Any) -> Any:
+        if folder == tiny_model:
+            loaded.add(how)
+        return load_causal_lm(folder, *how)
+
+    monkeypatch.setattr(load, "load_causal_lm", watched)
     for name, offload in (("whole", {}), ("offloaded", {"offload": "disk"})):
         (tmp_path / name).mkdir()
         teacher = {"model": str(tiny_model), **offload}
         path = write_recipe(tmp_path / name, teacher, workload, {"init": "checkpoint", "model": str(start)}, **train)
         done = pipeline.run(load_recipe(path), tmp_path / name / "runs", until="train")
         logs.append([line["loss"] for line in read_log(done.folder("train"))])
+        assert loaded == {("float32", offload.get("offload"))}
+        loaded.clear()
     assert logs[0] == logs[1]
 
 
@@ -67,4 +78,8 @@ def test_what_it_leaves_out_is_refused(tiny_model: Path, workload: Path, tmp_pat
         load_recipe(path)
     path = write_recipe(tmp_path, away | {"dtype": "int8"}, workload, {"init": "checkpoint", "model": str(tiny_model)})
     with pytest.raises(RecipeError, match="int8 cannot be offloaded"):
+        load_recipe(path)
+    served = {"kind": "api", "model": "m", "base_url": "http://localhost:1/v1", "offload": "disk"}
+    path = write_recipe(tmp_path, served, workload, {"init": "checkpoint", "model": str(tiny_model)})
+    with pytest.raises(RecipeError, match="an endpoint holds its own weights"):
         load_recipe(path)

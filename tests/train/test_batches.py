@@ -63,7 +63,7 @@ def test_every_row_is_in_one_batch_under_the_budget(lengths: list[int], budget: 
 
 def few_sizes(places: int) -> int:
     """What the places of a batch are a multiple of."""
-    return min(256, max(8, 2 ** (places.bit_length() - 6)))
+    return min(256, max(8, 2 ** ((places - 1).bit_length() - 5)))
 
 
 @given(lengths=LENGTHS)

@@ -92,7 +92,7 @@ def pick(labels_N: Tensor, weights_N: Tensor | None, kept: Tensor | None) -> tup
 
 
 def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None, student: int, teacher: int = 0) -> int:
-    """Tokens of a chunk: as even as can be, since a small last chunk wastes the products, and a multiple of `_ALIGNED`.
+    """Tokens of a chunk: as even as can be, since a small last chunk wastes the products; aligned where `wanted` is.
 
     Args:
         rows: tokens in all.
@@ -109,12 +109,7 @@ def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None, 
     if most < 1:
         raise ValueError(f"chunk_tokens is {wanted}; at least 1")
     chunks = max(1, -(-rows // most))
-    even = -(-rows // chunks)
-    return min(_aligned(even), most) if even else 0
-
-
-def _aligned(rows: int) -> int:
-    return -(-rows // _ALIGNED) * _ALIGNED
+    return min(-(-rows // (chunks * _ALIGNED)) * _ALIGNED, most)
 
 
 def project(rows_NH: Tensor, head_VH: Tensor, temperature: float, out_NV: Tensor) -> None:

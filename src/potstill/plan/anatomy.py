@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from potstill.gguf_types import QUANTIZATIONS, is_large, stored_bytes, tensor_type
 
@@ -25,6 +25,7 @@ def alignment(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
+@cache
 def block_of(name: str) -> int:
     """The block that a tensor is in; -1 outside of them."""
     return int(name.split(".", 2)[1]) if name.startswith("blk.") else -1
@@ -103,7 +104,8 @@ class Anatomy:
     @property
     def run_tensors(self) -> list[str]:
         """Names of those that a token goes through: a file may hold blocks more, which predict further tokens."""
-        return [name for name in self.tensors if block_of(name) < self.layers]
+        layers = self.layers
+        return [name for name in self.tensors if block_of(name) < layers]
 
     def share_used(self, name: str) -> float:
         """Share of a tensor that decoding one token reads: the chosen experts, no more than a row of the embedding."""
@@ -122,14 +124,14 @@ class Anatomy:
         if self.types:
             return self
         assert quantization in QUANTIZATIONS, quantization
-        large = is_large(self.architecture, self.layers, self.gqa)
+        layers, tied = self.layers, self.tied
+        large = is_large(self.architecture, layers, self.gqa)
         types = {
             name: tensor_type(
-                name, dims, quantization, layers=self.layers, tied=self.tied, gqa=self.gqa, experts=self.experts,
-                large=large,
+                name, dims, quantization, layers=layers, tied=tied, gqa=self.gqa, experts=self.experts, large=large
             )
             for name, dims in self.tensors.items()
-        }  # fmt: skip
+        }
         return replace(self, types=types, quantization=quantization)
 
     @cached_property

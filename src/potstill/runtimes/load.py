@@ -88,7 +88,7 @@ def _device() -> torch.device:
     found = torch.accelerator.current_accelerator(check_available=True)
     if found is None or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cpu")
-    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count())
 
 
 def _held_at(folder: Path, offload: Offload | None) -> dict[str, Any]:

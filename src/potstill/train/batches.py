@@ -165,7 +165,7 @@ def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
 
 
 def _places_step(places: int) -> int:
-    """A power of two, at most `_PLACES_STEP`, and at most a sixteenth of the places: more than that is felt."""
+    """A power of two, at most a sixteenth of the places (more is felt), from `_LENGTH_STEP` to `_PLACES_STEP`."""
     return max(_LENGTH_STEP, min(_PLACES_STEP, 1 << max(0, (places // 16).bit_length() - 1)))
 
 

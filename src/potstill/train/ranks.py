@@ -56,10 +56,11 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
 def _end_quietly() -> None:
     """When Python ends, take the processes apart, and end this one with the status it has.
 
-    Without it, about one process in thirty that trained under FSDP2 on gloo aborts after its last line of Python. A
-    thread of gloo lets go of its last tensor, needs Python's lock for it, and Python ends a thread that asks for the
-    lock while it shuts down, which C++ does not survive: so such threads get the lock before. Or C++ clears up a thread
-    that still runs: so nothing in C++ is cleared up; Python has flushed its files by then.
+    Without it, about one process in thirty that trained under FSDP2 on gloo aborts after its last line of Python, for
+    one of two reasons. A thread of gloo that lets go of its last tensor needs Python's lock, and is ended for asking
+    while Python shuts down, which C++ does not survive: a short wait lets it have the lock before, which is likely
+    enough and no guarantee. And C++ clears up threads that still run: it does not get to it, and Python has flushed its
+    files by then.
     """
     atexit.register(_part)
     libc = ctypes.CDLL(None)
