@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -69,6 +71,23 @@ def read_log(folder: Path, name: str = "student") -> list[dict[str, float]]:
     for line in lines:
         assert line.pop("tokens_per_s") > 0 and line.pop("mfu") > 0
     return lines
+
+
+def write_recipe(folder: Path, workload: Path, teacher: dict[str, Any], student: dict[str, Any], **train: Any) -> Path:
+    """A recipe for a student that learns from a tiny teacher's drawn answers, without a control."""
+    path = folder / "recipe.yaml"
+    recipe = {
+        "name": "tiny",
+        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl"), "license": "cc0-1.0"}
+        | {"tools": str(workload / "tools.json")},
+        "chat": {"context": 128},
+        "teacher": teacher,
+        "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True},
+        "student": student,
+        "train": {"batch_tokens": 256, "control": "none", **train},
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    return path
 
 
 def make_tokenizer(folder: Path, extra_vocabulary: int = 0) -> Path:

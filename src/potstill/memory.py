@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["keep_freed_memory", "loss_chunk_tokens"]
+__all__ = ["ALIGNED_ROWS", "keep_freed_memory", "loss_chunk_tokens"]
+
+ALIGNED_ROWS = 8
+"""Products over another number of rows are slower by up to a sixth (docs/decisions.md)."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -43,4 +46,4 @@ def loss_chunk_tokens(vocab: int, student: int, teacher: int = 0) -> int:
     """
     buffers = 2 if teacher else 1
     most = max(_CHUNK_BYTES // (4 * vocab), (2 * student + teacher) // 2) // buffers
-    return min(max(_CHUNK_TOKENS[0], most // 8 * 8), _CHUNK_TOKENS[1])
+    return min(max(_CHUNK_TOKENS[0], most // ALIGNED_ROWS * ALIGNED_ROWS), _CHUNK_TOKENS[1])

@@ -22,6 +22,7 @@ __all__ = [
     "Finetune",
     "Gates",
     "Generate",
+    "Offload",
     "Package",
     "Price",
     "Quantization",
@@ -33,6 +34,7 @@ __all__ = [
     "Teacher",
 ]
 
+Offload = Literal["cpu", "disk"]
 Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
 
 
@@ -171,7 +173,7 @@ class Teacher(Section):
     """api: requests under way at once."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """local: what its weights are held in; int8: those of its layers, by bitsandbytes, and bfloat16 the others."""
-    offload: Literal["cpu", "disk"] | None = None
+    offload: Offload | None = None
     """local: where its layers wait until each is to run: in host memory beside an accelerator (cpu), or in their files
     (disk). Slower, and needs memory for one layer; left out, all of it is in memory."""
     license: str = "unknown"

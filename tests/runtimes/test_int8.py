@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from fixtures import make_model, read_log
+from fixtures import make_model, read_log, write_recipe
 from potstill import pipeline
 from potstill.errors import RecipeError
 from potstill.plan.arithmetic import ModelShape
@@ -20,20 +19,8 @@ from potstill.runtimes.load import load_causal_lm
 pytest.importorskip("bitsandbytes")
 
 
-def write_recipe(folder: Path, teacher: Path, workload: Path, **student: Any) -> Path:
-    path = folder / "recipe.yaml"
-    recipe = {
-        "name": "int8",
-        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl"), "license": "cc0-1.0"}
-        | {"tools": str(workload / "tools.json")},
-        "chat": {"context": 128},
-        "teacher": {"model": str(teacher), "dtype": "int8"},
-        "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True},
-        "student": student,
-        "train": {"epochs": 12, "batch_tokens": 256, "learning_rate": 3e-3, "control": "none"},
-    }
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+def int8(model: Path) -> dict[str, Any]:
+    return {"model": str(model), "dtype": "int8"}
 
 
 @torch.no_grad()
@@ -51,7 +38,9 @@ def test_it_says_nearly_the_same_in_fewer_bytes(tiny_model: Path) -> None:
 
 def test_its_bytes_are_known_beforehand(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     small = load_causal_lm(tiny_model, "int8")
-    recipe = load_recipe(write_recipe(tmp_path, tiny_model, workload, init="checkpoint", model=str(tiny_model)))
+    recipe = load_recipe(
+        write_recipe(tmp_path, workload, int8(tiny_model), {"init": "checkpoint", "model": str(tiny_model)})
+    )
     shape = ModelShape.from_config(small.config.to_dict() | {"architectures": ["LlamaForCausalLM"]})
     said = teacher_weight_bytes(recipe, small.num_parameters(), shape)
     # norms are held in two bytes and counted as one
@@ -60,13 +49,14 @@ def test_its_bytes_are_known_beforehand(tiny_model: Path, workload: Path, tmp_pa
 
 def test_a_student_learns_from_it(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     start = make_model(tmp_path / "start", layers=2, seed=5)
-    recipe = load_recipe(write_recipe(tmp_path, tiny_model, workload, init="checkpoint", model=str(start)))
+    student, train = {"init": "checkpoint", "model": str(start)}, {"epochs": 12, "learning_rate": 3e-3}
+    recipe = load_recipe(write_recipe(tmp_path, workload, int8(tiny_model), student, **train))
     done = pipeline.run(recipe, tmp_path / "runs", until="train")
     log = read_log(done.folder("train"))
     assert log[-1]["divergence"] < 0.5 * log[0]["divergence"]
 
 
 def test_it_has_no_layers_to_start_a_student_from(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
-    path = write_recipe(tmp_path, tiny_model, workload, init="teacher_layers", layers=2)
+    path = write_recipe(tmp_path, workload, int8(tiny_model), {"init": "teacher_layers", "layers": 2})
     with pytest.raises(RecipeError, match="int8 leaves no whole weights"):
         load_recipe(path)

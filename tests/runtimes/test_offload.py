@@ -7,30 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from fixtures import make_model, read_log
+from fixtures import make_model, read_log, write_recipe
 from potstill import pipeline
 from potstill.errors import RecipeError
+from potstill.evaluate import measure
 from potstill.recipe import load_recipe
 from potstill.runtimes import load
+from potstill.runtimes.hf import HFRuntime
 from potstill.runtimes.load import load_causal_lm, on_device
-
-
-def write_recipe(folder: Path, teacher: dict[str, Any], workload: Path, student: dict[str, Any], **train: Any) -> Path:
-    path = folder / "recipe.yaml"
-    recipe = {
-        "name": "offload",
-        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl"), "license": "cc0-1.0"}
-        | {"tools": str(workload / "tools.json")},
-        "chat": {"context": 128},
-        "teacher": teacher,
-        "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True},
-        "student": student,
-        "train": {"epochs": 2, "batch_tokens": 256, "control": "none", **train},
-    }
-    path.write_text(yaml.safe_dump(recipe))
-    return path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -63,7 +48,8 @@ def test_a_student_learns_the_same_from_it(
     for name, offload in (("whole", {}), ("offloaded", {"offload": "disk"})):
         (tmp_path / name).mkdir()
         teacher = {"model": str(tiny_model), **offload}
-        path = write_recipe(tmp_path / name, teacher, workload, {"init": "checkpoint", "model": str(start)}, **train)
+        student = {"init": "checkpoint", "model": str(start)}
+        path = write_recipe(tmp_path / name, workload, teacher, student, epochs=2, **train)
         done = pipeline.run(load_recipe(path), tmp_path / name / "runs", until="train")
         logs.append([line["loss"] for line in read_log(done.folder("train"))])
         assert loaded == {("float32", offload.get("offload"))}
@@ -71,15 +57,23 @@ def test_a_student_learns_the_same_from_it(
     assert logs[0] == logs[1]
 
 
+def test_it_is_judged_so_too(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    away, student = {"model": str(tiny_model), "offload": "disk"}, {"init": "checkpoint", "model": str(tiny_model)}
+    recipe = load_recipe(write_recipe(tmp_path, workload, away, student))
+    teacher = measure._teacher(measure._Bench(recipe, [], tmp_path), tiny_model)
+    assert isinstance(teacher, HFRuntime)
+    assert {p.device.type for p in teacher.model.model.layers.parameters()} == {"meta"}
+
+
 def test_what_it_leaves_out_is_refused(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     away = {"model": str(tiny_model), "offload": "disk"}
-    path = write_recipe(tmp_path, away, workload, {"init": "teacher_layers", "layers": 2})
+    path = write_recipe(tmp_path, workload, away, {"init": "teacher_layers", "layers": 2})
     with pytest.raises(RecipeError, match="offload: disk leaves no whole weights"):
         load_recipe(path)
-    path = write_recipe(tmp_path, away | {"dtype": "int8"}, workload, {"init": "checkpoint", "model": str(tiny_model)})
+    path = write_recipe(tmp_path, workload, away | {"dtype": "int8"}, {"init": "checkpoint", "model": str(tiny_model)})
     with pytest.raises(RecipeError, match="int8 cannot be offloaded"):
         load_recipe(path)
     served = {"kind": "api", "model": "m", "base_url": "http://localhost:1/v1", "offload": "disk"}
-    path = write_recipe(tmp_path, served, workload, {"init": "checkpoint", "model": str(tiny_model)})
+    path = write_recipe(tmp_path, workload, served, {"init": "checkpoint", "model": str(tiny_model)})
     with pytest.raises(RecipeError, match="an endpoint holds its own weights"):
         load_recipe(path)

@@ -16,11 +16,11 @@ from potstill.progress import progress_bar
 from potstill.recipe import Recipe
 from potstill.records import Message, Row, read_rows, read_tools, write_json
 from potstill.runtimes import Runtime, Sampling
+from potstill.sections import Offload
 from potstill.weights import safetensors_parameters
 
 if TYPE_CHECKING:
     from potstill.runtimes.hf import HFRuntime
-    from potstill.runtimes.load import Offload
 
 __all__ = ["measure"]
 

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from potstill.memory import loss_chunk_tokens
+from potstill.memory import ALIGNED_ROWS, loss_chunk_tokens
 
 __all__ = ["LossSums", "Work", "chunk_rows", "kept_rows", "pick", "project", "run"]
 
 _CUDA_TOKENS = 4096
-_ALIGNED = 8  # products over another number of rows are slower by up to a sixth
 _CAST_ROWS = 4096  # rows of a half-precision head that are in fp32 at a time, on a CPU
 
 
@@ -109,7 +108,7 @@ def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None, 
     if most < 1:
         raise ValueError(f"chunk_tokens is {wanted}; at least 1")
     chunks = max(1, -(-rows // most))
-    return min(-(-rows // (chunks * _ALIGNED)) * _ALIGNED, most)
+    return min(-(-rows // (chunks * ALIGNED_ROWS)) * ALIGNED_ROWS, most)
 
 
 def project(rows_NH: Tensor, head_VH: Tensor, temperature: float, out_NV: Tensor) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
@@ -14,13 +14,12 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from potstill.errors import RecipeError
+from potstill.sections import Offload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Offload", "layer_list", "load_causal_lm", "moved", "on_device"]
-
-Offload = Literal["cpu", "disk"]
+__all__ = ["layer_list", "load_causal_lm", "moved", "on_device"]
 
 # that parts of an offloaded model are elsewhere is what was asked for
 logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
@@ -96,7 +95,7 @@ def _held_at(folder: Path, offload: Offload | None) -> dict[str, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     device = _device()
-    if offload is None or offload == device.type:
+    if offload is None or offload == device.type:  # a CPU's weights are in host memory anyway
         return {}
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
