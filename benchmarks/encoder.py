@@ -74,8 +74,8 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
     """One model alone in this process."""
     import torch
 
-    from potstill.runtimes.classifier import Classifier
-    from potstill.runtimes.load import layer_list
+    from potstill.components.runtimes.classifier import Classifier
+    from potstill.components.runtimes.load import layer_list
 
     torch.set_num_threads(threads)
     served = Classifier(folder, context)
@@ -100,9 +100,9 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
 
 def run(recipe_changes: dict[str, str], runs: Path) -> list[dict[str, Any]]:
     """The recipe to its verdict, and a record for each model."""
-    from potstill import pipeline
-    from potstill.recipe import ClassifierRecipe, load_recipe
-    from potstill.show import print_step
+    from potstill.cli.render.run import print_step
+    from potstill.core.recipe.recipe import ClassifierRecipe, load_recipe
+    from potstill.pipeline import run as pipeline
 
     recipe = load_recipe(ROOT / "recipes" / "clinc150.yaml", recipe_changes)
     assert isinstance(recipe, ClassifierRecipe)

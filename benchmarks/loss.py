@@ -33,9 +33,9 @@ import torch
 from status import status_mb
 from torch import Tensor
 
-from potstill.losses.divergence import linear_divergence
-from potstill.losses.rows import Objective
-from potstill.memory import keep_freed_memory
+from potstill.components.losses.divergence import linear_divergence
+from potstill.components.losses.rows import Objective
+from potstill.core.memory import keep_freed_memory
 
 CUDA = torch.cuda.is_available()
 CHUNK = 1024

@@ -24,7 +24,7 @@ def steps(keep: bool) -> list[float]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from potstill.memory import keep_freed_memory
+    from potstill.core.memory import keep_freed_memory
 
     if keep:
         keep_freed_memory()

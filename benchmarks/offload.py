@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from status import status_mb
 
-from potstill.runtimes.load import load_causal_lm
+from potstill.components.runtimes.load import load_causal_lm
 
 ROUNDS, PASSES, TOKENS, VOCAB = 3, 5, 512, 8000
 VARIANTS: dict[str, Any] = {"in memory": None, "on disk": "disk"}

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from potstill.chat import Example
-from potstill.recipe import Schedule
-from potstill.train.optimizers import learning_rate
+from potstill.components.chat.format import Example
+from potstill.components.training.optimizers import learning_rate
+from potstill.core.recipe.recipe import Schedule
 
 __all__ = ["train_by_trl"]
 

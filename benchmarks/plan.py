@@ -24,14 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from potstill.plan.anatomy import Anatomy
-from potstill.plan.calibrate import calibrate, serve_once
-from potstill.plan.configs import from_config
-from potstill.plan.devices import find_device
-from potstill.plan.gguf_header import header_bytes
-from potstill.plan.memory import memory
-from potstill.plan.random_gguf import random_metadata, write_random_gguf
-from potstill.plan.speed import Part, speed
+from potstill.components.hardware.calibrate import calibrate, serve_once
+from potstill.components.hardware.devices import find_device
+from potstill.components.hardware.memory import memory
+from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
+from potstill.components.hardware.speed import Part, speed
+from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.configs import from_config
+from potstill.components.models.gguf_header import header_bytes
 
 DENSE = {"max_position_embeddings": 32768}
 

@@ -24,11 +24,11 @@ def main() -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from potstill.chat import Example
-    from potstill.memory import keep_freed_memory
-    from potstill.train.attention import grouped_attention
-    from potstill.train.batches import Batch, pack
-    from potstill.train.learner import Learner, Objective
+    from potstill.components.chat.format import Example
+    from potstill.components.training.attention import grouped_attention
+    from potstill.components.training.batches import Batch, pack
+    from potstill.components.training.learner import Learner, Objective
+    from potstill.core.memory import keep_freed_memory
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path)

@@ -35,20 +35,20 @@ import torch
 from peers import train_by_trl
 from tokenizers import Tokenizer
 
-from potstill.chat import Example, load_chat
-from potstill.objectives import OnPolicy
-from potstill.recipe import Schedule, Shape, Student
-from potstill.runtimes import Sampling
-from potstill.runtimes.hf import HFRuntime
-from potstill.runtimes.load import load_causal_lm
-from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
-from potstill.train.attention import grouped_attention
-from potstill.train.batches import pack, plan_steps, token_batches
-from potstill.train.learner import Learner, Objective
-from potstill.train.loop import train_model
-from potstill.train.on_policy import OwnText
-from potstill.train.scoring import write_targets
-from potstill.train.students import build_student, kept_layers
+from potstill.components.chat.format import Example, load_chat
+from potstill.components.runtimes import Sampling
+from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter
+from potstill.components.training.attention import grouped_attention
+from potstill.components.training.batches import pack, plan_steps, token_batches
+from potstill.components.training.learner import Learner, Objective
+from potstill.components.training.loop import train_model
+from potstill.components.training.on_policy import OwnText
+from potstill.components.training.students import build_student, kept_layers
+from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.recipe.recipe import Schedule, Shape, Student
+from potstill.stages.targets.scoring import write_targets
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024

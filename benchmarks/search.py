@@ -14,11 +14,11 @@ import statistics
 import time
 from pathlib import Path
 
-from potstill.plan.devices import find_device
-from potstill.plan.fit import Wish
-from potstill.plan.limits import Limits
-from potstill.plan.search import Goal, search
-from potstill.plan.source import load_config
+from potstill.apps.plan.search import Goal, search
+from potstill.components.hardware.devices import find_device
+from potstill.components.hardware.fit import Wish
+from potstill.components.models.source import load_config
+from potstill.components.sizing.limits import Limits
 
 CONFIGS = Path(__file__).parent.parent / "tests" / "plan" / "configs"
 TEACHERS = ("qwen3-4b", "llama-3.1-8b", "qwen2.5-72b")

@@ -33,13 +33,13 @@ from peers import train_by_trl
 from status import status_mb
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from potstill.chat import Example
-from potstill.recipe import Schedule
-from potstill.targets import TargetsMeta, TargetsReader, TargetsWriter
-from potstill.train.batches import plan_steps
-from potstill.train.learner import Objective
-from potstill.train.loop import train_model
-from potstill.train.scoring import write_targets
+from potstill.components.chat.format import Example
+from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter
+from potstill.components.training.batches import plan_steps
+from potstill.components.training.learner import Objective
+from potstill.components.training.loop import train_model
+from potstill.core.recipe.recipe import Schedule
+from potstill.stages.targets.scoring import write_targets
 
 VOCABS, TINY_VOCABS = [32_000, 128_256], [600]
 WHOLE, RAGGED = 512, (60, 480)

@@ -25,7 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.targets import SequenceKey, TargetsMeta, TargetsReader, TargetsWriter, sequence_key, store_stats
+from potstill.components.targets import (
+    SequenceKey,
+    TargetsMeta,
+    TargetsReader,
+    TargetsWriter,
+    sequence_key,
+    store_stats,
+)
 
 CASES: tuple[dict[str, Any], ...] = (
     {"kind": "counts", "draws": 50, "seed": 0},
@@ -52,7 +59,7 @@ def real(folder: Path, texts: Path, tokens: int) -> Iterator[tuple[SequenceKey, 
     """Texts, cut at `ROW` tokens, with the model's logits."""
     from tokenizers import Tokenizer
 
-    from potstill.runtimes.load import load_causal_lm
+    from potstill.components.runtimes.load import load_causal_lm
 
     tokenizer, model = Tokenizer.from_file(str(folder / "tokenizer.json")), load_causal_lm(folder).eval()
     content = texts.read_text(encoding="utf-8")

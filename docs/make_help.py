@@ -8,8 +8,8 @@ from typing import Any, Literal
 import click
 from pydantic import BaseModel
 
-from potstill.cli import main
-from potstill.recipe import ClassifierRecipe, Recipe
+from potstill.cli.main import main
+from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
 
 
 def help_page() -> str:
@@ -55,9 +55,7 @@ def _sections(model: type[BaseModel], name: str) -> list[tuple[str, type[BaseMod
 
 def recipe_page() -> str:
     """The whole page, as Markdown."""
-    parts = [
-        "# The recipe\n\nEvery key, made by `make docs` from `potstill.recipe`. Paths are relative to the recipe.\n"
-    ]
+    parts = ["# The recipe\n\nEvery key, made by `make docs` from `potstill.core.recipe`. Paths are relative to it.\n"]
     parts += _tables(Recipe)
     parts.append("# With `task: classify`\n\nAn encoder with a classification head; a recipe of its own kind.\n")
     return "\n".join(parts + _tables(ClassifierRecipe))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
-from potstill.evaluate.answers import rate
-from potstill.recipe import Recipe, load_recipe
-from potstill.records import write_json
+from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.core.records import write_json
+from potstill.stages.evaluate.answers import rate
 
 RECIPE = """
 name: lights

@@ -130,9 +130,9 @@ def make_model(
     extra_vocabulary: int = 0,
 ) -> Path:
     """A random model of the given architecture beside its tokenizer."""
-    from potstill.chat import load_chat
-    from potstill.recipe import Shape
-    from potstill.train.students import from_scratch, save_model
+    from potstill.components.chat.format import load_chat
+    from potstill.components.training.students import from_scratch, save_model
+    from potstill.core.recipe.recipe import Shape
 
     tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"), extra_vocabulary)
     shape = Shape(architecture=architecture, layers=layers, hidden=64, ffn=96, heads=4, kv_heads=2)  # type: ignore[arg-type]

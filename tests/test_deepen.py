@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from potstill.runtimes.load import load_causal_lm
+from potstill.components.runtimes.load import load_causal_lm
 from test_workload import example_module
 
 

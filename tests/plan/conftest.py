@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
-from potstill import plan
-from potstill.errors import UsageError
-from potstill.plan import devices
-from potstill.plan.arithmetic import ModelShape, tensors
-from potstill.recipe import Recipe, load_recipe
+from potstill.components.hardware import devices
+from potstill.components.models.arithmetic import ModelShape, tensors
+from potstill.core.errors import UsageError
+from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.stages.check import stage as plan
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

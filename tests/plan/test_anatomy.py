@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.gguf_types import BLOCKS, QUANTIZATIONS, TYPE_NAMES
-from potstill.plan import arithmetic, families
-from potstill.plan.anatomy import Anatomy
-from potstill.plan.configs import from_config
-from potstill.plan.gguf_header import from_gguf, header_bytes
-from potstill.plan.memory import kv_bytes, memory
-from potstill.plan.random_gguf import _SCALES, random_metadata, write_random_gguf
-from potstill.plan.source import load_anatomy
-from potstill.plan.speed import bytes_by_type
+from potstill.components.hardware.memory import kv_bytes, memory
+from potstill.components.hardware.random_gguf import _SCALES, random_metadata, write_random_gguf
+from potstill.components.hardware.speed import bytes_by_type
+from potstill.components.models import arithmetic, families
+from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.configs import from_config
+from potstill.components.models.gguf_header import from_gguf, header_bytes
+from potstill.components.models.gguf_types import BLOCKS, QUANTIZATIONS, TYPE_NAMES
+from potstill.components.models.source import load_anatomy
 
 CONFIGS = Path(__file__).parent / "configs"
 SMALL: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_published_parameters(name: str, parameters: int) -> None:
 @pytest.mark.parametrize("quantization", ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"])
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen2.5-0.5b", "qwen3-0.6b", "qwen2.5-1.5b", "qwen3-4b"])
 def test_types_are_the_exporters(name: str, quantization: str) -> None:
-    from potstill.export.quantize import quantized_nbytes, tensor_type
+    from potstill.components.conversion.quantize import quantized_nbytes, tensor_type
 
     model = public(name).quantized(quantization)
     theirs = {
@@ -282,7 +282,7 @@ def test_llama_cpp_runs_a_file_of_the_predicted_shape(tmp_path: Path, name: str)
     """It loads a file only where every tensor is there in the shape it expects, and no other; what it holds in memory
     is measured by benchmarks/plan.py."""
     pytest.importorskip("xllamacpp")
-    from potstill.plan.calibrate import serve_once
+    from potstill.components.hardware.calibrate import serve_once
 
     family, quantization, changes = VARIANTS[name]
     made = anatomy(family, vocab_size=2000, **changes).quantized(quantization)
@@ -296,8 +296,8 @@ def test_llama_cpp_runs_a_file_of_the_predicted_shape(tmp_path: Path, name: str)
 def test_llama_cpp_refuses_a_tensor_too_few_or_too_many(tmp_path: Path, wrong: str) -> None:
     """So that the test above could fail."""
     pytest.importorskip("xllamacpp")
-    from potstill.errors import StepError
-    from potstill.plan.calibrate import serve_once
+    from potstill.components.hardware.calibrate import serve_once
+    from potstill.core.errors import StepError
 
     made = anatomy("Phimoe", vocab_size=2000)
     tensors = {name: dims for name, dims in made.tensors.items() if name != wrong}

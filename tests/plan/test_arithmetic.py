@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fixtures import make_tokenizer
-from potstill.errors import RecipeError
-from potstill.plan.arithmetic import (
+from potstill.components.hardware.memory import memory
+from potstill.components.models.arithmetic import (
     ModelShape,
     checkpoint_bytes,
     gguf_header_bytes,
@@ -20,12 +20,12 @@ from potstill.plan.arithmetic import (
     tensors,
     training_memory_bytes,
 )
-from potstill.plan.configs import from_config
-from potstill.plan.gguf_header import from_gguf
-from potstill.plan.memory import memory
-from potstill.recipe import Shape
-from potstill.train.lora import add_lora
-from potstill.weights import safetensors_parameters
+from potstill.components.models.configs import from_config
+from potstill.components.models.gguf_header import from_gguf
+from potstill.components.models.safetensors import safetensors_parameters
+from potstill.components.training.lora import add_lora
+from potstill.core.errors import RecipeError
+from potstill.core.recipe.recipe import Shape
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -120,8 +120,8 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path, fam
 
 
 def test_recipe_shape_is_the_model_made_from_it(tmp_path: Path) -> None:
-    from potstill.chat import load_chat
-    from potstill.train.students import from_scratch
+    from potstill.components.chat.format import load_chat
+    from potstill.components.training.students import from_scratch
 
     chat = load_chat(make_tokenizer(tmp_path / "t"))
     sizes = {"layers": 2, "hidden": 48, "ffn": 80, "heads": 4, "kv_heads": 2, "head_dim": 16}
@@ -188,8 +188,8 @@ FAMILIES = [("Llama", True, "Q8_0"), ("Qwen2", False, "Q4_K_M"), ("Qwen3", True,
 
 @pytest.mark.parametrize(("family", "tied", "quantization"), FAMILIES)
 def test_exported_file_is_as_large_as_predicted(tmp_path: Path, family: str, tied: bool, quantization: str) -> None:
-    from potstill.chat import load_chat
-    from potstill.export.convert import convert_checkpoint
+    from potstill.components.chat.format import load_chat
+    from potstill.components.conversion.convert import convert_checkpoint
 
     folder = make_tokenizer(tmp_path / "student")
     # rows of 256 and of 160 weights, so that types and their fallbacks both appear; of 11 layers another choice of
@@ -211,8 +211,8 @@ def test_exported_file_is_as_large_as_predicted(tmp_path: Path, family: str, tie
 @pytest.mark.skipif(sys.platform != "linux", reason="the process itself was measured on Linux")
 def test_resident_memory_is_as_large_as_predicted(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
-    from potstill.export.convert import convert_checkpoint
-    from potstill.runtimes.gguf import GGUFServer
+    from potstill.components.conversion.convert import convert_checkpoint
+    from potstill.components.runtimes.gguf import GGUFServer
 
     folder = make_tokenizer(tmp_path / "student")
     sizes = {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from fixtures import light_rows, write_jsonl
-from potstill.cli import main
-from potstill.plan.checks import check_recipe
-from potstill.plan.devices import find_device
-from potstill.plan.fit import Wish, device_memory, fit
-from potstill.plan.models import load_models
+from potstill.cli.main import main
+from potstill.components.hardware.devices import find_device
+from potstill.components.hardware.fit import Wish, device_memory, fit
+from potstill.components.models.recipe_models import load_models
+from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
     from conftest import Workshop

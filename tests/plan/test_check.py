@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures import TOOLS, light_row, write_jsonl
-from potstill import plan
-from potstill.chat import ChatFormat, load_chat
-from potstill.errors import RecipeError
-from potstill.plan import rows
-from potstill.plan.checks import CheckResult, check_recipe
-from potstill.plan.show import render_check
-from potstill.recipe import Recipe
-from potstill.records import Row
+from potstill.cli.render.plan import render_check
+from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.core.errors import RecipeError
+from potstill.core.recipe.recipe import Recipe
+from potstill.core.records import Row
+from potstill.stages.check import rows
+from potstill.stages.check import stage as plan
+from potstill.stages.check.checks import CheckResult, check_recipe
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -54,9 +54,9 @@ def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
 
 
 def test_predictions_are_what_an_export_of_the_student_writes(workshop: Workshop, tmp_path: Path) -> None:
-    from potstill.export.convert import convert_checkpoint
-    from potstill.runtimes.load import load_causal_lm
-    from potstill.train.students import from_teacher_layers, save_model
+    from potstill.components.conversion.convert import convert_checkpoint
+    from potstill.components.runtimes.load import load_causal_lm
+    from potstill.components.training.students import from_teacher_layers, save_model
 
     recipe = workshop.recipe(export={"quantization": "Q4_K_M"})
     found = check_recipe(recipe, tmp_path)
@@ -74,7 +74,8 @@ def test_the_base_install_is_enough(workshop: Workshop, tmp_path: Path) -> None:
 
     workshop.recipe()
     code = (
-        "import sys, pathlib, potstill.plan.checks as c, potstill.recipe as r, potstill.plan.show as s\n"
+        "import sys, pathlib, potstill.stages.check.checks as c, potstill.core.recipe.recipe as r\n"
+        "import potstill.cli.render.plan as s\n"
         "found = c.check_recipe(r.load_recipe(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
         "s.render_check(found)\n"
         "print(sorted({'torch', 'transformers', 'gguf', 'safetensors', 'xllamacpp'} & set(sys.modules)))"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from fixtures import make_tokenizer, write_jsonl
-from potstill.chat import load_chat
-from potstill.errors import RecipeError
-from potstill.plan import needs
-from potstill.plan.arithmetic import ModelShape
-from potstill.plan.budget import plan_recipe
-from potstill.plan.checks import check_recipe
+from potstill.apps.plan.budget import plan_recipe
+from potstill.components.chat.format import load_chat
+from potstill.components.models.arithmetic import ModelShape
+from potstill.components.sizing import needs
+from potstill.core.errors import RecipeError
+from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -300,7 +300,9 @@ def test_weights_still_to_come_need_the_hubs_cache(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workshop.model / "model.safetensors").unlink()
-    monkeypatch.setattr("potstill.plan.models.resolve_model", lambda name, revision, weights: workshop.model)
+    monkeypatch.setattr(
+        "potstill.components.models.recipe_models.resolve_model", lambda name, revision, weights: workshop.model
+    )
     recipe = workshop.recipe(teacher={"model": "some-org/big"})
     found = check_recipe(recipe, tmp_path)
     assert found.teacher is not None and found.teacher.name == "some-org/big"

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from potstill.cli import main
-from potstill.errors import PotstillError, RecipeError, UsageError
-from potstill.plan.choose import write_choice
-from potstill.plan.devices import find_device
-from potstill.plan.fit import Wish
-from potstill.plan.search import Goal, search
-from potstill.plan.source import load_config
-from potstill.recipe import Recipe, load_recipe
+from potstill.apps.plan.choose import write_choice
+from potstill.apps.plan.search import Goal, search
+from potstill.cli.main import main
+from potstill.components.hardware.devices import find_device
+from potstill.components.hardware.fit import Wish
+from potstill.components.models.source import load_config
+from potstill.core.errors import PotstillError, RecipeError, UsageError
+from potstill.core.recipe.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -167,7 +167,7 @@ def test_what_may_not_be_written_is_told(workshop: Workshop, monkeypatch: pytest
     # by mode bits alone a test that runs as root would not be stopped
     for name in ("tempfile.mkstemp", "os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"potstill.plan.choose.{name}", no)
+            patch.setattr(f"potstill.apps.plan.choose.{name}", no)
             refused(workshop, text, ROW, UsageError, r"cannot be written \(Permission denied\), and was left as it is")
 
 

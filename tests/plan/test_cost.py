@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from fixtures import light_rows, write_jsonl
-from potstill.chat import load_chat
-from potstill.errors import DataError, RecipeError
-from potstill.plan import cost, needs
-from potstill.plan.ask import Ask
-from potstill.plan.budget import plan_recipe
-from potstill.plan.checks import check_recipe
-from potstill.plan.cost import Training, Workload, disk_needed, kept_tokens, training
-from potstill.plan.devices import find_device
-from potstill.plan.models import load_models
-from potstill.records import read_rows, read_tools
-from potstill.trimming import trim_folder
+from potstill.apps.plan.budget import plan_recipe
+from potstill.apps.plan.options import Ask
+from potstill.components.chat.format import load_chat
+from potstill.components.chat.trimming import trim_folder
+from potstill.components.hardware.devices import find_device
+from potstill.components.models.recipe_models import load_models
+from potstill.components.sizing import cost, needs
+from potstill.components.sizing.cost import Training, Workload, disk_needed, kept_tokens, training
+from potstill.core.errors import DataError, RecipeError
+from potstill.core.records import read_rows, read_tools
+from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
     from conftest import Workshop

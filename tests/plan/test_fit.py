@@ -17,15 +17,15 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.cli import main
-from potstill.errors import UsageError
-from potstill.plan.anatomy import Anatomy
-from potstill.plan.calibrate import Sample, fit_rates
-from potstill.plan.devices import Device, calibration_file, find_device, load_devices
-from potstill.plan.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, device_memory, fit
-from potstill.plan.memory import KV_TYPES, kv_bytes
-from potstill.plan.source import load_anatomy
-from potstill.plan.speed import Part, calibrated_seconds, speed
+from potstill.cli.main import main
+from potstill.components.hardware.calibrate import Sample, fit_rates
+from potstill.components.hardware.devices import Device, calibration_file, find_device, load_devices
+from potstill.components.hardware.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, device_memory, fit
+from potstill.components.hardware.memory import KV_TYPES, kv_bytes
+from potstill.components.hardware.speed import Part, calibrated_seconds, speed
+from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.source import load_anatomy
+from potstill.core.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.json"))
@@ -235,7 +235,7 @@ def test_experts_stay_on_the_host_and_the_rest_goes_on_the_card() -> None:
     assert all("_exps." in name or name == "token_embd.weight" for name in on_host)
     # cutting whole layers is slower, and that is why
     assert found.speed and found.device
-    from potstill.plan.fit import _splits
+    from potstill.components.hardware.fit import _splits
 
     layers, experts = _splits(found.anatomy, found.device, found.wish)
     assert experts == found.split
@@ -358,7 +358,7 @@ def test_a_machine_is_probed_once_and_only_higher_rates_replace_what_was_found(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     found = iter([(2e10, 1e12), (1e10, 2e12)])
-    monkeypatch.setattr("potstill.plan.probe.probe", lambda seconds: next(found))
+    monkeypatch.setattr("potstill.components.hardware.probe.probe", lambda seconds: next(found))
     first = find_device("this", quick=True)
     assert (first.bandwidth, first.compute) == (2e10, 1e12)
     assert find_device("this", quick=True) == first  # not measured again
@@ -371,7 +371,7 @@ def test_a_machine_is_probed_once_and_only_higher_rates_replace_what_was_found(
 
 def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr("potstill.plan.probe.probe", lambda seconds: (1e10, 1e12))
+    monkeypatch.setattr("potstill.components.hardware.probe.probe", lambda seconds: (1e10, 1e12))
     assert calibration_file().is_relative_to(tmp_path)
     calibration_file().parent.mkdir()
     rates = {"layer": 1e-4, "Q8_0": 1e-10, "F32": 1e-10}
@@ -467,7 +467,7 @@ def test_without_a_network_a_hub_id_is_told_at_once(monkeypatch: pytest.MonkeyPa
 def test_it_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys, time\n"
-        "from potstill.cli import main\n"
+        "from potstill.cli.main import main\n"
         f"main(['plan', {config('llama-3.1-8b')!r}, '--device', 'pi5'], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'xllamacpp', 'gguf', 'httpx', 'safetensors', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)), time.process_time())"

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from potstill.cli import main
-from potstill.errors import UsageError
-from potstill.plan.anatomy import Anatomy
-from potstill.plan.configs import from_config
-from potstill.plan.gguf_header import from_gguf
-from potstill.plan.memory import memory
-from potstill.plan.random_gguf import random_metadata, write_random_gguf
-from potstill.plan.source import load_anatomy
+from potstill.cli.main import main
+from potstill.components.hardware.memory import memory
+from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
+from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.configs import from_config
+from potstill.components.models.gguf_header import from_gguf
+from potstill.components.models.source import load_anatomy
+from potstill.core.errors import UsageError
 
 pytest.importorskip("gguf")
 

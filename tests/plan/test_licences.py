@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.plan.licences import ALLOWED, BLOCKED, OBLIGATIONS, licence_verdict
-from potstill.recipe import load_recipe
+from potstill.components.licences.licences import ALLOWED, BLOCKED, OBLIGATIONS, licence_verdict
+from potstill.core.recipe.recipe import load_recipe
 
 BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0"}
 
@@ -83,7 +83,7 @@ def test_llama_may_teach_what_is_made_of_itself(tmp_path: Path, tag: str, name: 
 
 def test_a_use_that_the_terms_do_not_speak_of_is_not_cleared(tmp_path: Path) -> None:
     # terms of an endpoint say nothing of weights
-    from potstill.plan import licences
+    from potstill.components.licences import licences
 
     chain = licences._Chain(None)
     chain.add("the weights", {"source": "a page", "entered": "2026-11"}, "some terms", "weights")
@@ -95,7 +95,7 @@ def test_two_names_at_once_are_a_conflict_unless_one_is_in_the_other(tmp_path: P
     both = verdict(tmp_path, teacher={"license": "llama3.1"}, student=llama3, name="Llama-3-of-ours")
     assert both.answer == OBLIGATIONS
     assert not any("must begin" in reason for reason in both.reasons)
-    from potstill.plan import licences
+    from potstill.components.licences import licences
 
     falcon = {
         "tags": ["falconlike"],

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from potstill.plan.checks import check_recipe
-from potstill.plan.fit import Wish, fit
-from potstill.plan.limits import Limits
-from potstill.plan.models import load_models
-from potstill.plan.speed import Speed
+from potstill.components.hardware.fit import Wish, fit
+from potstill.components.hardware.speed import Speed
+from potstill.components.models.recipe_models import load_models
+from potstill.components.sizing.limits import Limits
+from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -21,7 +21,7 @@ RATE = Speed(decode=(10.0, 20.0), prefill=(100.0, 200.0), bound="bandwidth", pre
 
 
 def predicted(workshop: Workshop) -> Speed:
-    from potstill.plan.devices import find_device
+    from potstill.components.hardware.devices import find_device
 
     recipe = workshop.recipe()
     found = fit(load_models(recipe).student_anatomy, "Q8_0", find_device(PI), Wish(recipe.chat.context))
@@ -74,8 +74,8 @@ def test_a_speed_that_it_may_miss_is_told(workshop: Workshop, tmp_path: Path) ->
 
 
 def test_a_device_without_room_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill.plan import limits
-    from potstill.plan.devices import find_device
+    from potstill.components.hardware.devices import find_device
+    from potstill.components.sizing import limits
 
     monkeypatch.setattr(limits, "known_device", lambda name: find_device(name).with_memory(1e6))
     said = workshop.refused(workshop.recipe(target={"device": PI}))

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from click.testing import CliRunner
 
-from potstill.cli import main
-from potstill.errors import UsageError
-from potstill.gguf_types import QUANTIZATIONS
-from potstill.plan.answer import aligned, count_words, rate_words, time_words
-from potstill.plan.ask import Ask, Wanted
-from potstill.plan.devices import load_devices
-from potstill.plan.source import words_config
-from potstill.plan.words import size_words
-from potstill.recipe import Quantization
+from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
+from potstill.apps.plan.options import Ask, Wanted
+from potstill.cli.main import main
+from potstill.components.hardware.devices import load_devices
+from potstill.components.models.gguf_types import QUANTIZATIONS
+from potstill.components.models.source import words_config
+from potstill.core.errors import UsageError
+from potstill.core.format import size_words
+from potstill.core.recipe.recipe import Quantization
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -136,8 +136,8 @@ def test_what_does_not_apply_is_refused_by_name(workshop: Workshop) -> None:
 
 
 def test_a_gguf_file_has_a_quantization_of_its_own(tmp_path: Path) -> None:
-    from potstill.plan.configs import from_config
-    from potstill.plan.random_gguf import write_random_gguf
+    from potstill.components.hardware.random_gguf import write_random_gguf
+    from potstill.components.models.configs import from_config
 
     path = tmp_path / "model.gguf"
     write_random_gguf(from_config(words_config(SHAPE.replace("49152", "512"))).quantized("Q8_0"), path)

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.cli import main
-from potstill.errors import UsageError
-from potstill.plan.devices import find_device
-from potstill.plan.fit import FITS, Wish, fit
-from potstill.plan.limits import Limits
-from potstill.plan.search import BANDS, Goal, cuts, frontier, search, whole_teacher
-from potstill.plan.source import load_anatomy, load_config, shape_words, words_config
+from potstill.apps.plan.search import BANDS, Goal, cuts, frontier, search, whole_teacher
+from potstill.cli.main import main
+from potstill.components.hardware.devices import find_device
+from potstill.components.hardware.fit import FITS, Wish, fit
+from potstill.components.models.source import load_anatomy, load_config, shape_words, words_config
+from potstill.components.sizing.limits import Limits
+from potstill.core.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"
 TEACHERS = ("qwen3-4b", "llama-3.1-8b", "qwen2.5-72b")

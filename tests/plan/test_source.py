@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from potstill.cli import main
-from potstill.errors import UsageError
-from potstill.plan.configs import from_config
-from potstill.plan.families import FAMILIES, refusal
-from potstill.plan.source import load_anatomy, load_config, shape_words, words_config
+from potstill.cli.main import main
+from potstill.components.models.configs import from_config
+from potstill.components.models.families import FAMILIES, refusal
+from potstill.components.models.source import load_anatomy, load_config, shape_words, words_config
+from potstill.core.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"
 LLAMA: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Judge an answer: pass, fail or unknown."""

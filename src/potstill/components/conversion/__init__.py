@@ -1,0 +1,1 @@
+"""Convert a Hugging Face checkpoint to a GGUF file."""

@@ -1,0 +1,194 @@
+"""What a checkpoint's config.json says, in GGUF's terms; what llama.cpp cannot run alike is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.core.errors import StepError
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+__all__ = ["ARCHITECTURES", "Hyperparameters", "read_hyperparameters"]
+
+# transformers' class -> llama.cpp's architecture. A plain Mistral is a Llama: the same tensors, the same arithmetic.
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: the base, and how it is stretched to a longer context."""
+
+    theta: float
+    kind: str = "default"
+    factor: float = 1.0
+    original_context: int = 0
+    # One divisor for each frequency (llama3 scaling), float32 of head_dim / 2, or None.
+    divisors: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The numbers llama.cpp needs to build the model; sizes in elements, context in tokens."""
+
+    architecture: str
+    n_layers: int
+    context_length: int
+    hidden_size: int
+    intermediate_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rms_eps: float
+    vocab_size: int
+    tied: bool
+    rope: Rope
+
+    def write(self, writer: GGUFWriter) -> None:
+        """Put these into a GGUF file's metadata."""
+        from gguf import RopeScalingType
+
+        writer.add_block_count(self.n_layers)
+        writer.add_context_length(self.context_length)
+        writer.add_embedding_length(self.hidden_size)
+        writer.add_feed_forward_length(self.intermediate_size)
+        writer.add_head_count(self.n_heads)
+        writer.add_head_count_kv(self.n_kv_heads)
+        writer.add_key_length(self.head_dim)
+        writer.add_value_length(self.head_dim)
+        writer.add_layer_norm_rms_eps(self.rms_eps)
+        writer.add_vocab_size(self.vocab_size)
+        writer.add_rope_dimension_count(self.head_dim)
+        writer.add_rope_freq_base(self.rope.theta)
+        if self.rope.kind in {"linear", "yarn"}:
+            writer.add_rope_scaling_type(RopeScalingType(self.rope.kind))
+            writer.add_rope_scaling_factor(self.rope.factor)
+        if self.rope.kind == "yarn":
+            writer.add_rope_scaling_orig_ctx_len(self.rope.original_context)
+
+
+def read_hyperparameters(checkpoint: Path, *, tied: bool) -> Hyperparameters:
+    """The hyperparameters of a Hugging Face folder, with transformers' defaults for what config.json leaves out.
+
+    Args:
+        checkpoint: the folder.
+        tied: whether the weights have no output matrix of their own; used where config.json does not say.
+
+    Raises:
+        StepError: config.json is absent or broken, the architecture is not one of `ARCHITECTURES`, or it has a feature
+            that llama.cpp would run differently.
+    """
+    path = checkpoint / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StepError(f"{path}: no such file. Give the folder of a Hugging Face checkpoint.") from None
+    except ValueError as error:
+        raise StepError(f"{path}: not valid JSON ({error}). Save the checkpoint again.") from None
+    names = raw.get("architectures") or []
+    architecture = ARCHITECTURES.get(names[0]) if names else None
+    if architecture is None:
+        raise StepError(
+            f"{path}: architecture {names[0] if names else '(none named)'} cannot be exported. Supported: "
+            f"{', '.join(ARCHITECTURES)}. Choose a student of one of these, or use llama.cpp's own converter."
+        )
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    _refuse(config, raw, architecture, path)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Hyperparameters(
+        architecture=architecture,
+        n_layers=config.num_hidden_layers,
+        context_length=config.max_position_embeddings,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=head_dim,
+        rms_eps=config.rms_norm_eps,
+        vocab_size=config.vocab_size,
+        tied=bool(raw.get("tie_word_embeddings", tied)),
+        rope=_rope(config, architecture, head_dim, path),
+    )
+
+
+def _refuse(config: Any, raw: dict[str, Any], architecture: str, path: Path) -> None:
+    """Raise StepError for what would convert and then answer differently."""
+    problems = []
+    if config.hidden_act not in {"silu", "swish"}:
+        problems.append(f"hidden_act {config.hidden_act!r} is not SiLU, which llama.cpp's {architecture} computes")
+    if "quantization_config" in raw:
+        problems.append("the weights are quantized already (quantization_config); export the checkpoint they came from")
+    if architecture == "qwen3" and config.attention_bias:
+        problems.append("attention_bias is set, which llama.cpp's qwen3 has no tensors for; train without it")
+    window = getattr(config, "sliding_window", None)
+    slides = architecture == "llama" or "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if slides and window is not None and window < config.max_position_embeddings:
+        problems.append(
+            f"attention slides over {window} tokens, which llama.cpp's {architecture} does not do; set "
+            f"max_position_embeddings to {window} if the student never reads more"
+        )
+    if problems:
+        raise StepError(f"{path}: {problems[0]}.")
+
+
+def _rope(config: Any, architecture: str, head_dim: int, path: Path) -> Rope:
+    """Position embedding, from transformers 5's `rope_parameters` (older files are brought to it by AutoConfig)."""
+    given: dict[str, Any] = config.rope_parameters
+    kind, theta = given.get("rope_type", "default"), float(given["rope_theta"])
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise StepError(f"{path}: partial_rotary_factor is not 1, which llama.cpp's {architecture} cannot run.")
+    original = int(given.get("original_max_position_embeddings") or config.max_position_embeddings)
+    if kind == "default":
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, kind, factor=float(given["factor"]))
+    if kind == "llama3" and architecture == "llama":
+        return Rope(theta, kind, divisors=_llama3_divisors(theta, head_dim, original, given))
+    if kind == "yarn":
+        factor = float(given.get("factor") or config.max_position_embeddings / original)
+        _refuse_own_yarn(given, 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0, path)
+        return Rope(theta, kind, factor, original)
+    raise StepError(
+        f"{path}: rope type {kind!r} cannot be exported for {architecture}. Supported: default, linear, yarn, and "
+        "llama3 "
+        "for Llama. Train the student with one of these."
+    )
+
+
+def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path) -> None:
+    """Raise StepError where yarn is not the paper's own: llama.cpp reads no other values from a file and uses these."""
+    usual = {"attention_factor": attention_factor, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+    given = {key: given[key] for key in given if given[key] is not None}
+    own = [key for key, value in usual.items() if not math.isclose(given.get(key, value), value, rel_tol=1e-3)]
+    if given.get("mscale") and given.get("mscale_all_dim"):
+        own.append("mscale")
+    if own:
+        raise StepError(
+            f"{path}: yarn with its own {', '.join(own)} cannot be exported; llama.cpp runs a file with "
+            f"{', '.join(f'{key} {value:.4g}' for key, value in usual.items())}. Leave the key out of rope_parameters "
+            "and "
+            "train so."
+        )
+
+
+def _llama3_divisors(theta: float, head_dim: int, original: int, given: dict[str, Any]) -> NDArray[np.float32]:
+    """What each frequency is divided by: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1)."""
+    factor, low, high = (float(given[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    blend = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)
+    divisors: NDArray[np.float32] = (1.0 / ((1.0 - blend) / factor + blend)).astype(np.float32)
+    return divisors

@@ -1,0 +1,199 @@
+"""A Hugging Face checkpoint becomes a GGUF file: same weights, same tokenizer, same chat template.
+
+Tensors are read and quantized in blocks of rows and written one at a time, so peak memory is about the largest of them
+as it is stored. The file appears under its name only when it is whole. What llama.cpp would run or tokenize differently
+is refused, or named in `notes`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter
+from numpy.typing import NDArray
+
+from potstill.components.conversion.architecture import Hyperparameters, read_hyperparameters
+from potstill.components.conversion.quantize import file_type, quantize, quantized_nbytes, tensor_type
+from potstill.components.conversion.tokenizer import read_chat_template, read_tokenizer
+from potstill.components.conversion.weights import Tensor, Weights, plan_tensors
+from potstill.components.models.gguf_types import is_large
+from potstill.core.errors import StepError
+
+__all__ = ["ConversionSummary", "convert_checkpoint"]
+
+_ROPE_FREQS = "rope_freqs.weight"
+# Keys that say how to read the file: they follow from the checkpoint, never from the caller.
+_OWN_KEYS = ("general.architecture", "general.file_type", "general.quantization_version", "general.alignment")
+
+
+@dataclass(frozen=True)
+class ConversionSummary:
+    """What was written. `tensor_types` counts tensors by GGUF type; `notes` tell a person what to mind."""
+
+    architecture: str
+    quantization: str
+    n_parameters: int
+    file_bytes: int
+    bits_per_weight: float
+    tensor_types: dict[str, int]
+    tokenizer_model: str
+    tokenizer_pre: str
+    chat_template: bool
+    notes: tuple[str, ...]
+
+
+def convert_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    quantization: str = "F16",
+    metadata: dict[str, str] | None = None,
+    chat_template: str | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
+    threads: int | None = None,
+) -> ConversionSummary:
+    """Write a Hugging Face folder as a GGUF file.
+
+    Args:
+        checkpoint: folder with config.json, safetensors, tokenizer.json and, where there are, tokenizer_config.json,
+            generation_config.json and chat_template.jinja.
+        out: the file to write; replaced when it exists.
+        quantization: a key of `potstill.components.conversion.quantize.QUANTIZATIONS`.
+        metadata: extra text for the file under its GGUF key (`general.name`, `general.license`,
+            `general.base_model.0.name` and so on); `general.base_model.count` is counted from these.
+        chat_template: used instead of the checkpoint's own.
+        importance: for a matrix's GGUF name, the mean of its squared inputs, float32, one value for each column.
+        threads: for quantization; the processor's count where None.
+
+    Raises:
+        StepError: the checkpoint is not whole, or cannot run alike in llama.cpp; the message says what to do.
+        ValueError: `metadata` holds a key that is not one of `general.*`, or one that the file needs for itself.
+    """
+    weights = Weights(checkpoint)
+    parameters = read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes)
+    tensors = plan_tensors(weights, parameters)
+    template = chat_template or read_chat_template(checkpoint)
+    general = {"general.name": checkpoint.resolve().name} | (metadata or {})
+    tokenizer = read_tokenizer(checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"])
+    large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)
+    how = {"tied": parameters.tied, "importance": importance is not None, "large": large}
+    types = {t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, **how) for t in tensors}
+    n_parameters = sum(math.prod(t.shape) for t in tensors)
+    writer = GGUFWriter(None, parameters.architecture)
+    _write_general(writer, general, n_parameters, quantization)
+    parameters.write(writer)
+    tokenizer.write(writer, template)
+    _write_file(writer, out, weights, parameters, tensors, types, importance or {}, threads)
+    return ConversionSummary(
+        architecture=parameters.architecture,
+        quantization=quantization,
+        n_parameters=n_parameters,
+        file_bytes=out.stat().st_size,
+        bits_per_weight=8 * sum(quantized_nbytes(t.shape, types[t.name]) for t in tensors) / n_parameters,
+        tensor_types=dict(Counter(qtype.name for qtype in types.values()).most_common()),
+        tokenizer_model=tokenizer.model,
+        tokenizer_pre=tokenizer.pre,
+        chat_template=bool(template),
+        notes=(*tokenizer.notes, *_shape_notes(tensors, types, quantization)),
+    )
+
+
+def _write_general(writer: GGUFWriter, metadata: Mapping[str, str], n_parameters: int, quantization: str) -> None:
+    """The caller's metadata, the counts that llama.cpp's tools expect beside numbered entries, and the file's own."""
+    writer.add_type("model")
+    for key, value in metadata.items():
+        if not key.startswith("general.") or key in _OWN_KEYS:
+            raise ValueError(f"metadata key {key!r}: only general.* keys that describe the model can be given")
+        writer.add_string(key, str(value))
+    for kind in ("base_model", "dataset"):
+        numbers = {key.split(".")[2] for key in metadata if key.startswith(f"general.{kind}.")}
+        if numbers:
+            writer.add_uint32(f"general.{kind}.count", len(numbers))
+    writer.add_size_label(gguf.size_label(n_parameters, n_parameters, 0, 0))
+    writer.add_file_type(file_type(quantization))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _write_file(
+    writer: GGUFWriter,
+    out: Path,
+    weights: Weights,
+    parameters: Hyperparameters,
+    tensors: list[Tensor],
+    types: Mapping[str, GGMLQuantizationType],
+    importance: Mapping[str, NDArray[np.float32]],
+    threads: int | None,
+) -> None:
+    """Header first, then each tensor as it is ready; the name appears last."""
+    divisors = parameters.rope.divisors
+    if divisors is not None:
+        writer.add_tensor_info(_ROPE_FREQS, divisors.shape, divisors.dtype, divisors.nbytes)
+    for tensor in tensors:
+        qtype = types[tensor.name]
+        nbytes = quantized_nbytes(tensor.shape, qtype)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), nbytes, raw_dtype=qtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        writer.write_header_to_file(temporary)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if divisors is not None:
+            writer.write_tensor_data(divisors)
+        for tensor in tensors:
+            writer.write_tensor_data(_stored(weights, tensor, types[tensor.name], importance.get(tensor.name), threads))
+        for file in writer.fout or ():
+            file.flush()
+            os.fsync(file.fileno())
+        writer.close()
+        os.replace(temporary, out)
+    finally:
+        writer.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _stored(
+    weights: Weights,
+    tensor: Tensor,
+    qtype: GGMLQuantizationType,
+    importance: NDArray[np.float32] | None,
+    threads: int | None,
+) -> NDArray[np.uint8]:
+    """The bytes of a tensor as the file holds them; never the whole tensor as float32."""
+    out = np.empty(quantized_nbytes(tensor.shape, qtype), dtype=np.uint8)
+    filled = 0
+    for block in weights.read(tensor):
+        try:
+            data = quantize(block, qtype, importance, threads=threads).reshape(-1).view(np.uint8)
+        except StepError as error:
+            raise StepError(f"Tensor {tensor.source}: {error}") from None
+        out[filled : filled + data.size] = data
+        filled += data.size
+    assert filled == out.size, tensor
+    return out
+
+
+def _shape_notes(
+    tensors: list[Tensor],
+    types: Mapping[str, GGMLQuantizationType],
+    quantization: str,
+) -> list[str]:
+    """A warning where rows that are no multiple of 256 cost bits."""
+    if not quantization.endswith(("_K", "_K_M")):
+        return []
+    odd = [t for t in tensors if len(t.shape) > 1 and t.shape[-1] % 256]
+    if not odd:
+        return []
+    rows = sorted({t.shape[-1] for t in odd})
+    used = sorted({types[t.name].name for t in odd})
+    return [
+        f"{len(odd)} matrices have rows of {', '.join(map(str, rows))} weights, no multiple of 256, and are stored as "
+        f"{', '.join(used)}: the file is larger than {quantization} usually is"
+    ]

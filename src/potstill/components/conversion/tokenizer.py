@@ -1,0 +1,341 @@
+"""The tokenizer of a checkpoint, from its tokenizer.json, as GGUF metadata.
+
+Two kinds are known. Byte-level BPE becomes llama.cpp's `gpt2` model: tokens, merges and a pre-tokenizer by name.
+SentencePiece-style BPE becomes its `llama` model: tokens and scores.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.components.conversion.pretokenizers import APPROXIMATE, pre_tokenizer_name
+from potstill.components.conversion.sentencepiece import BYTE_TOKENS, PREPEND_SPACE, read_sentencepiece
+from potstill.core.errors import StepError
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+__all__ = ["TokenizerMetadata", "read_chat_template", "read_tokenizer"]
+
+# gguf.TokenType
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+# Names in which llama.cpp takes the rstrip of all added tokens but these for granted, whatever the file says.
+_STRIPPING_NAMES = ("phi-3", "phi3")
+_NEVER_STRIPPED = {"<unk>", "<s>", "<|endoftext|>"}
+_KEYS = {role: f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "eot", "eom")} | {
+    "unk": "tokenizer.ggml.unknown_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerMetadata:
+    """What GGUF records of a tokenizer; `special` holds ids under bos, eos, eot, eom, unk and pad."""
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str] | None
+    scores: list[float] | None
+    special: dict[str, int]
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool | None
+    notes: tuple[str, ...]
+
+    def write(self, writer: GGUFWriter, chat_template: str | None) -> None:
+        """Put these into a GGUF file's metadata."""
+        writer.add_tokenizer_model(self.model)
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        if self.scores is not None:
+            writer.add_token_scores(self.scores)
+        if self.merges is not None:
+            writer.add_token_merges(self.merges)
+        for role, index in self.special.items():
+            writer.add_uint32(_KEYS[role], index)
+        writer.add_add_bos_token(self.add_bos)
+        writer.add_add_eos_token(self.add_eos)
+        if self.add_space_prefix is not None:
+            writer.add_add_space_prefix(self.add_space_prefix)
+        if chat_template:
+            writer.add_chat_template(chat_template)
+
+
+def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) -> TokenizerMetadata:
+    """The tokenizer of a Hugging Face folder.
+
+    Args:
+        checkpoint: the folder, with tokenizer.json and, where there are, tokenizer_config.json, config.json and
+            generation_config.json.
+        vocab_size: rows of the embedding; ids beyond the tokenizer's become unused tokens.
+        chat: whether the student is prompted through a chat template.
+        name: the file's general.name, which llama.cpp looks at.
+
+    Raises:
+        StepError: a file is absent or broken, or llama.cpp would cut text differently.
+    """
+    path = checkpoint / "tokenizer.json"
+    tokenizer = _read_json(path)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        tokenizer.setdefault(part, None)
+    tokenizer.setdefault("added_tokens", [])
+    configs = [_read_json(checkpoint / f"{stem}.json") for stem in ("tokenizer_config", "config", "generation_config")]
+    _check_model(tokenizer, path)
+    words = _words(tokenizer, vocab_size, path)
+    named = _named(configs[0], words, path)
+    before, after = _template(tokenizer["post_processor"], path)
+    special = _special_ids(named, configs[1], configs[2], words, before, path)
+    if after not in ([], [special["eos"]]):
+        raise StepError(
+            f"{path}: the post-processor ends a text with tokens {after}; llama.cpp can only add eos_token."
+        )
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in tokenizer["model"]["merges"])
+    merges = [(left, right) for left, right in pairs]
+    tokens = [words.get(i, f"[PAD{i}]") for i in range(vocab_size)]
+    scores, lines, prefix = None, None, None
+    if tokenizer["model"].get("byte_fallback"):
+        model, pre = "llama", "default"
+        piece = read_sentencepiece(tokenizer, merges, path, chat=chat)
+        scores = [piece.scores.get(token, 0.0) for token in tokens]
+        prefix, own_notes = piece.add_space_prefix, piece.notes
+    else:
+        model, (pre, own_notes) = "gpt2", _byte_level(tokenizer, words, path)
+        lines = [f"{left} {right}" for left, right in merges]
+    return TokenizerMetadata(
+        model=model,
+        pre=pre,
+        tokens=[words.get(i, f"[PAD{i}]") for i in range(vocab_size)],
+        types=_types(tokenizer, words, vocab_size, set(named.values())),
+        merges=lines,
+        scores=scores,
+        special=special,
+        add_bos=bool(before),
+        add_eos=bool(after),
+        add_space_prefix=prefix,
+        notes=(*own_notes, *_check_added_tokens(tokenizer, name, path)),
+    )
+
+
+def read_chat_template(checkpoint: Path) -> str | None:
+    """The checkpoint's chat template: its own file, or the default one of tokenizer_config.json; None without one."""
+    own = checkpoint / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    found = _read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):
+        found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file; an empty one where there is no file, but for tokenizer.json."""
+    if not path.is_file() and path.name == "tokenizer.json":
+        raise StepError(
+            f"{path}: no such file. Export reads the fast tokenizer; load the tokenizer with transformers' "
+            "AutoTokenizer "
+            "and save it again with save_pretrained."
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise StepError(f"{path}: not valid JSON ({error}). Save the checkpoint again.") from None
+    if not isinstance(value, dict):
+        raise StepError(f"{path}: must hold a JSON object. Save the checkpoint again.")
+    return value
+
+
+def _check_model(tokenizer: dict[str, Any], path: Path) -> None:
+    """Raise StepError for a kind of tokenizer that is not exported."""
+    model = tokenizer["model"]
+    odd = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
+    if model.get("type") != "BPE" or odd:
+        raise StepError(
+            f"{path}: a {model.get('type')} tokenizer{' with ' + odd[0] if odd else ''} cannot be exported. Supported: "
+            "plain "
+            "BPE, byte-level or SentencePiece-style."
+        )
+    if not model["merges"]:
+        raise StepError(
+            f"{path}: the tokenizer has no merges; llama.cpp does not load one without. Train it with some."
+        )
+
+
+def _words(tokenizer: dict[str, Any], vocab_size: int, path: Path) -> dict[int, str]:
+    """Text of each id, added tokens included."""
+    words = {index: text for text, index in tokenizer["model"]["vocab"].items()}
+    words |= {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    last = max(words)
+    if last >= vocab_size:
+        raise StepError(
+            f"{path}: token {words[last]!r} has id {last}, but the model's vocabulary ends at {vocab_size - 1}. Call "
+            "model.resize_token_embeddings(len(tokenizer)) before training."
+        )
+    ids: dict[str, int] = {}
+    for index, text in words.items():
+        if ids.setdefault(text, index) != index:
+            raise StepError(
+                f"{path}: ids {ids[text]} and {index} both hold the token {text!r}, which llama.cpp does not load. "
+                "Save the "
+                "tokenizer again."
+            )
+    return words
+
+
+def _text(value: Any) -> str | None:
+    """A special token of tokenizer_config.json: a string, or an object with its `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _named(config: dict[str, Any], words: dict[int, str], path: Path) -> dict[str, int]:
+    """Ids of the tokens that tokenizer_config.json gives a part: bos, eos, unk, pad, and extras under their text."""
+    found = {role: _text(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
+    extras = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    texts = [_text(value) for value in (extras.values() if isinstance(extras, dict) else extras)]
+    found |= {f"extra {text}": text for text in texts}
+    ids = {text: index for index, text in words.items()}
+    for text in found.values():
+        if text is not None and text not in ids:
+            raise StepError(
+                f"{path}: the special token {text!r} of tokenizer_config.json is not in it. Load the tokenizer with "
+                "transformers and save it again with save_pretrained."
+            )
+    return {role: ids[text] for role, text in found.items() if text is not None}
+
+
+def _template(node: dict[str, Any] | None, path: Path) -> tuple[list[int], list[int]]:
+    """Ids that the post-processor puts before and after a text.
+
+    It alone decides: transformers 5 ignores tokenizer_config.json's add_bos_token where there is a tokenizer.json.
+    """
+    if node is None or node["type"] == "ByteLevel":
+        return [], []
+    if node["type"] == "Sequence":
+        parts = [_template(child, path) for child in node["processors"]]
+        return [i for before, _ in reversed(parts) for i in before], [i for _, after in parts for i in after]
+    if node["type"] != "TemplateProcessing":
+        raise StepError(
+            f"{path}: post-processor {node['type']} cannot be exported. Supported: ByteLevel and TemplateProcessing."
+        )
+    sides: tuple[list[int], list[int]] = ([], [])
+    side = 0
+    for piece in node["single"]:
+        if "Sequence" in piece:
+            side = 1
+        else:
+            sides[side].extend(node["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
+    return sides
+
+
+def _special_ids(
+    named: dict[str, int],
+    config: dict[str, Any],
+    generation: dict[str, Any],
+    words: dict[int, str],
+    before: list[int],
+    path: Path,
+) -> dict[str, int]:
+    """Ids of bos, eos, eot, eom, unk and pad: the tokenizer's own, then what the model's configuration says."""
+    special: dict[str, int] = {role: named[role] for role in ("bos", "unk", "pad") if role in named}
+    ends = [*_ids(named.get("eos")), *_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
+    ends = [index for index in dict.fromkeys(ends) if index in words]
+    if not ends:
+        raise StepError(
+            f"{path.parent}: no end-of-sequence token, so the student would never stop. Set eos_token in "
+            "tokenizer_config.json or eos_token_id in config.json."
+        )
+    special |= dict(zip(("eos", "eot", "eom"), ends, strict=False))
+    if len(before) > 1 or (before and special.get("bos", before[0]) != before[0]):
+        raise StepError(
+            f"{path}: the post-processor starts a text with tokens {before}; llama.cpp can only add bos_token."
+        )
+    # Without one, llama.cpp would take id 11, whatever that is, and show it to the chat template as bos_token.
+    fallback = next((index for index in _ids(config.get("bos_token_id")) if index in words), special["eos"])
+    special.setdefault("bos", before[0] if before else fallback)
+    return special
+
+
+def _ids(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int)]
+
+
+def _types(tokenizer: dict[str, Any], words: dict[int, str], vocab_size: int, named: set[int]) -> list[int]:
+    """GGUF's token type of each id."""
+    types = [_NORMAL if index in words else _UNUSED for index in range(vocab_size)]
+    model = tokenizer["model"]
+    if model.get("byte_fallback"):
+        for text in BYTE_TOKENS:
+            if text in model["vocab"]:
+                types[model["vocab"][text]] = _BYTE
+    for token in tokenizer["added_tokens"]:
+        # transformers treats the tokens that tokenizer_config.json names as special, whatever their flag says.
+        types[token["id"]] = _CONTROL if token["special"] or token["id"] in named else _USER_DEFINED
+    if model.get("byte_fallback") and model.get("unk_token") in model["vocab"]:
+        types[model["vocab"][model["unk_token"]]] = _UNKNOWN
+    return types
+
+
+def _byte_level(tokenizer: dict[str, Any], words: dict[int, str], path: Path) -> tuple[str, tuple[str, ...]]:
+    """The pre-tokenizer's name of a byte-level tokenizer, and what llama.cpp does differently."""
+    notes = []
+    normalizer = tokenizer["normalizer"]
+    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    for step in steps:
+        if step["type"] != "NFC":
+            raise StepError(
+                f"{path}: normalizer {step['type']} cannot be exported: llama.cpp's BPE tokenizers normalize nothing. "
+                "Use a "
+                "student whose tokenizer has none, or NFC."
+            )
+        notes.append("llama.cpp does not normalize text to NFC: text with combining marks is cut differently")
+    pre = pre_tokenizer_name(tokenizer, str(path))
+    if pre in APPROXIMATE:
+        notes.append(
+            f"llama.cpp's {pre!r} pre-tokenizer is only close to the original: {APPROXIMATE[pre]} may be cut otherwise"
+        )
+    if tokenizer["model"].get("unk_token") and sum(len(text) == 1 for text in words.values()) < 256:
+        notes.append("bytes without a token are dropped by llama.cpp; tokenizer.json makes them the unknown token")
+    return pre, tuple(notes)
+
+
+def _check_added_tokens(tokenizer: dict[str, Any], name: str, path: Path) -> tuple[str, ...]:
+    """Notes on what llama.cpp leaves out of added tokens.
+
+    Raises:
+        StepError: it would cut text around them differently for certain.
+    """
+    added = tokenizer["added_tokens"]
+    normalizer = tokenizer["normalizer"]
+    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    normalized = [token["content"] for token in added if token.get("normalized")]
+    if PREPEND_SPACE in steps and normalized:
+        raise StepError(
+            f"{path}: the added token {normalized[0]!r} is normalized, so tokenizer.json finds it after a space only "
+            "and "
+            "llama.cpp everywhere. Add such tokens as AddedToken(..., normalized=False) and train so."
+        )
+    flagged = {
+        flag: {token["content"] for token in added if token.get(flag)} for flag in ("lstrip", "rstrip", "single_word")
+    }
+    if any(family in name.lower() for family in _STRIPPING_NAMES):
+        contents = {token["content"] for token in added}
+        if flagged["rstrip"] != contents - _NEVER_STRIPPED or not contents >= _NEVER_STRIPPED:
+            raise StepError(
+                f"The name {name!r} makes llama.cpp drop the spaces after special tokens, as Phi-3 does and this "
+                "tokenizer "
+                "does not. Give general.name a value without 'phi-3' and 'phi3'."
+            )
+        flagged["rstrip"] = set()
+    return tuple(
+        f"llama.cpp ignores {flag} of added tokens ({', '.join(map(repr, sorted(texts)[:3]))}; {len(texts)} in all)"
+        for flag, texts in flagged.items()
+        if texts
+    )

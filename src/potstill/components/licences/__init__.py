@@ -1,0 +1,1 @@
+"""Licences of teachers and data, and what they oblige a student to."""

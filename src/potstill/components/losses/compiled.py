@@ -1,0 +1,167 @@
+"""The row kernel as one expression for torch.compile: the compiler does the fusing that `rows.py` does by hand.
+
+Legend: N tokens (rows), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from potstill.components.losses.rows import Objective, RowSpec, TorchRows
+
+__all__ = ["CompiledRows"]
+
+_TINY = 1e-37
+_VARIANTS = 64  # objectives and flags that one process may compile; torch's own limit is 8
+
+# each: log p, log q, p, q, teacher's share of the mixture -> divergence of each element, gradient with respect to q.
+# Forward KL's is -p / q, whose centring gives q - p; it is written so below.
+Terms = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _log_mixture(p_NV: Tensor, q_NV: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    m_NV = torch.clamp_min(q_NV + mix * (p_NV - q_NV), _TINY)
+    return m_NV, m_NV.log()
+
+
+def _reverse_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    return q * (lq - lp), lq - lp
+
+
+def _jsd(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    _, lm = _log_mixture(p, q, mix)
+    return mix * p * (lp - lm) + (1 - mix) * q * (lq - lm), (1 - mix) * (lq - lm)
+
+
+def _skew_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    m, lm = _log_mixture(p, q, mix)
+    return p * (lp - lm), (mix - 1) * p / m
+
+
+def _skew_reverse_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    m, lm = _log_mixture(p, q, mix)
+    return q * (lq - lm), (lq - lm) - (1 - mix) * q / m
+
+
+def _skew_reverse_kl_detached(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    _, lm = _log_mixture(p, q, mix)
+    return q * (lq - lm), lq - lm
+
+
+def _total_variation(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    return 0.5 * (q - p).abs(), 0.5 * torch.sign(q - p)
+
+
+_TERMS: dict[Objective, Terms] = {
+    "reverse_kl": _reverse_kl,
+    "jsd": _jsd,
+    "skew_kl": _skew_kl,
+    "skew_reverse_kl": _skew_reverse_kl,
+    "skew_reverse_kl_detached": _skew_reverse_kl_detached,
+    "total_variation": _total_variation,
+}
+
+
+def _log_softmax(z_NV: Tensor) -> Tensor:
+    z_NV = z_NV - z_NV.amax(dim=1, keepdim=True)
+    return z_NV - z_NV.exp().sum(dim=1, keepdim=True).log()
+
+
+def _rows(
+    z_NV: Tensor,
+    t_NV: Tensor | None,
+    labels_N: Tensor,
+    weights_N: Tensor | None,
+    numbers: Tensor,
+    objective: Objective,
+    flags: tuple[bool, bool, bool, bool],
+) -> Tensor:
+    """Definition of a row kernel; returns divergence and cross-entropy, (2, N).
+
+    Numbers are a tensor so that another temperature compiles nothing anew.
+    """
+    tempered, hard_labels, student_capped, teacher_capped = flags
+    temperature, hard, mix, student_cap, teacher_cap = numbers.unbind()
+    raw_NV, slope_NV = z_NV, None
+    if student_capped:
+        tanh_NV = torch.tanh(z_NV * (temperature / student_cap))
+        raw_NV, slope_NV = tanh_NV * (student_cap / temperature), 1 - tanh_NV * tanh_NV
+    lq_NV = _log_softmax(raw_NV)
+    hard_lq_NV = _log_softmax(raw_NV * temperature) if tempered else lq_NV
+    cross_entropy_N = -hard_lq_NV.gather(1, labels_N[:, None])[:, 0]
+    divergence_N = torch.zeros_like(cross_entropy_N)
+    gradient_NV = torch.zeros_like(lq_NV)
+    if t_NV is not None:
+        if teacher_capped:
+            t_NV = torch.tanh(t_NV * (temperature / teacher_cap)) * (teacher_cap / temperature)
+        lp_NV = _log_softmax(t_NV)
+        p_NV, q_NV = lp_NV.exp(), lq_NV.exp()
+        if objective == "forward_kl":
+            divergence_N = (p_NV * (lp_NV - lq_NV)).sum(dim=1)
+            gradient_NV = q_NV - p_NV
+        else:
+            terms_NV, g_NV = _TERMS[objective](lp_NV, lq_NV, p_NV, q_NV, mix)
+            divergence_N = terms_NV.sum(dim=1)
+            gradient_NV = q_NV * (g_NV - (q_NV * g_NV).sum(dim=1, keepdim=True))
+        divergence_N = divergence_N * temperature**2
+        gradient_NV = gradient_NV * ((1 - hard) * temperature)
+    if hard_labels:
+        columns_V = torch.arange(z_NV.shape[1], device=z_NV.device)
+        gradient_NV = gradient_NV + hard * (hard_lq_NV.exp() - (columns_V == labels_N[:, None]).float())
+    if weights_N is not None:
+        gradient_NV = gradient_NV * weights_N[:, None]
+    z_NV.copy_(gradient_NV if slope_NV is None else gradient_NV * slope_NV)
+    return torch.stack([divergence_N, cross_entropy_N])
+
+
+class CompiledRows:
+    """Compiles on its first chunk, once a process for each objective. Without a working compiler it says so, and plain
+    torch does the work."""
+
+    _compiled: Callable[..., Tensor] | None = None
+    _broken = False
+
+    def __init__(self, spec: RowSpec) -> None:
+        self.spec, self._plain = spec, TorchRows(spec)
+        caps = spec.student_softcap, spec.teacher_softcap
+        self._flags = (spec.temperature != 1.0, spec.hard > 0, caps[0] is not None, caps[1] is not None)
+        self._numbers = torch.tensor([spec.temperature, spec.hard, spec.mix, *(cap or 1.0 for cap in caps)])
+
+    def __call__(
+        self, z_NV: Tensor, t_NV: Tensor | None, labels_N: Tensor, weights_N: Tensor | None, values_KN: Tensor
+    ) -> None:
+        """Overwrite `z_NV` with the gradient, and fill divergence and cross-entropy of each row; see `chunks.Work`."""
+        if CompiledRows._broken:
+            return self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
+        if CompiledRows._compiled is None:
+            CompiledRows._compiled = torch.compile(_rows, fullgraph=True)
+        self._numbers = self._numbers.to(z_NV.device)
+        # ragged chunks must not compile anew
+        for tensor in (z_NV, t_NV, labels_N, weights_N):
+            if tensor is not None:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=_VARIANTS):
+                found_KN = CompiledRows._compiled(
+                    z_NV, t_NV, labels_N, weights_N, self._numbers, self.spec.objective, self._flags
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # it fails while it compiles, before it has touched the logits
+            CompiledRows._broken = True
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f'kernel "compile": torch.compile failed ({told}); the losses run in plain torch, which is somewhat '
+                'slower. Install a C++ compiler, or ask for kernel "torch".',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
+        # out here: the stride of a slice of the values is another in each call, and the compiler would look at it
+        values_KN.copy_(found_KN)
+        return None

@@ -1,0 +1,145 @@
+"""Divergence from a teacher's distributions, from hidden states: exact, in the memory of two chunks of logits.
+
+Shapes: N tokens, V vocabulary, H student's hidden size, G teacher's hidden size.
+
+Logits exist one chunk of tokens at a time, in fp32: rounding them to bf16 spoils the gradient as student and teacher
+come close. `chunks.py` is the pass over the tokens, `rows.py` the mathematics, `kernels.py` who computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from potstill.components.losses.chunks import LossSums, Work, chunk_rows, kept_rows, pick, project, run
+from potstill.components.losses.kernels import Kernel, RowKernel, row_kernel
+from potstill.components.losses.rows import DIVERGENCES, Objective, RowSpec
+
+__all__ = ["DIVERGENCES", "LossSums", "Objective", "linear_divergence"]
+
+
+def linear_divergence(
+    student_NH: Tensor,
+    head_VH: Tensor,
+    labels_N: Tensor,
+    *,
+    teacher_NG: Tensor | None = None,
+    teacher_head_VG: Tensor | None = None,
+    objective: Objective = "forward_kl",
+    beta: float = 0.5,
+    alpha: float = 0.1,
+    temperature: float = 1.0,
+    hard_label_share: float = 0.0,
+    ignore_index: int = -100,
+    weights_N: Tensor | None = None,
+    student_softcap: float | None = None,
+    teacher_softcap: float | None = None,
+    vocab_size: int | None = None,
+    kernel: Kernel = "auto",
+    chunk_tokens: int | None = None,
+) -> LossSums:
+    """Sum over tokens of w ((1 - hard) T^2 D(p_T, q_T) + hard CE(labels)).
+
+    The gradients of `student_NH` and `head_VH` are formed here; `backward` scales and hands them over, once.
+
+    Args:
+        student_NH: student's last hidden states at the positions that predict `labels_N`; fp32 or half precision.
+        head_VH: student's output embedding; logits are fp32 whatever its type. A frozen one costs no gradient.
+        labels_N: the tokens that came next, int64. Rows of `ignore_index` cost nothing and get no gradient.
+        teacher_NG: teacher's last hidden states there, and its output embedding; None trains on labels alone.
+        objective: which divergence D: a key of `DIVERGENCES`.
+        beta: teacher's share of the mixture of `jsd`; 0 and 1 are forward and reverse KL (GKD).
+        alpha: skew of `skew_kl` (teacher's share of the mixture) and `skew_reverse_kl` (student's share).
+        temperature: T > 0, on both sides, for the divergence alone.
+        hard_label_share: weight of the cross-entropy; taken as 1 without a teacher.
+        weights_N: a weight for each token; a row of weight 0 is dropped as an ignored one is.
+        student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
+        vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
+        kernel: who computes the rows: "torch", "compile", "triton", or "auto".
+        chunk_tokens: most tokens of a chunk; None: 256 to 1024 on a CPU (`loss_chunk_tokens`), and what fits, up to
+            4096, on a GPU.
+
+    Returns:
+        Sums in nats. Divide by the number of tokens of the whole global batch, once.
+
+    Raises:
+        ValueError: shapes, labels or numbers that do not fit.
+    """
+    vocab, taught = true_vocab(head_VH, teacher_head_VG, vocab_size), teacher_NG is not None
+    spec = RowSpec.of(
+        objective, beta, alpha, temperature=temperature if taught else 1.0, hard=hard_label_share if taught else 1.0,
+        student_softcap=student_softcap, teacher_softcap=teacher_softcap,
+    )  # fmt: skip
+    rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
+    labels_N, weights_N = pick(labels_N, weights_N, kept)
+    widths = head_VH.shape[1], 0 if teacher_head_VG is None else teacher_head_VG.shape[1]
+    step = chunk_rows(rows, vocab, student_NH.device, chunk_tokens, *widths)
+    teacher = _teacher(teacher_NG, teacher_head_VG, len(student_NH), vocab, step)
+    score = _DenseRows(row_kernel(kernel, spec, student_NH.device), spec, teacher, kept, labels_N, weights_N)
+    work = Work(score, 2, rows, kept, weights_N, vocab, spec.temperature, spec.hard, step, torch.is_grad_enabled())
+    return run(student_NH, head_VH, work)
+
+
+class _Teacher(NamedTuple):
+    hidden_NG: Tensor
+    head_VG: Tensor
+    buffer_NV: Tensor
+
+
+def _teacher(
+    hidden_NG: Tensor | None, head_VG: Tensor | None, tokens: int, vocab: int, chunk_tokens: int
+) -> _Teacher | None:
+    """The teacher without its padding, and the buffer of its logits."""
+    if hidden_NG is None or head_VG is None:
+        if hidden_NG is not None or head_VG is not None:
+            raise ValueError("teacher_NG and teacher_head_VG go together")
+        return None
+    if len(hidden_NG) != tokens:
+        raise ValueError(f"{tokens} hidden states of the student, {len(hidden_NG)} of the teacher")
+    buffer_NV = torch.empty(chunk_tokens, vocab, dtype=torch.float32, device=hidden_NG.device)
+    return _Teacher(hidden_NG, head_VG[:vocab], buffer_NV)
+
+
+@dataclass(frozen=True)
+class _DenseRows:
+    """Scores chunks of the student's logits against the teacher's. Labels and weights are of the kept rows alone."""
+
+    kernel: RowKernel
+    spec: RowSpec
+    teacher: _Teacher | None
+    kept: Tensor | None
+    labels_N: Tensor
+    weights_N: Tensor | None
+
+    @torch.no_grad()
+    def __call__(self, logits_NV: Tensor, chunk: slice, values_KN: Tensor) -> None:
+        teacher_NV = None
+        if self.teacher is not None:
+            teacher_NV = self.teacher.buffer_NV[: len(logits_NV)]
+            rows_NG = self.teacher.hidden_NG[chunk if self.kept is None else self.kept[chunk]]
+            project(rows_NG, self.teacher.head_VG, self.spec.temperature, teacher_NV)
+        weights_N = None if self.weights_N is None else self.weights_N[chunk]
+        self.kernel(logits_NV, teacher_NV, self.labels_N[chunk], weights_N, values_KN)
+
+
+def true_vocab(head_VH: Tensor, teacher_head_VG: Tensor | None, vocab_size: int | None) -> int:
+    """Rows of the heads that are tokens.
+
+    Raises:
+        ValueError: heads of different length and no `vocab_size`, or one that a head does not have.
+    """
+    lengths = {"student": len(head_VH)} | ({} if teacher_head_VG is None else {"teacher": len(teacher_head_VG)})
+    told = ", ".join(f"{who} {length}" for who, length in lengths.items())
+    if vocab_size is None:
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"heads differ in vocabulary: {told}. If both have the same tokens and differ in padding alone, say "
+                "how many tokens there are: vocab_size."
+            )
+        return len(head_VH)
+    if not 0 < vocab_size <= min(lengths.values()):
+        raise ValueError(f"vocab_size is {vocab_size}, but the heads have rows: {told}")
+    return vocab_size

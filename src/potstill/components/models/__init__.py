@@ -1,0 +1,1 @@
+"""A model seen from outside: configuration, GGUF header, shapes, what can be done with it."""

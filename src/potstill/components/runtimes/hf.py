@@ -1,0 +1,157 @@
+"""A Hugging Face causal language model, answering in length-sorted batches.
+
+Greedy and sampled decoding are one short loop over the model's own KV cache: prompts of a batch are padded on the left,
+rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on
+which rows stood beside it in the order of sampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from potstill.components.chat.format import ChatFormat
+from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.core.memory import keep_freed_memory
+from potstill.core.progress import progress_bar
+from potstill.core.records import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Continuation", "HFRuntime"]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model adds to a prompt: ids, the end token among them if it `stopped` by itself, and ln of the probability
+    with which each was drawn (0 where the likeliest is taken)."""
+
+    ids: list[int]
+    log_probs: list[float]
+    stopped: bool
+
+
+class HFRuntime:
+    """Runs a loaded model.
+
+    Args:
+        model: in evaluation mode on its device.
+        chat: its tokenizer and template.
+        context: most tokens of prompt and answer together.
+        batch_size: most rows decoded together.
+    """
+
+    def __init__(self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64) -> None:
+        keep_freed_memory()
+        self.model = model.eval()
+        self.chat = chat
+        self.context = context
+        self.batch_size = batch_size
+
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
+        """See `Runtime`."""
+        prompts = [self.chat.prompt_ids(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
+        answers: dict[int, Answer] = {}
+        with progress_bar(label, len(rows)) as ticker:
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
+                begun = time.monotonic()
+                outs = self.continue_ids([prompts[i] for i in batch], seeds, sampling)
+                seconds = (time.monotonic() - begun) / len(batch)
+                for index, out in zip(batch, outs, strict=True):
+                    ids = out.ids[:-1] if out.stopped else out.ids
+                    text = self.chat.decode(ids, after=prompts[index])
+                    answers[index] = Answer(
+                        text, "stop" if out.stopped else "length", len(prompts[index]), len(ids), seconds
+                    )
+                if on_answers:
+                    on_answers([(index, answers[index]) for index in batch])
+                ticker.advance(len(batch))
+        return [answers[i] for i in range(len(rows))]
+
+    @torch.inference_mode()
+    def continue_ids(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Continuation]:
+        """Decode a batch of prompts, each from a random stream of its own seed."""
+        from transformers import DynamicCache
+
+        device = self.model.device
+        width = max(map(len, prompts))
+        input_ids = torch.tensor([[self.chat.eos_id] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        streams = [torch.Generator().manual_seed(s) for s in seeds]
+        outs = [Continuation([], [], False) for _ in prompts]
+        alive = list(range(len(prompts)))
+        cache = DynamicCache()
+        position_ids = (mask.cumsum(1) - 1).clamp_min(0)
+        budget = min(sampling.max_new_tokens, self.context - width)
+        for _ in range(max(0, budget)):
+            logits_BV = self.model(
+                input_ids=input_ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1, : self.chat.vocab_size]
+            chosen = _choose(logits_BV.float().cpu(), [streams[i] for i in alive], sampling)
+            keep: list[int] = []
+            for place, (token, log_prob) in enumerate(chosen):
+                out = outs[alive[place]]
+                out.ids.append(token)
+                out.log_probs.append(log_prob)
+                if token in self.chat.stop_ids:
+                    outs[alive[place]] = replace(out, stopped=True)
+                else:
+                    keep.append(place)
+            if not keep:
+                break
+            rows = torch.tensor(keep, device=device)
+            if len(keep) < len(alive):
+                cache.batch_select_indices(rows)
+                mask = mask[rows]
+                position_ids = position_ids[rows]
+                alive = [alive[place] for place in keep]
+            input_ids = torch.tensor([[chosen[place][0]] for place in keep], device=device)
+            mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
+            position_ids = position_ids[:, -1:] + 1
+        return outs
+
+    @torch.inference_mode()
+    def log_probs(self, ids: Sequence[int], first: int) -> Tensor:
+        """Log-probabilities (nats, fp32) of each next token from position `first` on: (len(ids) - first, V).
+
+        Row r is the distribution of token `first + r` given all before it.
+        """
+        logits_SV = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0]
+        return torch.log_softmax(logits_SV[first - 1 : len(ids) - 1, : self.chat.vocab_size].float(), dim=-1).cpu()
+
+
+def _row_seed(row: Row, seed: int) -> int:
+    return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:15], 16)
+
+
+def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[tuple[int, float]]:
+    """Next token of each row, the likeliest or one drawn from the nucleus, and ln of its probability."""
+    if sampling.temperature == 0:
+        return [(int(i), 0.0) for i in logits_BV.argmax(-1)]
+    probabilities_BV = torch.softmax(logits_BV / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True)
+        outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= sampling.top_p
+        probabilities_BV = torch.zeros_like(probabilities_BV).scatter(
+            1, order_BV, sorted_BV.masked_fill(outside_BV, 0.0)
+        )
+    drawn = [int(torch.multinomial(p, 1, generator=g)) for p, g in zip(probabilities_BV, streams, strict=True)]
+    log_B = (probabilities_BV[range(len(drawn)), drawn] / probabilities_BV.sum(-1)).log()
+    return list(zip(drawn, log_B.tolist(), strict=True))

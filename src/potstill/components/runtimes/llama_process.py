@@ -1,0 +1,95 @@
+"""llama.cpp's HTTP server in a process of its own, so that its memory and its crashes are its own.
+
+    python -m potstill.components.runtimes.llama_process MODEL --context N --parallel P --threads T [--exact]
+
+The first line on stdout is a JSON object: `address`, `api_key` and `load_seconds`. Each line written to stdin is
+answered with one more: `peak_rss_mb`, in MB of a million bytes. The process ends when stdin closes, which it also does
+when the parent is killed. llama.cpp's log goes to stderr.
+
+Only the standard library and xllamacpp are imported: everything else would count in the measured memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import secrets
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+_ERRORS = 1  # llama.cpp's verbosity; warnings come with nearly every request
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="llama_process")
+    parser.add_argument("model")
+    parser.add_argument("--context", type=int, required=True, help="tokens of all slots together")
+    parser.add_argument("--parallel", type=int, default=1, help="slots")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--exact", action="store_true", help="32-bit KV cache, no flash attention")
+    return parser.parse_args(argv)
+
+
+def _parameters(args: argparse.Namespace, api_key: str) -> Any:
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = args.model
+    parameters.n_ctx = args.context
+    parameters.n_parallel = args.parallel
+    parameters.cpuparams.n_threads = args.threads
+    parameters.cpuparams_batch.n_threads = args.threads
+    parameters.port = 0  # any free one
+    parameters.api_keys = [api_key]
+    parameters.cache_ram_mib = 0  # a cache of old prompts would be counted as the model's memory
+    parameters.fit_params = False  # run as asked or not at all
+    parameters.ui = False
+    parameters.verbosity = _ERRORS
+    if args.exact:  # llama.cpp's usual attention rounds to 16 bits
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return parameters
+
+
+def _peak_rss_mb() -> float:
+    """Most memory this process ever held. Not ru_maxrss on Linux, which starts from the parent's peak."""
+    if sys.platform == "linux":
+        with open("/proc/self/status", encoding="ascii") as file:
+            kibibytes = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+        return kibibytes * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Serve until stdin closes."""
+    args = _parse(argv)
+    # llama.cpp may print to stdout, which belongs to the parent: give it stderr, and keep the real one.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes stdin
+
+    def say(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    import xllamacpp
+
+    api_key = secrets.token_urlsafe(16)
+    parameters = _parameters(args, api_key)
+    begun = time.monotonic()
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+    say(address=server.listening_address, api_key=api_key, load_seconds=round(time.monotonic() - begun, 4))
+    for _ in sys.stdin:
+        say(peak_rss_mb=_peak_rss_mb())
+    os._exit(0)  # the server's threads may be in the middle of a request nobody waits for
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,117 @@
+"""A Hugging Face causal language model from its folder, in the type and the place that a recipe asks for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import init_empty_weights
+from accelerate.utils import parse_flag_from_env
+from torch import nn
+
+from potstill.core.errors import RecipeError
+from potstill.core.recipe.sections import Offload
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["layer_list", "load_causal_lm", "moved", "on_device"]
+
+# that parts of an offloaded model are elsewhere is what was asked for
+logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
+
+
+def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None = None) -> PreTrainedModel:
+    """A causal language model from a folder, ready to run.
+
+    Args:
+        folder: the model.
+        dtype: "float32" or "bfloat16"; or "int8", which holds the layers' matrices in 8 bits (LLM.int8(), Dettmers et
+            al., 2022) and the rest in bfloat16.
+        offload: where its layers wait until each is to run: host memory, beside an accelerator, or its own files. All
+            else is then on the accelerator, where there is one. None: the whole of it is in host memory.
+
+    Raises:
+        RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # its bars would cut through ours
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **_held_in(dtype), **_held_at(folder, offload))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise RecipeError(
+            f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
+            "with safetensors."
+        ) from None
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise RecipeError(
+            f"{folder}: the model adds a bias to its logits, which this version's losses do not know. Choose another."
+        )
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(model.config, key, None):
+            raise RecipeError(
+                f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. "
+                "Choose another model."
+            )
+    return model
+
+
+def layer_list(model: PreTrainedModel) -> str:
+    """Dotted name of the list of a model's layers: `model.layers`, or `bert.encoder.layer`."""
+    total = model.config.num_hidden_layers
+    parts = model.named_modules()
+    return str(next(name for name, part in parts if isinstance(part, nn.ModuleList) and len(part) == total))
+
+
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on this machine's accelerator, where there is one and ACCELERATE_USE_CPU does not forbid it."""
+    return moved(model, _device())
+
+
+def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on a device; an offloaded one is where it belongs."""
+    if not hasattr(model, "hf_device_map"):
+        module: nn.Module = model
+        module.to(device)
+    return model
+
+
+def _device() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return torch.device("cpu")
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count())
+
+
+def _held_at(folder: Path, offload: Offload | None) -> dict[str, Any]:
+    """What transformers is told of where an offloaded model's parts are."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    device = _device()
+    if offload is None or offload == device.type:  # a CPU's weights are in host memory anyway
+        return {}
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    layers = f"{layer_list(model)}."
+    leaves = [name for name, part in model.named_modules() if not list(part.children())]
+    places = {name: str(device) for name in leaves if not name.startswith(layers)}
+    return {"device_map": places | {f"{layers}{i}": offload for i in range(model.config.num_hidden_layers)}}
+
+
+def _held_in(dtype: str) -> dict[str, Any]:
+    """What transformers is told of a model's weights."""
+    if dtype != "int8":
+        return {"dtype": getattr(torch, dtype)}
+    import bitsandbytes  # noqa: F401  # transformers would tell of its absence in words of its own
+    from transformers import BitsAndBytesConfig
+
+    # it says at each product that it computes in float16, which is how LLM.int8() is defined
+    warnings.filterwarnings("ignore", message="MatMul8bitLt")
+    return {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}

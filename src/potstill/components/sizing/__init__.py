@@ -1,0 +1,1 @@
+"""Bytes, hours and money of a run."""

@@ -1,0 +1,32 @@
+"""The targets store: a teacher's distributions computed once, read by every student, sweep and epoch.
+
+    meta = TargetsMeta(kind="counts", draws=50, seed=0, vocab_size=..., teacher_hash=..., ...)
+    with TargetsWriter(folder, meta) as writer:
+        key = sequence_key(example.ids, example.n_prompt)
+        if key not in writer:
+            writer.add(key, logits_NV)            # or an iterable of chunks of rows
+    reader = TargetsReader(folder, expect=meta)
+    targets = reader.lookup(keys)                 # CSR arrays, rows in the order of `keys`
+
+`meta.py` says what is stored and for whom, `sketch.py` turns logits into what is stored, `coding.py` turns that into
+few bytes, `shards.py` is the file, `writer.py` and `reader.py` are the two ends, `stats.py` says how good it is.
+"""
+
+from __future__ import annotations
+
+from potstill.components.targets.meta import SequenceKey, TargetsMeta, expected_bytes, sequence_key
+from potstill.components.targets.reader import StoredTargets, TargetsReader
+from potstill.components.targets.stats import render_stats, store_stats
+from potstill.components.targets.writer import TargetsWriter
+
+__all__ = [
+    "SequenceKey",
+    "StoredTargets",
+    "TargetsMeta",
+    "TargetsReader",
+    "TargetsWriter",
+    "expected_bytes",
+    "render_stats",
+    "sequence_key",
+    "store_stats",
+]

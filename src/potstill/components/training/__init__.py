@@ -1,0 +1,1 @@
+"""The training engine that the finetune, targets and train stages share."""

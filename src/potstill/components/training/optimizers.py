@@ -1,0 +1,47 @@
+"""What moves the weights, and how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from potstill.core.recipe.recipe import Schedule
+
+__all__ = ["learning_rate", "make_optimizers"]
+
+
+def learning_rate(schedule: Schedule, step: int, total: int) -> float:
+    """Linear warm-up to the peak, cosine decay to `final_rate` of it; `step` counts from 0."""
+    warmup = max(1, round(schedule.warmup * total))
+    if step < warmup:
+        return schedule.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    final = schedule.final_rate
+    return schedule.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizers(model: nn.Module, layers: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """AdamW for everything; or Muon for the matrices of `layers`, a part of `model`, and AdamW for the rest.
+
+    Muon (Jordan, 2024) makes each update of a matrix near orthogonal. Its size is matched to AdamW's (Liu et al., 2025,
+    arXiv:2502.16982), so one rate and one decay do for both. Norms and biases (1-D) are not decayed.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    matrices = (
+        [p for p in layers.parameters() if p.requires_grad and p.ndim == 2] if schedule.optimizer == "muon" else []
+    )
+    taken = {id(p) for p in matrices}
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2 and id(p) not in taken], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        # fused: one pass over weights and moments, and no tensor of an embedding's size beside them
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    ]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers

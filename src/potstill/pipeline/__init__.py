@@ -1,0 +1,1 @@
+"""How the stages of a recipe are run; read `run.py` first."""

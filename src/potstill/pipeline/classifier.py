@@ -1,0 +1,110 @@
+"""The stages of a recipe with `task: classify`, in order: an encoder with a classification head.
+
+    check -> finetune (if asked) -> train -> evaluate -> gate -> package
+
+What is judged is what is packaged, file by file. See `potstill.pipeline.run` for how stages are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from potstill.components.chat.format import resolve_model
+from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.steps import RunResult, StepPlan, hash_file, hash_model, section_parts
+from potstill.stages.check import stage as plan
+from potstill.stages.evaluate import stage as evaluate
+from potstill.stages.package import stage as package
+from potstill.stages.train import stage as train
+
+__all__ = ["CLASSIFIER_STAGES"]
+
+
+def _rows(recipe: ClassifierRecipe) -> dict[str, Any]:
+    """What the training rows are, by content; a missing file is told by the check itself."""
+    data = recipe.data
+    paths = {"train": data.train, "validation": data.validation}
+    return {name: hash_file(p) if p and p.is_file() else None for name, p in paths.items()} | {"context": data.context}
+
+
+def _base(recipe: ClassifierRecipe) -> Path:
+    return resolve_model(recipe.teacher.model, recipe.teacher.revision)
+
+
+def _teacher(recipe: ClassifierRecipe, done: RunResult) -> Path:
+    return done.folder("finetune") / "model" if "finetune" in done.steps else _base(recipe)
+
+
+def _check(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
+    test = recipe.data.test
+    parts = {
+        "version": plan.VERSION,
+        "recipe": recipe_hash(recipe),
+        "rows": _rows(recipe),
+        "test": hash_file(test) if test.is_file() else None,
+        "base": hash_model(_base(recipe)),
+    }
+    return parts, (), partial(plan.check_classifier, recipe, _base(recipe))
+
+
+def _finetune(recipe: ClassifierRecipe, done: RunResult) -> StepPlan | None:
+    settings = recipe.teacher.finetune
+    if settings is None:
+        return None
+    base = _base(recipe)
+    parts = {
+        "version": train.VERSION,
+        "settings": section_parts(settings),
+        "rows": _rows(recipe),
+        "base": hash_model(base),
+        "seed": recipe.seed,
+    }
+    return parts, (), partial(train.finetune_classifier, recipe, base)
+
+
+def _train(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
+    teacher = _teacher(recipe, done)
+    parts = {
+        "version": train.VERSION,
+        "settings": section_parts(recipe.train, "tracker"),
+        "student": section_parts(recipe.student),
+        "rows": _rows(recipe),
+        "teacher": hash_model(teacher),
+        "seed": recipe.seed,
+    }
+    return parts, ("finetune",), partial(train.distil_classifier, recipe, teacher)
+
+
+def _evaluate(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
+    teacher = _teacher(recipe, done)
+    parts = {
+        "version": evaluate.VERSION,
+        "settings": section_parts(recipe.evaluate),
+        "test": hash_file(recipe.data.test),
+        "context": recipe.data.context,
+        "out_of_scope": recipe.data.out_of_scope,
+        "teacher": hash_model(teacher),
+        "seed": recipe.seed,
+    }
+    return parts, ("train",), partial(evaluate.run_classifier, recipe, teacher, done.folder("train"))
+
+
+def _gate(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
+    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates)}
+    return parts, ("evaluate",), partial(evaluate.gate_classifier, recipe, done.folder("evaluate"))
+
+
+def _package(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
+    folders = {name: step.dir for name, step in done.steps.items()}
+    parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
+    upstream = ("finetune", "train", "evaluate", "gate")
+    return parts, upstream, partial(package.run_classifier, recipe, folders)
+
+
+CLASSIFIER_STAGES: dict[str, Callable[[ClassifierRecipe, RunResult], StepPlan | None]] = {
+    "check": _check, "finetune": _finetune, "train": _train, "evaluate": _evaluate, "gate": _gate,
+    "package": _package,
+}  # fmt: skip

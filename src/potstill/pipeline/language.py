@@ -1,0 +1,205 @@
+"""The stages of a recipe that distils a language model, in order:
+
+    check -> finetune (if asked) -> generate -> targets (if stored) -> train
+    -> export -> evaluate -> gate -> package -> report
+
+Each function names what can change its stage's answer, beside the call: that is the step's fingerprint. A stage that a
+recipe has none of gives None. See `potstill.pipeline.run` for how stages are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from potstill.components.chat.format import resolve_model
+from potstill.components.sizing.prices import find_price
+from potstill.components.targets.meta import FORMAT
+from potstill.core.recipe.recipe import Recipe, recipe_hash
+from potstill.core.steps import RunResult, StepPlan, hash_file, hash_model, section_parts
+from potstill.stages.check import stage as plan
+from potstill.stages.evaluate import stage as evaluate
+from potstill.stages.export import stage as export
+from potstill.stages.generate import stage as generate
+from potstill.stages.package import stage as package
+from potstill.stages.report import stage as report
+from potstill.stages.train import stage as train
+
+__all__ = ["LANGUAGE_STAGES"]
+
+# keys of `teacher` that change no answer, or are counted by the content they name
+_NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price", "offload")
+
+
+def _hash(path: Path | None) -> str | None:
+    return hash_file(path) if path else None
+
+
+def _base_model(recipe: Recipe) -> Path | None:
+    return resolve_model(recipe.student.model) if recipe.student.model else None
+
+
+def _teacher_folder(recipe: Recipe, done: RunResult) -> Path | None:
+    """Weights of the teacher: the fine-tuned one if there is one, None for an endpoint."""
+    if recipe.teacher.kind == "api":
+        return None
+    return (
+        done.folder("finetune") / "model"
+        if "finetune" in done.steps
+        else resolve_model(recipe.teacher.model, recipe.teacher.revision)
+    )
+
+
+def _check(recipe: Recipe, done: RunResult) -> StepPlan:
+    parts = {"version": plan.VERSION, "recipe": recipe_hash(recipe), "inputs": _inputs(recipe)}
+    parts["chat"] = _chat(recipe)
+    return parts, (), partial(plan.check, recipe, done.dir)
+
+
+def _inputs(recipe: Recipe) -> dict[str, Any]:
+    """Content hashes of everything the recipe points at; a missing file is told by the check itself."""
+    data, finetune = recipe.data, recipe.teacher.finetune
+    paths = [data.prompts, data.validation, data.test, data.tools, finetune.rows if finetune else None]
+    return {str(i): hash_file(p) if p and p.is_file() else None for i, p in enumerate(paths)}
+
+
+def _finetune(recipe: Recipe, done: RunResult) -> StepPlan | None:
+    settings = recipe.teacher.finetune
+    if settings is None:
+        return None
+    base = resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=settings.shape is None)
+    parts = {
+        "version": train.VERSION,
+        "settings": section_parts(settings, "rows"),
+        "saved_in": recipe.teacher.saved_dtype,
+        "rows": hash_file(settings.rows),
+        "validation": _hash(recipe.data.validation),
+        "tools": _hash(recipe.data.tools),
+        "base": hash_model(base),
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    return parts, (), partial(train.finetune, recipe, base)
+
+
+def _chat(recipe: Recipe) -> dict[str, Any]:
+    """Template settings; a template file counts by its content."""
+    file = Path(recipe.chat.template)
+    return section_parts(recipe.chat, "template", "tool_format") | {
+        "template": hash_file(file) if file.is_file() else recipe.chat.template
+    }
+
+
+def _generate(recipe: Recipe, done: RunResult) -> StepPlan:
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
+    parts = {
+        "version": generate.VERSION,
+        "settings": section_parts(recipe.generate),
+        "prompts": hash_file(recipe.data.prompts),
+        "limit": recipe.data.limit,
+        "validation": _hash(recipe.data.validation),
+        "tools": _hash(recipe.data.tools),
+        "teacher": section_parts(recipe.teacher, *_NOT_ITS_ANSWERS),
+        "weights": hash_model(folder) or recipe.teacher.model,
+        # rows that the student could not read whole are set aside
+        "reader": hash_model(base),
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    if recipe.asked_log_probs:
+        parts["log_probs"] = recipe.asked_log_probs
+    return parts, ("finetune",), partial(generate.run, recipe, folder, base)
+
+
+def _targets(recipe: Recipe, done: RunResult) -> StepPlan | None:
+    if recipe.train.targets.kind == "online":
+        return None
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
+    parts = {
+        "version": train.VERSION,
+        "format": FORMAT,
+        "settings": section_parts(recipe.train.targets),
+        "temperature": recipe.train.temperature,
+        "weights": hash_model(folder) or recipe.teacher.model,
+        "dtype": recipe.teacher.dtype,
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    upstream, generated = ("finetune", "generate"), done.folder("generate")
+    if folder is not None:
+        return parts, upstream, partial(train.store_targets, recipe, folder, generated)
+    assert base is not None  # the recipe has no endpoint without student.model
+    parts["reader"] = hash_model(base)
+    return parts, upstream, partial(train.store_served_targets, recipe, base, generated)
+
+
+def _train(recipe: Recipe, done: RunResult) -> StepPlan:
+    folder, base = _teacher_folder(recipe, done), _base_model(recipe)
+    targets = done.folder("targets") if "targets" in done.steps else None
+    parts = {
+        "version": train.VERSION,
+        "settings": section_parts(recipe.train, "tracker"),
+        "student": section_parts(recipe.student, "model"),
+        "base": hash_model(base),
+        "chat": _chat(recipe),
+        "seed": recipe.seed,
+    }
+    upstream = ("finetune", "generate", "targets")
+    return parts, upstream, partial(train.run, recipe, folder, base, done.folder("generate"), targets)
+
+
+def _export(recipe: Recipe, done: RunResult) -> StepPlan:
+    parts = {
+        "version": export.VERSION,
+        "settings": section_parts(recipe.export),
+        "name": recipe.name,
+        "chat": _chat(recipe),
+    }
+    return parts, ("generate", "train"), partial(export.run, recipe, done.folder("train"), done.folder("generate"))
+
+
+def _evaluate(recipe: Recipe, done: RunResult) -> StepPlan:
+    folders = {name: done.folder(name) for name in ("train", "generate", "export")}
+    parts = {
+        "version": evaluate.VERSION,
+        "settings": section_parts(recipe.evaluate),
+        "test": hash_file(recipe.data.test),
+        "test_limit": recipe.data.test_limit,
+        "tools": _hash(recipe.data.tools),
+        "answers": section_parts(recipe.generate),
+        "tool_format": recipe.chat.tool_format,
+    }
+    return parts, tuple(folders), partial(evaluate.run, recipe, _teacher_folder(recipe, done), folders)
+
+
+def _gate(recipe: Recipe, done: RunResult) -> StepPlan:
+    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates), "target": section_parts(recipe.target)}
+    return parts, ("evaluate",), partial(evaluate.gate, recipe, done.folder("evaluate"))
+
+
+def _before(stage: str) -> tuple[str, ...]:
+    """All stages before this one, but for the check, which makes nothing."""
+    names = tuple(LANGUAGE_STAGES)
+    return names[1 : names.index(stage)]
+
+
+def _package(recipe: Recipe, done: RunResult) -> StepPlan:
+    folders = {name: step.dir for name, step in done.steps.items()}
+    parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
+    return parts, _before("package"), partial(package.run, recipe, folders)
+
+
+def _report(recipe: Recipe, done: RunResult) -> StepPlan:
+    folders = {name: step.dir for name, step in done.steps.items()}
+    price = find_price(recipe.teacher)
+    parts = {"version": report.VERSION, "recipe": recipe_hash(recipe), "price": asdict(price) if price else None}
+    return parts, _before("report"), partial(report.run, recipe, folders)
+
+
+LANGUAGE_STAGES: dict[str, Callable[[Recipe, RunResult], StepPlan | None]] = {
+    "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
+    "export": _export, "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
+}  # fmt: skip

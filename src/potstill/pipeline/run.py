@@ -1,0 +1,83 @@
+"""How a recipe's stages are run, each once. Read this first.
+
+    check -> finetune (if asked) -> generate -> targets (if stored) -> train
+    -> export -> evaluate -> gate -> package -> report
+
+Each stage is a function that reads earlier steps' directories and writes into its own. `language_pipeline` says for
+each what can change its answer: that is its fingerprint, and a step whose fingerprint is on the disk is not run again.
+A recipe with `task: classify` has fewer stages: `classifier_pipeline`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.core.errors import UsageError
+from potstill.core.recipe.recipe import AnyRecipe, Recipe, recipe_hash
+from potstill.core.records import write_json
+from potstill.core.steps import RunResult, StepPlan, StepResult, is_first_process, lock_run, run_step
+from potstill.pipeline.classifier import CLASSIFIER_STAGES
+from potstill.pipeline.language import LANGUAGE_STAGES
+
+__all__ = ["STAGES", "RunResult", "run"]
+
+STAGES = tuple(LANGUAGE_STAGES)
+# under `accelerate launch` all processes share these; the first runs the others alone
+_TOGETHER = ("finetune", "train")
+
+
+def run(
+    recipe: AnyRecipe,
+    runs: Path,
+    until: str | None = None,
+    on_step: Callable[[StepResult], None] | None = None,
+    variant: str = "",
+) -> RunResult:
+    """Run a recipe's stages up to `until`, each once.
+
+    Args:
+        recipe: the recipe.
+        runs: folder of all runs; this one's is `runs / recipe.name`.
+        until: last stage to run; None: all.
+        on_step: told of each step as it is finished or found.
+        variant: one of several recipes of this name (a sweep): its run.json and report.html have this in their names.
+
+    Raises:
+        PotstillError: a stage cannot finish; finished steps stay, and the next run goes on from there.
+        UsageError: a recipe of this task has no such stage.
+    """
+    stages: Mapping[str, Any] = LANGUAGE_STAGES if isinstance(recipe, Recipe) else CLASSIFIER_STAGES
+    if until is not None and until not in stages:
+        raise UsageError(f"a recipe with task: classify has no stage {until}; its stages are {', '.join(stages)}.")
+    result = RunResult(runs / recipe.name, variant)
+    with lock_run(result.dir):
+        for stage in stages:
+            planned: StepPlan | None = stages[stage](recipe, result)
+            if planned is not None:
+                parts, upstream, build = planned
+                read = {name: result.steps[name] for name in upstream if name in result.steps}
+                result.steps[stage] = run_step(result.dir, stage, parts, read, build, together=stage in _TOGETHER)
+                if on_step:
+                    on_step(result.steps[stage])
+                _write_run_json(recipe, result)
+            if stage == until:
+                break
+    return result
+
+
+def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
+    """The one page that says what this run is; rewritten as each step ends."""
+    if "gate" in result.steps:
+        result.verdict = json.loads((result.folder("gate") / "verdict.json").read_text())["verdict"]
+    if not is_first_process():
+        return
+    if "report" in result.steps:
+        shutil.copyfile(result.folder("report") / "report.html", result.page("report.html"))
+    steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}
+    write_json(
+        result.page("run.json"), {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps}
+    )

@@ -1,0 +1,1 @@
+"""Measure the shipped file and the models it is compared with."""

@@ -1,0 +1,1 @@
+"""Write the student as a GGUF file."""

@@ -1,0 +1,1 @@
+"""Train the teacher on rows with right answers."""

@@ -1,0 +1,1 @@
+"""Let the teacher answer the prompts."""

@@ -1,0 +1,311 @@
+"""What a chat template puts around each turn, found by rendering, and the same as a template in Ollama's Go syntax.
+
+Ollama's TEMPLATE is a Go template, and no program turns Jinja into one. But most chat templates do no more than put
+fixed text around the system prompt, the tools' names and each message. Such text is found by rendering marked messages.
+What is found is then put to conversations it was not taken from; where one renders otherwise, there is no Go template,
+rather than one that is nearly right.
+
+Ollama gives a template `.System` (all system messages, joined), `.Tools`, and `.Messages` (system messages among them
+once more; neighbours of one role joined), each with `.Role`, `.Content` and `.ToolCalls`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.components.chat.format import ChatFormat
+from potstill.core.records import Function, Message, ToolCall
+
+__all__ = ["Turns", "UnwritableTemplate", "find_turns"]
+
+_SYSTEM, _TOOLS = object(), object()
+_Head = tuple[Any, ...]  # of text, _SYSTEM and _TOOLS
+_S, _U1, _U2, _A1, _RESULT = "Zsystem0", "Zuser1", "Zuser2", "Zassistant1", "Zresult1"
+_NAMES = ("ztool_one", "ztool_two", "ztool_three")
+
+
+class UnwritableTemplate(Exception):
+    """The chat template does more than put fixed text around turns; the message is the reason, as a clause."""
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """Text around one call's name and arguments, between calls, and between words and the first call."""
+
+    before: str
+    between: str
+    after: str
+    joint: str
+    gap: str
+    result: tuple[str, str]
+    """Around a tool's answer."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Text around the parts of a conversation.
+
+    Args:
+        heads: what stands before the first turn, by (has a system prompt, has tools).
+        user, assistant: text before and after a message.
+        generation: text after which the assistant begins to speak.
+        tool_joint: text between two tools' names; None when tools are not written.
+        calls: None when calls and their results are not written.
+        notes: what the template does that is not written here, one sentence each.
+    """
+
+    heads: dict[tuple[bool, bool], _Head]
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    generation: str
+    tool_joint: str | None
+    calls: _Calls | None
+    notes: tuple[str, ...] = ()
+
+    def render(self, system: str, tools: Sequence[str], messages: Sequence[Message]) -> str:
+        """Text of a conversation, up to where the assistant speaks. `messages` has no system message."""
+        parts = []
+        for part in self.heads[bool(system), bool(tools) and self.tool_joint is not None]:
+            parts.append(system if part is _SYSTEM else (self.tool_joint or "").join(tools) if part is _TOOLS else part)
+        for message in messages:
+            around = self.assistant if message.role == "assistant" else self.user
+            if message.role == "tool" and self.calls:
+                around = self.calls.result
+            parts += [around[0], message.content or "", self._calls(message), around[1]]
+        return "".join([*parts, self.generation])
+
+    def _calls(self, message: Message) -> str:
+        calls = self.calls
+        if calls is None or not message.tool_calls:
+            return ""
+        blocks = [
+            calls.before + c.function.name + calls.between + json.dumps(json.loads(c.function.arguments)) + calls.after
+            for c in message.tool_calls
+        ]
+        return (calls.gap if message.content else "") + calls.joint.join(blocks)
+
+    def go_template(self, leave_out: str | None = None) -> str:
+        """The same as a Go template; `leave_out` is a beginning that the runtime writes itself."""
+        return f"{self._go_head(leave_out or '')}{self._go_messages()}{_go(self.generation)}"
+
+    def _go_head(self, leave_out: str) -> str:
+        def text(system: bool, tools: bool) -> str:
+            parts = list(self.heads[system, tools])
+            if parts and isinstance(parts[0], str):
+                parts[0] = parts[0].removeprefix(leave_out)
+            joint = _go(self.tool_joint or "")
+            names = f"{{{{ range $i, $tool := .Tools }}}}{_when('$i', joint)}{{{{ $tool.Function.Name }}}}{{{{ end }}}}"
+            return "".join("{{ .System }}" if p is _SYSTEM else names if p is _TOOLS else _go(p) for p in parts)
+
+        def by_system(tools: bool) -> str:
+            bare = text(False, tools)
+            return f"{{{{ if .System }}}}{text(True, tools)}{'{{ else }}' + bare if bare else ''}{{{{ end }}}}"
+
+        if self.tool_joint is None:
+            return by_system(False)
+        return f"{{{{ if .Tools }}}}{by_system(True)}{{{{ else }}}}{by_system(False)}{{{{ end }}}}"
+
+    def _go_messages(self) -> str:
+        """Ollama reads the tag that marks a call from the first text after `if .ToolCalls`: nothing may stand
+        between the two, so the joint is written after a call and not before one."""
+        content = said = "{{ .Content }}"
+        if self.calls:
+            c = self.calls
+            gap = _when("$calls", _go(c.gap))
+            joint = _when("gt (len (slice $calls $i)) 1", _go(c.joint))
+            call = (
+                f"{_go(c.before)}{{{{ $call.Function.Name }}}}{_go(c.between)}{{{{ json $call.Function.Arguments }}}}"
+                f"{_go(c.after)}{joint}"
+            )
+            made = f"{{{{ range $i, $call := .ToolCalls }}}}{call}{{{{ end }}}}"
+            said = f"{{{{ $calls := .ToolCalls }}}}{_when('.Content', content + gap)}{_when('.ToolCalls', made)}"
+        branches = [("user", self.user, content), ("assistant", self.assistant, said)]
+        if self.calls:
+            branches.append(("tool", self.calls.result, content))
+        written = "{{ else ".join(
+            f'if eq .Role "{role}" }}}}{_go(around[0])}{inner}{_go(around[1])}' for role, around, inner in branches
+        )
+        return f"{{{{ range .Messages }}}}{{{{ {written}{{{{ end }}}}{{{{ end }}}}"
+
+
+def _go(text: str) -> str:
+    """Text as a Go template gives it back."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def _when(condition: str, text: str) -> str:
+    return f"{{{{ if {condition} }}}}{text}{{{{ end }}}}" if text else ""
+
+
+def _message(role: str, content: str | None, *calls: ToolCall) -> Message:
+    return Message(role=role, content=content, tool_calls=calls)  # type: ignore[arg-type]
+
+
+def _call(name: str, arguments: dict[str, Any]) -> ToolCall:
+    return ToolCall(function=Function(name=name, arguments=json.dumps(arguments)))
+
+
+def _tools(count: int) -> tuple[dict[str, Any], ...]:
+    schema = {"type": "object", "properties": {"Zargument": {"type": "string", "description": "Zdescription"}}}
+    return tuple(
+        {"type": "function", "function": {"name": name, "description": "Zdescription", "parameters": schema}}
+        for name in _NAMES[:count]
+    )
+
+
+_USER, _USER_2, _ASSISTANT = _message("user", _U1), _message("user", _U2), _message("assistant", _A1)
+
+
+class _Prober:
+    """Renders marked conversations and cuts them at the marks."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self.chat = chat
+
+    def text(self, messages: Sequence[Message], tools: int = 0, generate: bool = True) -> str:
+        try:
+            return self.chat.render(tuple(messages), _tools(tools), generate=generate)
+        except ValueError as error:
+            reason = str(error).removeprefix("the chat template cannot render this conversation: ")
+            raise UnwritableTemplate(f"it refuses a plain conversation ({reason})") from None
+
+    def cut(self, messages: Sequence[Message], *marks: str, tools: int = 0, generate: bool = True) -> list[str]:
+        """The text before, between and after the marks, each of which must be there once, in order."""
+        rest, parts = self.text(messages, tools, generate), []
+        for mark in marks:
+            before, found, rest = rest.partition(mark)
+            if not found or mark in rest:
+                raise UnwritableTemplate("it leaves out, repeats or moves messages")
+            parts.append(before)
+        return [*parts, rest]
+
+
+def _without(text: str, start: str = "", end: str = "") -> str:
+    if not (text.startswith(start) and text.endswith(end) and len(text) >= len(start) + len(end)):
+        raise UnwritableTemplate("what it writes around a message depends on the messages beside it")
+    return text[len(start) : len(text) - len(end)]
+
+
+def find_turns(chat: ChatFormat) -> Turns:
+    """What the chat template writes around each turn, proved on conversations it was not found on.
+
+    Raises:
+        UnwritableTemplate: it does more than that.
+    """
+    if "strftime_now" in chat.template:
+        raise UnwritableTemplate("it writes the day's date")
+    probe = _Prober(chat)
+    user_after = probe.cut([_USER], _U1, generate=False)[1]
+    assistant_after = probe.cut([_USER, _ASSISTANT], _U1, _A1, generate=False)[2]
+    first, answer, next_user, end = probe.cut([_USER, _ASSISTANT, _USER_2], _U1, _A1, _U2)
+    user = (_without(next_user, start=assistant_after), user_after)
+    bare = Turns(
+        heads={(False, False): (_without(first, end=user[0]),), (True, False): _head(probe, user[0], True, 0)},
+        user=user,
+        assistant=(_without(answer, start=user_after), assistant_after),
+        generation=_without(end, start=user_after),
+        tool_joint=None,
+        calls=None,
+    )
+    _prove(bare, chat, 0)
+    return _with_tools(probe, bare)
+
+
+def _head(probe: _Prober, user_before: str, system: bool, tools: int) -> _Head:
+    """The parts before the first user's turn; tools by name alone, in one list."""
+    messages = [_message("system", _S), _USER] if system else [_USER]
+    text = _without(probe.cut(messages, _U1, tools=tools)[0], end=user_before)
+    if text.count(_S) != int(system):
+        raise UnwritableTemplate("it leaves out or repeats the system prompt")
+    if any(mark in text for mark in ("Zargument", "Zdescription")):
+        raise UnwritableTemplate("it writes the tools' schemas")
+    parts: list[Any] = [text]
+    if tools:
+        names = _NAMES[:tools]
+        start, stop = text.find(names[0]), text.find(names[-1]) + len(names[-1])
+        if start < 0 or stop < start or any(text.count(name) != 1 for name in names):
+            raise UnwritableTemplate("it does not write each tool's name once")
+        parts = [text[:start], _TOOLS, text[stop:]]
+    out: list[Any] = []
+    for part in parts:
+        if isinstance(part, str) and _S in part:
+            before, _, after = part.partition(_S)
+            out += [before, _SYSTEM, after]
+        else:
+            out.append(part)
+    return tuple(part for part in out if part != "")
+
+
+def _with_tools(probe: _Prober, bare: Turns) -> Turns:
+    """The turns with tools, calls and results, where the template writes tools by name alone."""
+    try:
+        if probe.text([_USER], 2) == probe.text([_USER]):
+            return bare
+        heads = {(system, True): _head(probe, bare.user[0], system, 3) for system in (False, True)}
+        joint = probe.cut([_USER], *_NAMES, tools=3)[1]
+        turns = Turns(
+            bare.heads | heads, bare.user, bare.assistant, bare.generation, joint, _find_calls(probe, bare)
+        )  # fmt: skip
+        _prove(turns, probe.chat, 3)
+    except UnwritableTemplate as reason:
+        note = f"Tools, calls and their results are not written: of them, {reason}."
+        return Turns(bare.heads, bare.user, bare.assistant, bare.generation, None, None, (note,))
+    note = "Ollama writes the arguments of earlier calls without spaces; the student was trained on them with spaces."
+    return Turns(turns.heads, turns.user, turns.assistant, turns.generation, joint, turns.calls, (note,))
+
+
+def _find_calls(probe: _Prober, bare: Turns) -> _Calls:
+    arguments = {"Zkey": "Zvalue"}
+    shown = json.dumps(arguments)
+    before, after = bare.user[1] + bare.assistant[0], bare.assistant[1] + bare.user[0]
+    calls = [_call(name, arguments) for name in _NAMES[:2]]
+
+    def said(content: str | None, *made: ToolCall) -> str:
+        marks = (_U1, _U2)
+        text = probe.cut([_USER, _message("assistant", content, *made), _USER_2], *marks)[1]
+        return _without(text, start=before, end=after)
+
+    one, two = said(None, calls[0]), said(None, *calls)
+    opening, found, rest = one.partition(_NAMES[0])
+    between, found_too, closing = rest.partition(shown)
+    if not found or not found_too:
+        raise UnwritableTemplate("it does not write a call as its name and then its arguments")
+    joint = _without(two, start=one, end=opening + _NAMES[1] + between + shown + closing)
+    gap = _without(said(_A1, calls[0]), start=_A1, end=one)
+    made = _message("assistant", None, calls[0])
+    result = probe.cut([_USER, made, _message("tool", _RESULT)], _U1, _RESULT)
+    return _Calls(
+        opening,
+        between,
+        closing,
+        joint,
+        gap,
+        (
+            _without(result[1], start=before + one + bare.assistant[1]),
+            _without(result[2], end=bare.generation),
+        ),
+    )
+
+
+def _prove(turns: Turns, chat: ChatFormat, tools: int) -> None:
+    """Raise UnwritableTemplate unless conversations render alike, up to where the assistant speaks."""
+    probe = _Prober(chat)
+    long = _message("user", "Line one\nline two: {{ x }} <b>&'\"</b> größer 灯")
+    short = _message("assistant", "Yes.")
+    talks: list[list[Message]] = [[long], [_USER, short, long], [long, short, _USER, _ASSISTANT, _USER_2]]
+    if tools:
+        call, nested = _call("ztool_two", {}), _call("ztool_one", {"a": [1, 2.5], "b": {"c": None}})
+        result = _message("tool", '{"ok": true}')
+        talks += [
+            [long, _message("assistant", None, call, nested), result, short, _USER_2],
+            [_USER, _message("assistant", "So:", nested), result],
+        ]
+    for count in range(tools + 1):
+        for system in ("", "Be brief.\nBe kind."):
+            for talk in talks:
+                head = [_message("system", system)] if system else []
+                if probe.text([*head, *talk], count) != turns.render(system, _NAMES[:count], talk):
+                    raise UnwritableTemplate("it writes a conversation otherwise than its parts")

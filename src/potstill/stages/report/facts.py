@@ -1,0 +1,62 @@
+"""What the earlier steps left, read once; a part that a run has none of is None or empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from potstill.core.recipe.recipe import Recipe
+
+__all__ = ["Facts", "read_facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Contents of the steps' files, by what they tell."""
+
+    recipe: Recipe
+    metrics: dict[str, Any]
+    verdict: dict[str, Any]
+    trained: dict[str, Any]
+    manifest: dict[str, Any]
+    parity: dict[str, Any]
+    logs: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Training log lines of "student" and "control"."""
+    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """step.json of each step, by stage."""
+    answers: list[dict[str, int]] = field(default_factory=list)
+    """Tokens of each row that the teacher answered: prompt_tokens, completion_tokens."""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _read_answers(path: Path) -> list[dict[str, int]]:
+    told = [line.get("provenance", {}) for line in _read_log(path)]
+    counted = [{key: int(row.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")} for row in told]
+    return [row for row in counted if all(row.values())]
+
+
+def read_facts(recipe: Recipe, steps: Mapping[str, Path]) -> Facts:
+    """Read the directories of train, evaluate and gate, and of generate, export and package where they are."""
+    train = steps["train"]
+    package = steps["package"] / "package" / "manifest.json" if "package" in steps else Path()
+    return Facts(
+        recipe=recipe,
+        metrics=json.loads((steps["evaluate"] / "metrics.json").read_text(encoding="utf-8")),
+        verdict=json.loads((steps["gate"] / "verdict.json").read_text(encoding="utf-8")),
+        trained=_read_json(train / "summary.json"),
+        manifest=_read_json(package),
+        parity=_read_json(steps["export"] / "parity.json") if "export" in steps else {},
+        logs={name: log for name in ("student", "control") if (log := _read_log(train / f"{name}.log.jsonl"))},
+        answers=_read_answers(steps["generate"] / "train.jsonl") if "generate" in steps else [],
+        stamps={name: stamp for name, folder in steps.items() if (stamp := _read_json(folder / "step.json"))},
+    )

@@ -1,0 +1,1 @@
+"""Store the teacher's distributions."""

@@ -1,0 +1,195 @@
+"""An OpenAI-compatible endpoint: a real llama.cpp, and a scripted one for what can go wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoints import Endpoint, Script, reply
+from fixtures import TOOLS
+from potstill.components.chat.format import load_chat
+from potstill.components.chat.tool_calls import parse_answer
+from potstill.components.runtimes import Answer, Sampling
+from potstill.components.runtimes.endpoint import EndpointRuntime
+from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
+from potstill.core.errors import TeacherError
+from potstill.core.records import Function, Message, Row, ToolCall
+
+SAMPLING = Sampling(max_new_tokens=12)
+KEY = "POTSTILL_TEST_KEY"
+
+
+def user(text: str, **changes: Any) -> Row:
+    return Row(messages=(Message(role="user", content=text),), **changes)
+
+
+# ---- llama.cpp ----
+
+
+def test_llama_cpp_answers_as_over_its_own_protocol(
+    chain_model: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [user(f"lights {i}", tools=TOOLS) for i in range(3)]
+    with GGUFServer(chain_model.with_suffix(".gguf"), context=2048, parallel=2) as server:
+        monkeypatch.setenv(KEY, server.api_key)
+        answers = EndpointRuntime(f"{server.address}/v1", "any", KEY, 2).answer(rows, SAMPLING, "test")
+        expected = GGUFRuntime(server, load_chat(chain_model), 256).answer(rows, SAMPLING, "test")
+        # llama.cpp took the call out of the text, the runtime put it back
+        assert [parse_answer(a.text) for a in answers] == [parse_answer(call)] * 3
+        assert parse_answer(call).calls[0].arguments == {"room": "kitchen", "state": "on"}
+        assert [(a.finish_reason, a.prompt_tokens) for a in answers] == [("stop", a.prompt_tokens) for a in expected]
+        # five tokens with the end token, which the GGUF runtime does not count
+        assert [(a.completion_tokens, b.completion_tokens) for a, b in zip(answers, expected, strict=True)] == [
+            (5, 4)
+        ] * 3
+        cut = EndpointRuntime(f"{server.address}/v1", "any", KEY, 2).answer([user("x")], Sampling(2), "test")
+        assert cut[0].finish_reason == "length"
+        monkeypatch.setenv(KEY, "wrong")
+        with pytest.raises(TeacherError, match=rf"the key is refused \(401: .*variable {KEY}"):
+            EndpointRuntime(f"{server.address}/v1", "any", KEY, 2).answer(rows, SAMPLING, "test")
+    with pytest.raises(TeacherError, match=r"127\.0\.0\.1:\d+/v1: cannot be reached .*Start the server"):
+        EndpointRuntime(f"{server.address}/v1", "any", KEY, 2, max_retries=0).answer(rows, SAMPLING, "test")
+
+
+# ---- a scripted endpoint ----
+
+
+def ask(server: Endpoint, rows: list[Row], **options: Any) -> list[Answer]:
+    return EndpointRuntime(server.url, "m", KEY, 2, **options).answer(rows, SAMPLING, "test")
+
+
+BROKEN = '{"room": kitchen'
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (reply("Which room?"), "Which room?"),
+        (reply(None), ""),
+        (
+            reply(None, [("f", '{"a": "é"}'), ("g", "")], "tool_calls"),
+            '<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call>\n'
+            '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
+        ),
+        (
+            reply("Sure.", [("f", BROKEN)], "tool_calls"),
+            f'Sure.\n<tool_call>\n{{"name": "f", "arguments": {BROKEN}}}\n</tool_call>',
+        ),
+    ],
+)
+def test_answers_become_hermes_text(endpoint: Callable[[Script], Endpoint], message: dict[str, Any], text: str) -> None:
+    (answer,) = ask(endpoint(lambda body: (200, message)), [user("x")])
+    assert answer.text == text
+    assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 7, 5)
+    if BROKEN in text:
+        assert parse_answer(answer.text).parse_error
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("length", "length"), ("content_filter", "length"), ("stop", "stop")])
+def test_finish_reasons(endpoint: Callable[[Script], Endpoint], reason: str, expected: str) -> None:
+    (answer,) = ask(endpoint(lambda body: (200, reply("x", finish=reason))), [user("x")])
+    assert answer.finish_reason == expected
+
+
+def test_the_request_holds_the_row(endpoint: Callable[[Script], Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = endpoint(lambda body: (200, reply("x")))
+    said = Message(role="assistant", tool_calls=(ToolCall(function=Function(name="f", arguments='{"a": 1}')),))
+    row = Row(messages=(Message(role="user", content="x"), said, Message(role="tool", content="1")), tools=tuple(TOOLS))
+    monkeypatch.delenv(KEY, raising=False)
+    ask(server, [row])
+    monkeypatch.setenv(KEY, "secret")
+    EndpointRuntime(server.url, "m", KEY, 2).answer([user("x")], Sampling(9, 0.5, 0.9, 3), "test")
+    (path, first, key), (_, second, other_key) = server.requests
+    assert path == "/v1/chat/completions"
+    assert (key, other_key) == ("Bearer none", "Bearer secret")
+    assert first["messages"][1]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert first["tools"] == TOOLS
+    assert (first["model"], first["temperature"], first["max_tokens"]) == ("m", 0.0, 12)
+    assert second == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "top_p": 0.9,
+        "seed": 3,
+    }
+
+
+def test_answers_are_in_the_rows_order_and_concurrency_is_bounded(endpoint: Callable[[Script], Endpoint]) -> None:
+    def script(body: dict[str, Any]) -> tuple[int, Any]:
+        number = int(body["messages"][0]["content"])
+        time.sleep(0.01 * (3 - number % 3))
+        return 200, reply(str(number))
+
+    server = endpoint(script)
+    assert [a.text for a in ask(server, [user(str(i)) for i in range(9)])] == [str(i) for i in range(9)]
+    assert server.most_open == 2
+
+
+def test_what_is_paid_for_is_heard_of_before_an_error_is_told(endpoint: Callable[[Script], Endpoint]) -> None:
+    """Row 2 is refused while row 3 is on its way: 0, 1 and 3 are journalled, and no row after them is asked."""
+    refused = threading.Event()
+
+    def script(body: dict[str, Any]) -> tuple[int, Any]:
+        text = body["messages"][0]["content"]
+        if text == "2":
+            refused.set()
+            return 400, {"error": {"message": "prompt too long", "type": "invalid_request_error"}}
+        if text == "3":
+            refused.wait(5)
+            time.sleep(0.2)
+        return 200, reply(text)
+
+    server = endpoint(script)
+    heard: dict[int, str] = {}
+    rows = [user(str(i), where=f"train.jsonl:{i + 1}") for i in range(8)]
+    runtime = EndpointRuntime(server.url, "m", KEY, 2)
+    with pytest.raises(TeacherError, match=r"refuses the prompt of train\.jsonl:3 \(400: prompt too long\)"):
+        runtime.answer(rows, SAMPLING, "test", lambda pairs: heard.update((i, a.text) for i, a in pairs))
+    assert heard == {0: "0", 1: "1", 3: "3"}
+    assert len(server.requests) == 4
+
+
+def test_passing_errors_are_tried_again(endpoint: Callable[[Script], Endpoint]) -> None:
+    replies = iter([(429, {"error": {"message": "slow down"}}), (500, {"error": {"message": "oops"}})])
+    server = endpoint(lambda body: next(replies, (200, reply("at last"))))
+    assert ask(server, [user("x")])[0].text == "at last"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (401, {"error": {"message": "bad key"}}, rf"the key is refused \(401: bad key\).*{KEY}"),
+        (404, {"error": {"message": "no such model"}}, r"no model 'm', .*404: no such model.*/v1/models lists"),
+        (
+            429,
+            {"error": {"message": "quota"}},
+            r"over its limit, also after 1 more tries \(429: quota\).*max_concurrency",
+        ),
+        (500, {"error": {"message": "oops"}}, r"fails on the prompt of row [0-9a-f]{12}.*500: oops"),
+        (200, "<html>hello</html>", r"not one of OpenAI's chat completions.*<html>.*/v1"),
+        (200, {"error": "upstream"}, r"not one of OpenAI's chat completions"),
+    ],
+)
+def test_lasting_errors_say_what_to_do(
+    endpoint: Callable[[Script], Endpoint], status: int, body: Any, told: str
+) -> None:
+    server = endpoint(lambda request: (status, body))
+    with pytest.raises(TeacherError, match=rf"^{server.url}: (.|\n)*{told}") as caught:
+        ask(server, [user("x")], max_retries=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_an_endpoint_on_this_machine_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    for url in ("http://localhost:11434/v1", "http://127.0.0.2:1/v1", "http://[::1]:8080/v1"):
+        EndpointRuntime(url, "m", KEY, 1)
+    for url in ("https://api.example.org/v1", "http://192.168.1.5/v1", "http://localhost.example.org/v1"):
+        with pytest.raises(TeacherError, match=f"{url}: the environment variable {KEY} is not set"):
+            EndpointRuntime(url, "m", KEY, 1)

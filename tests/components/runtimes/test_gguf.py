@@ -1,0 +1,267 @@
+"""A GGUF in llama.cpp answers as its checkpoint does in transformers, and its process leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from fixtures import TOOLS
+from potstill.components.chat.format import load_chat
+from potstill.components.runtimes import Answer, Sampling
+from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer, measure_latency
+from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.core.errors import StepError
+from potstill.core.records import Message, Row
+
+SAMPLING = Sampling(max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def chain_server(chain_model: Path) -> Iterator[GGUFServer]:
+    with GGUFServer(chain_model.with_suffix(".gguf"), context=1024, parallel=3) as server:
+        yield server
+
+
+def user(text: str) -> Row:
+    return Row(messages=(Message(role="user", content=text),))
+
+
+ASKED = ["<ask-call>", "<ask-bytes>", "<ask-endless>", "hello <ask-bytes>", "<ask-call>" * 5]
+
+
+@pytest.fixture(scope="module")
+def trusted(chain_model: Path) -> HFRuntime:
+    return HFRuntime(load_causal_lm(chain_model), load_chat(chain_model, "plain"), context=256)
+
+
+def told(answer: Answer) -> tuple[str, str, int, int]:
+    return answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens
+
+
+def test_answers_are_those_of_the_checkpoint(chain_server: GGUFServer, trusted: HFRuntime, call: str) -> None:
+    rows = [user(text) for text in ASKED]
+    runtime = GGUFRuntime(chain_server, trusted.chat, context=256, parallel=3)
+    heard: dict[int, Answer] = {}
+    answers = runtime.answer(rows, SAMPLING, "test", lambda pairs: heard.update(pairs))
+    assert [told(a) for a in answers] == [told(a) for a in trusted.answer(rows, SAMPLING, "test")]
+    assert heard == dict(enumerate(answers))
+    assert [a.text for a in answers] == [call, "é<word>", "<again>" * 12, "é<word>", call]
+    assert [a.finish_reason for a in answers] == ["stop", "stop", "length", "stop", "stop"]
+
+
+def test_end_of_text_that_only_llama_cpp_knows_ends_an_answer_and_is_not_in_it(
+    chain_server: GGUFServer, trusted: HFRuntime
+) -> None:
+    (answer,) = GGUFRuntime(chain_server, trusted.chat, 256).answer([user("<ask-end-of-text>")], SAMPLING, "test")
+    assert told(answer)[:2] == ("<bye>", "stop")
+    assert answer.completion_tokens == 1
+
+
+def test_sampling_follows_seed_temperature_and_row(chain_server: GGUFServer, trusted: HFRuntime) -> None:
+    runtime = GGUFRuntime(chain_server, trusted.chat, 256)
+    hot = Sampling(8, temperature=50.0, seed=1)
+
+    def texts(sampling: Sampling) -> list[str]:
+        return [a.text for a in runtime.answer([user("<ask-endless>"), user("x<ask-endless>")], sampling, "test")]
+
+    assert texts(hot) == texts(hot)
+    assert texts(hot)[0] != texts(hot)[1]
+    assert texts(hot) != texts(Sampling(8, temperature=50.0, seed=2))
+    # the nucleus is cut from the tempered distribution, as transformers and HFRuntime do: flat, but for the likeliest
+    assert texts(Sampling(8, temperature=50.0, top_p=0.9)) != ["<again>" * 8] * 2
+    assert texts(Sampling(8, temperature=50.0, top_p=0.001)) == ["<again>" * 8] * 2
+
+
+@pytest.mark.parametrize("spare", [0, 3])
+def test_an_answer_stops_where_the_context_ends(chain_server: GGUFServer, trusted: HFRuntime, spare: int) -> None:
+    row = user("<ask-endless>" * 20)
+    runtime = GGUFRuntime(chain_server, trusted.chat, context=20 + spare)
+    trusted_there = HFRuntime(trusted.model, trusted.chat, context=20 + spare)
+    (answer,), (expected,) = (r.answer([row], SAMPLING, "test") for r in (runtime, trusted_there))
+    assert told(answer) == told(expected) == ("<again>" * spare, "length", 20, spare)
+
+
+def test_log_probs_are_the_checkpoints_untempered_and_by_id(random_model: Path) -> None:
+    chat = load_chat(random_model)
+    trusted = HFRuntime(load_causal_lm(random_model), chat, context=256)
+    ids = chat.encode("<|im_start|>user\nturn on the light in the attic<|im_end|>\nÄé <tool_call>\n")
+    for exact, atol in ((True, 1e-4), (False, 0.1)):
+        with GGUFServer(random_model.with_suffix(".gguf"), context=256, exact=exact) as server:
+            runtime = GGUFRuntime(server, chat, 256)
+            found_SV, expected_SV = runtime.log_probs(ids, 1), trusted.log_probs(ids, 1).numpy()
+            assert found_SV.shape == expected_SV.shape == (len(ids) - 1, chat.vocab_size)
+            np.testing.assert_allclose(found_SV, expected_SV, rtol=0, atol=atol)
+            whole_SV = server.log_probs(ids, len(ids) - 2)
+            assert whole_SV.shape == (2, chat.vocab_size + 20)  # padding
+            np.testing.assert_allclose(np.exp(whole_SV).sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.exp(found_SV).sum(axis=1), 1, atol=1e-5)
+
+
+def test_log_probs_do_not_depend_on_the_token_drawn(chain_server: GGUFServer, trusted: HFRuntime) -> None:
+    """The likeliest token is half a letter here, and an end token there: llama.cpp alone would leave answers out."""
+    for text in ("<ask-bytes>", "</tool_call>", "<word>"):
+        ids = [*trusted.chat.encode(text), 0]
+        expected_SV = trusted.log_probs(ids, len(ids) - 1).numpy()
+        np.testing.assert_allclose(chain_server.log_probs(ids, len(ids) - 1), expected_SV, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_log_probs_refuse_a_position_outside_the_text(chain_server: GGUFServer, first: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and 2"):
+        chain_server.log_probs([1, 2], first)
+
+
+def test_text_becomes_the_tokenizers_ids(chain_server: GGUFServer, trusted: HFRuntime) -> None:
+    text = "Ünï 12 <|im_end|> <tool_call>\n"
+    assert chain_server.tokenize(text) == trusted.chat.encode(text)
+
+
+def test_template_of_the_file_is_the_folders(chain_server: GGUFServer, chain_model: Path) -> None:
+    messages = (Message(role="user", content="lights 'off' <é>"),)
+    expected = load_chat(chain_model).render(messages, tuple(TOOLS), generate=True)
+    assert chain_server.apply_template(messages, TOOLS) == expected
+    assert "set_light" in expected
+
+
+def test_which_tokens_end_an_answer(chain_server: GGUFServer, trusted: HFRuntime) -> None:
+    ends = {t: chain_server.ends_generation(trusted.chat.encode(t)[0]) for t in ("<|im_end|>", "<tool_call>", "x")}
+    assert ends == {"<|im_end|>": True, "<tool_call>": False, "x": False}
+
+
+def test_a_refused_request_names_llama_cpps_reason(chain_server: GGUFServer) -> None:
+    with pytest.raises(StepError, match=r"chain.gguf, refused /completion \(400\): .*context size"):
+        chain_server.post("/completion", {"prompt": [1] * 2000, "n_predict": 1})
+
+
+def test_the_server_wants_its_key(chain_server: GGUFServer) -> None:
+    import httpx
+
+    assert httpx.get(f"{chain_server.address}/props", trust_env=False).status_code == 401
+
+
+# ---- speed and memory ----
+
+
+def test_latency_counts_what_it_says(chain_server: GGUFServer) -> None:
+    begun = time.monotonic()
+    measured = measure_latency(chain_server, [[5, 6, 7], [8, 9], [1] * 10_000], n_requests=5, max_new_tokens=16)
+    wall = time.monotonic() - begun
+    assert measured["requests"] == 5
+    for summary in (measured["ttft_ms"], measured["decode_tokens_per_s"]):
+        assert 0 < summary["low"] <= summary["median"] <= summary["high"]
+        assert summary["median"] <= summary["p95"]
+    # six requests with the warm-up; half of them take at least the median
+    assert 3 * measured["ttft_ms"]["median"] / 1000 < wall
+
+
+def test_latency_is_the_time_between_the_pieces(chain_server: GGUFServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up dropped; the first piece may hold two tokens; speed leaves the first piece out."""
+    timings = iter([[(9.0, 1), (99.0, 9)], [(0.25, 2), (0.5, 5), (1.25, 12)], [(0.75, 1), (1.75, 12)]])
+    asked: list[dict[str, object]] = []
+
+    def stream(body: dict[str, object]) -> list[tuple[float, int]]:
+        asked.append(body)
+        return next(timings)
+
+    monkeypatch.setattr(chain_server, "stream", stream)
+    measured = measure_latency(chain_server, [[1], [2]], n_requests=2, max_new_tokens=12)
+    assert measured["ttft_ms"]["median"] == pytest.approx(500)
+    assert measured["decode_tokens_per_s"]["median"] == pytest.approx((10 / 1 + 11 / 1) / 2)
+    assert measured["requests"] == 2
+    assert [body["prompt"] for body in asked] == [[1], [2], [1]]
+    assert all(body["cache_prompt"] is False and body["ignore_eos"] is True for body in asked)
+
+
+def test_latency_without_room_or_without_tokens_is_refused(chain_server: GGUFServer) -> None:
+    with pytest.raises(StepError, match=r"None of 1 prompts leaves room.*chat\.context"):
+        measure_latency(chain_server, [[1] * 10_000], 3, 16)
+    with pytest.raises(ValueError, match="8 new tokens"):
+        measure_latency(chain_server, [[1]], 3, 7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_the_childs_own(chain_server: GGUFServer) -> None:
+    ballast = bytearray(300_000_000)  # in this process: must not show in the child's peak
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    status = Path(f"/proc/{chain_server.pid}/status").read_text()
+    expected = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    assert chain_server.peak_rss_mb() == pytest.approx(expected * 1024 / 1e6, rel=0.02)
+    assert chain_server.peak_rss_mb() < 200
+
+
+# ---- the process ----
+
+
+def test_a_broken_file_is_told_in_llama_cpps_words(chain_model: Path, tmp_path: Path) -> None:
+    whole = chain_model.with_suffix(".gguf").read_bytes()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with (
+        pytest.raises(StepError, match=r"cannot serve .*cut\.gguf.*code 1.*not within the file bounds"),
+        GGUFServer(cut, context=64),
+    ):
+        pass
+
+
+def test_a_server_that_dies_is_told(chain_model: Path) -> None:
+    with GGUFServer(chain_model.with_suffix(".gguf"), context=64) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        assert _closes(server.address)
+        with pytest.raises(StepError, match=r"chain\.gguf, does not answer"):
+            server.tokenize("a")
+        with pytest.raises(StepError, match="stopped while serving"):
+            server.peak_rss_mb()
+
+
+def _listens(address: str) -> bool:
+    place = urlsplit(address)
+    with socket.socket() as probe:
+        return probe.connect_ex((place.hostname, place.port)) == 0
+
+
+def _closes(address: str) -> bool:
+    deadline = time.monotonic() + 10
+    while _listens(address) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not _listens(address)
+
+
+def test_the_server_ends_with_its_block(chain_model: Path) -> None:
+    with GGUFServer(chain_model.with_suffix(".gguf"), context=64) as server:
+        assert _listens(server.address)
+    assert _closes(server.address)
+
+
+def test_the_server_dies_with_its_parent(chain_model: Path) -> None:
+    """Also when the parent is killed with -9 and can do nothing about it."""
+    code = f"""
+        import sys, time
+        from pathlib import Path
+        from potstill.runtimes.gguf import GGUFServer
+        with GGUFServer(Path({str(chain_model.with_suffix(".gguf"))!r}), context=64) as server:
+            print(server.address, flush=True)
+            time.sleep(60)
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert parent.stdout is not None
+    address = parent.stdout.readline().strip()
+    assert _listens(address)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert _closes(address)

@@ -1,0 +1,248 @@
+"""The student's own answers: drawn as the weights say, scored by definition, weighed by what was drawn, resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from components.losses.oracle import divergence
+from fixtures import light_rows, make_model, read_log, write_jsonl
+from potstill.components.chat.format import Example, load_chat
+from potstill.components.runtimes import Sampling
+from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.components.training.attention import grouped_attention
+from potstill.components.training.batches import OwnAnswer
+from potstill.components.training.checkpoints import StepLog
+from potstill.components.training.counts import Counts, Weights
+from potstill.components.training.learner import Learner, Objective
+from potstill.components.training.loop import train_model
+from potstill.components.training.on_policy import OwnAnswers, OwnText
+from potstill.components.training.students import from_teacher_layers
+from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.recipe.recipe import Recipe, Schedule, Train
+from potstill.core.records import read_rows
+from potstill.stages.train import stage as train
+
+
+def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
+    return train._examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), load_chat(folder), 128)
+
+
+def drawn_by(model: Any, folder: Path, rows: list[Example], temperature: float = 1.0) -> list[OwnAnswer]:
+    runtime = HFRuntime(model, load_chat(folder), 128)
+    prompts = [list(row.ids[: row.n_prompt]) for row in rows]
+    said = runtime.continue_ids(prompts, list(range(len(rows))), Sampling(9, temperature))
+    return [
+        OwnAnswer((*prompt, *out.ids), len(prompt), out.stopped, tuple(out.log_probs))
+        for prompt, out in zip(prompts, said, strict=True)
+    ]
+
+
+@torch.no_grad()
+def log_probs(model: Any, row: Example, temperature: float = 1.0) -> Tensor:
+    """Of every token at the supervised positions, by a plain pass over the row alone: (N, V), float64."""
+    logits = model(torch.tensor([row.ids])).logits[0, row.n_prompt - 1 : -1]
+    return (logits.double() / temperature).log_softmax(-1)
+
+
+def test_drawn_tokens_come_with_their_probability(tiny_model: Path, tmp_path: Path) -> None:
+    model = load_causal_lm(tiny_model)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(3)  # so that some tokens are likelier
+    own = drawn_by(model, tiny_model, rows_of(tiny_model, tmp_path)[:3], temperature=0.7)
+    assert len({row.ids[row.n_prompt :] for row in own}) == 3
+    for row in own:
+        want = log_probs(model, row, 0.7).gather(1, torch.tensor(row.ids[row.n_prompt :])[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(row.log_probs).double(), want, atol=1e-4, rtol=0)
+
+
+def want_loss(objective: str, student: Any, teacher: Any, rows: list[Any], temperature: float) -> tuple[float, int]:
+    """Sum over the tokens of rows, and their number, in float64 from plain passes."""
+    total, tokens = 0.0, 0
+    for row in rows:
+        q, p = log_probs(student, row, temperature), log_probs(teacher, row, temperature)
+        if objective == "sampled_reverse_kl":
+            said = torch.tensor(row.ids[row.n_prompt :])[:, None]
+            q, p = (x.gather(1, said)[:, 0] for x in (q, p))
+            found = (q - torch.tensor(row.log_probs).double()).exp() * (q - p)
+        else:
+            found = divergence(objective, p.exp(), q.exp(), 0.5, 0.1)
+        total += temperature**2 * float(found.sum())
+        tokens += row.n_supervised
+    return total, tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [("jsd", "jsd"), ("skew_kl", "skew_reverse_kl_detached"), ("forward_kl", "sampled_reverse_kl")],
+)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_each_kind_of_text_has_its_own_loss_and_mean(
+    tiny_model: Path, tmp_path: Path, text: Any, own: Any, temperature: float
+) -> None:
+    teacher, rows = load_causal_lm(tiny_model).eval(), rows_of(tiny_model, tmp_path)
+    with torch.no_grad():
+        teacher.get_output_embeddings().weight.mul_(3)  # so that the two differ
+    student = from_teacher_layers(teacher, 2).eval()
+    mine = drawn_by(student, tiny_model, rows[:4])
+    group = [[*rows[4:8], mine[0]], [*mine[1:], *rows[8:11]]]
+    how = OwnText(OnPolicy(), load_chat(tiny_model), 128)
+    objective = Objective(teacher, divergence=text, own_divergence=own, own_text=how, temperature=temperature)
+    learner = Learner(student, objective, teacher.config.vocab_size, False)
+    counts = Counts.of(group)
+    with grouped_attention(student, teacher), torch.no_grad():
+        sums = [learner(objective.batch(batch, 0), counts.weights(None)) for batch in group]
+    total, tokens = want_loss(text, student, teacher, rows[4:11], temperature)
+    own_total, own_tokens = want_loss(own, student, teacher, mine, temperature)
+    assert (counts.text, counts.own) == (tokens, own_tokens)
+    assert sum(s.loss.item() for s in sums) == pytest.approx(
+        7 / 11 * total / tokens + 4 / 11 * own_total / own_tokens, rel=2e-4, abs=1e-6
+    )
+    assert sum(s.own_divergence.item() for s in sums) == pytest.approx(own_total, rel=2e-4, abs=1e-5)
+    assert sum(s.divergence.item() for s in sums) == pytest.approx(total, rel=2e-4)
+
+
+def test_hard_labels_are_the_teachers_text_alone(tiny_model: Path, tmp_path: Path) -> None:
+    teacher, rows = load_causal_lm(tiny_model).eval(), rows_of(tiny_model, tmp_path)[:4]
+    student = from_teacher_layers(teacher, 2).eval()
+    mine, found = drawn_by(student, tiny_model, rows), []
+    how = OwnText(OnPolicy(), load_chat(tiny_model), 128)
+    for share in (0.0, 0.5):
+        objective = Objective(teacher, hard_label_share=share, own_text=how)
+        with grouped_attention(student, teacher), torch.no_grad():
+            learner = Learner(student, objective, teacher.config.vocab_size, False)
+            found.append([learner(objective.batch(batch, 0)).loss.item() for batch in (mine, rows)])
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != pytest.approx(found[1][1], rel=1e-3)
+
+
+def test_the_mean_is_over_what_was_drawn() -> None:
+    """Not over the tokens of the data set, which the student's answers have nothing to do with."""
+    rows, own = Example((1, 2, 3, 4), 1, True), OwnAnswer((1, *range(10)), 1, False, (-1.0,) * 10)
+    counts = Counts.of([[rows, own], [own, own]])
+    assert (counts.text, counts.own, counts.own_share) == (3, 30, 0.75)
+    assert counts.weights(None) == Weights(0.25 / 3, 0.75 / 30, None)
+    assert counts.means({"divergence": 6.0, "own_divergence": 6.0, "loss": 6.0}) == {
+        "divergence": 2.0, "own_divergence": 0.2, "loss": 6.0,
+    }  # fmt: skip
+    alone = Counts.of([[own]])
+    assert alone.weights(None) == Weights(0.0, 0.1, None)
+    assert "divergence" not in alone.means({"divergence": 0.0, "own_divergence": 1.0})
+
+
+class Stop(Exception):
+    """The end of a run that is killed."""
+
+
+def own_run(
+    folder: Path, out: Path, rows: list[Example], share: float = 0.5, refresh: int = 3, stop_at: int | None = None
+) -> tuple[dict[str, Any], list[list[list[Example]]]]:
+    """Train on a mixture; returns the summary and every step's rows."""
+    teacher, chat = load_causal_lm(folder), load_chat(folder)
+    student, groups = from_teacher_layers(teacher, 2), []
+    how = OwnText(OnPolicy(share=share, refresh=refresh, max_new_tokens=12), chat, 128)
+    wrote, gave = StepLog.write, OwnAnswers.group
+
+    def write(self: StepLog, **values: float) -> None:
+        if values["step"] == stop_at:
+            raise Stop
+        wrote(self, **values)
+
+    def group(self: OwnAnswers, step: int) -> list[list[Example]]:
+        groups.append(gave(self, step))
+        return groups[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepLog, "write", write)
+        patch.setattr(OwnAnswers, "group", group)
+        summary = train_model(
+            student, Objective(teacher, own_text=how), rows, (),
+            Schedule(epochs=6, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=2),
+            out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+        )  # fmt: skip
+    torch.save(student.state_dict(), out / "final.pt")
+    return summary, groups
+
+
+def test_a_run_killed_within_a_round_ends_in_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
+    rows = rows_of(tiny_model, tmp_path)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    _, groups = own_run(tiny_model, tmp_path / "whole", rows)
+    with pytest.raises(Stop):
+        own_run(tiny_model, tmp_path / "killed", rows, stop_at=4)
+    summary, resumed = own_run(tiny_model, tmp_path / "killed", rows)
+    assert summary["resumed_at"] == 4  # the second step of the round from 3 to 5
+    assert resumed == groups[4:]
+    whole, killed = (torch.load(tmp_path / name / "final.pt") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    assert read_log(tmp_path / "whole") == read_log(tmp_path / "killed")
+    flat = [row for group in groups for batch in group for row in batch]
+    own = [row for row in flat if isinstance(row, OwnAnswer)]
+    assert 0.3 < len(own) / len(flat) < 0.7
+    assert len({row.ids for row in own}) > 0.9 * len(own)  # drawn anew each time
+
+
+def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_model: Path, tmp_path: Path) -> None:
+    _, groups = own_run(tiny_model, tmp_path, rows_of(tiny_model, tmp_path), share=1.0, refresh=1)
+    lines = [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
+    for line, group in zip(lines, groups, strict=True):
+        assert line["tokens"] == sum(row.n_supervised for batch in group for row in batch)
+        assert line["loss"] == pytest.approx(line["own_divergence"], rel=1e-5)
+        assert "divergence" not in line
+    assert lines[-1]["own_divergence"] < 0.5 * lines[0]["own_divergence"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "student"),
+    [
+        ({"objective": "jsd", "on_policy": {"max_new_tokens": 8, "refresh": 2}}, {"layers": 2}),
+        ({"objective": "contrastive", "on_policy": {"max_new_tokens": 8}, "hidden": {}}, {"layers": 2, "hidden": 32}),
+        (
+            {"on_policy": {"loss": "sampled_reverse_kl", "max_new_tokens": 8, "temperature": 0.8, "refresh": 2}},
+            {"layers": 2, "vocabulary": "workload"},
+        ),
+    ],
+    ids=["gkd", "contrastive", "sampled"],
+)
+def test_a_recipe_asks_for_it(
+    tmp_path: Path, workload: Path, settings: dict[str, Any], student: dict[str, Any]
+) -> None:
+    teacher = make_model(tmp_path / "teacher", context=256)
+    recipe = Recipe.model_validate(
+        {
+            "name": "lights",
+            "data": {"prompts": workload / "train.jsonl", "test": workload / "test.jsonl"},
+            "chat": {"context": 256},
+            "teacher": {"model": str(teacher)},
+            "student": student,
+            "train": {"epochs": 1, "batch_tokens": 512, "tracker": "none"} | settings,
+        }
+    )
+    out = tmp_path / "trained"
+    out.mkdir()
+    train.run(recipe, teacher, None, workload, None, out)
+    lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
+    assert len(lines) == (out / "control.log.jsonl").read_text().count("\n")  # the control has the same steps
+    assert all(line["own_divergence"] != 0 and line["divergence"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"objective": "sft", "on_policy": {}}, "on_policy needs the teacher beside the student"),
+        ({"objective": "contrastive"}, "give on_policy"),
+        ({"objective": "contrastive", "on_policy": {"loss": "sampled_reverse_kl"}}, "leave out on_policy.loss"),
+        ({"on_policy": {}, "targets": {"kind": "counts"}}, "set targets.kind: online"),
+        ({"on_policy": {"share": 0.0}}, "greater than 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Train.model_validate(settings)

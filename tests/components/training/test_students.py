@@ -1,0 +1,108 @@
+"""Students start where the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixtures import make_model
+from potstill.components.chat.format import Example, load_chat
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.components.training.students import (
+    _retied,
+    build_student,
+    even_layers,
+    from_teacher_layers,
+    kept_layers,
+    save_model,
+)
+from potstill.core.errors import RecipeError
+from potstill.core.recipe.recipe import Student
+
+
+def test_layers_are_those_of_distilbert() -> None:
+    assert even_layers(12, 6) == [0, 2, 4, 7, 9, 11]
+    assert even_layers(7, 2) == [0, 6]
+    assert even_layers(5, 5) == [0, 1, 2, 3, 4]
+    assert even_layers(9, 1) == [0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, architecture: str) -> None:
+    teacher = load_causal_lm(make_model(tmp_path, layers=5, architecture=architecture))
+    student = from_teacher_layers(teacher, 3)
+    for new, old in enumerate([0, 2, 4]):
+        for name, weight in student.base_model.layers[new].state_dict().items():
+            assert torch.equal(weight, teacher.base_model.layers[old].state_dict()[name])
+    assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+    whole = from_teacher_layers(teacher, 5)
+    ids = torch.randint(3, 300, (1, 20))
+    with torch.no_grad():
+        assert torch.equal(whole(ids).logits, teacher(ids).logits)
+
+
+def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
+    with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
+        kept_layers(Student(layers=9), load_causal_lm(tiny_model), [])
+
+
+def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
+    student = from_teacher_layers(load_causal_lm(tiny_model), 2)
+    save_model(student, tiny_model, tmp_path / "out")
+    again = load_causal_lm(tmp_path / "out")
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
+
+
+def test_missing_weights_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(RecipeError, match="cannot load"):
+        load_causal_lm(tmp_path)
+
+
+def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, layers=4)
+    teacher = load_causal_lm(folder)
+    config = teacher.config
+    chat = load_chat(folder)
+    examples = [Example(tuple(range(3, 40)), 5, True)]
+    wanted = Student(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
+    kept = kept_layers(wanted, teacher, examples)
+    student = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
+    assert student.config.num_hidden_layers == 3
+    assert student.config.intermediate_size == config.intermediate_size // 2
+    assert student.config.num_key_value_heads == 1
+    # what is measured does not depend on chance: the control starts from the same weights
+    assert kept_layers(wanted, teacher, examples) == kept
+    again = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+
+
+def test_settings_that_nothing_would_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs layers or hidden or ffn or kv_heads"):
+        Student()
+    with pytest.raises(ValueError, match="ffn is read only with init 'teacher_layers'"):
+        Student(init="checkpoint", model="x", ffn=8)
+    with pytest.raises(ValueError, match="layer_choice 'influence' is read only"):
+        Student(ffn=8, layer_choice="influence")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_heads_are_tied_or_untied_where_the_recipe_says(tmp_path: Path, tied: bool) -> None:
+    teacher = load_causal_lm(make_model(tmp_path / "model"))  # its head is its embedding
+    ids, chat = torch.arange(3, 20)[None], load_chat(tmp_path / "model")
+    if tied:
+        teacher = _retied(teacher)
+        teacher.get_output_embeddings().weight.data.mul_(2)
+    wanted = Student(layers=4, tied=tied)
+    student = build_student(wanted, teacher, None, chat, 64, 0, [], [0, 1, 2, 3])
+    embedding, head = student.get_input_embeddings().weight, student.get_output_embeddings().weight
+    assert (embedding is head) == tied == student.config.tie_word_embeddings
+    assert torch.equal(embedding, teacher.get_input_embeddings().weight)
+    assert torch.equal(head, embedding)
+    save_model(student, tmp_path / "model", tmp_path / "out")
+    again = load_causal_lm(tmp_path / "out")
+    assert again.num_parameters() == student.num_parameters()
+    torch.testing.assert_close(again(ids).logits, student(ids).logits)

@@ -1,0 +1,182 @@
+"""A recipe says what it means or says what is wrong, with file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from potstill.core.errors import RecipeError
+from potstill.core.recipe.recipe import AnyRecipe, ClassifierRecipe, Recipe, load_recipe, recipe_hash
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("examples/*/*.yaml")])
+
+BASE: dict[str, Any] = {
+    "name": "r",
+    "data": {"prompts": "p.jsonl", "test": "t.jsonl"},
+    "teacher": {"model": "someone/model"},
+    "student": {"init": "teacher_layers", "layers": 2},
+}
+
+SHAPE = {"layers": 1, "hidden": 8, "ffn": 16, "heads": 2}
+
+
+CHECKPOINT = {"init": "checkpoint", "model": "m"}
+
+
+def served(
+    student: dict[str, Any] = CHECKPOINT, generate: dict[str, Any] | None = None, **train: Any
+) -> dict[str, Any]:
+    """An endpoint that teaches by its log-probabilities; `train` is of that section."""
+    return {
+        "teacher": {"kind": "api", "model": "m", "base_url": "http://x/v1"},
+        "student": student,
+        "generate": generate or {},
+        "train": {"targets": {"kind": "top_k", "k": 20}} | train,
+    }
+
+
+def load(tmp_path: Path, value: dict[str, Any]) -> AnyRecipe:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return load_recipe(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipes_that_ship_are_valid(path: Path) -> None:
+    assert load_recipe(path).name
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    recipe = load(tmp_path, BASE | {"teacher": {"model": "model"}})
+    assert recipe.data.prompts == tmp_path / "p.jsonl"
+    assert recipe.teacher.model == str(tmp_path / "model")
+    assert load(tmp_path, BASE).teacher.model == "someone/model"
+
+
+def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, BASE | {"train": {"epochs": 1, "temprature": 2}})
+    assert "r.yaml:12: unknown key 'train.temprature'; did you mean 'temperature'?" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "a/b"}, "name"),
+        ({"seed": "x"}, "seed"),
+        ({"teacher": {"model": "m", "kind": "api"}}, "needs base_url"),
+        ({"teacher": {"model": "m", "base_url": "http://x"}}, 'belongs to kind "api"'),
+        ({"teacher": {"model": "m", "kind": "api", "base_url": "http://x"}}, "set train.objective: sft"),
+        (served(targets={}), "cannot run beside the student: set train.objective: sft.*kind: top_k, k: 20"),
+        (served(student={"init": "teacher_layers", "layers": 2}), "no weights to start from"),
+        (
+            served(targets={"kind": "counts"}),
+            "train.targets.kind: counts are drawn from whole distributions.*top_k, k: 20",
+        ),
+        (served(targets={"kind": "top_k"}), "train.targets.k: 32 is more tokens than endpoints give.*k: 20 or less"),
+        (served(temperature=2.0), "train.temperature: 2 would soften"),
+        (served(hidden={}), "train.hidden needs the teacher's weights"),
+        (served(on_policy={}), "on_policy scores answers that no store can hold"),
+        (served(objective="jsd"), "stored targets hold what forward_kl needs"),
+        (served(student=CHECKPOINT | {"vocabulary": "workload"}), "student.vocabulary: workload drops tokens"),
+        (served(generate={"temperature": 0.7}), "generate.temperature: 0.7: some endpoints"),
+        (served(generate={"temperature": 1.0, "top_p": 0.9}), "generate.top_p: 0.9: some endpoints"),
+        ({"student": {"init": "scratch"}}, "needs shape"),
+        ({"student": {"init": "teacher_layers", "layers": 2, "model": "m"}}, "read only with init 'checkpoint'"),
+        ({"train": {"objective": "sft"}}, "its control would be itself"),
+        ({"train": {"control": "none"}, "gates": {"beats_control": True}}, "needs train.control"),
+        ({"student": {"init": "scratch", "shape": {"layers": 1, "hidden": 10, "ffn": 4, "heads": 3}}}, "no multiple"),
+        (
+            {"student": {"init": "scratch", "shape": SHAPE}, "train": {"lora_rank": 4}},
+            "leave it out with init 'scratch'",
+        ),
+        ({"student": {"init": "scratch", "shape": SHAPE, "tied": False}}, "said in shape"),
+        ({"teacher": {"model": "m", "finetune": {"rows": "r", "shape": SHAPE, "lora_rank": 4}}}, "those are random"),
+        (
+            {"teacher": {"model": "m", "finetune": {"rows": "r", "shape": SHAPE, "shallow_layers": 9}}},
+            "is not less than",
+        ),
+        ({"train": {"objective": "sft", "control": "none", "temperature": 2.0}}, "objective sft has none"),
+        ({"train": {"objective": "sft", "control": "none", "hard_label_share": 0.5}}, "objective sft has none"),
+        ({"train": {"targets": {"kind": "counts", "k": 8}}}, "k is read only with kind top_k"),
+        ({"train": {"targets": {"draws": 8}}}, "draws is read only with kind counts"),
+        ({"gates": {"retention": 1.5}}, "less than or equal to 1"),
+        ({"gates": {"behaviours": {"dance": 0.5}}}, "dance"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, BASE | change)
+
+
+def test_an_endpoint_may_teach_by_text_or_by_its_likeliest_tokens(tmp_path: Path) -> None:
+    for generate in ({}, {"temperature": 1.0}, {"top_p": 0.9}):
+        recipe = load(tmp_path, BASE | served(generate=generate, hard_label_share=0.2))
+        assert isinstance(recipe, Recipe)
+        assert (recipe.asked_log_probs, recipe.trains_with_teacher) == (20, False)
+    text = load(tmp_path, BASE | served() | {"train": {"objective": "sft", "control": "none"}})
+    assert isinstance(text, Recipe) and text.asked_log_probs is None
+    local = load(tmp_path, BASE | {"train": {"targets": {"kind": "top_k"}}})
+    assert isinstance(local, Recipe) and local.asked_log_probs is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "mapping of sections"), ("", "mapping")]
+)
+def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("kind", [Recipe, ClassifierRecipe])
+def test_every_field_of_the_recipe_is_read_somewhere(kind: type[AnyRecipe]) -> None:
+    """An option that nothing reads is a lie."""
+    source = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py") if p.name != "recipe.py")
+    unread = [
+        f"{name}.{key}"
+        for name, field in kind.model_fields.items()
+        for key in _keys(field.annotation)
+        if f".{key}" not in source
+    ]
+    assert unread == []
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Recipe, 85), (ClassifierRecipe, 42)])
+def test_a_recipe_stays_small(kind: type[AnyRecipe], most: int) -> None:
+    leaves = sum(max(1, len(_keys(field.annotation))) for field in kind.model_fields.values())
+    assert leaves <= most
+
+
+def _keys(annotation: Any) -> list[str]:
+    return list(getattr(annotation, "model_fields", {}))
+
+
+def test_hash_is_of_values() -> None:
+    first = Recipe.model_validate(BASE)
+    assert recipe_hash(first) == recipe_hash(Recipe.model_validate(BASE | {"seed": 0}))
+    assert recipe_hash(first) != recipe_hash(Recipe.model_validate(BASE | {"seed": 1}))
+
+
+def test_recipe_hash_does_not_change_with_the_folder(tmp_path: Path) -> None:
+    text = (
+        "name: r\ndata: {prompts: a.jsonl, test: t.jsonl}\nteacher: {model: ./m}\n"
+        "student: {init: teacher_layers, layers: 2}\n"
+    )
+    hashes = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(text)
+        hashes.add(recipe_hash(load_recipe(tmp_path / name / "recipe.yaml")))
+    (tmp_path / "there" / "recipe.yaml").write_text(text.replace("a.jsonl", "b.jsonl"))
+    assert len(hashes) == 1
+    assert recipe_hash(load_recipe(tmp_path / "there" / "recipe.yaml")) not in hashes

@@ -1,0 +1,154 @@
+"""A recipe with `task: classify`, from rows to a package that answers as it was judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from fixtures import labelled_rows, make_encoder, write_jsonl
+from potstill.cli.main import main
+from potstill.stages.package.stage import verify_package
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random BERT. Do not write into it."""
+    return make_encoder(tmp_path_factory.mktemp("encoders") / "bert")
+
+
+def write_recipe(folder: Path, encoder: Path, **changes: Any) -> Path:
+    """A recipe beside its rows; every fourth row is for the test."""
+    rows = labelled_rows(["play", "show"])
+    write_jsonl(folder / "train.jsonl", [row for n, row in enumerate(rows) if n % 4])
+    write_jsonl(folder / "test.jsonl", rows[::4])
+    schedule = {"epochs": 20, "batch_tokens": 512, "learning_rate": 3e-3, "checkpoint_every": 1000}
+    recipe: dict[str, Any] = {
+        "name": "intents", "task": "classify",
+        "data": {"train": "train.jsonl", "test": "test.jsonl", "out_of_scope": "oos", "context": 40},
+        "teacher": {"model": str(encoder), "finetune": schedule},
+        "student": {"layers": 2, "vocabulary": 60},
+        "train": schedule | {"tracker": "none"},
+        "evaluate": {"threads": 1, "latency_requests": 20},
+        "gates": {"exact": 0.5, "retention": 0.5, "parameters": 0.9, "speedup": 0.01},
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | changes, sort_keys=False))
+    return path
+
+
+def potstill(*words: str | Path) -> Any:
+    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = write_recipe(tmp_path, encoder)
+    done = potstill("run", path, "--runs", tmp_path / "runs", "--json")
+    assert done.exit_code == 0, done.output
+    out = json.loads(done.stdout)
+    assert list(out["stages"]) == ["check", "finetune", "train", "evaluate", "gate", "package"]
+    assert (out["verdict"], out["report"]) == ("PASS", None)
+    metrics = out["metrics"]
+    assert metrics["student_exact"] > 0.9
+    assert metrics["params_student"] < metrics["params_teacher"]
+
+    package = Path(out["package"])
+    assert verify_package(package) == []
+    manifest = json.loads((package / "manifest.json").read_text())
+    entry = manifest["metrics"]["models"]["student"]
+    assert entry["exact"]["n"] == entry["in_scope"]["n"] + entry["out_of_scope"]["n"] == 36
+    assert entry["in_scope"]["n"] == 26
+    assert str(tmp_path) not in json.dumps(manifest | {"files": {}})
+    assert "**Verdict: PASS.**" in (package / "README.md").read_text()
+
+    # as anyone would load it, it says what was judged
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(package),
+        AutoTokenizer.from_pretrained(package),
+    )
+    answers = Path(out["stages"]["evaluate"]["dir"]) / "answers-student.jsonl"
+    for line in answers.read_text().splitlines()[::5]:
+        row = json.loads(line)
+        inputs = tokenizer(row["text"], return_tensors="pt")
+        assert inputs["input_ids"].shape[1] < 12  # not padded to 40, as the teacher's file asks
+        with torch.no_grad():
+            assert model.config.id2label[int(model(**inputs).logits.argmax())] == row["predicted"]
+
+    again = potstill("run", path, "--runs", tmp_path / "runs")
+    assert again.stderr.count("cached") == 6
+    assert "accuracy" in again.stdout and "report" not in again.stdout
+
+
+def test_a_finished_classifier_can_be_the_teacher(encoder: Path, tmp_path: Path) -> None:
+    first = potstill("finetune", write_recipe(tmp_path, encoder), "--runs", tmp_path / "runs", "--json")
+    teacher = Path(json.loads(first.stdout)["stages"]["finetune"]["dir"]) / "model"
+    path = write_recipe(tmp_path, encoder, teacher={"model": str(teacher)}, student={"layers": 1})
+    done = json.loads(potstill("gate", path, "--runs", tmp_path / "runs", "--json").stdout)
+    assert "finetune" not in done["stages"]
+    judged = potstill("gate", path, "--runs", tmp_path / "runs")
+    assert "distilled over control (no gate)" in judged.stdout
+
+
+def test_the_gates_can_fail(encoder: Path, tmp_path: Path) -> None:
+    gates = {"exact": 0.5, "parameters": 0.1, "speedup": 1000.0}
+    short = {"epochs": 0.2, "batch_tokens": 256, "tracker": "none", "control": "none"}
+    path = write_recipe(tmp_path, encoder, gates=gates, train=short, student={"layers": 4})
+    done = potstill("gate", path, "--runs", tmp_path / "runs", "--json")
+    assert done.exit_code == 3
+    folder = Path(json.loads(done.stdout)["stages"]["gate"]["dir"])
+    found = {g["name"]: g["verdict"] for g in json.loads((folder / "verdict.json").read_text())["gates"]}
+    assert found["parameters"] == found["speed-up"] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "message"),
+    [
+        ({"student": {"layers": 5}}, None, "student.layers: 5 is more than the teacher's 4 layers"),
+        ({"teacher": {"model": "ENCODER"}}, None, "set teacher.finetune"),
+        ({"task": "translate"}, None, "no task 'translate'. Set task: classify"),
+        ({"student": {"layer": 2}}, None, "unknown key 'student.layer'; did you mean 'layers'?"),
+        ({"gates": {"beats_control": True}, "train": {"control": "none"}}, None, "needs train.control"),
+        ({}, [{"text": "play it", "label": "dance"}], "test.jsonl:1: no row of data.train has the label 'dance'"),
+        ({}, [{"text": "", "label": "oos"}], "test.jsonl:1: text"),
+        ({"data": {"train": "train.jsonl", "test": "test.jsonl", "context": 65}}, None, "teacher's 64 positions"),
+        ({"data": {"train": "train.jsonl", "test": "test.jsonl", "out_of_scope": "x"}}, None, "data.out_of_scope"),
+    ],
+)
+def test_what_cannot_work_costs_nothing(
+    encoder: Path, tmp_path: Path, change: dict[str, Any], rows: list[dict[str, Any]] | None, message: str
+) -> None:
+    if "teacher" in change:
+        change = {"teacher": {"model": str(encoder)}}
+    path = write_recipe(tmp_path, encoder, **change)
+    if rows:
+        write_jsonl(tmp_path / "test.jsonl", rows)
+    done = potstill("check", path, "--runs", tmp_path / "runs")
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "runs" / "intents").exists()
+
+
+def test_check_says_what_the_rows_are(encoder: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, encoder, data={"train": "train.jsonl", "test": "train.jsonl", "context": 6})
+    said = potstill("check", path, "--runs", tmp_path / "runs").stdout
+    assert "4 classes" in said
+    assert "train: 108 rows of" in said
+    assert "108 test rows are trained on too" in said
+    assert "longer than data.context (6)" in said
+
+
+def test_verbs_of_language_models_say_so(encoder: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, encoder)
+    planned = potstill("plan", path)
+    assert planned.exit_code == 2
+    assert "this recipe's task is classify" in planned.stderr
+    exported = potstill("export", path, "--runs", tmp_path / "runs")
+    assert exported.exit_code == 2
+    assert "no stage export; its stages are check, finetune, train, evaluate, gate, package" in exported.stderr

@@ -1,0 +1,374 @@
+"""Parity passes on an honest export, and each planted fault is told by its cause."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures import TOOLS, make_tokenizer, write_jsonl
+from potstill.components.chat.format import ChatFormat, Example, load_chat
+from potstill.components.conversion.convert import convert_checkpoint
+from potstill.core.errors import ParityError, StepError
+from potstill.core.recipe.recipe import Recipe
+from potstill.core.records import Function, Message, Row, ToolCall
+from potstill.stages.export import stage as export
+from potstill.stages.export.parity import NASTY_TEXTS, _compare_log_probs, check_parity
+
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>'
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def call(**arguments: Any) -> Message:
+    function = Function(name="set_light", arguments=json.dumps(arguments))
+    return Message(role="assistant", tool_calls=(ToolCall(function=function),))
+
+
+def rows() -> list[Row]:
+    return [
+        Row(
+            messages=(Message(role="user", content=f"{'please ' * i}lights 'on' in the <kitchen>, café №{i}"),),
+            tools=tuple(TOOLS) if i % 2 else (),
+            completion=call(room="kitchen", state="on"),
+            where=f"validation.jsonl:{i + 1}",
+        )
+        for i in range(3)
+    ]
+
+
+def make_student(
+    folder: Path, family: str = "Llama", spoil: Callable[[Any], None] | None = None, **changes: Any
+) -> Path:
+    """A folder with a random model (the same each time) whose tokens differ in likelihood, norms uneven."""
+    import torch
+    import transformers
+
+    make_tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    sizes = {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.15,
+        "bos_token_id": None,
+    }
+    config = getattr(transformers, f"{family}Config")(**(sizes | changes))
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        if spoil:
+            spoil(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    """A folder with a random Llama."""
+    return make_student(tmp_path / "student")
+
+
+def parity(gguf: Path, folder: Path, tolerance: float = 0.1, given: list[Row] | None = None) -> dict[str, Any]:
+    return check_parity(gguf, folder, load_chat(folder), given or rows(), tolerance=tolerance, context=256)
+
+
+def to_gguf(folder: Path, quantization: str = "F32", **options: Any) -> Path:
+    out = folder.with_suffix(".gguf")
+    convert_checkpoint(folder, out, quantization=quantization, **options)
+    return out
+
+
+# ---- honest files ----
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_an_honest_file_passes(tmp_path: Path, family: str) -> None:
+    folder = make_student(tmp_path / "student", family)
+    found = parity(to_gguf(folder), folder, tolerance=1e-3)
+    completion = load_chat(folder).example(rows()[0]).n_supervised
+    assert found["tokenization"] == {"texts": 3 + len(NASTY_TEXTS) + 1, "identical": 3 + len(NASTY_TEXTS) + 1}
+    assert found["template"] == {"rows": 3, "identical": 3}
+    assert found["stop_tokens"] == {"tokens": 1, "identical": 1}
+    assert found["log_probs"]["tokens"] == 3 * completion
+    assert found["log_probs"]["argmax_agreement"] == 1
+    assert 0 < found["log_probs"]["max_difference"] < 1e-3
+
+
+def test_a_file_without_a_template_is_compared_without(student: Path) -> None:
+    (student / "chat_template.jinja").unlink()
+    gguf = to_gguf(student)
+    found = check_parity(gguf, student, load_chat(student, "plain"), rows(), tolerance=1e-3, context=256)
+    assert found["template"] is None
+
+
+def test_the_test_texts_are_normal_and_all_different() -> None:
+    assert all(unicodedata.normalize("NFC", text) == text for text in NASTY_TEXTS)
+    assert len(set(NASTY_TEXTS)) == len(NASTY_TEXTS) > 15
+
+
+# ---- planted faults in the weights ----
+
+
+def _swap_query_rows(model: Any) -> None:
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    weight.copy_(weight.reshape(4, 2, 8, 64).flip(1).reshape(64, 64).clone())
+
+
+def _swap_key_rows(model: Any) -> None:
+    weight = model.model.layers[1].self_attn.k_proj.weight
+    weight.copy_(weight.flip(0).clone())
+
+
+def _scale_down_projection(model: Any) -> None:
+    model.model.layers[1].mlp.down_proj.weight.mul_(1.1)
+
+
+def _lose_a_norm(model: Any) -> None:
+    model.model.layers[0].input_layernorm.weight.fill_(1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (_swap_query_rows, "blk.0.attn_q.weight holds the same values in another order"),
+        (_swap_key_rows, "blk.1.attn_k.weight holds the same values in another order"),
+        (_scale_down_projection, "blk.1.ffn_down.weight holds other values"),
+        (_lose_a_norm, "blk.0.attn_norm.weight holds other values"),
+    ],
+)
+def test_a_wrong_weight_is_named(student: Path, fault: Callable[[Any], None], cause: str) -> None:
+    gguf = to_gguf(make_student(student.with_name("wrong"), spoil=fault), "F16")
+    place = (
+        r"wrong\.gguf: .* In validation\.jsonl:\d, at token \d+ \(after '.+'\), the log-probability of '.+' is -?\d+\."
+    )
+    with pytest.raises(ParityError, match=rf"{place}.*\n?.*{cause}\. Export it again") as caught:
+        parity(gguf, student)
+    assert "parity_tolerance is 0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rms_norm_eps": 0.1}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}]
+)
+def test_right_weights_with_wrong_settings_are_told_as_such(student: Path, change: dict[str, Any]) -> None:
+    gguf = to_gguf(make_student(student.with_name("wrong"), **change))
+    with pytest.raises(ParityError, match="holds the checkpoint's weights, so it is the arithmetic"):
+        parity(gguf, student)
+
+
+# ---- planted faults around them ----
+
+
+def test_altered_merges_are_told_with_both_readings(student: Path) -> None:
+    wrong = make_student(student.with_name("wrong"))
+    tokenizer = json.loads((wrong / "tokenizer.json").read_text())
+    merges = tokenizer["model"]["merges"]
+    merges.remove(next(pair for pair in merges if "".join(pair) == "Ġthe"))
+    (wrong / "tokenizer.json").write_text(json.dumps(tokenizer))
+    gguf = to_gguf(wrong)
+    told = r"In .+, at token \d+, after .* in\", llama\.cpp has \d+ \('Ġ'\), the checkpoint \d+ \('Ġthe'\)"
+    with pytest.raises(ParityError, match=rf"wrong\.gguf: .*cuts text otherwise.* {told}\. The file's merges"):
+        parity(gguf, student)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<|im_start|>assistant\n", "<|im_start|>assistant"),
+        ("{{ tool | tojson }}", "{{ tool.function.name }}"),
+        ("<|im_end|>\n", "\n"),
+    ],
+)
+def test_a_changed_template_is_told_where_it_parts(student: Path, old: str, new: str) -> None:
+    gguf = to_gguf(student, chat_template=TEMPLATE.replace(old, new))
+    with pytest.raises(
+        ParityError, match=r"another prompt of validation\.jsonl:\d.*at token \d+, after .*chat template"
+    ):
+        parity(gguf, student)
+
+
+def test_a_template_that_llama_cpp_cannot_run_is_told_in_its_words(student: Path) -> None:
+    gguf = to_gguf(student, chat_template="{{ raise_exception('never') }}" + TEMPLATE)
+    with pytest.raises(StepError, match=r"cannot serve .*student\.gguf.*Jinja Exception: never.*template, simplify it"):
+        parity(gguf, student)
+
+
+def test_a_row_that_llama_cpps_template_refuses_is_told(student: Path) -> None:
+    """The template runs on llama.cpp's own trial messages, and not on this row's."""
+    refusing = (
+        "{% if messages[0].content.startswith('lights') %}{{ raise_exception('no lights') }}{% endif %}" + TEMPLATE
+    )
+    with pytest.raises(
+        ParityError, match=r"cannot run the chat template on validation\.jsonl:1\..*no lights.*Simplify"
+    ):
+        parity(to_gguf(student, chat_template=refusing), student)
+
+
+def test_what_llama_cpp_writes_otherwise_is_found(student: Path) -> None:
+    """llama.cpp's tojson writes 21.0 as 21, so a history with such a number is another prompt there."""
+    row = rows()[0]
+    history = (*row.messages, call(degrees=21.0), Message(role="tool", content="ok"))
+    with pytest.raises(ParityError, match=r"at token \d+, after '.*\"degrees\": 21', .*numbers such as 1\.0"):
+        parity(to_gguf(student), student, given=[row.model_copy(update={"messages": history})])
+
+
+def test_an_end_token_that_llama_cpp_does_not_know_is_told(student: Path) -> None:
+    gguf = to_gguf(student)
+    chat = load_chat(student)
+    more = ChatFormat(chat.tokenizer, chat.template, None, "<|im_end|>", frozenset([77]))
+    with pytest.raises(ParityError, match=r"ends an answer with token 77 .*goes on after it"):
+        check_parity(gguf, student, more, rows(), tolerance=0.1, context=256)
+
+
+def test_rows_beyond_the_context_cannot_be_compared(student: Path) -> None:
+    with pytest.raises(ParityError, match=r"None of 3 rows has a completion within 16 tokens"):
+        check_parity(to_gguf(student), student, load_chat(student), rows(), tolerance=0.1, context=16)
+
+
+# ---- ties ----
+
+
+class _Said:
+    """Stands for a runtime: its log-probabilities are given."""
+
+    def __init__(self, chat: ChatFormat, probabilities: list[list[float]]) -> None:
+        self.chat = chat
+        self._log_probs = np.log(np.array(probabilities, np.float32))
+
+    def log_probs(self, ids: Any, first: int) -> Any:
+        return self
+
+    def numpy(self) -> Any:
+        return self._log_probs
+
+
+def _compared(chat: ChatFormat, expected: list[list[float]], found: list[list[float]], tolerance: float) -> Any:
+    trusted = _Said(chat, expected)
+    tested = _Said(chat, found)
+    tested.log_probs = lambda ids, first: tested.numpy()  # type: ignore[method-assign]
+    example = Example((1, 2, *range(len(expected))), 2, False)
+    return _compare_log_probs(tested, trusted, [(rows()[0], example)], tolerance)  # type: ignore[arg-type]
+
+
+def test_a_near_tie_is_counted_and_a_far_one_refused(student: Path) -> None:
+    chat = load_chat(student)
+    near, turned = [[0.500, 0.499, 0.001]], [[0.499, 0.500, 0.001]]
+    same = [[0.1, 0.2, 0.7]]
+    assert _compared(chat, near + same, turned + same, 0.01) == {
+        "rows": 1,
+        "tokens": 2,
+        "max_difference": pytest.approx(0.002, abs=1e-5),
+        "argmax_agreement": 0.5,
+        "near_ties": 1,
+    }
+    # every difference is within the tolerance, but together they move the likeliest token too far: 0.07 nats
+    with pytest.raises(ParityError, match=r"at token 2 .*is -0\.69\d\d in llama\.cpp and -0\.74\d\d in the checkpoint"):
+        _compared(chat, [[0.510, 0.475, 0.015]], [[0.485, 0.4995, 0.0155]], 0.06)
+
+
+def test_a_token_that_only_one_side_finds_likely_counts(student: Path) -> None:
+    chat = load_chat(student)
+    rare, common = [[0.9999, 0.00005, 0.00005]], [[0.9990, 0.00095, 0.00005]]
+    for expected, found in ((rare, common), (common, rare)):
+        with pytest.raises(ParityError, match=f"of '{chat.tokenizer.id_to_token(1)}'"):
+            _compared(chat, expected, found, 0.05)
+    # both unlikely: not compared
+    assert _compared(chat, [[0.9999, 0.00009, 0.00001]], [[0.9999, 0.00001, 0.00009]], 0.05)["tokens"] == 1
+
+
+def test_not_a_number_is_a_difference(student: Path) -> None:
+    with pytest.raises(ParityError, match="nan"):
+        _compared(load_chat(student), [[0.5, 0.5, float("nan")]], [[0.4, 0.5, 0.1]], 0.5)
+
+
+# ---- the stage ----
+
+
+def recipe(**changes: Any) -> Recipe:
+    value: dict[str, Any] = {
+        "name": "lights",
+        "data": {"prompts": "p.jsonl", "test": "t.jsonl"},
+        "chat": {"context": 256},
+        "teacher": {"model": "maker/big-model"},
+        "student": {"init": "teacher_layers", "layers": 2},
+        "package": {"license": "apache-2.0"},
+    }
+    return Recipe.model_validate(value | changes)
+
+
+@pytest.fixture
+def steps(student: Path, tmp_path: Path) -> dict[str, Path]:
+    """Directories of train, generate and export."""
+    found = {name: tmp_path / name for name in ("trained", "generated", "exported")}
+    for folder in found.values():
+        folder.mkdir()
+    student.rename(found["trained"] / "student")
+    write_jsonl(
+        found["generated"] / "train.jsonl", [json.loads(row.model_dump_json(exclude_none=True)) for row in rows()]
+    )
+    (found["generated"] / "validation.jsonl").write_text("")
+    return found
+
+
+def test_the_stage_leaves_the_shipped_file_and_its_numbers(steps: dict[str, Path]) -> None:
+    import gguf
+
+    export.run(recipe(), steps["trained"], steps["generated"], steps["exported"])
+    shipped = steps["exported"] / "lights-Q8_0.gguf"
+    assert sorted(p.name for p in steps["exported"].iterdir()) == ["lights-Q8_0.gguf", "parity.json"]
+    found = json.loads((steps["exported"] / "parity.json").read_text())
+    assert found["file"]["bytes"] == shipped.stat().st_size < found["file"]["bytes_f16"]
+    assert 8.5 <= found["file"]["bits_per_weight"] < 9
+    assert found["log_probs"]["rows"] == 3
+    fields = gguf.GGUFReader(shipped).fields
+    said = {key: fields[f"general.{key}"].contents() for key in ("name", "license", "base_model.0.repo_url")}
+    assert said == {
+        "name": "lights",
+        "license": "apache-2.0",
+        "base_model.0.repo_url": "https://huggingface.co/maker/big-model",
+    }
+
+
+def test_an_f16_file_is_shipped_as_it_was_compared(steps: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    export.run(recipe(export={"quantization": "F16"}), steps["trained"], steps["generated"], steps["exported"])
+    assert sorted(p.name for p in steps["exported"].iterdir()) == ["lights-F16.gguf", "parity.json"]
+
+
+def test_no_file_is_shipped_when_parity_fails(steps: dict[str, Path]) -> None:
+    strict = recipe(export={"parity_tolerance": 1e-7})
+    with pytest.raises(ParityError, match=r"f16\.gguf: .*parity_tolerance is 1e-07.*rounding"):
+        export.run(strict, steps["trained"], steps["generated"], steps["exported"])
+    assert not list(steps["exported"].glob("lights-*"))
+
+
+def test_the_plain_template_is_shipped_and_starts_with_no_token_of_llama_cpps_own(steps: dict[str, Path]) -> None:
+    """llama.cpp gives a template some bos_token also where the tokenizer has none: the prompt would begin with it."""
+    plain = recipe(chat={"template": "plain", "context": 256})
+    export.run(plain, steps["trained"], steps["generated"], steps["exported"])
+    found = json.loads((steps["exported"] / "parity.json").read_text())
+    assert found["template"] == {"rows": 3, "identical": 3}
+
+
+def test_a_date_that_training_never_saw_is_kept_out(steps: dict[str, Path], tmp_path: Path) -> None:
+    """llama.cpp gives templates today's date; Llama 3.1's prints it where one is given, and another where none is."""
+    dated = "{{ date_string if date_string is defined else '26 Jul 2024' }}\n"
+    (tmp_path / "dated.jinja").write_text(dated + TEMPLATE)
+    chosen = recipe(chat={"template": str(tmp_path / "dated.jinja"), "context": 256})
+    export.run(chosen, steps["trained"], steps["generated"], steps["exported"])
+    assert json.loads((steps["exported"] / "parity.json").read_text())["template"] == {"rows": 3, "identical": 3}

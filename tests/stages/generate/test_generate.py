@@ -1,0 +1,198 @@
+"""Answers are asked for once, sifted with reasons, and stored with where they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fixtures import light_rows, write_jsonl
+from potstill.components.chat.format import load_chat
+from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.core.errors import StepError
+from potstill.core.recipe.recipe import Generate, Recipe
+from potstill.core.records import Row, read_rows
+from potstill.stages.generate import stage as generate
+from potstill.stages.generate.journal import Journal, answer_all
+from potstill.stages.generate.sift import sift
+from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
+
+CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state": "on"}}\n</tool_call>'
+
+
+class Scripted:
+    """A teacher that says what it is told to, in batches, and can be cut off."""
+
+    def __init__(self, say: str = CALL, finish: str = "stop", fail_after: int | None = None) -> None:
+        self.say, self.finish, self.fail_after = say, finish, fail_after
+        self.asked: list[str] = []
+
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
+        answers = []
+        for start in range(0, len(rows), 4):
+            if self.fail_after is not None and len(self.asked) >= self.fail_after:
+                raise KeyboardInterrupt
+            batch = [(i, Answer(self.say, self.finish, 5, 7, 0.1)) for i in range(start, min(start + 4, len(rows)))]
+            self.asked += [rows[i].row_id for i, _ in batch]
+            answers += [a for _, a in batch]
+            if on_answers:
+                on_answers(batch)
+        return answers
+
+
+def teacher(runtime: Scripted, folder: Path) -> LoadedTeacher:
+    chat = load_chat(folder)
+    return LoadedTeacher(runtime, chat, chat, {"kind": "local", "model": "scripted"}, 4)
+
+
+def rows(path: Path, count: int = 12) -> list[Row]:
+    return read_rows(write_jsonl(path / "rows.jsonl", light_rows([""])[:count]))
+
+
+def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tmp_path: Path) -> None:
+    asked, journal = rows(tmp_path), Journal(tmp_path / "journal.jsonl")
+    cut = Scripted(fail_after=8)
+    with pytest.raises(KeyboardInterrupt):
+        answer_all(teacher(cut, tiny_model), asked, Generate(), 0, journal, "train")
+    with journal.path.open("a") as file:
+        file.write('{"row_id": "torn')  # what a kill in the middle of a write leaves
+    again = Scripted()
+    answers = answer_all(teacher(again, tiny_model), asked, Generate(), 0, journal, "train")
+    assert set(answers) == {r.row_id for r in asked}
+    assert again.asked == [r.row_id for r in asked[8:]]
+    assert answer_all(teacher(never := Scripted(), tiny_model), asked, Generate(), 0, journal, "train") == answers
+    assert never.asked == []
+
+
+@pytest.mark.parametrize(
+    ("say", "finish", "keep", "reason"),
+    [
+        (CALL, "length", False, "length"),
+        (CALL, "length", True, None),
+        ("  ", "stop", False, "empty"),
+        (CALL, "stop", False, None),
+    ],
+)
+def test_unfit_answers_are_set_aside_with_their_reason(
+    tiny_model: Path, tmp_path: Path, say: str, finish: str, keep: bool, reason: str | None
+) -> None:
+    asked = rows(tmp_path, 2)
+    answer = Answer(say, finish, 5, 7, 0.1)
+    kept, aside = sift(asked, {r.row_id: answer for r in asked}, teacher(Scripted(), tiny_model), keep, 512)
+    assert (len(kept), len(aside)) == ((2, 0) if reason is None else (0, 2))
+    for row in kept + aside:
+        assert row.provenance["finish_reason"] == finish
+        assert row.provenance["teacher"]["model"] == "scripted"
+        assert row.provenance.get("set_aside") == reason
+
+
+def test_an_answer_too_long_for_the_student_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
+    asked = rows(tmp_path, 1)
+    said = {asked[0].row_id: Answer(CALL, "stop", 5, 7, 0.1)}
+    length = len(
+        load_chat(tiny_model).example(sift(asked, said, teacher(Scripted(), tiny_model), False, 512)[0][0]).ids
+    )
+    assert len(sift(asked, said, teacher(Scripted(), tiny_model), False, length)[0]) == 1
+    kept, aside = sift(asked, said, teacher(Scripted(), tiny_model), False, length - 1)
+    assert not kept
+    assert aside[0].provenance["set_aside"] == "context"
+
+
+def test_a_prompt_that_comes_again_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
+    twice = rows(tmp_path, 3) + rows(tmp_path, 1)
+    answer = Answer(CALL, "stop", 5, 7, 0.1)
+    kept, aside = sift(twice, {r.row_id: answer for r in twice}, teacher(Scripted(), tiny_model), False, 512)
+    assert len(kept) == 3
+    assert [r.provenance["set_aside"] for r in aside] == ["repeated"]
+
+
+def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_words(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    asked = rows(tmp_path, 1)
+    odd = CALL.replace('": "', '":"')
+    for say, calls in ((CALL, 1), (odd, 0)):
+        kept, _ = sift(
+            asked, {asked[0].row_id: Answer(say, "stop", 5, 7, 0.1)}, teacher(Scripted(), tiny_model), False, 512
+        )
+        assert kept[0].completion is not None
+        assert len(kept[0].completion.tool_calls) == calls
+        chat = load_chat(tiny_model)
+        example = chat.example(kept[0])
+        prompt = list(example.ids[: example.n_prompt])
+        assert chat.decode(list(example.ids[example.n_prompt :]), after=prompt) == say
+
+
+def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "data": {n: workload / f"{n}.jsonl" for n in ("validation", "test")}
+            | {"prompts": workload / "train.jsonl", "tools": workload / "tools.json"},
+            "chat": {"context": 128},
+            "teacher": {"model": str(model)},
+            "generate": {"max_new_tokens": 6, "keep_truncated": True, "batch_size": 5} | settings,
+            "student": {"init": "teacher_layers", "layers": 2},
+        }
+    )  # fmt: skip
+
+
+def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "a", tmp_path / "b"]
+    for out in outs:
+        out.mkdir()
+        generate.run(recipe(tiny_model, workload, temperature=1.0), tiny_model, None, out)
+    for name in ("train.jsonl", "validation.jsonl", "set_aside.jsonl"):
+        assert (outs[0] / name).read_text() == (outs[1] / name).read_text()
+    split = json.loads((outs[0] / "summary.json").read_text())["splits"]["train"]
+    assert split["prompts"] == split["kept"] + sum(split["set_aside"].values()) == 24
+    assert (
+        len(
+            json.loads((outs[0] / "train.jsonl").read_text().splitlines()[0])["provenance"]["teacher"]["weights_sha256"]
+        )
+        == 64
+    )
+
+
+def test_nothing_fit_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*'(length|empty)': 24.*keep_truncated"):
+        generate.run(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1), tiny_model, None, tmp_path)
+
+
+def test_batched_answers_are_those_of_transformers_own_generate(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    loaded = load_teacher(recipe(tiny_model, tmp_path), tiny_model)
+    assert loaded.chat is not None
+    asked = rows(tmp_path)
+    answers = loaded.runtime.answer(asked, Sampling(12), "test")
+    model = loaded.runtime.model  # type: ignore[attr-defined]
+    for row, answer in zip(asked, answers, strict=True):
+        prompt = loaded.chat.prompt_ids(row)
+        out = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=sorted(loaded.chat.stop_ids), pad_token_id=0,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        if out[-1] in loaded.chat.stop_ids:
+            out.pop()
+        assert answer.text == loaded.chat.decode(out, after=prompt)
+        assert answer.completion_tokens == len(out)
+
+
+def test_sampling_follows_the_distribution(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    from potstill.components.runtimes.hf import _choose
+
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    streams = [torch.Generator().manual_seed(0)]
+    drawn = [_choose(logits, streams, Sampling(1, temperature=1.0))[0][0] for _ in range(4000)]
+    assert [drawn.count(i) / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+    nucleus = {_choose(logits, streams, Sampling(1, temperature=1.0, top_p=0.7))[0][0] for _ in range(500)}
+    assert nucleus == {0, 1}
+    assert _choose(logits, streams, Sampling(1)) == [(0, 0.0)]

@@ -1,0 +1,427 @@
+"""The page: says what was measured, loads nothing, runs nothing that a model wrote, and fits a phone."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finished_run import EVIL, RECIPE, finished_run
+from fixtures import write_jsonl
+from potstill.core.records import write_json
+from potstill.stages.package import stage as package
+from potstill.stages.report import stage as report
+from potstill.stages.report.charts import Line, Rate, kept_chart, training_chart
+from potstill.stages.report.facts import read_facts
+from potstill.stages.report.story import tell_distillation
+from potstill.stages.report.words import mark_differences
+
+ROOT = Path(report.__file__).parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+VOID = {"meta", "link", "img", "br", "hr", "input", "path", "circle", "rect", "use"}
+Change = Callable[[dict[str, Any]], object]
+
+TEXT_ONLY = RECIPE.replace("gates: {exact: 0.9, retention: 0.95, beats_control: true, kl_mean: 0.05}", "").replace(
+    "student: {init: teacher_layers, layers: 2}",
+    "student: {init: checkpoint, model: someone/small}\ntrain: {objective: sft, control: none}",
+)
+
+
+def page(
+    folder: Path,
+    change: Change = lambda _: None,
+    *,
+    kind: str = "INCONCLUSIVE",
+    recipe: str = RECIPE,
+    without: str = "",
+    prepare: Callable[[dict[str, Path]], None] = lambda _: None,
+) -> str:
+    """The page of a finished run whose metrics were changed first; `without` names a step that is not there."""
+    loaded, steps = finished_run(folder / "run", recipe, kind)
+    prepare(steps)
+    path = steps["evaluate"] / "metrics.json"
+    metrics = json.loads(path.read_text())
+    change(metrics)
+    write_json(path, metrics)
+    steps["package"] = folder / "package"
+    steps["package"].mkdir()
+    package.run(loaded, steps, steps["package"])
+    steps.pop(without, None)
+    out = folder / "report"
+    out.mkdir()
+    report.run(loaded, steps, out)
+    assert [p.name for p in out.iterdir()] == ["report.html"]
+    return (out / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run that has every part."""
+    return page(tmp_path_factory.mktemp("usual"))
+
+
+class Outline(HTMLParser):
+    """Elements in order with attributes; text outside style, spaces of any kind as one; every tag closed in turn."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self.open == [], self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def having(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+# ---- what it says ----
+
+
+def test_verdict_comes_first_and_names_the_gate(usual: str) -> None:
+    text = Outline(usual).text
+    assert text.index("Inconclusive") < text.index("Gates")
+    assert "1 gate cannot be decided with these test items: retention of teacher. 7 of 8 hold." in text
+    assert "About 870 items would decide it" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "says"),
+    [
+        ("PASS", "Passes", "All 8 gates hold for the shipped file."),
+        ("FAIL", "Fails", "2 gates fail: retention of teacher and peak memory. 6 of 8 hold."),
+    ],
+)
+def test_verdict_in_words(tmp_path: Path, kind: str, word: str, says: str) -> None:
+    source = page(tmp_path, kind=kind)
+    text = Outline(source).text
+    assert word in text and says in text
+    assert f"<title>{word}: lights</title>" in source
+
+
+def test_numbers_stand_with_their_intervals_and_thresholds(usual: str) -> None:
+    text = Outline(usual).text
+    assert "94.2 % (92.1 to 95.7 %) 90.0 %" in text  # a gate: value, interval, threshold
+    assert "96.7 % 86.7 % \N{MINUS SIGN}10.0" in text  # a behaviour: teacher, shipped, change
+    assert "86.7 % 75.8 to 93.1 52 of 60" in text  # and with its interval and counts
+    assert "Against the teacher, on the same 430 items: 21 lost, 4 gained." in text
+    assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times that" in text
+    assert "9.85 MB (5.15 times as much)" in text and "4.92 million (3.07 times as much)" in text
+    assert "0.0311 0.028 to 0.0358 0.412 98.3 % 97.9 to 98.7 %" in text
+    assert "ab" * 32 in text and "5" * 64 in text
+    assert '"retention": 0.95' in html.unescape(text)
+
+
+def test_distillation_is_told_plainly(tmp_path: Path) -> None:
+    facts = read_facts(*finished_run(tmp_path / "run"))
+
+    def told(broken: int, fixed: int) -> dict[str, Any]:
+        facts.metrics["paired"]["student_vs_control"] = {"broken": broken, "fixed": fixed, "n": 430}
+        return tell_distillation(facts)
+
+    paid = told(9, 48)
+    assert paid["word"] == "It paid" and paid["bar"] == {"gained": 48, "lost": 9}
+    assert "+9.1 points (95\xa0% interval +5.9 to +12.6; exact McNemar test, p < 0.0001)" in paid["says"]
+    assert told(48, 9)["word"] == "It did not pay"
+    assert "\N{MINUS SIGN}9.1 points" in told(48, 9)["says"]
+    assert told(9, 10)["word"] == told(0, 0)["word"] == "No difference shown"
+    assert told(0, 0)["bar"] is None
+
+
+def test_regressions_are_shown_side_by_side_with_what_differs(usual: str) -> None:
+    assert usual.count('<details class="case"') == 10
+    first = usual.split('<details class="case"')[1]
+    assert first.index("Teacher</h4>") < first.index("<mark>") < first.index("Shipped file</h4>")
+    marked, plain = mark_differences('{"a": "on <b>"}', '{"a": "off <b>"}')
+    assert marked == "{&#34;a&#34;: &#34;<mark>on</mark> &lt;b&gt;&#34;}"
+    assert plain == "{&#34;a&#34;: &#34;<mark>off</mark> &lt;b&gt;&#34;}"
+
+
+# ---- what is not there ----
+
+
+def no_golds(metrics: dict[str, Any]) -> None:
+    for model in metrics["models"].values():
+        model.update(exact=None, behaviours={}, schema_valid=None)
+    metrics["paired"] = {name: {"broken": 0, "fixed": 0, "n": 0} for name in metrics["paired"]}
+    metrics["regressions"] = []
+
+
+def no_control(metrics: dict[str, Any]) -> None:
+    metrics["models"]["control"] = None
+    metrics["paired"]["student_vs_control"] = None
+
+
+def endpoint(metrics: dict[str, Any]) -> None:
+    no_control(metrics)
+    for model in filter(None, metrics["models"].values()):
+        model["fidelity"] = None
+    metrics["models"]["teacher"].update(params=None, bytes=None)
+
+
+def nothing_lost(metrics: dict[str, Any]) -> None:
+    metrics["regressions"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentences"),
+    [
+        (
+            no_golds,
+            (
+                "have no right answers, so nothing was counted",
+                "no right answers to count. By nearness to the teacher",
+                "Their 95 % intervals do not meet",
+                "Without right answers there is nothing",
+                "KL from the teacher, mean 0.0311 nats",
+            ),
+        ),
+        (no_control, ("(train.control: none), so nobody can tell what distillation added",)),
+        (endpoint, ("nearness to this teacher cannot be measured",)),
+        (nothing_lost, ("None: the shipped file gets every item right that the teacher gets right.",)),
+    ],
+)
+def test_missing_parts_are_left_out_with_a_sentence(tmp_path: Path, change: Change, sentences: tuple[str, ...]) -> None:
+    text = Outline(page(tmp_path, change)).text
+    for says in sentences:
+        assert says in text
+    assert not re.search(r"\b(nan|inf|null|None)\b(?!:)", text.split('"name": "lights"')[0])
+
+
+def test_text_of_the_teacher_alone_is_its_own_control(tmp_path: Path) -> None:
+    text = Outline(page(tmp_path, no_control, recipe=TEXT_ONLY)).text
+    assert "it would be its own control" in text
+
+
+def test_no_gates_is_no_pass(tmp_path: Path) -> None:
+    loaded, steps = finished_run(tmp_path / "run")
+    write_json(steps["gate"] / "verdict.json", {"verdict": "INCONCLUSIVE", "gates": []})
+    report.run(loaded, steps, tmp_path)
+    text = Outline((tmp_path / "report.html").read_text()).text
+    assert "The recipe sets no gates, so nothing was judged" in text and "Threshold" not in text
+
+
+@pytest.mark.parametrize("step", ["package", "export", "check"])
+def test_steps_that_are_not_there_leave_the_page_whole(tmp_path: Path, step: str) -> None:
+    assert "Size and speed" in Outline(page(tmp_path, without=step)).text
+
+
+def test_without_logs_there_are_no_curves(tmp_path: Path) -> None:
+    loaded, steps = finished_run(tmp_path / "run")
+    for log in steps["train"].glob("*.log.jsonl"):
+        log.unlink()
+    report.run(loaded, steps, tmp_path)
+    assert "No training log was kept." in Outline((tmp_path / "report.html").read_text()).text
+
+
+# ---- how it is made ----
+
+
+def test_structure(usual: str) -> None:
+    outline = Outline(usual)
+    levels = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in outline.having("section"):
+        assert attributes["aria-labelledby"] in ids
+    assert all(a.get("scope") in ("col", "row") for a in outline.having("th"))
+    charts = [a for a in outline.having("svg") if a.get("class") == "chart"]
+    assert len(charts) == 3
+    assert all(a["role"] == "img" and len(str(a["aria-label"])) > 40 for a in charts)
+    assert all(a.get("aria-hidden") == "true" for a in outline.having("svg") if a.get("class") != "chart")
+    assert outline.having("html")[0]["lang"] == "en"
+
+
+def test_nothing_is_loaded_and_nothing_runs(usual: str) -> None:
+    outline = Outline(usual)
+    assert outline.having("script", "link", "img", "iframe", "object", "embed", "base", "form") == []
+    for tag, attributes in outline.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), tag
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+                assert str(value).startswith("#"), (tag, name, value)
+    style = re.findall(r"<style>(.*?)</style>|style=\"(.*?)\"", usual, re.DOTALL)
+    assert not re.search(r"@import|url\((?!#)", " ".join(map("".join, style)))
+    policy = next(a for a in outline.having("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_what_a_model_wrote_is_text(usual: str) -> None:
+    assert "<script" not in usual and "<img" not in usual
+    assert usual.count("&lt;script&gt;document.title=") == 2  # in the prompt and in the answer
+
+
+def test_no_path_of_this_machine(usual: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert str(tmp_path_factory.getbasetemp()) not in usual
+
+
+def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    loaded, steps = finished_run(tmp_path / "run")
+    report.run(loaded, steps, tmp_path)
+    first = (tmp_path / "report.html").read_bytes()
+    report.run(loaded, steps, tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == first
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, by WCAG 2."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_is_aa(scheme: str) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", (ROOT / "style.css").read_text(), re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[0]))
+    if scheme == "dark":
+        colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[1]))
+
+    def ratio(a: str, b: str) -> float:
+        low, high = sorted((luminance(colours[a]), luminance(colours[b])))
+        return (high + 0.05) / (low + 0.05)
+
+    for text in ("ink", "muted", "pass", "fail", "open", "none", "series-teacher", "series-gguf", "series-control"):
+        assert ratio(text, "paper") >= 4.5, text
+    for text in ("ink", "muted"):
+        assert ratio(text, "panel") >= 4.5, text
+    assert ratio("mark-ink", "mark") >= 4.5
+    assert ratio("series-student", "paper") >= 3  # never text, only marks
+
+
+def test_charts_take_the_pages_colours_and_say_what_they_show() -> None:
+    rates = {"A <b> (3)": {"teacher": Rate(0.9, 0.8, 0.95), "gguf": Rate(0.7, 0.6, 0.8)}}
+    chart = kept_chart(rates, 'teacher "90"')
+    assert 'aria-label="teacher &#34;90&#34;"' in chart and "A &lt;b&gt; (3)" in chart
+    assert "var(--series-teacher)" in chart and "var(--series-gguf)" in chart
+    assert not re.search(r"#0[0-9a-f]{5}", chart)
+    assert "DejaVu" not in chart and "http" not in chart
+
+
+def test_long_curves_are_thinned_and_short_ones_drawn() -> None:
+    wave = Line("student", range(1, 100_001), [2 + math.sin(i) for i in range(100_000)])
+    assert len(training_chart([wave], "c", "a wave of a hundred thousand points")) < 20_000
+    single = training_chart([Line("student", [1], [0.5]), Line("control", [1], [0.5], dotted=True)], "d", "one point")
+    assert "var(--series-control)" in single
+
+
+# ---- in a browser ----
+
+
+def browse(source: str, folder: Path, script: str, widths: tuple[int, ...] = (360,), *flags: str) -> list[Any]:
+    """What `script` finds at each width: it runs outside the page, and sees it in a frame as `view`."""
+    frames = "".join(f'<iframe width="{w}" height="800" srcdoc="{html.escape(source)}"></iframe>' for w in widths)
+    outer = folder / "outer.html"
+    outer.write_text(f"""<!doctype html><meta charset="utf-8"><style>iframe {{border: 0}}</style><body>{frames}
+        <pre id="found"></pre><script>
+        onload = () => {{
+            const found = [...document.querySelectorAll("iframe")].map(frame => frame.contentDocument).map(view => {{
+                {script}
+            }});
+            document.getElementById("found").textContent = JSON.stringify(found);
+        }};</script>""")
+    assert CHROMIUM
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", *flags, "--dump-dom"]
+    ran = subprocess.run([*command, outer.as_uri()], capture_output=True, text=True, timeout=240, check=False)
+    found = re.search(r'<pre id="found">(.*?)</pre>', ran.stdout, re.DOTALL)
+    assert found and found[1], ran.stderr[-2000:]
+    return list(json.loads(html.unescape(found[1])))
+
+
+OVERFLOW = """
+    view.querySelectorAll("details").forEach(d => d.open = true);
+    const width = view.documentElement.clientWidth;
+    const wide = [...view.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, thead, svg")
+        && e.getBoundingClientRect().right > width + 0.5).map(e => e.tagName + "." + e.className);
+    return {width, scroll: view.documentElement.scrollWidth - width, wide: wide.slice(0, 5),
+            tall: view.documentElement.scrollHeight > 2000};
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_page_fits_every_width(usual: str, tmp_path: Path) -> None:
+    for found in browse(usual, tmp_path, OVERFLOW, (320, 360, 768, 1280)):
+        assert found == {"width": found["width"], "scroll": 0, "wide": [], "tall": True}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_script_in_an_answer_does_not_run_even_without_the_policy(usual: str, tmp_path: Path) -> None:
+    source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", usual)
+    script = "return {title: view.title, scripts: view.scripts.length, text: view.body.innerText};"
+    found = browse(source, tmp_path, script)[0]
+    assert found["title"] == "Inconclusive: lights" and found["scripts"] == 0
+    assert EVIL in found["text"].replace("\n", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_dark_mode_is_dark(usual: str, tmp_path: Path) -> None:
+    script = "const s = getComputedStyle(view.body); return [s.backgroundColor, s.color];"
+    dark = browse(usual, tmp_path, script, (360,), "--blink-settings=preferredColorScheme=0")
+    assert dark == [["rgb(20, 23, 27)", "rgb(231, 234, 238)"]]
+
+
+# ---- costs ----
+
+
+def test_without_a_price_nothing_is_said_of_costs(usual: str) -> None:
+    assert "What an answer costs" not in usual
+    assert "declares of costs" not in usual
+
+
+def priced(folder: Path, output: float, economy: str = "") -> str:
+    """The page of a run whose teacher has a price, and whose teacher was asked 100 tokens and said 50."""
+    recipe = RECIPE.replace(
+        "teacher: {model: teacher,", f"teacher: {{model: teacher, price: {{input: 1, output: {output}}},"
+    )
+    recipe = recipe.replace("target: {", f"target: {{economy: {{{economy}}}, ")
+
+    def answer(steps: dict[str, Path]) -> None:
+        rows = [{"provenance": {"prompt_tokens": 100, "completion_tokens": 50}} for _ in range(4)]
+        write_jsonl(steps["generate"] / "train.jsonl", rows)
+
+    return page(folder, recipe=recipe, prepare=answer)
+
+
+def test_costs_stand_beside_the_endpoints(tmp_path: Path) -> None:
+    text = priced(tmp_path, 18, "watts: 3600, kwh_price: 1000, train_hour_price: 36")
+    # 11.3 ms to the first token, 50 tokens at 1184 a second; 3.6 kW at 1000 a kWh is 1 a second; 162.4 s of training
+    seconds = 0.0113 + 50 / 1184
+    assert f'<td class="nowrap">{1e6 * seconds:,.2f}</td>' in text
+    assert '<td class="nowrap">1,000.00</td>' in text and "The endpoint is cheaper" in text
+    cheap = priced(tmp_path / "cheap", 18, "watts: 10, train_hour_price: 36")
+    once = 36 * 162.4 / 3600
+    answers = once / (1e-3 - 10 / 1000 * seconds / 3600 * 0.3)
+    assert f"after {answers:,.0f} answers: {once:.3g} were spent" in cheap
+    assert cheap.count('aria-label="The student has paid for itself') == 1
+    assert "but for what the recipe declares of costs" in cheap
+    assert "from the first answer" in priced(tmp_path / "free", 18)
