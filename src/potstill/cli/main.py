@@ -18,8 +18,8 @@ import click
 from click.core import ParameterSource
 
 from potstill import __version__
+from potstill.core.environment import is_first_process
 from potstill.core.errors import MissingExtra, PotstillError, RecipeError
-from potstill.core.steps import is_first_process
 
 if TYPE_CHECKING:
     from potstill.apps.plan.options import Ask, Wanted

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from potstill.core.steps import is_first_process
+from potstill.core.environment import is_first_process
 
 __all__ = ["Ticker", "progress_bar"]
 

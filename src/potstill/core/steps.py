@@ -1,245 +1,244 @@
-"""A step: a fingerprint, a directory, and the promise that it is whole or not there.
+"""A stage's contract, and the step that runs it once: whole on disk, or not there.
 
-A fingerprint hashes everything that can change the step's answer. Its directory is `runs/NAME/STAGE-HASH12`; work is
-done in place so that a killed step can resume from its own journal or checkpoints, and `DONE` is written last, by an
-atomic rename. A directory without `DONE` is unfinished work, never a result.
+A stage declares its inputs. `Stage.inputs` makes a frozen dataclass of the recipe and of the finished steps that the
+stage reads; the fields of that dataclass are the step's fingerprint, and they are all that `Stage.run` receives. So a
+stage cannot read what is not in its key.
+
+A step's directory is `runs/NAME/STAGE-HASH12`. Work is done in place, so that a killed step resumes from its own
+journal or checkpoints. DONE is written last, by an atomic rename; it holds the SHA-256 of every file that the step
+left. A directory without DONE is unfinished work, never a result. A step whose files have changed since is reported,
+moved out of the way and run again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import fcntl
-import hashlib
-import importlib.metadata
-import json
 import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from potstill.core.artifacts.base import Artifact
+from potstill.core.artifacts.step import DoneRecord, StepRecord
+from potstill.core.environment import git_commit, installed_versions, is_first_process
 from potstill.core.errors import StepError
-from potstill.core.recipe.sections import Section
-from potstill.core.records import write_json
+from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_listing, hashed_value
+from potstill.core.recipe.fields import Section
 
-__all__ = [
-    "RunResult",
-    "StepPlan",
-    "StepResult",
-    "fingerprint",
-    "hash_file",
-    "hash_folder",
-    "hash_model",
-    "is_first_process",
-    "lock_run",
-    "run_step",
-    "section_parts",
-]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-StepPlan = tuple[Mapping[str, Any], tuple[str, ...], Callable[[Path], None]]
-"""A step to be run: the parts of its fingerprint, names of the steps it reads, and what builds it."""
-_MODEL_FILES = (".safetensors", ".json", ".jinja")
+__all__ = ["Done", "Stage", "StepResult", "read_step", "run_step"]
 
 _POLL_SECONDS = 0.2
-_VERSIONED = ("potstill", "torch", "transformers", "tokenizers", "accelerate", "gguf", "xllamacpp", "openai")
+
+RecipeT = TypeVar("RecipeT", contravariant=True)
+InputsT = TypeVar("InputsT", bound="DataclassInstance")
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Where a finished step is, how long it took when it ran, and whether this call found it done."""
+    """A finished step: where it is, how many seconds it took when it ran, and whether this call found it finished.
+
+    files     SHA-256 of every file that the step left, by its path relative to `dir`
+    """
 
     name: str
     dir: Path
     fingerprint: str
     seconds: float
     cached: bool
+    files: Mapping[str, str]
+
+    def path(self, *parts: str) -> HashedPath:
+        """A file or a folder of the step, with the hash of its content.
+
+        Raises:
+            StepError: the step left no such file.
+        """
+        name = "/".join(parts)
+        if name in self.files:
+            return HashedPath(self.dir / name, self.files[name])
+        prefix = f"{name}/" if name else ""
+        inside = {file.removeprefix(prefix): sha for file, sha in self.files.items() if file.startswith(prefix)}
+        if not inside:
+            raise StepError(f"{self.dir}: the {self.name} step left no {name}. Delete this directory to run it again.")
+        return HashedPath(self.dir / name, hash_listing(inside))
 
 
-@dataclass
-class RunResult:
-    """What a run has done: each step by stage, and the verdict once the gate has spoken."""
+class Done:
+    """The finished steps that a stage declared in `reads`; asking for any other is a programming error."""
 
-    dir: Path
-    variant: str = ""
-    steps: dict[str, StepResult] = field(default_factory=dict)
-    verdict: str | None = None
+    def __init__(self, steps: Mapping[str, StepResult], reads: Iterable[str]) -> None:
+        self._reads = frozenset(reads)
+        self._steps = {name: step for name, step in steps.items() if name in self._reads}
+
+    def __contains__(self, stage: str) -> bool:
+        return self._declared(stage) in self._steps
+
+    def __getitem__(self, stage: str) -> StepResult:
+        return self._steps[self._declared(stage)]
+
+    def _declared(self, stage: str) -> str:
+        if stage not in self._reads:
+            raise KeyError(f"the stage does not declare that it reads {stage}")
+        return stage
 
     def folder(self, stage: str) -> Path:
-        return self.steps[stage].dir
+        """Directory of a finished step."""
+        return self[stage].dir
 
-    def page(self, name: str) -> Path:
-        """`report.html` or `run.json` of this run, or of its variant."""
-        stem, dot, suffix = name.partition(".")
-        return self.dir / (f"{stem}.{self.variant}{dot}{suffix}" if self.variant else name)
+    def path(self, stage: str, *parts: str) -> HashedPath:
+        """A file or a folder that a finished step left, with the hash of its content; see `StepResult.path`."""
+        return self[stage].path(*parts)
 
+    def optional_path(self, stage: str, *parts: str) -> HashedPath | None:
+        """`path`, or None where the recipe has no such stage or the step left no such file."""
+        if stage not in self:
+            return None
+        name = "/".join(parts)
+        left = any(file == name or file.startswith(f"{name}/") for file in self[stage].files)
+        return self.path(stage, *parts) if left else None
 
-def _stable(value: Any, where: str) -> Any:
-    """JSON value with a stable identity, or StepError: a fingerprint must never depend on an address or a clock."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_stable(v, where) for v in value]
-    if isinstance(value, Mapping):
-        return {str(k): _stable(v, f"{where}.{k}") for k, v in value.items()}
-    raise StepError(
-        f"{where}: a {type(value).__name__} has no stable identity, so it cannot be part of a fingerprint. "
-        "Pass its content's hash."
-    )
+    def read(self, stage: str, kind: type[ArtifactT]) -> ArtifactT:
+        """The artifact that a finished step left."""
+        return kind.read(self.folder(stage))
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the parts; equal parts in any order give the same hash.
+@dataclass(frozen=True)
+class Stage(Generic[RecipeT, InputsT]):
+    """One stage of a pipeline.
 
-    Raises:
-        StepError: a part has no stable identity.
+    name       first half of the step directory's name
+    reads      stages whose finished steps `inputs` may look at
+    inputs     makes the stage's frozen inputs; None where a recipe has no such stage
+    run        does the work in the directory it is given; it must resume from what it finds there
+    version    raised when the same inputs give another answer than before
+    together   all processes of `accelerate launch` run it and divide the work
     """
-    text = json.dumps(_stable(parts, "fingerprint"), sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+
+    name: str
+    reads: tuple[str, ...]
+    inputs: Callable[[RecipeT, Done], InputsT | None]
+    run: Callable[[InputsT, Path], None]
+    version: int = 1
+    together: bool = False
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str:
-    """SHA-256 over names and contents of a folder's own files that end in one of `suffixes`.
-
-    In a hub cache a large file is a link to a blob that is named by its SHA-256: that name is taken, the file is not
-    read.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(suffixes)):
-        blob = path.resolve().name
-        content = blob if len(blob) == 64 and path.is_symlink() else hash_file(path)
-        digest.update(f"{path.name}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def hash_model(folder: Path | None) -> str | None:
-    """`hash_folder` of what makes a model: weights, configuration, tokenizer, template. None without a folder."""
-    return hash_folder(folder, _MODEL_FILES) if folder else None
-
-
-def section_parts(section: Section, *leave_out: str) -> dict[str, Any]:
-    """A recipe section's values for a fingerprint; paths are left out, their contents are hashed instead."""
-    return dict(section.model_dump(mode="json", exclude={"license", *leave_out}))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout potstill runs from, if it runs from one."""
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return out.stdout.strip() or None
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first of those that `accelerate launch` started together, or alone."""
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def lock_run(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory against a second run; the lock goes with the process, also when it is killed."""
-    if not is_first_process():  # the first holds it for all
-        yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = run_dir / ".lock"
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StepError(
-                f"{run_dir}: another potstill process works in this run directory. "
-                "Wait for it, or choose another with --runs."
-            ) from None
-        try:
-            yield
-        finally:
-            if [path.name for path in run_dir.iterdir()] == [lock.name]:  # nothing was done here: leave nothing behind
-                lock.unlink()
-                run_dir.rmdir()
+def blanked(value: Any) -> Any:
+    """Inputs as `Stage.run` receives them: sections without the fields that are not in the fingerprint."""
+    if isinstance(value, Section):
+        return value.blanked()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | HashedPath):
+        changed = {f.name: blanked(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changed)
+    if isinstance(value, tuple):
+        return tuple(blanked(item) for item in value)
+    return value
 
 
 def run_step(
+    stage: Stage[RecipeT, InputsT],
+    inputs: InputsT,
     run_dir: Path,
-    name: str,
-    parts: Mapping[str, Any],
-    upstream: Mapping[str, StepResult],
-    build: Callable[[Path], None],
-    together: bool = False,
+    done: Mapping[str, StepResult],
+    note: Callable[[str], None] = lambda text: None,
 ) -> StepResult:
-    """Run `build(dir)` once for these parts; a finished directory is found again, an unfinished one is resumed.
+    """Run a stage once for these inputs; a finished step is found again, an unfinished one is resumed.
 
-    Of several processes (`accelerate launch`) the first runs it, or all do `together`; each returns when it is done.
+    Of several processes (`accelerate launch`) the first runs it, or all do where the stage says `together`; each
+    returns when the step is finished.
 
     Args:
+        stage: the stage.
+        inputs: what its `inputs` made.
         run_dir: the run's directory.
-        name: stage name, first half of the directory's name.
-        parts: everything but the upstream steps that can change the answer.
-        upstream: finished steps this one reads, by name.
-        build: does the work in the directory it is given; must resume from what it finds there.
-        together: all processes run it, and divide the work among them.
+        done: finished steps, by stage; those that the stage reads are recorded.
+        note: is told in a sentence when a finished step has changed on disk and is run again.
     """
-    whole = {"step": name, "parts": dict(parts), "upstream": {k: s.fingerprint for k, s in upstream.items()}}
-    mark = fingerprint(whole)
-    directory = run_dir / f"{name}-{mark[:12]}"
-    done = directory / "DONE"
+    key = {"stage": stage.name, "version": stage.version, "inputs": hashed_value(inputs)}
+    mark = fingerprint(key)
+    directory = run_dir / f"{stage.name}-{mark[:12]}"
     if not is_first_process():
-        if together and not done.exists():
+        if stage.together and not (directory / DoneRecord.FILE).exists():
             directory.mkdir(parents=True, exist_ok=True)
-            build(directory)
-        while not done.exists():  # if the first process fails, the launcher ends this one
+            stage.run(blanked(inputs), directory)
+        while not (directory / DoneRecord.FILE).exists():  # if the first process fails, the launcher ends this one
             time.sleep(_POLL_SECONDS)
-    if done.exists():
-        seconds = float(json.loads((directory / "step.json").read_text())["seconds"])
-        return StepResult(name, directory, mark, seconds, cached=True)
+        return read_step(directory)
+    if (directory / DoneRecord.FILE).exists():
+        problem = changed_file(directory, mark)
+        if problem is None:
+            return read_step(directory)
+        note(_move_aside(directory, problem))
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     try:
-        build(directory)
+        stage.run(blanked(inputs), directory)
     except BaseException:
         if not any(directory.iterdir()):
             directory.rmdir()
         raise
-    seconds = round(time.monotonic() - start, 3)
-    stamp = {
-        "fingerprint": mark,
-        **whole,
-        "versions": _versions(),
-        "git_commit": _git_commit(),
-        "argv": sys.argv,
-        "host": {"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": seconds,
-    }
-    write_json(directory / "step.json", stamp)
-    temporary = directory / "DONE.tmp"
-    temporary.write_text(mark + "\n")
-    os.replace(temporary, done)
-    return StepResult(name, directory, mark, seconds, cached=False)
+    record = StepRecord(
+        stage=stage.name,
+        stage_version=stage.version,
+        fingerprint=mark,
+        inputs=key["inputs"],
+        reads={name: done[name].dir.name for name in stage.reads if name in done},
+        versions=installed_versions(),
+        git_commit=git_commit(),
+        argv=sys.argv,
+        host={"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - start, 3),
+    )
+    record.write(directory)
+    DoneRecord(fingerprint=mark, files=_hash_files(directory)).write(directory)
+    return dataclasses.replace(read_step(directory), cached=False)
+
+
+def read_step(directory: Path) -> StepResult:
+    """A finished step from its directory.
+
+    Raises:
+        StepError: DONE or step.json is absent, broken, or of an unknown format.
+    """
+    record, done = StepRecord.read(directory), DoneRecord.read(directory)
+    return StepResult(record.stage, directory, record.fingerprint, record.seconds, cached=True, files=done.files)
+
+
+def changed_file(directory: Path, mark: str) -> str | None:
+    """What is no longer as the step left it, in a few words; None where every file is."""
+    try:
+        done = DoneRecord.read(directory)
+    except StepError as error:
+        return str(error)
+    if done.fingerprint != mark:
+        return "DONE belongs to another step"
+    for name, sha in done.files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if hash_file(path) != sha:
+            return f"{name} has changed"
+    return None
+
+
+def _hash_files(directory: Path) -> dict[str, str]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DoneRecord.FILE)
+    return {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
+
+
+def _move_aside(directory: Path, problem: str) -> str:
+    """Give a changed step's directory another name, so that nothing of it is lost; returns a sentence for the user."""
+    number = 1
+    while (target := directory.with_name(f"{directory.name}.changed-{number}")).exists():
+        number += 1
+    directory.rename(target)
+    return f"{directory.name}: {problem} since the step finished. It is kept as {target.name}, and the step runs again."

@@ -7,14 +7,14 @@ What is judged is what is packaged, file by file. See `potstill.pipeline.run` fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from potstill.components.chat.format import resolve_model
+from potstill.core.hashing import hash_file
 from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
-from potstill.core.steps import RunResult, StepPlan, hash_file, hash_model, section_parts
+from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import stage as evaluate
 from potstill.stages.package import stage as package
@@ -104,7 +104,7 @@ def _package(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
     return parts, upstream, partial(package.run_classifier, recipe, folders)
 
 
-CLASSIFIER_STAGES: dict[str, Callable[[ClassifierRecipe, RunResult], StepPlan | None]] = {
+CLASSIFIER_STAGES: dict[str, Any] = {
     "check": _check, "finetune": _finetune, "train": _train, "evaluate": _evaluate, "gate": _gate,
     "package": _package,
 }  # fmt: skip

@@ -9,7 +9,6 @@ recipe has none of gives None. See `potstill.pipeline.run` for how stages are ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 from potstill.components.chat.format import resolve_model
 from potstill.components.sizing.prices import find_price
 from potstill.components.targets.meta import FORMAT
+from potstill.core.hashing import hash_file
 from potstill.core.recipe.recipe import Recipe, recipe_hash
-from potstill.core.steps import RunResult, StepPlan, hash_file, hash_model, section_parts
+from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import stage as evaluate
 from potstill.stages.export import stage as export
@@ -199,7 +199,7 @@ def _report(recipe: Recipe, done: RunResult) -> StepPlan:
     return parts, _before("report"), partial(report.run, recipe, folders)
 
 
-LANGUAGE_STAGES: dict[str, Callable[[Recipe, RunResult], StepPlan | None]] = {
+LANGUAGE_STAGES: dict[str, Any] = {
     "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
     "export": _export, "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
 }  # fmt: skip

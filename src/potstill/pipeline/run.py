@@ -16,18 +16,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from potstill.core.environment import is_first_process
 from potstill.core.errors import UsageError
+from potstill.core.lock import lock_run
 from potstill.core.recipe.recipe import AnyRecipe, Recipe, recipe_hash
 from potstill.core.records import write_json
-from potstill.core.steps import RunResult, StepPlan, StepResult, is_first_process, lock_run, run_step
+from potstill.core.steps import Done, Stage, StepResult, run_step
 from potstill.pipeline.classifier import CLASSIFIER_STAGES
 from potstill.pipeline.language import LANGUAGE_STAGES
+from potstill.pipeline.legacy import wrapped
+from potstill.pipeline.result import RunResult
 
 __all__ = ["STAGES", "RunResult", "run"]
 
 STAGES = tuple(LANGUAGE_STAGES)
-# under `accelerate launch` all processes share these; the first runs the others alone
-_TOGETHER = ("finetune", "train")
 
 
 def run(
@@ -36,6 +38,7 @@ def run(
     until: str | None = None,
     on_step: Callable[[StepResult], None] | None = None,
     variant: str = "",
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> RunResult:
     """Run a recipe's stages up to `until`, each once.
 
@@ -44,6 +47,7 @@ def run(
         runs: folder of all runs; this one's is `runs / recipe.name`.
         until: last stage to run; None: all.
         on_step: told of each step as it is finished or found.
+        on_note: is told in a sentence when a finished step has changed on disk and runs again.
         variant: one of several recipes of this name (a sweep): its run.json and report.html have this in their names.
 
     Raises:
@@ -56,11 +60,11 @@ def run(
     result = RunResult(runs / recipe.name, variant)
     with lock_run(result.dir):
         for stage in stages:
-            planned: StepPlan | None = stages[stage](recipe, result)
-            if planned is not None:
-                parts, upstream, build = planned
-                read = {name: result.steps[name] for name in upstream if name in result.steps}
-                result.steps[stage] = run_step(result.dir, stage, parts, read, build, together=stage in _TOGETHER)
+            entry = stages[stage]
+            declared = entry if isinstance(entry, Stage) else wrapped(stage, entry(recipe, result), result.steps)
+            inputs = declared.inputs(recipe, Done(result.steps, declared.reads))
+            if inputs is not None:
+                result.steps[stage] = run_step(declared, inputs, result.dir, result.steps, on_note)
                 if on_step:
                     on_step(result.steps[stage])
                 _write_run_json(recipe, result)

@@ -15,9 +15,9 @@ from potstill.components.training.attention import grouped_attention
 from potstill.components.training.ranks import make_accelerator
 from potstill.core.errors import RecipeError, StepError
 from potstill.core.recipe.recipe import Recipe
-from potstill.core.steps import RunResult
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
+from potstill.pipeline.run import RunResult
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 

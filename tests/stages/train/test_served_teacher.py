@@ -22,9 +22,9 @@ from potstill.components.targets import TargetsReader, TargetsWriter, sequence_k
 from potstill.core.errors import StepError, TeacherError
 from potstill.core.recipe.recipe import Recipe
 from potstill.core.records import Message, Row, read_generated
-from potstill.core.steps import RunResult
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
+from potstill.pipeline.run import RunResult
 from potstill.stages.train import stage as train
 
 START = Callable[[Script], Endpoint]

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from potstill.core.environment import is_first_process
 from potstill.core.recipe.recipe import AnyRecipe
-from potstill.core.steps import StepResult, is_first_process
+from potstill.core.steps import StepResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -13,16 +13,18 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from potstill.core.errors import RecipeError
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe.sections import Chat
 from potstill.core.records import Message, Row
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import Tokenizer
 
-__all__ = ["PLAIN_TEMPLATE", "ChatFormat", "Example", "load_chat", "resolve_model"]
+__all__ = ["PLAIN_TEMPLATE", "ChatFormat", "ChatSettings", "Example", "load_chat", "resolve_model"]
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
@@ -285,6 +287,31 @@ def load_chat(folder: Path, template: str = "own") -> ChatFormat:
     return ChatFormat(
         tokenizer, _read_template(folder, config, template), _token_text(config.get("bos_token")), eos, stop_ids
     )
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """The recipe's `chat` section as stages receive it; a template file counts by its content.
+
+    template      `own`, `plain`, or a Jinja file
+    tool_format   how tool calls are written in an answer
+    context       most tokens of prompt and answer together
+    """
+
+    template: Literal["own", "plain"] | HashedPath
+    tool_format: Literal["auto", "hermes", "llama3", "mistral"]
+    context: int
+
+    @classmethod
+    def of(cls, chat: Chat) -> ChatSettings:
+        """The settings of a recipe."""
+        named: dict[str, Literal["own", "plain"]] = {"own": "own", "plain": "plain"}
+        template = named.get(chat.template) or HashedPath.of_file(Path(chat.template))
+        return cls(template, chat.tool_format, chat.context)
+
+    def load(self, folder: Path) -> ChatFormat:
+        """Chat format of a model's folder; see `load_chat`."""
+        return load_chat(folder, self.template if isinstance(self.template, str) else str(self.template.path))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from potstill import __version__
+from potstill.core.hashing import hash_file
 from potstill.core.recipe.recipe import Recipe, recipe_hash
-from potstill.core.steps import hash_file
 
 __all__ = [
     "MANIFEST",

@@ -31,10 +31,10 @@ from potstill.components.training.ranks import wait_for_all
 from potstill.components.training.students import from_teacher_layers
 from potstill.components.training.training import Training
 from potstill.components.training.vocabulary import cut_embedding
+from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError
 from potstill.core.recipe.recipe import ClassifierRecipe, Schedule
 from potstill.core.records import LabelledRow, read_labelled, write_json
-from potstill.core.steps import is_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

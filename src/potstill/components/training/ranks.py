@@ -20,9 +20,9 @@ from accelerate.utils import (
 )
 from torch import nn
 
+from potstill.core.environment import is_first_process
 from potstill.core.errors import StepError
 from potstill.core.recipe.recipe import Schedule
-from potstill.core.steps import is_first_process
 
 __all__ = ["end", "make_accelerator", "require_shares", "wait_for_all", "whole_weights"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError
 from potstill.core.recipe.recipe import Schedule
 from potstill.core.records import write_json
-from potstill.core.steps import is_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -36,3 +36,11 @@ class Section(BaseModel):
     """A mapping of the recipe: frozen, and no key that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def hashed_values(self) -> dict[str, Any]:
+        """The section's values for a fingerprint, as JSON."""
+        return self.model_dump(mode="json")
+
+    def blanked(self) -> Self:
+        """The section as a stage receives it."""
+        return self

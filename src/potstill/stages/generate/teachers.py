@@ -8,8 +8,8 @@ from typing import Any
 
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.runtimes import Runtime
+from potstill.core.hashing import hash_model
 from potstill.core.recipe.recipe import Recipe
-from potstill.core.steps import hash_folder
 
 __all__ = ["LoadedTeacher", "load_teacher"]
 
@@ -61,7 +61,7 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
         "kind": "local",
         "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,
         "revision": teacher.revision,
-        "weights_sha256": hash_folder(folder, (".safetensors",)),
+        "weights_sha256": hash_model(folder, (".safetensors",)),
         "template_sha256": chat.template_hash,
         "tokenizer_sha256": chat.tokenizer_hash,
     }

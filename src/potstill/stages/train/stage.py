@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from potstill.components.training.training import Training
+from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError, RecipeError
+from potstill.core.hashing import fingerprint, hash_model
 from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
 from potstill.core.records import Row, read_generated, read_rows, read_tools, write_json
-from potstill.core.steps import fingerprint, hash_folder, is_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -175,7 +176,7 @@ def _targets_meta(recipe: Recipe, teacher_folder: Path | None, chat: ChatFormat)
         seed=recipe.seed if counts else None,
         k=None if counts else min(wanted.k, chat.vocab_size),
         vocab_size=chat.vocab_size,
-        teacher_hash=hash_folder(teacher_folder, (".safetensors",)) if teacher_folder else fingerprint(served),
+        teacher_hash=hash_model(teacher_folder, (".safetensors",)) if teacher_folder else fingerprint(served),
         tokenizer_hash=chat.tokenizer_hash,
         template_hash=chat.template_hash,
         temperature=recipe.train.temperature,

@@ -1,0 +1,63 @@
+"""The base of all artifacts: a frozen model that is one JSON file in a step's directory, with a format number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from potstill.core.errors import StepError
+from potstill.core.records import first_problem, write_json
+
+__all__ = ["Artifact", "Part"]
+
+
+class Part(BaseModel):
+    """A part of an artifact: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Artifact(Part):
+    """What a stage leaves. A subclass names its file, and raises FORMAT when its fields change."""
+
+    FILE: ClassVar[str]
+    FORMAT: ClassVar[int] = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, the format number first."""
+        return {"format": self.FORMAT, **self.model_dump(mode="json")}
+
+    def write(self, folder: Path) -> None:
+        """Write the artifact into a step's directory, whole or not at all."""
+        write_json(folder / self.FILE, self.to_json())
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The artifact of a step's directory.
+
+        Raises:
+            StepError: the file is absent or broken, or its format is unknown.
+        """
+        path = folder / cls.FILE
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StepError(f"{path}: no such file. Delete {folder} to run the step again.") from None
+        except ValueError as error:
+            raise StepError(f"{path}: not valid JSON ({error}). Delete {folder} to run the step again.") from None
+        found = value.pop("format", None) if isinstance(value, dict) else None
+        if found != cls.FORMAT:
+            raise StepError(
+                f"{path}: this file has format {found}, and this version of potstill reads format {cls.FORMAT} of "
+                f"{cls.__name__}. Use the version of potstill that wrote it, or delete {folder} to run the step again."
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            problem = first_problem(error)
+            raise StepError(
+                f"{path}: not a valid {cls.__name__} ({problem}). Delete {folder} to run the step again."
+            ) from None
