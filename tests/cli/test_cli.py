@@ -95,7 +95,7 @@ def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_pa
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
     launched = subprocess.run(
-        [*launcher, "-m", "potstill", "train", str(recipe), "--json"],
+        [*launcher, "-m", "potstill", "run", str(recipe), "--until", "train", "--json"],
         capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT | sharded | {"ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-3000:]
@@ -106,7 +106,7 @@ def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_pa
         saved = load_file(tmp_path / stages["train"]["dir"] / name / "model.safetensors")
         assert saved["model.layers.1.self_attn.q_proj.weight"].shape == (64, 64)
         assert not any("lora" in key for key in saved)
-    alone = json.loads(potstill("train", recipe, "--json", cwd=tmp_path).stdout)["stages"]
+    alone = json.loads(potstill("run", recipe, "--until", "train", "--json", cwd=tmp_path).stdout)["stages"]
     assert all(stage["cached"] for stage in alone.values())
 
 
@@ -222,12 +222,19 @@ def test_broken_rows_are_named(tiny_model: Path, workload: Path, tmp_path: Path)
     assert "train.jsonl:25: not valid JSON" in result.stderr
 
 
-def test_help_names_every_verb_and_its_exit_codes(tmp_path: Path) -> None:
+def test_help_names_every_command(tmp_path: Path) -> None:
     result = potstill("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for verb in (*STAGES, "run", "plan", "finetune"):
-        assert f"\n  {verb} " in result.stdout
+    for command in ("plan", "check", "run", "targets"):
+        assert f"\n  {command} " in result.stdout
     assert potstill("fly", cwd=tmp_path).returncode == 2
+
+
+def test_a_stages_old_command_says_where_it_went(tmp_path: Path) -> None:
+    for stage in ("train", "package"):
+        result = potstill(stage, "recipe.yaml", cwd=tmp_path)
+        assert result.returncode == 2
+        assert f"'potstill {stage}' is now: potstill run RECIPE --until {stage}" in result.stderr
 
 
 def test_plan_answers_without_training(tiny_model: Path, workload: Path, tmp_path: Path) -> None:

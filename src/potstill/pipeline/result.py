@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from potstill.core.artifacts.run import RunReport, StageRun, VerdictWord
 from potstill.core.steps import StepResult
+from potstill.pipeline.metrics import run_metrics
 
 __all__ = ["RunResult"]
 
@@ -17,7 +20,7 @@ class RunResult:
     dir: Path
     variant: str = ""
     steps: dict[str, StepResult] = field(default_factory=dict)
-    verdict: str | None = None
+    verdict: VerdictWord | None = None
 
     def folder(self, stage: str) -> Path:
         """Directory of a finished step."""
@@ -27,3 +30,23 @@ class RunResult:
         """`report.html` or `run.json` of this run, or of its variant in a sweep."""
         stem, dot, suffix = name.partition(".")
         return self.dir / (f"{stem}.{self.variant}{dot}{suffix}" if self.variant else name)
+
+    def stages(self, *, absolute: bool = True) -> dict[str, StageRun]:
+        """The finished stages; their directories relative to the run's directory unless `absolute`."""
+        return {
+            name: StageRun(dir=str(step.dir) if absolute else step.dir.name, seconds=step.seconds, cached=step.cached)
+            for name, step in self.steps.items()
+        }
+
+    def report(self, changes: Mapping[str, str] | None = None) -> RunReport:
+        """What the run has come to; `changes` are those of a sweep's variant."""
+        whole = "evaluate" in self.steps
+        page = self.page("report.html")
+        return RunReport(
+            verdict=self.verdict,
+            stages=self.stages(),
+            metrics=run_metrics(self.folder("evaluate"), self.folder("train")) if whole else None,
+            package=str(self.folder("package") / "package") if "package" in self.steps else None,
+            report=str(page) if "report" in self.steps and page.is_file() else None,
+            changes=dict(changes) if changes else None,
+        )

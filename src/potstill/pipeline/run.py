@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from potstill.core.artifacts.run import RunRecord
 from potstill.core.environment import is_first_process
 from potstill.core.errors import UsageError
 from potstill.core.lock import lock_run
@@ -81,7 +82,5 @@ def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
         return
     if "report" in result.steps:
         shutil.copyfile(result.folder("report") / "report.html", result.page("report.html"))
-    steps = {name: {"dir": s.dir.name, "seconds": s.seconds, "cached": s.cached} for name, s in result.steps.items()}
-    write_json(
-        result.page("run.json"), {"recipe_sha256": recipe_hash(recipe), "verdict": result.verdict, "stages": steps}
-    )
+    record = RunRecord(recipe_sha256=recipe_hash(recipe), verdict=result.verdict, stages=result.stages(absolute=False))
+    write_json(result.page(RunRecord.FILE), record.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from potstill.components.hardware.fit import Fit
-    from potstill.pipeline.run import RunResult
+    from potstill.core.artifacts.run import RunReport
+    from potstill.pipeline.result import RunResult
 
 __all__ = [
     "announce_run",
@@ -28,12 +29,12 @@ __all__ = [
     "print_devices",
     "print_fits",
     "print_licences",
+    "print_note",
     "print_plan",
     "print_stage",
     "print_step",
     "print_sweep",
     "print_verdict",
-    "run_metrics",
 ]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
@@ -93,10 +94,16 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
     return table
 
 
-def print_verdict(gate_folder: Path, package: Path, page: Path | None) -> None:
-    """The verdict table, what undecided and failed gates say, notes, and where package and page are."""
+def print_note(text: str) -> None:
+    """A sentence about what a run found changed on disk."""
+    _err.print(f"  {text}", style="yellow")
+
+
+def print_verdict(result: RunResult) -> None:
+    """The verdict table, details of gates that do not pass, notes, and where package and report are."""
     out = _console()
-    found = json.loads((gate_folder / "verdict.json").read_text())
+    found = json.loads((result.folder("gate") / "verdict.json").read_text())
+    report = result.report()
     out.print()
     out.print(verdict_table(found["gates"]))
     out.print()
@@ -106,79 +113,35 @@ def print_verdict(gate_folder: Path, package: Path, page: Path | None) -> None:
     for note in found["notes"]:
         out.print(note)
     out.print(Text(f"verdict  {found['verdict']}", style=f"bold {_STYLES[found['verdict']]}"))
-    out.print(f"package  {package}/")
-    if page is not None:
-        out.print(f"report   {page}")
+    if report.package:
+        out.print(f"package  {report.package}/")
+    if report.report:
+        out.print(f"report   {report.report}")
 
 
-def _rate(model: dict[str, Any] | None) -> float | None:
-    return model["exact"]["rate"] if model and model["exact"] else None
-
-
-def run_metrics(evaluated: Path, trained: Path) -> dict[str, Any]:
-    """The numbers `potstill run --json` prints; null where a run has none."""
-    metrics = json.loads((evaluated / "metrics.json").read_text())
-    if "gguf" not in metrics["models"]:
-        return _classifier_metrics(metrics)
-    trained_summary = json.loads((trained / "summary.json").read_text())
-    models, runtime = metrics["models"], metrics["runtime"]
-    teacher, shipped = _rate(models["teacher"]), _rate(models["gguf"])
-    fidelity = models["gguf"]["fidelity"] or {}
-    return {
-        "teacher_exact": teacher,
-        "student_exact": shipped,
-        "control_exact": _rate(models["control"]),
-        "retention": shipped / teacher if shipped is not None and teacher else None,
-        "gguf_bytes": models["gguf"]["bytes"],
-        "params_teacher": models["teacher"]["params"],
-        "params_student": trained_summary["params_student"],
-        "decode_tokens_per_s": runtime["decode_tokens_per_s"]["median"],
-        "ttft_ms": runtime["ttft_ms"]["median"],
-        "peak_rss_mb": runtime["peak_rss_mb"],
-        "kl_mean": fidelity.get("kl_mean"),
-        "top1_agreement": fidelity.get("top1_agreement"),
-    }
-
-
-def _classifier_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    """`run_metrics` of a classifier: exact is accuracy."""
-    models, speed = metrics["models"], metrics["speed"]
-    teacher, student = models["teacher"], models["student"]
-    return {
-        "teacher_exact": _rate(teacher),
-        "student_exact": _rate(student),
-        "control_exact": _rate(models.get("control")),
-        "retention": student["exact"]["k"] / teacher["exact"]["k"] if teacher["exact"]["k"] else None,
-        "params_teacher": teacher["params"],
-        "params_student": student["params"],
-        "student_ms": speed["student_ms"]["median"],
-        "speedup": speed["speedup"]["median"],
-        **student["fidelity"],
-    }
-
-
-def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each variant: what was changed, the verdict, what was measured."""
+def print_sweep(reports: Sequence[RunReport]) -> None:
+    """A line for each variant: what was changed, what was measured, and the verdict."""
     out = _console()
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in (*rows[0]["changes"], "exact", "retention", "KL to teacher", "verdict"):
+    for column in (*(reports[0].changes or {}), "exact", "retention", "KL to teacher", "verdict"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
-    for row in rows:
-        metrics, verdict = row["metrics"], row["verdict"]
+    for report in reports:
+        metrics, verdict = report.metrics, report.verdict or "INCONCLUSIVE"
+        assert metrics is not None
         cells = [
-            _number(metrics["student_exact"], "rate"), _number(metrics["retention"], "ratio"),
-            _number(metrics["kl_mean"], "nats"),
+            _number(metrics.student_exact, "rate"), _number(metrics.retention, "ratio"),
+            _number(metrics.kl_mean, "nats"),
         ]  # fmt: skip
-        table.add_row(*row["changes"].values(), *cells, Text(verdict, style=_STYLES[verdict]))
+        table.add_row(*(report.changes or {}).values(), *cells, Text(verdict, style=_STYLES[verdict]))
     out.print()
     out.print(table)
 
 
 def print_stage(stage: str, result: RunResult) -> None:
-    """What a single stage has to say on the terminal, beside its directory."""
+    """The result of a single stage: its directory, the check's findings, or the verdict."""
     out = _console()
     if stage not in result.steps:
-        out.print(f"this recipe has no {stage} stage")
+        out.print(f"This recipe has no {stage} stage.")
         return
     folder = result.folder(stage)
     if stage == "check":
@@ -188,12 +151,7 @@ def print_stage(stage: str, result: RunResult) -> None:
         found = json.loads((folder / "check.json").read_text())
         out.print(render_classifier_check(found) if found.get("task") == "classify" else render_check(found))
     elif stage in ("gate", "package", "report"):
-        page = result.page("report.html")
-        print_verdict(
-            result.folder("gate"),
-            result.steps["package"].dir / "package" if "package" in result.steps else folder,
-            page if page.is_file() else None,
-        )
+        print_verdict(result)
     else:
         out.print(str(folder))
 

@@ -19,6 +19,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return self.model_dump(mode="json")
+
 
 class Artifact(Part):
     """What a stage leaves. A subclass names its file, and raises FORMAT when its fields change."""

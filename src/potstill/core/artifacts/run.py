@@ -1,0 +1,82 @@
+"""What a run is: run.json in its directory, and what `potstill run --json` prints."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from potstill.core.artifacts.base import Artifact, Part
+
+__all__ = ["ClassifierRunMetrics", "RunMetrics", "RunRecord", "RunReport", "StageRun", "VerdictWord"]
+
+VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+class StageRun(Part):
+    """One finished stage: its directory, the seconds that it took when it ran, and whether it was found finished."""
+
+    dir: str
+    seconds: float
+    cached: bool
+
+
+class RunRecord(Artifact):
+    """The one page that says what a run is; it is written again as each stage ends.
+
+    recipe_sha256   SHA-256 (hex) of the recipe's values
+    verdict         None before the gate stage has finished
+    """
+
+    FILE: ClassVar[str] = "run.json"
+
+    recipe_sha256: str
+    verdict: VerdictWord | None
+    stages: dict[str, StageRun]
+
+
+class RunMetrics(Part):
+    """The main numbers of a language model's run; None where a run has no such number.
+
+    Rates are between 0 and 1; sizes in bytes; times in milliseconds; KL in nats per token; memory in 10^6 bytes.
+    """
+
+    teacher_exact: float | None
+    student_exact: float | None
+    control_exact: float | None
+    retention: float | None
+    gguf_bytes: int | None
+    params_teacher: int | None
+    params_student: int | None
+    decode_tokens_per_s: float
+    ttft_ms: float
+    peak_rss_mb: float
+    kl_mean: float | None
+    top1_agreement: float | None
+
+
+class ClassifierRunMetrics(Part):
+    """The main numbers of a classifier's run; "exact" is accuracy, KL is in nats per row."""
+
+    teacher_exact: float | None
+    student_exact: float | None
+    control_exact: float | None
+    retention: float | None
+    params_teacher: int
+    params_student: int
+    student_ms: float
+    speedup: float
+    kl_mean: float
+    top1_agreement: float
+
+
+class RunReport(Part):
+    """What `potstill run --json` prints: with `--until`, only what has run so far.
+
+    changes   the recipe's keys that a sweep changed, with their values
+    """
+
+    verdict: VerdictWord | None
+    stages: dict[str, StageRun]
+    metrics: RunMetrics | ClassifierRunMetrics | None = None
+    package: str | None = None
+    report: str | None = None
+    changes: dict[str, str] | None = None
