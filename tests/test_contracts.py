@@ -1,4 +1,4 @@
-"""The house rules, held by tests: who may import whom, how long a file may be, what the help says."""
+"""Rules that hold for the whole source: who may import whom, how long a file may be, what the help says."""
 
 from __future__ import annotations
 
@@ -14,48 +14,84 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potstill"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-CORE = {
-    "recipe", "sections", "classifier_sections", "fields", "objectives", "records", "steps", "stats", "errors",
-    "progress", "memory", "costs", "weights",
-}  # fmt: skip
-PARTS = {"answers", "chat", "gguf_types", "losses", "targets", "runtimes", "trimming"}
-STAGES = {"plan", "generate", "train", "evaluate", "export", "package", "serve", "report"}
-TOP = {"pipeline", "show", "cli"}
 HEAVY = {"torch", "transformers", "accelerate", "xllamacpp", "gguf", "matplotlib", "openai", "httpx", "safetensors"}
+NOT_IN_CORE = HEAVY | {"tokenizers", "huggingface_hub", "numpy"}
+
+LAYERS = ("core", "components", "stages", "pipeline", "apps", "cli")
+"""From the bottom to the top. `pipeline` and `apps` stand on one level: neither imports the other."""
+COMPONENTS = (
+    "chat", "losses", "models", "conversion", "checkers", "licences", "runtimes", "targets", "hardware", "sizing",
+    "packages", "training",
+)  # fmt: skip
+"""A component imports core and those before it."""
 
 
-def room(path: Path) -> str:
-    relative = path.relative_to(SOURCE)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def place(module: str) -> tuple[str, str]:
+    """Layer and folder of a dotted module name inside potstill."""
+    layer, _, rest = module.partition(".")
+    return layer, rest.partition(".")[0]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of potstill that a file imports, at any depth of its syntax tree."""
-    rooms: set[str] = set()
+def may_import(here: tuple[str, str], there: tuple[str, str]) -> bool:
+    """Whether a module at one place may import one at another."""
+    (layer, folder), (other_layer, other_folder) = here, there
+    if here == there:
+        return True
+    if layer == other_layer:
+        if layer == "components":
+            return COMPONENTS.index(other_folder) < COMPONENTS.index(folder)
+        return layer in ("core", "pipeline", "cli")  # one stage never imports another, nor does an app
+    if {layer, other_layer} == {"pipeline", "apps"}:
+        return False
+    return LAYERS.index(other_layer) < LAYERS.index(layer)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of potstill that a file imports, at any depth of its syntax tree, without the package's own name."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("potstill"):
-            parts = node.module.split(".")
-            rooms |= {parts[1]} if len(parts) > 1 else {a.name for a in node.names}
-    return rooms - {"__version__"}
+        if isinstance(node, ast.ImportFrom) and node.module == "potstill":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("potstill."):
+            base = node.module.removeprefix("potstill.")
+            found |= {f"{base}.{alias.name}" for alias in node.names} if "." not in base else {base}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("potstill.") for a in node.names if a.name.startswith("potstill.")}
+    return found - {"__version__"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_one_way(path: Path) -> None:
-    here = room(path)
-    allowed = {
-        **dict.fromkeys(CORE, CORE),
-        **dict.fromkeys(PARTS, CORE | PARTS),
-        **{stage: CORE | PARTS | {stage} for stage in STAGES},
-        "pipeline": CORE | PARTS | {"language_pipeline", "classifier_pipeline"},
-        "language_pipeline": CORE | PARTS | STAGES,
-        "classifier_pipeline": CORE | PARTS | STAGES,
-        "show": CORE | {"pipeline", "plan"},
-        "cli": CORE | STAGES | TOP | {"targets"},
-        "__main__": {"cli"},
-        "__init__": set(),
-    }
-    assert here in allowed, f"{here} is no room of the house: say in which layer it belongs"
-    assert imported_rooms(path) <= allowed[here]
+def own_module(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+LAYERED = [path for path in FILES if path.parent != SOURCE]
+
+
+def test_every_folder_is_a_layer_or_a_component_in_order() -> None:
+    assert {path.name for path in SOURCE.iterdir() if path.is_dir()} - {"__pycache__"} == set(LAYERS)
+    folders = {path.name for path in (SOURCE / "components").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == set(COMPONENTS)
+    assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("path", LAYERED, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_downwards(path: Path) -> None:
+    here = place(own_module(path))
+    wrong = sorted(module for module in imported_modules(path) if not may_import(here, place(module)))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "core").rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_core_needs_no_heavy_library(path: Path) -> None:
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        )
+    }  # fmt: skip
+    assert imported & NOT_IN_CORE == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
