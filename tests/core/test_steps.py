@@ -139,6 +139,28 @@ def test_a_step_whose_files_changed_is_reported_and_not_used(tmp_path: Path, spo
     assert len(notes) == 1
 
 
+def test_what_was_paid_for_is_carried_over_when_a_step_has_changed(tmp_path: Path) -> None:
+    bought: list[str] = []
+
+    def build(inputs: Inputs, out: Path) -> None:
+        journal = out / "answers.journal.jsonl"
+        if not journal.exists():
+            bought.append("answers")
+            journal.write_text("answers")
+        (out / "rows.jsonl").write_text(journal.read_text())
+
+    stage: Stage[Any, Inputs] = Stage("generate", (), lambda recipe, done: None, build, paid=("*.journal.jsonl",))
+    first = run_step(stage, Inputs(), tmp_path, {})
+    (first.dir / "rows.jsonl").write_text("edited")
+    again = run_step(stage, Inputs(), tmp_path, {})
+    assert (again.dir / "rows.jsonl").read_text() == "answers"
+    assert bought == ["answers"]
+    (again.dir / "answers.journal.jsonl").write_text("edited")
+    last = run_step(stage, Inputs(), tmp_path, {})
+    assert (last.dir / "rows.jsonl").read_text() == "answers"
+    assert bought == ["answers", "answers"]  # a journal that has changed is not trusted
+
+
 def test_an_unknown_format_is_an_error_that_names_both(tmp_path: Path) -> None:
     done = step(tmp_path, lambda folder: None)
     path = done.dir / "DONE"

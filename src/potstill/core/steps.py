@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -121,6 +122,10 @@ class Stage(Generic[RecipeT, InputsT]):
     run        does the work in the directory it is given; it must resume from what it finds there
     version    raised when the same inputs give another answer than before
     together   all processes of `accelerate launch` run it and divide the work
+    confirm    is asked in every run, also where the step is found finished, about what no fingerprint can hold, such as
+               free disk space: given the step's directory and the run's, it returns warnings or raises an error
+    paid       patterns of files in the step's directory that cost money or hours, such as journals of answers: where the
+               step has changed on disk and runs again, those that are intact are carried over
     """
 
     name: str
@@ -129,6 +134,8 @@ class Stage(Generic[RecipeT, InputsT]):
     run: Callable[[InputsT, Path], None]
     version: int = 1
     together: bool = False
+    confirm: Callable[[Path, Path], list[str]] | None = None
+    paid: tuple[str, ...] = ()
 
 
 def blanked(value: Any) -> Any:
@@ -176,7 +183,7 @@ def run_step(
         problem = changed_file(directory, mark)
         if problem is None:
             return read_step(directory)
-        note(_move_aside(directory, problem))
+        note(_move_aside(directory, problem, stage.paid))
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     try:
@@ -235,10 +242,26 @@ def _hash_files(directory: Path) -> dict[str, str]:
     return {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
 
 
-def _move_aside(directory: Path, problem: str) -> str:
-    """Give a changed step's directory another name, so that nothing of it is lost; returns a sentence for the user."""
+def _move_aside(directory: Path, problem: str, paid: tuple[str, ...]) -> str:
+    """Give a changed step's directory another name, so that nothing of it is lost; returns a sentence for the user.
+
+    Files that match `paid` and are as the step left them are copied into a new directory, from which the step resumes.
+    """
     number = 1
     while (target := directory.with_name(f"{directory.name}.changed-{number}")).exists():
         number += 1
     directory.rename(target)
+    for name, sha in _recorded_files(target).items():
+        source = target / name
+        if source.is_file() and any(source.match(pattern) for pattern in paid) and hash_file(source) == sha:
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, directory / name)
     return f"{directory.name}: {problem} since the step finished. It is kept as {target.name}, and the step runs again."
+
+
+def _recorded_files(directory: Path) -> Mapping[str, str]:
+    """Hashes in DONE; none where DONE itself has changed."""
+    try:
+        return DoneRecord.read(directory).files
+    except StepError:
+        return {}

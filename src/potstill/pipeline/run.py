@@ -66,6 +66,9 @@ def run(
             inputs = declared.inputs(recipe, Done(result.steps, declared.reads))
             if inputs is not None:
                 result.steps[stage] = run_step(declared, inputs, result.dir, result.steps, on_note)
+                if declared.confirm and is_first_process():
+                    for warning in declared.confirm(result.folder(stage), result.dir):
+                        on_note(warning)
                 if on_step:
                     on_step(result.steps[stage])
                 _write_run_json(recipe, result)
