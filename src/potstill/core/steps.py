@@ -124,8 +124,8 @@ class Stage(Generic[RecipeT, InputsT]):
     together   all processes of `accelerate launch` run it and divide the work
     confirm    is asked in every run, also where the step is found finished, about what no fingerprint can hold, such as
                free disk space: given the step's directory and the run's, it returns warnings or raises an error
-    paid       patterns of files in the step's directory that cost money or hours, such as journals of answers: where the
-               step has changed on disk and runs again, those that are intact are carried over
+    paid       patterns of files in the step's directory that cost money or hours, such as journals of answers; where
+               the step has changed on disk and runs again, those that are intact are carried over
     """
 
     name: str
