@@ -29,9 +29,9 @@ from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.memory import memory
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
 from potstill.components.hardware.speed import Part, speed
-from potstill.components.models.anatomy import Anatomy
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import header_bytes
+from potstill.components.models.spec import ModelSpec
 
 DENSE = {"max_position_embeddings": 32768}
 
@@ -100,28 +100,28 @@ Rows = list[dict[str, Any]]
 
 
 @contextmanager
-def written(name: str) -> Iterator[tuple[Anatomy, Path]]:
-    """A shape's file, as long as it is needed, and its anatomy with the size of the header."""
+def written(name: str) -> Iterator[tuple[ModelSpec, Path]]:
+    """A shape's file, as long as it is needed, and its spec with the size of the header."""
     config, quantization = SHAPES[name]
-    anatomy = from_config(config, name).quantized(quantization)
-    metadata = random_metadata(anatomy)
+    spec = from_config(config, name).quantized(quantization)
+    metadata = random_metadata(spec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
-        write_random_gguf(anatomy, path, metadata)
-        yield replace(anatomy, header_bytes=header_bytes(metadata, dict(anatomy.tensors))), path
+        write_random_gguf(spec, path, metadata)
+        yield replace(spec, header_bytes=header_bytes(metadata, dict(spec.tensors))), path
 
 
 def measure_memory(names: list[str], threads: int) -> Rows:
     """Predicted and measured bytes of each shape, context and KV type."""
     rows: Rows = []
     for name in names:
-        with written(name) as (anatomy, path):
+        with written(name) as (spec, path):
             size = path.stat().st_size
             for context, kv in itertools.product(CONTEXTS, KV_TYPES):
-                predicted = memory(anatomy, context, kv_type=kv)
+                predicted = memory(spec, context, kv_type=kv)
                 tokens = min(600, context - 16)
                 measured = serve_once(path, context=context, kv_type=kv, prompt=tokens, decode=8, threads=threads)
-                row = {"shape": name, "quantization": anatomy.quantization, "context": context, "kv": kv, "file": size}
+                row = {"shape": name, "quantization": spec.quantization, "context": context, "kv": kv, "file": size}
                 row |= {"file_error": predicted.weights - size, "predicted": predicted.total}
                 rows.append(row | {"measured": measured["peak_bytes"]})
                 say(rows[-1])
@@ -136,12 +136,12 @@ def measure_speed(names: list[str], threads: int) -> Rows:
         calibrate([], threads, lambda text: print(text, file=sys.stderr, flush=True))
         device = find_device("this", quick=True)
     for name in names:
-        with written(name) as (anatomy, path):
-            decoding, reading = (speed(anatomy, [Part(device, 1.0)], tokens, "f16") for tokens in (64, PROMPT))
+        with written(name) as (spec, path):
+            decoding, reading = (speed(spec, [Part(device, 1.0)], tokens, "f16") for tokens in (64, PROMPT))
             measured = serve_once(path, context=512, prompt=16, decode=48, threads=threads, repeats=5)
             read = serve_once(path, context=512, prompt=PROMPT, decode=1, threads=threads, repeats=3)
             middle = statistics.harmonic_mean
-            row = {"shape": name, "quantization": anatomy.quantization, "predicted": middle(decoding.decode)}
+            row = {"shape": name, "quantization": spec.quantization, "predicted": middle(decoding.decode)}
             row |= {"measured": measured["decode_tokens_per_s"], "prompt_predicted": middle(reading.prefill)}
             rows.append(row | {"prompt_measured": read["prefill_tokens_per_s"]})
             say(rows[-1])

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from potstill.apps.plan.search import Goal, search
 from potstill.components.hardware.devices import find_device
-from potstill.components.hardware.fit import Wish
+from potstill.components.hardware.fit import Serving
 from potstill.components.models.source import load_config
 from potstill.components.sizing.limits import Limits
 
-CONFIGS = Path(__file__).parent.parent / "tests" / "plan" / "configs"
+CONFIGS = Path(__file__).parent.parent / "tests" / "configs"
 TEACHERS = ("qwen3-4b", "llama-3.1-8b", "qwen2.5-72b")
 DEVICES = ("Raspberry Pi 5", "Phone LPDDR4X 4GB", "RTX 3060")
 
@@ -28,7 +28,7 @@ DEVICES = ("Raspberry Pi 5", "Phone LPDDR4X 4GB", "RTX 3060")
 def seconds(teacher: str, device: str) -> float:
     """One search."""
     config = load_config(str(CONFIGS / f"{teacher}.json"))
-    goal = Goal(find_device(device), Wish(2048), Limits(decode=10.0))
+    goal = Goal(find_device(device), Serving(2048), Limits(decode=10.0))
     begun = time.process_time()
     search(config, goal)
     return time.process_time() - begun

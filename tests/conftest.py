@@ -14,6 +14,8 @@ from hypothesis import settings
 
 from endpoints import Endpoint, Script, serve
 from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
+from potstill.components.hardware import devices
+from workshop import Workshop
 
 # a shared machine may be slow for a moment: time is the benchmarks' matter
 settings.register_profile("potstill", deadline=None)
@@ -42,6 +44,20 @@ def workload(tmp_path: Path) -> Path:
     write_jsonl(folder / "validation.jsonl", light_rows(["now "])[:6])
     write_jsonl(folder / "test.jsonl", light_rows(["now "])[6:])
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test measures, or makes up, of this machine out of the user's own cache."""
+    monkeypatch.setattr(devices, "_probe_file", lambda: tmp_path / "probe.json")
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """A small run that is complete, for a test to spoil."""
+    folder = tmp_path / "workshop"
+    folder.mkdir()
+    return Workshop(folder)
 
 
 @pytest.fixture

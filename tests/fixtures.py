@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
+CONFIGS = Path(__file__).parent / "configs"
+"""config.json of public models."""
 SHARED = ROOT.parent / "shared" / "data"
 
 TEMPLATE = (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fixtures import make_model, read_log, write_recipe
-from potstill.components.models.arithmetic import ModelShape
+from potstill.components.models.configs import from_config
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.sizing.needs import teacher_weight_bytes
 from potstill.core.errors import RecipeError
@@ -41,7 +41,7 @@ def test_its_bytes_are_known_beforehand(tiny_model: Path, workload: Path, tmp_pa
     recipe = load_recipe(
         write_recipe(tmp_path, workload, int8(tiny_model), {"init": "checkpoint", "model": str(tiny_model)})
     )
-    shape = ModelShape.from_config(small.config.to_dict() | {"architectures": ["LlamaForCausalLM"]})
+    shape = from_config(small.config.to_dict() | {"architectures": ["LlamaForCausalLM"]})
     said = teacher_weight_bytes(recipe, small.num_parameters(), shape)
     # norms are held in two bytes and counted as one
     assert said == pytest.approx(sum(p.nbytes for p in small.parameters()), rel=0.01)

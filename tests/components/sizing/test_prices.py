@@ -66,7 +66,8 @@ def test_no_price_is_guessed(change: dict[str, str]) -> None:
 
 
 def test_every_price_is_dated_and_found_by_one_row() -> None:
-    rows = tomllib.loads((costs.resources.files("potstill") / "prices.toml").read_text(encoding="utf-8"))["price"]
+    folder = costs.resources.files("potstill.components.sizing")
+    rows = tomllib.loads((folder / "prices.toml").read_text(encoding="utf-8"))["price"]
     seen = set()
     for row in rows:
         assert 0 < row["input"] <= row["output"] < 1000

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.apps.plan.options import Ask, chosen_quantizations, refuse_context
 from potstill.components.hardware.devices import Device, find_device, load_devices
-from potstill.components.hardware.fit import Fit, Wish, fit
-from potstill.components.models.anatomy import Anatomy
+from potstill.components.hardware.fit import Fit, Serving, fit
 from potstill.components.models.gguf_types import QUANTIZATIONS
-from potstill.components.models.source import load_anatomy
+from potstill.components.models.source import load_spec
+from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
 from potstill.core.format import size_words
 
@@ -40,7 +40,7 @@ def answer(model: str, ask: Ask, *, quantizations: Sequence[str] = (), host: str
     """A `Fit` for every device and quantization.
 
     Args:
-        model: see `load_anatomy`.
+        model: see `load_spec`.
         ask: devices, context (4096 where none is asked, or the model's own where that is less), KV cache.
         quantizations: Q4_K_M where none is given; a GGUF file has its own. Capitals do not count.
         host: device whose memory takes what a card does not; None for a desktop with DDR5-5600.
@@ -49,23 +49,23 @@ def answer(model: str, ask: Ask, *, quantizations: Sequence[str] = (), host: str
         UsageError: the model, a device or a quantization is not known; a quantization is asked of a GGUF file, or a
             host where there is no card; the model was made for a shorter context.
     """
-    anatomy = load_anatomy(model)
+    spec = load_spec(model)
     wanted = chosen_quantizations(quantizations, QUANTIZATIONS)
-    if wanted and anatomy.types:
+    if wanted and spec.types:
         raise UsageError(
-            f"--quantization {wanted[0]}: {model} is a GGUF file, whose weights are {anatomy.quantization or 'mixed'}. "
+            f"--quantization {wanted[0]}: {model} is a GGUF file, whose weights are {spec.quantization or 'mixed'}. "
             "Leave the option out, or give the model's config.json."
         )
-    wish = ask.wish(min(_CONTEXT, anatomy.context or _CONTEXT))
-    refuse_context(wish.context, anatomy.context, anatomy.name)
+    serving = ask.serving(min(_CONTEXT, spec.context or _CONTEXT))
+    refuse_context(serving.context, spec.context, spec.name)
     devices, beside = ask.all_devices(), find_device(host or _HOST, option="--host")
     if host and not any(device.kind == "gpu" for device in devices):
         raise UsageError(
             f"--host {host}: a host takes what has no room on a card, and {devices[0].name} is none. Leave it out, or "
             "give a card as --device."
         )
-    wanted = (anatomy.quantization or "mixed",) if anatomy.types else wanted or ("Q4_K_M",)
-    return [fit(anatomy, q, device, wish, beside) for device in devices for q in wanted]
+    wanted = (spec.quantization or "mixed",) if spec.types else wanted or ("Q4_K_M",)
+    return [fit(spec, q, device, serving, beside) for device in devices for q in wanted]
 
 
 def to_json(fits: Sequence[Fit]) -> dict[str, Any]:
@@ -116,17 +116,17 @@ def render(fits: Sequence[Fit]) -> RenderableType:
 _STYLES = {"fits": "bold green", "fits with offload": "bold yellow", "does not fit": "bold red"}
 
 
-def _headline(anatomy: Anatomy) -> str:
-    experts = f", {anatomy.used} of {anatomy.experts} experts a token" if anatomy.experts else ""
-    count = anatomy.parameters
+def _headline(spec: ModelSpec) -> str:
+    experts = f", {spec.experts_used} of {spec.experts} experts a token" if spec.experts else ""
+    count = spec.parameters
     size = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
-    layers = count_words(anatomy.layers, "layer")
-    return f"{anatomy.name}: {anatomy.architecture}, {size} parameters, {layers}{experts}"
+    layers = count_words(spec.layers, "layer")
+    return f"{spec.name}: {spec.architecture}, {size} parameters, {layers}{experts}"
 
 
-def _asked(wish: Wish) -> str:
-    several = f", {wish.parallel:,} conversations" if wish.parallel > 1 else ""
-    return f"{count_words(wish.context, 'token')}, {wish.kv_type}{several}"
+def _asked(serving: Serving) -> str:
+    several = f", {serving.parallel:,} conversations" if serving.parallel > 1 else ""
+    return f"{count_words(serving.context, 'token')}, {serving.kv_type}{several}"
 
 
 def _one(one: Fit) -> RenderableType:
@@ -139,9 +139,9 @@ def _one(one: Fit) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    bits = f"{one.anatomy.quantization}, {one.anatomy.bits_per_weight:.3f} bits a weight"
+    bits = f"{one.spec.quantization}, {one.spec.bits_per_weight:.3f} bits a weight"
     table.add_row("weights", size_words(held.weights), bits)
-    table.add_row("KV cache", size_words(held.kv), _asked(one.wish))
+    table.add_row("KV cache", size_words(held.kv), _asked(one.serving))
     table.add_row("compute buffer", size_words(held.compute), "")
     context = ", GPU context" if device.backend not in ("x86", "arm") else ""
     table.add_row("overhead", size_words(held.overhead), f"process, vocabulary{context}")
@@ -156,11 +156,11 @@ def _one(one: Fit) -> RenderableType:
     table.add_row("longest context", f"{one.max_context:,}", f"tokens{whole}")
     if one.split and one.host:
         but = f" but for the experts of {one.split.experts}" if one.split.experts else ""
-        table.add_row("offload", f"{one.layers_on_device}", f"of {one.anatomy.layers} layers on the card{but}")
+        table.add_row("offload", f"{one.layers_on_device}", f"of {one.spec.layers} layers on the card{but}")
         table.add_row("on the host", size_words(one.host_bytes), one.host.name)
     elif held.elsewhere:
         table.add_row("on the host", size_words(held.elsewhere), "process, file's header, untied embedding")
-    parts: list[RenderableType] = [Text(_headline(one.anatomy), style="bold"), table]
+    parts: list[RenderableType] = [Text(_headline(one.spec), style="bold"), table]
     verdict = Text(f"{device.name}: ")
     verdict.append(one.verdict, style=_STYLES[one.verdict])
     parts += ["", verdict]
@@ -179,9 +179,9 @@ def _table(fits: Sequence[Fit]) -> RenderableType:
     for one in fits:
         rates = rate_words(one.speed.decode, "-") if one.speed else "-"
         sizes = size_words(one.memory.weights), size_words(one.memory.needed)
-        cells.append((one.anatomy.quantization or "mixed", *sizes, rates, f"{one.max_context:,}", ""))
+        cells.append((one.spec.quantization or "mixed", *sizes, rates, f"{one.max_context:,}", ""))
     head, *lines = aligned([(f"  {kind}", *rest) for kind, *rest in cells])
-    parts = [Text(_headline(fits[0].anatomy), style="bold"), Text(f"for a context of {_asked(fits[0].wish)}")]
+    parts = [Text(_headline(fits[0].spec), style="bold"), Text(f"for a context of {_asked(fits[0].serving)}")]
     for name, group in groupby(zip(fits, lines, strict=True), key=lambda pair: pair[0].device.name):
         ours = list(group)
         usable = size_words(ours[0][0].device.usable_bytes)

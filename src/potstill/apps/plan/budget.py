@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
 from potstill.apps.plan.options import Ask, refuse_context
+from potstill.components.conversion.rules import require_exportable
 from potstill.components.hardware.devices import Device, find_device
-from potstill.components.hardware.fit import Wish, device_memory
+from potstill.components.hardware.fit import Serving, device_memory
 from potstill.components.hardware.memory import memory, refuse_odd_heads
 from potstill.components.hardware.speed import Part, Speed, speed
 from potstill.components.licences.licences import licence_verdict, render_licences
@@ -40,13 +41,14 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
         UsageError: no device has the name, or the student has no place for such a context or KV cache.
     """
     ask, models = ask or Ask(), load_models(recipe)
-    device, wish = ask.one_device(recipe.target.device), ask.wish(recipe.chat.context)
-    _require_possible(models, wish)
+    require_exportable(recipe, models.student)
+    device, serving = ask.one_device(recipe.target.device), ask.serving(recipe.chat.context)
+    _require_possible(models, serving)
     work = Workload.of(recipe, (models.teacher or models.student).chat)
     notes = [text for text in (vocabulary_warning(recipe, models), odd_rows_warning(recipe, models)) if text]
     rows, rate = [], None
     for quantization in get_args(Quantization):
-        row, speed = _row(recipe, models, quantization, device, wish, work)
+        row, speed = _row(recipe, models, quantization, device, serving, work)
         rows.append(row)
         rate = speed if row["chosen"] else rate
     machine, teacher = find_device(train_on, quick=True, option="--train-on"), models.teacher
@@ -63,7 +65,7 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
     return {
         "name": recipe.name,
         "device": device.name if device else recipe.target.device,
-        "context": wish.context,
+        "context": serving.context,
         "params_student": models.student.parameters,
         "params_teacher": teacher.parameters if teacher else None,
         "kv_bytes": chosen["kv_bytes"],
@@ -86,31 +88,31 @@ def plan_recipe(recipe: Recipe, ask: Ask | None = None, train_on: str = "this") 
     }
 
 
-def _require_possible(models: Models, wish: Wish) -> None:
+def _require_possible(models: Models, serving: Serving) -> None:
     """Raise UsageError for a context that the student was not made for, or a KV cache that its heads do not fill."""
-    student = models.student_anatomy
+    student = models.student_spec
     # a recipe with a longer chat.context is not valid, so it is the option's
-    refuse_context(wish.context, student.context, student.name)
-    refuse_odd_heads(student, wish.kv_type)
+    refuse_context(serving.context, student.context, student.name)
+    refuse_odd_heads(student, serving.kv_type)
 
 
 def _row(
-    recipe: Recipe, models: Models, quantization: str, device: Device | None, wish: Wish, work: Workload
+    recipe: Recipe, models: Models, quantization: str, device: Device | None, serving: Serving, work: Workload
 ) -> tuple[dict[str, Any], Speed | None]:
     """The student in one quantization, and its speed where the device is known."""
-    anatomy = models.student_anatomy.quantized(quantization)
+    spec = models.student_spec.quantized(quantization)
     if device:
-        held = device_memory(anatomy, device, wish)
+        held = device_memory(spec, device, serving)
     else:
-        held = memory(anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel)
-    rate = speed(anatomy, [Part(device, 1.0)], wish.context, wish.kv_type) if device else None
+        held = memory(spec, serving.context, kv_type=serving.kv_type, parallel=serving.parallel)
+    rate = speed(spec, [Part(device, 1.0)], serving.context, serving.kv_type) if device else None
     missed = Limits.of(recipe.target, work.prompt).missed(held.weights, held.total, rate)
     if device and held.needed > device.usable_bytes:
         missed.insert(0, "device")
     return {
         "quantization": quantization,
-        "weight_bytes": anatomy.weight_bytes,
-        "bits_per_weight": round(anatomy.bits_per_weight, 3),
+        "weight_bytes": spec.weight_bytes,
+        "bits_per_weight": round(spec.bits_per_weight, 3),
         "kv_bytes": held.kv,
         "memory_bytes": held.total,
         "decode_tokens_per_s": [round(end, 3) for end in rate.decode] if rate else None,

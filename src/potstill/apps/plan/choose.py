@@ -16,22 +16,15 @@ import yaml
 
 from potstill.apps.plan.answer import count_words
 from potstill.apps.plan.options import Ask, Wanted, chosen_quantizations, refuse_context
-from potstill.apps.plan.search import (
-    CUTTABLE,
-    QUANTIZATIONS,
-    Candidate,
-    Goal,
-    frontier,
-    search,
-    uncuttable,
-    whole_teacher,
-)
+from potstill.apps.plan.search import QUANTIZATIONS, Candidate, Goal, frontier, search, whole_teacher
 from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
 from potstill.components.hardware.devices import Device, find_device, load_devices
-from potstill.components.hardware.fit import Wish
-from potstill.components.models.anatomy import Anatomy
+from potstill.components.hardware.fit import Serving
+from potstill.components.models.architectures import not_prunable
 from potstill.components.models.configs import from_config
-from potstill.components.models.source import load_config, words_config
+from potstill.components.models.derived import shape_config
+from potstill.components.models.source import load_config
+from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing import cost
 from potstill.components.sizing.limits import Limits
 from potstill.core.errors import RecipeError, UsageError
@@ -80,7 +73,7 @@ def choose(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted | None = 
     def row(one: Candidate) -> dict[str, Any]:
         if not (recipe and setting.work and setting.machine):
             return one.to_json()
-        sizes = one.anatomy.parameters, teacher.parameters
+        sizes = one.spec.parameters, teacher.parameters
         spent = cost.training(*sizes, recipe, setting.work, setting.machine, teacher.vocab)
         return {**one.to_json(), "training": spent.to_json()}
 
@@ -88,7 +81,7 @@ def choose(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted | None = 
         "teacher": recipe.teacher.model if recipe else model,
         "device": goal.device.name,
         "usable_bytes": goal.device.usable_bytes,
-        "context": goal.wish.context,
+        "context": goal.serving.context,
         "limits": asdict(goal.limits),
         "vocabulary": setting.vocabulary,
         "train_on": setting.machine.name if setting.machine else None,
@@ -106,7 +99,7 @@ class _Setting:
     """The teacher, what its students must meet, and, with a recipe, what they are trained on."""
 
     config: Mapping[str, Any]
-    teacher: Anatomy
+    teacher: ModelSpec
     goal: Goal
     vocabulary: int | None = None
     work: cost.Workload | None = None
@@ -120,18 +113,22 @@ def _setting(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted) -> _Se
     config = _teacher_config(recipe, model, chat)
     teacher = from_config(config, "the teacher")
     wanted.require_vocabulary(len(chat.tokenizer.get_added_tokens_decoder()) if chat else 0, teacher.vocab)
-    wish = ask.wish(recipe.chat.context if recipe else min(_CONTEXT, teacher.context or _CONTEXT))
-    refuse_context(wish.context, teacher.context, "the teacher", "chat.context" if ask.context is None else "--context")
+    serving = ask.serving(recipe.chat.context if recipe else min(_CONTEXT, teacher.context or _CONTEXT))
+    refuse_context(
+        serving.context, teacher.context, "the teacher", "chat.context" if ask.context is None else "--context"
+    )
     target = recipe.target if recipe else Target()
     device = ask.one_device(target.device) or ask.all_devices()[0]
     if not (recipe and chat):
-        return _Setting(config, teacher, Goal(device, wish, _limits(target, None, wish, wanted)), wanted.vocabulary)
+        return _Setting(
+            config, teacher, Goal(device, serving, _limits(target, None, serving, wanted)), wanted.vocabulary
+        )
     machine = find_device(wanted.train_on, quick=True, option="--train-on")
     work, vocabulary, notes = cost.Workload.of(recipe, chat), wanted.vocabulary, list[str]()
     if vocabulary is None and recipe.student.vocabulary == "workload":
         kept = cost.kept_tokens(recipe, chat)
         vocabulary, notes = kept.tokens, [kept.note] if kept.note else []
-    goal = Goal(device, wish, _limits(target, work, wish, wanted))
+    goal = Goal(device, serving, _limits(target, work, serving, wanted))
     return _Setting(config, teacher, goal, vocabulary, work, machine, notes)
 
 
@@ -150,18 +147,17 @@ def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) 
     if recipe and chat:
         tuned = recipe.teacher.finetune
         if tuned and tuned.shape:
-            sizes = tuned.shape.model_dump(exclude_none=True, exclude={"architecture"})
-            words = {**sizes, "vocab": chat.vocab_size, "context": recipe.chat.context}
-            return words_config(f"{tuned.shape.architecture}:{','.join(f'{k}={int(v)}' for k, v in words.items())}")
+            return shape_config(tuned.shape, chat.vocab_size, recipe.chat.context)
         model = str(resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=False))
     try:
         return load_config(model)
     except UsageError:
         # what `plan` says of a class that it does not know helps nobody who searches
         kind = _class_of(Path(model).expanduser())
-        if kind is None or kind in CUTTABLE:
+        problem = kind and not_prunable(kind)
+        if not problem:
             raise
-        raise UsageError(uncuttable(kind)) from None
+        raise UsageError(problem) from None
 
 
 def _class_of(path: Path) -> str | None:
@@ -171,19 +167,19 @@ def _class_of(path: Path) -> str | None:
     return None
 
 
-def _limits(target: Target, work: cost.Workload | None, wish: Wish, wanted: Wanted) -> Limits:
+def _limits(target: Target, work: cost.Workload | None, serving: Serving, wanted: Wanted) -> Limits:
     """The recipe's limits, and over them what the command line asks."""
-    asked = Limits.of(target, work.prompt if work else min(_PROMPT, wish.context // 2))
+    asked = Limits.of(target, work.prompt if work else min(_PROMPT, serving.context // 2))
     decode = asked.decode if wanted.decode is None else wanted.decode
     return replace(asked, decode=decode, ttft=asked.ttft if wanted.ttft is None else wanted.ttft / 1000)
 
 
 def _nothing(goal: Goal) -> str:
     asked = [
-        f"{size_words(goal.device.usable_bytes)} of memory at a context of {count_words(goal.wish.context, 'token')}"
+        f"{size_words(goal.device.usable_bytes)} of memory at a context of {count_words(goal.serving.context, 'token')}"
     ]
     limits = goal.limits
-    asked += [f"a KV cache in {goal.wish.kv_type}"] if goal.wish.kv_type != "f16" else []
+    asked += [f"a KV cache in {goal.serving.kv_type}"] if goal.serving.kv_type != "f16" else []
     asked += [f"{limits.decode:g} tokens/s"] if limits.decode is not None else []
     if limits.ttft is not None:
         prompt = count_words(limits.prompt, "token")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from potstill.components.hardware.devices import Device, find_device, known_device
-from potstill.components.hardware.fit import Wish
+from potstill.components.hardware.fit import Serving
 from potstill.components.hardware.memory import KV_TYPES
 from potstill.core.errors import UsageError
 
@@ -123,9 +123,9 @@ class Ask:
         _require_positive("--parallel", self.parallel, _MOST)
         _require_positive("--memory", self.memory_gb, 1e9)
 
-    def wish(self, context: int) -> Wish:
+    def serving(self, context: int) -> Serving:
         """With this context where none is asked."""
-        return Wish(context if self.context is None else self.context, self.kv_type, self.parallel)
+        return Serving(context if self.context is None else self.context, self.kv_type, self.parallel)
 
     def _sized(self, device: Device) -> Device:
         return device if self.memory_gb is None else device.with_memory(self.memory_gb * 1e9)

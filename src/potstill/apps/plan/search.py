@@ -7,7 +7,6 @@ Each candidate is judged by the same arithmetic as `potstill plan SHAPE`; SHAPE 
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,22 +16,23 @@ from typing import Any
 
 from potstill.apps.plan.options import refuse_context
 from potstill.components.hardware.devices import Device
-from potstill.components.hardware.fit import Wish, device_memory
+from potstill.components.hardware.fit import Serving, device_memory
 from potstill.components.hardware.memory import Memory, odd_heads
 from potstill.components.hardware.speed import Part, Speed, speed
-from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.architectures import not_prunable
 from potstill.components.models.configs import from_config, settings
-from potstill.components.models.source import shape_words, words_config
+from potstill.components.models.derived import pruned_config
+from potstill.components.models.shapes import shape_of, shape_to_config
+from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing.limits import Limits
 from potstill.core.errors import UsageError
 
 __all__ = [
-    "BANDS", "CUTTABLE", "QUANTIZATIONS", "Candidate", "Goal", "cuts", "feasible", "frontier", "search", "tokenizer_of",
-    "uncuttable", "whole_teacher",
+    "BANDS", "QUANTIZATIONS", "Candidate", "Goal", "cuts", "feasible", "frontier", "search", "tokenizer_of",
+    "whole_teacher",
 ]  # fmt: skip
 
 QUANTIZATIONS = ("Q8_0", "Q6_K", "Q4_K_M")
-CUTTABLE = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _DEPTHS = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8)
 _WIDTHS = (1, 3 / 4, 1 / 2, 1 / 4)
 _CHANNELS = 256
@@ -52,7 +52,7 @@ class Goal:
     """What a student must run on, with what context, and within which limits."""
 
     device: Device
-    wish: Wish = field(default_factory=Wish)
+    serving: Serving = field(default_factory=Serving)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -70,7 +70,7 @@ class Candidate:
     origin: str
     shape: str
     student: Mapping[str, Any]
-    anatomy: Anatomy
+    spec: ModelSpec
     blocks: int
     kept: float
     memory: Memory
@@ -81,7 +81,7 @@ class Candidate:
     def id(self) -> str:
         """Its name: what it is cut to or starts from, and its quantization. The same wherever it is found."""
         keys = (f"{key}={value}" for key, value in self.student.items() if key not in ("init", "vocabulary"))
-        return f"{','.join(keys) if self.origin == 'teacher' else self.origin}/{self.anatomy.quantization}"
+        return f"{','.join(keys) if self.origin == 'teacher' else self.origin}/{self.spec.quantization}"
 
     @property
     def worth(self) -> float:
@@ -105,12 +105,12 @@ class Candidate:
             "id": self.id,
             "origin": self.origin,
             "shape": self.shape,
-            "quantization": self.anatomy.quantization,
+            "quantization": self.spec.quantization,
             "student": dict(self.student),
-            "parameters": self.anatomy.parameters,
+            "parameters": self.spec.parameters,
             "kept": round(self.kept, 4),
-            "weight_bytes": self.anatomy.weight_bytes,
-            "bits_per_weight": round(self.anatomy.bits_per_weight, 4),
+            "weight_bytes": self.spec.weight_bytes,
+            "bits_per_weight": round(self.spec.bits_per_weight, 4),
             "file_bytes": self.memory.weights,
             "needed_bytes": self.memory.needed,
             "total_bytes": self.memory.total,
@@ -118,12 +118,6 @@ class Candidate:
             "ttft_seconds": [round(seconds, 4) for seconds in self.ttft],
             "quality_band": self.band,
         }
-
-
-def _blocks(anatomy: Anatomy) -> int:
-    """Parameters without embeddings, which any student of the same vocabulary has."""
-    outside = (anatomy.tensors.get(name, ()) for name in ("token_embd.weight", "output.weight"))
-    return anatomy.parameters - sum(math.prod(dims) for dims in outside if dims)
 
 
 def _steps(size: int, shares: Sequence[float], multiple: int) -> list[int]:
@@ -142,47 +136,32 @@ def cuts(config: Mapping[str, Any], vocabulary: int | None = None) -> Iterator[t
     Raises:
         UsageError: students cannot be cut from its architecture.
     """
-    config = _cuttable(config)
-    heads, total = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    ffn, hidden = int(config["intermediate_size"]), int(config["hidden_size"])
-    for layers in _steps(total, _DEPTHS, 1):
-        for channels in _steps(ffn, _WIDTHS, _CHANNELS):
-            for width in _steps(hidden, _WIDTHS[:3], _CHANNELS):
-                for kept_heads in {kv_heads, max(1, kv_heads // 2)}:
-                    sizes = {
-                        "layers": (layers, total), "ffn": (channels, ffn), "hidden": (width, hidden),
-                        "kv_heads": (kept_heads, kv_heads),
-                    }  # fmt: skip
-                    keys = {key: size for key, (size, whole) in sizes.items() if size != whole}
-                    yield {
-                        **config,
-                        "num_hidden_layers": layers, "intermediate_size": channels, "hidden_size": width,
-                        "num_key_value_heads": kept_heads, "num_attention_heads": heads * kept_heads // kv_heads,
-                        "head_dim": head_dim, "layer_types": None,
-                        "vocab_size": vocabulary or config["vocab_size"],
-                    }, {"init": "teacher_layers", **(keys or {"layers": layers})}  # fmt: skip
+    config = _prunable(config)
+    heads = int(config["num_attention_heads"])
+    whole = {
+        "layers": int(config["num_hidden_layers"]), "ffn": int(config["intermediate_size"]),
+        "hidden": int(config["hidden_size"]), "kv_heads": int(config.get("num_key_value_heads") or heads),
+    }  # fmt: skip
+    for layers in _steps(whole["layers"], _DEPTHS, 1):
+        for channels in _steps(whole["ffn"], _WIDTHS, _CHANNELS):
+            for width in _steps(whole["hidden"], _WIDTHS[:3], _CHANNELS):
+                for kv_heads in {whole["kv_heads"], max(1, whole["kv_heads"] // 2)}:
+                    sizes = {"layers": layers, "ffn": channels, "hidden": width, "kv_heads": kv_heads}
+                    keys = {key: size for key, size in sizes.items() if size != whole[key]}
+                    cut = pruned_config(config, **sizes) | {"vocab_size": vocabulary or config["vocab_size"]}
+                    yield cut, {"init": "teacher_layers", **(keys or {"layers": layers})}
 
 
-def _cuttable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A teacher's config.json, with what its family sets where it is silent.
+def _prunable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A teacher's config.json with the defaults of its architecture.
 
     Raises:
-        UsageError: students cannot be cut from its architecture.
+        UsageError: students cannot be cut from the architecture.
     """
     kind = (config.get("architectures") or ["(none named)"])[0]
-    if kind not in CUTTABLE:
-        raise UsageError(uncuttable(kind))
+    if problem := not_prunable(kind):
+        raise UsageError(problem)
     return settings(config)[1]
-
-
-def uncuttable(kind: str) -> str:
-    """What to do where students cannot be cut from an architecture."""
-    return (
-        f"--search: a student cannot be cut from {kind}; {', '.join(CUTTABLE)} can. Choose such a teacher, or search "
-        "with the config.json of one; a small model of the teacher's family can be named as student.model."
-    )
 
 
 @cache
@@ -216,18 +195,18 @@ def _offered(
         if student != uncut or made["vocab_size"] < config["vocab_size"]:
             yield "teacher", made, {**student, **trimmed}
     for row in _toml()["student"]:
-        made = words_config(row["shape"])
+        made = shape_to_config(row["shape"])
         if same_tokenizer and row["tokenizer"] != tokenizer_of(config):
             continue
         made["vocab_size"] = min(vocabulary or made["vocab_size"], made["vocab_size"])
         yield row["model"], made, {"init": "checkpoint", "model": row["model"], "license": row["license"], **trimmed}
 
 
-def _judged(anatomy: Anatomy, goal: Goal, **what: Any) -> Candidate:
+def _judged(spec: ModelSpec, goal: Goal, **what: Any) -> Candidate:
     """A candidate with types, on the goal's device."""
-    held = device_memory(anatomy, goal.device, goal.wish)
-    rate = speed(anatomy, [Part(goal.device, 1.0)], goal.wish.context, goal.wish.kv_type)
-    return Candidate(anatomy=anatomy, memory=held, speed=rate, ttft=rate.first_token(goal.limits.prompt), **what)
+    held = device_memory(spec, goal.device, goal.serving)
+    rate = speed(spec, [Part(goal.device, 1.0)], goal.serving.context, goal.serving.kv_type)
+    return Candidate(spec=spec, memory=held, speed=rate, ttft=rate.first_token(goal.limits.prompt), **what)
 
 
 def search(
@@ -250,36 +229,38 @@ def search(
     Raises:
         UsageError: students cannot be cut from the teacher's architecture, or it was made for a shorter context.
     """
-    config = _cuttable(config)
+    config = _prunable(config)
     teacher, found = from_config(config, "the teacher"), []
-    refuse_context(goal.wish.context, teacher.context, teacher.name)
-    whole = _blocks(teacher)
+    refuse_context(goal.serving.context, teacher.context, teacher.name)
+    whole = teacher.block_parameters
     for origin, made, student in _offered(config, vocabulary, same_tokenizer):
-        anatomy = from_config(made, origin)
-        blocks = _blocks(anatomy)
+        spec = from_config(made, origin)
+        blocks = spec.block_parameters
         kept = blocks / whole
         # a student is smaller than its teacher; what could not fit at two bits a weight is not looked at closer
         too_large = kept > 1 or (kept == 1 and origin != "teacher")
-        if too_large or anatomy.parameters * _SMALLEST_BITS / 8 > goal.device.usable_bytes:
+        if too_large or spec.parameters * _SMALLEST_BITS / 8 > goal.device.usable_bytes:
             continue
-        if goal.wish.context > (anatomy.context or goal.wish.context) or odd_heads(anatomy, goal.wish.kv_type):
+        if goal.serving.context > (spec.context or goal.serving.context) or odd_heads(spec, goal.serving.kv_type):
             continue
-        shape = shape_words(made)
+        shape = shape_of(made)
         for quantization in quantizations:
-            quantized = replace(anatomy.quantized(quantization), name=shape)
+            quantized = replace(spec.quantized(quantization), name=shape)
             one = _judged(quantized, goal, origin=origin, shape=shape, student=student, blocks=blocks, kept=kept)
             if feasible(one, goal):
                 found.append(one)
-    return sorted(found, key=lambda one: (-one.worth, -one.anatomy.bits_per_weight, one.shape))
+    return sorted(found, key=lambda one: (-one.worth, -one.spec.bits_per_weight, one.shape))
 
 
 def whole_teacher(config: Mapping[str, Any], goal: Goal, quantizations: Collection[str] = QUANTIZATIONS) -> list[str]:
     """Quantizations in which the teacher itself meets the goal, so that no student is needed."""
     teacher = from_config(config, "the teacher")
-    if odd_heads(teacher, goal.wish.kv_type):
+    if odd_heads(teacher, goal.serving.kv_type):
         return []
     judged = {
-        q: _judged(teacher.quantized(q), goal, origin="", shape="", student={}, blocks=_blocks(teacher), kept=1.0)
+        q: _judged(
+            teacher.quantized(q), goal, origin="", shape="", student={}, blocks=teacher.block_parameters, kept=1.0
+        )
         for q in quantizations
     }
     return [quantization for quantization, one in judged.items() if feasible(one, goal)]

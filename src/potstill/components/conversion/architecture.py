@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.components.models.architectures import EXPORTABLE
+from potstill.components.models.configs import from_config, rope_settings, settings
 from potstill.core.errors import StepError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-__all__ = ["ARCHITECTURES", "Hyperparameters", "read_hyperparameters"]
+__all__ = ["Hyperparameters", "hyperparameters", "read_hyperparameters"]
 
-# transformers' class -> llama.cpp's architecture. A plain Mistral is a Llama: the same tensors, the same arithmetic.
-ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
+# transformers' values where config.json leaves the key out
+_CONTEXT = {"LlamaForCausalLM": 2048, "MistralForCausalLM": 131072}
+_QWEN_CONTEXT = 32768
+_RMS_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,10 @@ class Hyperparameters:
 
 
 def read_hyperparameters(checkpoint: Path, *, tied: bool) -> Hyperparameters:
-    """The hyperparameters of a Hugging Face folder, with transformers' defaults for what config.json leaves out.
-
-    Args:
-        checkpoint: the folder.
-        tied: whether the weights have no output matrix of their own; used where config.json does not say.
+    """The hyperparameters of a Hugging Face folder: see `hyperparameters`.
 
     Raises:
-        StepError: config.json is absent or broken, the architecture is not one of `ARCHITECTURES`, or it has a feature
-            that llama.cpp would run differently.
+        StepError: config.json is absent or broken, or the model cannot be exported.
     """
     path = checkpoint / "config.json"
     try:
@@ -97,46 +92,61 @@ def read_hyperparameters(checkpoint: Path, *, tied: bool) -> Hyperparameters:
         raise StepError(f"{path}: no such file. Give the folder of a Hugging Face checkpoint.") from None
     except ValueError as error:
         raise StepError(f"{path}: not valid JSON ({error}). Save the checkpoint again.") from None
-    names = raw.get("architectures") or []
-    architecture = ARCHITECTURES.get(names[0]) if names else None
-    if architecture is None:
-        raise StepError(
-            f"{path}: architecture {names[0] if names else '(none named)'} cannot be exported. Supported: "
-            f"{', '.join(ARCHITECTURES)}. Choose a student of one of these, or use llama.cpp's own converter."
-        )
-    from transformers import AutoConfig
+    return hyperparameters(raw, path, tied=tied)
 
-    config = AutoConfig.from_pretrained(checkpoint)
-    _refuse(config, raw, architecture, path)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+def hyperparameters(raw: Mapping[str, Any], path: Path, *, tied: bool) -> Hyperparameters:
+    """The hyperparameters in a config.json, with transformers' defaults for what it leaves out.
+
+    Args:
+        raw: the parsed file.
+        path: the file, for messages.
+        tied: whether the weights have no output matrix of their own; used where config.json does not say.
+
+    Raises:
+        StepError: the architecture cannot be exported, or has a feature that llama.cpp computes differently.
+    """
+    kind = (raw.get("architectures") or ["(none named)"])[0]
+    if kind not in EXPORTABLE:
+        raise StepError(
+            f"{path}: architecture {kind} cannot be exported. Supported: {', '.join(EXPORTABLE)}. Choose a student of "
+            "one of these, or use llama.cpp's own converter."
+        )
+    try:
+        (entry, values), spec = settings(raw), from_config(raw)
+    except ValueError as error:
+        raise StepError(f"{path}: {error}. Save the checkpoint again.") from None
+    context = int(values.get("max_position_embeddings") or _CONTEXT.get(kind, _QWEN_CONTEXT))
+    _refuse(values, entry.name, context, path)
+    layer = spec.attention[0]
     return Hyperparameters(
-        architecture=architecture,
-        n_layers=config.num_hidden_layers,
-        context_length=config.max_position_embeddings,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_heads=config.num_attention_heads,
-        n_kv_heads=config.num_key_value_heads or config.num_attention_heads,
-        head_dim=head_dim,
-        rms_eps=config.rms_norm_eps,
-        vocab_size=config.vocab_size,
+        architecture=entry.name,
+        n_layers=spec.layers,
+        context_length=context,
+        hidden_size=spec.hidden,
+        intermediate_size=spec.ffn,
+        n_heads=layer.queries // layer.key,
+        n_kv_heads=layer.kv_heads,
+        head_dim=layer.key,
+        rms_eps=float(values.get("rms_norm_eps", _RMS_EPS)),
+        vocab_size=spec.vocab,
         tied=bool(raw.get("tie_word_embeddings", tied)),
-        rope=_rope(config, architecture, head_dim, path),
+        rope=_rope(values, entry.name, context, layer.key, path),
     )
 
 
-def _refuse(config: Any, raw: dict[str, Any], architecture: str, path: Path) -> None:
-    """Raise StepError for what would convert and then answer differently."""
+def _refuse(values: Mapping[str, Any], architecture: str, context: int, path: Path) -> None:
+    """Raise StepError for a model that would convert and then answer differently."""
     problems = []
-    if config.hidden_act not in {"silu", "swish"}:
-        problems.append(f"hidden_act {config.hidden_act!r} is not SiLU, which llama.cpp's {architecture} computes")
-    if "quantization_config" in raw:
+    activation = values.get("hidden_act", "silu")
+    if activation not in {"silu", "swish"}:
+        problems.append(f"hidden_act {activation!r} is not SiLU, which llama.cpp's {architecture} computes")
+    if "quantization_config" in values:
         problems.append("the weights are quantized already (quantization_config); export the checkpoint they came from")
-    if architecture == "qwen3" and config.attention_bias:
+    if architecture == "qwen3" and values.get("attention_bias"):
         problems.append("attention_bias is set, which llama.cpp's qwen3 has no tensors for; train without it")
-    window = getattr(config, "sliding_window", None)
-    slides = architecture == "llama" or "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    if slides and window is not None and window < config.max_position_embeddings:
+    window = _sliding_window(values, architecture)
+    if window is not None and window < context:
         problems.append(
             f"attention slides over {window} tokens, which llama.cpp's {architecture} does not do; set "
             f"max_position_embeddings to {window} if the student never reads more"
@@ -145,13 +155,27 @@ def _refuse(config: Any, raw: dict[str, Any], architecture: str, path: Path) -> 
         raise StepError(f"{path}: {problems[0]}.")
 
 
-def _rope(config: Any, architecture: str, head_dim: int, path: Path) -> Rope:
-    """Position embedding, from transformers 5's `rope_parameters` (older files are brought to it by AutoConfig)."""
-    given: dict[str, Any] = config.rope_parameters
-    kind, theta = given.get("rope_type", "default"), float(given["rope_theta"])
+def _sliding_window(values: Mapping[str, Any], architecture: str) -> int | None:
+    """Tokens that some layer looks back on; None where all layers attend to everything."""
+    if architecture == "llama":
+        return values.get("sliding_window")
+    if not values.get("use_sliding_window"):
+        return None
+    kinds = values.get("layer_types")
+    slides = (
+        "sliding_attention" in kinds if kinds else values.get("max_window_layers", 28) < values["num_hidden_layers"]
+    )
+    return values.get("sliding_window", 4096) if slides else None
+
+
+def _rope(values: Mapping[str, Any], architecture: str, context: int, head_dim: int, path: Path) -> Rope:
+    """Rotary position embedding."""
+    given = rope_settings(values)
+    kind, theta = given["rope_type"], float(given["rope_theta"])
     if given.get("partial_rotary_factor", 1.0) != 1.0:
         raise StepError(f"{path}: partial_rotary_factor is not 1, which llama.cpp's {architecture} cannot run.")
-    original = int(given.get("original_max_position_embeddings") or config.max_position_embeddings)
+    own = values.get("original_max_position_embeddings")
+    original = int(own or given.get("original_max_position_embeddings") or context)
     if kind == "default":
         return Rope(theta)
     if kind == "linear":
@@ -159,13 +183,12 @@ def _rope(config: Any, architecture: str, head_dim: int, path: Path) -> Rope:
     if kind == "llama3" and architecture == "llama":
         return Rope(theta, kind, divisors=_llama3_divisors(theta, head_dim, original, given))
     if kind == "yarn":
-        factor = float(given.get("factor") or config.max_position_embeddings / original)
+        factor = float(given.get("factor") or context / original)
         _refuse_own_yarn(given, 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0, path)
         return Rope(theta, kind, factor, original)
     raise StepError(
         f"{path}: rope type {kind!r} cannot be exported for {architecture}. Supported: default, linear, yarn, and "
-        "llama3 "
-        "for Llama. Train the student with one of these."
+        "llama3 for Llama. Train the student with one of these."
     )
 
 
@@ -180,8 +203,7 @@ def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path)
         raise StepError(
             f"{path}: yarn with its own {', '.join(own)} cannot be exported; llama.cpp runs a file with "
             f"{', '.join(f'{key} {value:.4g}' for key, value in usual.items())}. Leave the key out of rope_parameters "
-            "and "
-            "train so."
+            "and train the student that way."
         )
 
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from potstill.components.hardware import llama_once
 from potstill.components.hardware.devices import calibration_file, machine_name
 from potstill.components.hardware.speed import bytes_by_type, calibrated_seconds, chosen_experts, operations_by_type
-from potstill.components.models.anatomy import Anatomy
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
+from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import MissingExtra, StepError, UsageError
 
 __all__ = ["Sample", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
@@ -102,7 +102,7 @@ def serve_once(
     }
 
 
-def _own_models() -> list[Anatomy]:
+def _own_models() -> list[ModelSpec]:
     """Files to calibrate on where the user gives none: one for each type, a deep narrow one for the overhead of layers,
     one with a large vocabulary, and one of many small experts."""
     sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
@@ -187,10 +187,10 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
         raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones alone.")
     samples, names = [], []
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
-        for anatomy, path in _runs(files, Path(folder)):
-            samples.append(_measure(anatomy, path, threads))
-            names.append(anatomy.name)
-            say(f"{anatomy.name}: {1 / samples[-1].seconds:,.1f} tokens/s, prompt {1 / samples[-1].prompt:,.0f}")
+        for spec, path in _runs(files, Path(folder)):
+            samples.append(_measure(spec, path, threads))
+            names.append(spec.name)
+            say(f"{spec.name}: {1 / samples[-1].seconds:,.1f} tokens/s, prompt {1 / samples[-1].prompt:,.0f}")
             if path.parent == Path(folder):
                 path.unlink()
     rates = fit_rates(samples)
@@ -208,26 +208,26 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     return {**stored, "file": str(path)}
 
 
-def _measure(anatomy: Anatomy, path: Path, threads: int) -> Sample:
+def _measure(spec: ModelSpec, path: Path, threads: int) -> Sample:
     decoding = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS)
     reading = serve_once(path, context=_CONTEXT, threads=threads, repeats=_REPEATS, prompt=_READ, decode=1)
     return Sample(
-        anatomy.layers,
-        bytes_by_type(anatomy),
+        spec.layers,
+        bytes_by_type(spec),
         1 / decoding["decode_tokens_per_s"],
-        anatomy.vocab,
-        chosen_experts(anatomy),
-        operations_by_type(anatomy, prompt=True),
+        spec.vocab,
+        chosen_experts(spec),
+        operations_by_type(spec, prompt=True),
         1 / reading["prefill_tokens_per_s"],
     )
 
 
-def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[Anatomy, Path]]:
+def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[ModelSpec, Path]]:
     """The user's files, then random ones, each written when its turn comes: one file alone says nothing of rates."""
     yield from [(from_gguf(path), path) for path in files]
     from potstill.components.hardware.random_gguf import write_random_gguf
 
-    for anatomy in _own_models():
+    for spec in _own_models():
         path = folder / "model.gguf"
-        write_random_gguf(anatomy, path)
-        yield anatomy, path
+        write_random_gguf(spec, path)
+        yield spec, path

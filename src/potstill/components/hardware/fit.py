@@ -9,10 +9,10 @@ from typing import Any
 from potstill.components.hardware.devices import Device
 from potstill.components.hardware.memory import Memory, kv_bytes, memory, odd_heads, refuse_odd_heads
 from potstill.components.hardware.speed import Part, Speed, speed
-from potstill.components.models.anatomy import Anatomy, block_of
+from potstill.components.models.spec import ModelSpec, block_of
 from potstill.core.format import size_words
 
-__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Split", "Wish", "device_memory", "fit", "largest_context"]
+__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Serving", "Split", "device_memory", "fit", "largest_context"]
 
 FITS, OFFLOAD, NO_FIT = "fits", "fits with offload", "does not fit"
 _LONGEST = 1 << 20
@@ -21,7 +21,7 @@ _SMALLER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
 
 @dataclass(frozen=True)
-class Wish:
+class Serving:
     """What is asked of a device: tokens of one conversation, type of the KV cache, conversations at once."""
 
     context: int = 4096
@@ -46,9 +46,9 @@ class Split:
     cache: float
     host_bytes: int
 
-    def parts(self, anatomy: Anatomy, card: Device, host: Device) -> list[Part]:
+    def parts(self, spec: ModelSpec, card: Device, host: Device) -> list[Part]:
         """For `speed`: the host's part first, since it has the output matrix or the experts."""
-        rest = frozenset(anatomy.tensors) - self.on_card
+        rest = frozenset(spec.tensors) - self.on_card
         return [Part(host, 1 - self.cache, rest), Part(card, self.cache, self.on_card)]
 
 
@@ -62,10 +62,10 @@ class Fit:
     advice         sentences: what would make it fit, or fit whole
     """
 
-    anatomy: Anatomy
+    spec: ModelSpec
     device: Device
     host: Device | None
-    wish: Wish
+    serving: Serving
     memory: Memory
     verdict: str
     split: Split | None
@@ -77,7 +77,7 @@ class Fit:
     @property
     def layers_on_device(self) -> int:
         """Blocks on the card; all of them where it fits whole, none where it does not fit."""
-        return self.split.layers if self.split else self.anatomy.layers if self.verdict == FITS else 0
+        return self.split.layers if self.split else self.spec.layers if self.verdict == FITS else 0
 
     @property
     def host_bytes(self) -> int:
@@ -88,21 +88,21 @@ class Fit:
         """The eight keys of every plan, then what explains them."""
         decode = list(self.speed.decode) if self.speed else [0.0, 0.0]
         return {
-            "weight_bytes": self.anatomy.weight_bytes,
-            "bits_per_weight": round(self.anatomy.bits_per_weight, 4),
+            "weight_bytes": self.spec.weight_bytes,
+            "bits_per_weight": round(self.spec.bits_per_weight, 4),
             "kv_bytes": self.memory.kv,
             "compute_bytes": self.memory.compute,
             "total_bytes": self.memory.total,
             "decode_tokens_per_s": [round(rate, 3) for rate in decode],
             "max_context": self.max_context,
             "verdict": self.verdict,
-            "model": self.anatomy.name,
-            "quantization": self.anatomy.quantization,
+            "model": self.spec.name,
+            "quantization": self.spec.quantization,
             "device": self.device.name,
-            "context": self.wish.context,
-            "kv_type": self.wish.kv_type,
-            "parallel": self.wish.parallel,
-            "parameters": self.anatomy.parameters,
+            "context": self.serving.context,
+            "kv_type": self.serving.kv_type,
+            "parallel": self.serving.parallel,
+            "parameters": self.spec.parameters,
             "file_bytes": self.memory.weights,
             "copied_bytes": self.memory.copies,
             "overhead_bytes": self.memory.overhead,
@@ -113,7 +113,7 @@ class Fit:
             "prefill_bound": self.speed.prefill_bound if self.speed else None,
             "load_seconds": round(self.speed.load_seconds, 3) if self.speed else None,
             "max_context_without_offload": self.whole_context,
-            "layers": self.anatomy.layers,
+            "layers": self.spec.layers,
             "layers_on_device": self.layers_on_device,
             "expert_layers_on_host": self.split.experts if self.split else 0,
             "host": self.host.name if self.host else None,
@@ -122,27 +122,27 @@ class Fit:
         }
 
 
-def device_memory(anatomy: Anatomy, device: Device, wish: Wish) -> Memory:
+def device_memory(spec: ModelSpec, device: Device, serving: Serving) -> Memory:
     """What a model with types holds on a device."""
     return memory(
-        anatomy, wish.context, kv_type=wish.kv_type, parallel=wish.parallel, backend=device.backend,
+        spec, serving.context, kv_type=serving.kv_type, parallel=serving.parallel, backend=device.backend,
         card=device.kind == "gpu",
     )  # fmt: skip
 
 
-def _fits(anatomy: Anatomy, device: Device, wish: Wish) -> bool:
-    return device_memory(anatomy, device, wish).needed <= device.usable_bytes
+def _fits(spec: ModelSpec, device: Device, serving: Serving) -> bool:
+    return device_memory(spec, device, serving).needed <= device.usable_bytes
 
 
-def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
+def _splits(spec: ModelSpec, card: Device, serving: Serving) -> Iterator[Split]:
     """Most whole blocks on the card; and of a mixture of experts, all of it but the experts of the first blocks.
 
     A split that the card has no room for is left out; whether the host has is not looked at.
     """
-    held, sizes, layers = device_memory(anatomy, card, wish), anatomy.tensor_bytes(), anatomy.layers
-    cache = [_layer_cache(anatomy, layer, wish) for layer in range(layers)]
-    run = anatomy.run_tensors
-    movable = {name for name in run if anatomy.tied or name != "token_embd.weight"}
+    held, sizes, layers = device_memory(spec, card, serving), spec.tensor_bytes(), spec.layers
+    cache = [_layer_cache(spec, layer, serving) for layer in range(layers)]
+    run = spec.run_tensors
+    movable = {name for name in run if spec.tied or name != "token_embd.weight"}
     # beside weights and cache: the compute buffer and the GPU's context
     room = card.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
 
@@ -168,54 +168,54 @@ def _splits(anatomy: Anatomy, card: Device, wish: Wish) -> Iterator[Split]:
     if count := most(blocks, room):
         yield split({name for name in run if block_of(name) >= layers - count}, count, 0)
     left = room - sum(cache) - sum(sizes[name] for name in movable if "_exps." not in name)
-    if anatomy.experts and left >= 0:
+    if spec.experts and left >= 0:
         kept = layers - most(experts, left)
         yield split({name for name in movable if "_exps." not in name or block_of(name) >= kept}, layers, kept)
 
 
-def _layer_cache(anatomy: Anatomy, layer: int, wish: Wish) -> int:
+def _layer_cache(spec: ModelSpec, layer: int, serving: Serving) -> int:
     """KV cache of one block."""
-    one = replace(anatomy, attention=anatomy.attention[layer : layer + 1])
-    return kv_bytes(one, wish.context, wish.kv_type, wish.parallel)
+    one = replace(spec, attention=spec.attention[layer : layer + 1])
+    return kv_bytes(one, serving.context, serving.kv_type, serving.parallel)
 
 
-def _best_split(anatomy: Anatomy, card: Device, host: Device | None, wish: Wish) -> tuple[Split, Speed] | None:
+def _best_split(spec: ModelSpec, card: Device, host: Device | None, serving: Serving) -> tuple[Split, Speed] | None:
     """The fastest that both have room for."""
     if host is None or card.kind != "gpu":
         return None
     found = [
-        (split, speed(anatomy, split.parts(anatomy, card, host), wish.context, wish.kv_type))
-        for split in _splits(anatomy, card, wish)
+        (split, speed(spec, split.parts(spec, card, host), serving.context, serving.kv_type))
+        for split in _splits(spec, card, serving)
         if split.host_bytes <= host.usable_bytes
     ]
     return max(found, key=lambda one: one[1].decode, default=None)
 
 
-def _offloads(anatomy: Anatomy, card: Device, host: Device | None, wish: Wish) -> bool:
+def _offloads(spec: ModelSpec, card: Device, host: Device | None, serving: Serving) -> bool:
     if host is None or card.kind != "gpu":
         return False
-    return any(split.host_bytes <= host.usable_bytes for split in _splits(anatomy, card, wish))
+    return any(split.host_bytes <= host.usable_bytes for split in _splits(spec, card, serving))
 
 
-def largest_context(anatomy: Anatomy, device: Device, wish: Wish, host: Device | None = None) -> int:
+def largest_context(spec: ModelSpec, device: Device, serving: Serving, host: Device | None = None) -> int:
     """Most tokens of a conversation with which it fits, a multiple of 256 or what the model was made for; 0 for none.
 
     Args:
         host: with offload to it, where the device is a card.
     """
-    most = anatomy.context or _LONGEST
+    most = spec.context or _LONGEST
     low, high = 0, -(-most // _STEP)
     while low < high:
         middle = (low + high + 1) // 2
-        tried = replace(wish, context=min(middle * _STEP, most))
-        if _fits(anatomy, device, tried) or _offloads(anatomy, device, host, tried):
+        tried = replace(serving, context=min(middle * _STEP, most))
+        if _fits(spec, device, tried) or _offloads(spec, device, host, tried):
             low = middle
         else:
             high = middle - 1
     return min(low * _STEP, most)
 
 
-def fit(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Device | None = None) -> Fit:
+def fit(model: ModelSpec, quantization: str, device: Device, serving: Serving, host: Device | None = None) -> Fit:
     """Everything about one model in one quantization on one device.
 
     Args:
@@ -226,58 +226,58 @@ def fit(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Dev
         KeyError: the quantization or the KV type is not known.
         UsageError: see `refuse_odd_heads`.
     """
-    refuse_odd_heads(model, wish.kv_type)
-    anatomy = model.quantized(quantization)
-    whole = _fits(anatomy, device, wish)
-    best = None if whole else _best_split(anatomy, device, host, wish)
-    rate = speed(anatomy, [Part(device, 1.0)], wish.context, wish.kv_type) if whole else best[1] if best else None
-    alone = largest_context(anatomy, device, wish)
+    refuse_odd_heads(model, serving.kv_type)
+    spec = model.quantized(quantization)
+    whole = _fits(spec, device, serving)
+    best = None if whole else _best_split(spec, device, host, serving)
+    rate = speed(spec, [Part(device, 1.0)], serving.context, serving.kv_type) if whole else best[1] if best else None
+    alone = largest_context(spec, device, serving)
     return Fit(
-        anatomy=anatomy,
+        spec=spec,
         device=device,
         host=host if best else None,
-        wish=wish,
-        memory=device_memory(anatomy, device, wish),
+        serving=serving,
+        memory=device_memory(spec, device, serving),
         verdict=FITS if whole else OFFLOAD if best else NO_FIT,
         split=best[0] if best else None,
-        max_context=max(alone, largest_context(anatomy, device, wish, host)),
+        max_context=max(alone, largest_context(spec, device, serving, host)),
         whole_context=alone,
         speed=rate,
-        advice=() if whole else tuple(_advice(model, quantization, device, wish, host)),
+        advice=() if whole else tuple(_advice(model, quantization, device, serving, host)),
     )
 
 
-def _advice(model: Anatomy, quantization: str, device: Device, wish: Wish, host: Device | None) -> list[str]:
+def _advice(model: ModelSpec, quantization: str, device: Device, serving: Serving, host: Device | None) -> list[str]:
     """What would make it fit on the device whole, the mildest first; then with offload, where it does not even so."""
-    anatomy = model.quantized(quantization)
+    spec = model.quantized(quantization)
     out = []
-    narrow = replace(wish, kv_type="q8_0")
-    narrower = wish.kv_type not in ("q8_0", "q4_0") and odd_heads(model, "q8_0") is None
-    alone = narrower and _fits(anatomy, device, narrow)
+    narrow = replace(serving, kv_type="q8_0")
+    narrower = serving.kv_type not in ("q8_0", "q4_0") and odd_heads(model, "q8_0") is None
+    alone = narrower and _fits(spec, device, narrow)
     if alone:
         out.append("a KV cache in q8_0 (--kv-type q8_0)")
-    shorter = largest_context(anatomy, device, wish)
+    shorter = largest_context(spec, device, serving)
     if shorter:
         out.append(f"a context of {shorter:,} tokens (--context {shorter})")
-    smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < anatomy.weight_bytes]
+    smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < spec.weight_bytes]
     if model.architecture == "gpt-oss" and not model.types and quantization != "MXFP4_MOE":
         smaller.insert(0, "MXFP4_MOE")  # what its weights were made in
-    ways = [(q, wish) for q in smaller] + [(q, narrow) for q in smaller if narrower and not alone]
+    ways = [(q, serving) for q in smaller] + [(q, narrow) for q in smaller if narrower and not alone]
     found = next(((q, asked) for q, asked in ways if _fits(model.quantized(q), device, asked)), None)
     if found:
-        out.append(_words(*found, wish))
-    if not out and not _offloads(anatomy, device, host, wish):
+        out.append(_words(*found, serving))
+    if not out and not _offloads(spec, device, host, serving):
         found = next(((q, asked) for q, asked in ways if _offloads(model.quantized(q), device, host, asked)), None)
         if found:
-            out.append(f"{_words(*found, wish)} and offload")
-    held = device_memory(anatomy, device, wish)
+            out.append(f"{_words(*found, serving)} and offload")
+    held = device_memory(spec, device, serving)
     missing = size_words(held.needed - device.usable_bytes)
     out.append(f"{missing} more memory, {size_words(held.needed)} in all free for the model")
     return out
 
 
-def _words(quantization: str, asked: Wish, wish: Wish) -> str:
+def _words(quantization: str, asked: Serving, serving: Serving) -> str:
     """A smaller quantization, and the cache's where it changes too."""
-    if asked == wish:
+    if asked == serving:
         return f"{quantization} weights (--quantization {quantization})"
     return f"{quantization} weights and a KV cache in q8_0 (--quantization {quantization} --kv-type q8_0)"

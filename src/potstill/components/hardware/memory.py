@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from potstill.components.models.anatomy import Anatomy, Attention
 from potstill.components.models.gguf_types import BLOCKS, bytes_per_element
+from potstill.components.models.spec import Attention, ModelSpec
 from potstill.core.errors import UsageError
 
 __all__ = [
@@ -41,7 +41,7 @@ def slot_tokens(context: int) -> int:
     return _PAD * math.ceil(context / _PAD)
 
 
-def kv_bytes(anatomy: Anatomy, context: int, kv_type: str = "f16", parallel: int = 1) -> int:
+def kv_bytes(spec: ModelSpec, context: int, kv_type: str = "f16", parallel: int = 1) -> int:
     """Keys and values of `parallel` conversations of `context` tokens each.
 
     A layer with a window keeps window + a micro-batch, rounded up to 256, and never more than the context.
@@ -51,22 +51,22 @@ def kv_bytes(anatomy: Anatomy, context: int, kv_type: str = "f16", parallel: int
     """
     # an odd head that llama.cpp would refuse is counted all the same: `odd_heads`
     size = bytes_per_element(kv_type.upper())
-    elements = sum(_cells(layer, context) * layer.kv_heads * (layer.key + layer.value) for layer in anatomy.attention)
+    elements = sum(_cells(layer, context) * layer.kv_heads * (layer.key + layer.value) for layer in spec.attention)
     return math.ceil(elements * size) * parallel
 
 
-def odd_heads(anatomy: Anatomy, kv_type: str) -> int | None:
+def odd_heads(spec: ModelSpec, kv_type: str) -> int | None:
     """A head's size that the KV type's block does not divide, so that llama.cpp makes no such cache; None: it does."""
     block = BLOCKS[kv_type.upper()][0]
-    sizes = (size for layer in anatomy.attention for size in (layer.key, layer.value))
+    sizes = (size for layer in spec.attention for size in (layer.key, layer.value))
     return next((size for size in sizes if size % block), None)
 
 
-def refuse_odd_heads(anatomy: Anatomy, kv_type: str) -> None:
+def refuse_odd_heads(spec: ModelSpec, kv_type: str) -> None:
     """Raise UsageError where llama.cpp makes no cache of that type for a model's heads."""
-    if odd := odd_heads(anatomy, kv_type):
+    if odd := odd_heads(spec, kv_type):
         raise UsageError(
-            f"--kv-type {kv_type}: {anatomy.name} has heads of {odd}, which a cache in {kv_type} cannot hold (its "
+            f"--kv-type {kv_type}: {spec.name} has heads of {odd}, which a cache in {kv_type} cannot hold (its "
             "blocks are of 32). Use f16."
         )
 
@@ -77,7 +77,7 @@ def _cells(layer: Attention, context: int) -> int:
     return cells if layer.window is None else min(cells, slot_tokens(layer.window + MICRO_BATCH))
 
 
-def compute_bytes(anatomy: Anatomy, context: int) -> int:
+def compute_bytes(spec: ModelSpec, context: int) -> int:
     """The compute buffer with flash attention, for a micro-batch of min(512, context) tokens.
 
     In fp32: the FFN's gate, up and product beside five arrays of the hidden size; or, of a model with wide attention
@@ -86,13 +86,13 @@ def compute_bytes(anatomy: Anatomy, context: int) -> int:
     token alone too, so a model of one block has no wide FFN to hold.
     """
     tokens = min(MICRO_BATCH, slot_tokens(context))
-    queries = max((layer.queries for layer in anatomy.attention), default=0)
-    widest = anatomy.widest if anatomy.layers > 1 else 0
-    ffn, attention = 3 * widest + 5 * anatomy.hidden, 3 * queries + 3 * anatomy.hidden
+    queries = max((layer.queries for layer in spec.attention), default=0)
+    ffn_width = spec.ffn if spec.layers > 1 else 0
+    ffn, attention = 3 * ffn_width + 5 * spec.hidden, 3 * queries + 3 * spec.hidden
     # each chosen expert's output, and the same weighted: within a sixth of what llama.cpp reserves
-    experts = (2 * anatomy.used + 3) * anatomy.hidden if anatomy.experts else 0
-    masks = sum({_cells(layer, context) for layer in anatomy.attention})
-    return 4 * tokens * max(ffn, attention, experts) + 2 * tokens * masks + 4 * anatomy.vocab
+    experts = (2 * spec.experts_used + 3) * spec.hidden if spec.experts else 0
+    masks = sum({_cells(layer, context) for layer in spec.attention})
+    return 4 * tokens * max(ffn, attention, experts) + 2 * tokens * masks + 4 * spec.vocab
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Memory:
         return self.total - self.copies - self.elsewhere
 
 
-def _header(anatomy: Anatomy) -> int:
-    return anatomy.header_bytes or _HEADER_TOKEN * anatomy.vocab + 60 * len(anatomy.tensors)
+def _header(spec: ModelSpec) -> int:
+    return spec.header_bytes or _HEADER_TOKEN * spec.vocab + 60 * len(spec.tensors)
 
 
 def memory(
-    anatomy: Anatomy,
+    spec: ModelSpec,
     context: int,
     *,
     kv_type: str = "f16",
@@ -141,31 +141,31 @@ def memory(
     Args:
         card: the GPU has a memory of its own, and the process, the header and an untied token embedding are not there.
     """
-    copies = _copies(anatomy, _REPACKED[backend]) if backend in _REPACKED else 0
-    process, header = _PROCESS + _TOKEN * anatomy.vocab, _header(anatomy)
-    embedding = 0 if anatomy.tied else anatomy.tensor_bytes()["token_embd.weight"]
+    copies = _copies(spec, _REPACKED[backend]) if backend in _REPACKED else 0
+    process, header = _PROCESS + _TOKEN * spec.vocab, _header(spec)
+    embedding = 0 if spec.tied else spec.tensor_bytes()["token_embd.weight"]
     return Memory(
-        weights=anatomy.data_bytes + header,
+        weights=spec.data_bytes + header,
         copies=copies,
-        kv=kv_bytes(anatomy, context, kv_type, parallel),
-        compute=compute_bytes(anatomy, context),
+        kv=kv_bytes(spec, context, kv_type, parallel),
+        compute=compute_bytes(spec, context),
         overhead=process + _GPU_CONTEXT.get(backend, 0),
         elsewhere=process + header + embedding if card else 0,
     )
 
 
-def _copies(anatomy: Anatomy, kinds: tuple[str, ...]) -> int:
+def _copies(spec: ModelSpec, kinds: tuple[str, ...]) -> int:
     """Bytes that are resident twice: copied tensors, whose pages lie between others that stay mapped.
 
     llama.cpp unmaps the file before the first and after the last tensor that it uses in place.
     """
-    sizes = anatomy.tensor_bytes()
+    sizes = spec.tensor_bytes()
     copied = {
         name
-        for name, dims in anatomy.tensors.items()
-        if anatomy.types[name] in kinds and len(dims) > 1 and dims[-2] % 8 == 0 and name != "token_embd.weight"
+        for name, dims in spec.tensors.items()
+        if spec.types[name] in kinds and len(dims) > 1 and dims[-2] % 8 == 0 and name != "token_embd.weight"
     }
-    names = list(anatomy.tensors)
+    names = list(spec.tensors)
     in_place = [i for i, name in enumerate(names) if name not in copied]
     if not in_place:
         return 0

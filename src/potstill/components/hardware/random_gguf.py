@@ -1,7 +1,7 @@
-"""A GGUF of any anatomy with meaningless weights: what memory and speed depend on is all there, sense is not.
+"""A GGUF of any spec with meaningless weights: what memory and speed depend on is all there, sense is not.
 
 For `calibrate-device`, the benchmark and the tests: llama.cpp loads such a file only if every tensor is there in the
-shape it expects, so each file that loads proves the anatomy too.
+shape it expects, so each file that loads proves the spec too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.components.models.anatomy import Anatomy
 from potstill.components.models.gguf_types import BLOCKS
+from potstill.components.models.spec import ModelSpec
 
 __all__ = ["random_metadata", "write_random_gguf"]
 
@@ -28,61 +28,61 @@ _POWER = 127 - 9
 _BLOCKS_AT_ONCE = 1 << 14
 
 
-def random_metadata(anatomy: Anatomy) -> dict[str, Any]:
+def random_metadata(spec: ModelSpec) -> dict[str, Any]:
     """The keys of such a file: the sizes, and a vocabulary of bytes and numbers; the chat template is the simplest."""
-    arch, first, tensors = anatomy.architecture, anatomy.attention[0], anatomy.tensors
+    arch, first, tensors = spec.architecture, spec.attention[0], spec.tensors
     latent = "blk.0.attn_kv_a_mqa.weight" in tensors
     heads = tensors["blk.0.attn_k_b.weight"][0] if latent else first.queries // first.key
     sizes: dict[str, Any] = {
-        "block_count": anatomy.layers,
-        "context_length": anatomy.context or 32768,
-        "embedding_length": anatomy.hidden,
-        "feed_forward_length": _dense_width(anatomy),
+        "block_count": spec.layers,
+        "context_length": spec.context or 32768,
+        "embedding_length": spec.hidden,
+        "feed_forward_length": _dense_width(spec),
         "attention.head_count": heads,
         "attention.head_count_kv": first.kv_heads,
         "attention.key_length": first.key,
         "attention.value_length": first.key if not latent else tensors["blk.0.attn_v_b.weight"][2],
         "attention.layer_norm_rms_epsilon": 1e-5,
-        "vocab_size": anatomy.vocab,
+        "vocab_size": spec.vocab,
         "rope.dimension_count": first.key,
         "rope.freq_base": 10000.0,
     }
-    windows = [layer.window for layer in anatomy.attention if layer.window]
+    windows = [layer.window for layer in spec.attention if layer.window]
     if windows:
         sizes["attention.sliding_window"] = windows[0]
     if latent:
-        sizes |= _latent_sizes(anatomy)
-    if anatomy.experts:
-        sizes |= _expert_sizes(anatomy)
+        sizes |= _latent_sizes(spec)
+    if spec.experts:
+        sizes |= _expert_sizes(spec)
     if "rope_factors_long.weight" in tensors:
         sizes["rope.dimension_count"] = 2 * tensors["rope_factors_long.weight"][0]
     if arch == "qwen2vl":  # shares of a head that turn with time, height and width of a picture
         sizes["rope.dimension_sections"] = [first.key // 2 - 2 * (first.key // 6), first.key // 6, first.key // 6, 0]
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
-    tokens = ["<unk>", "<s>", "</s>", *bytes_, *(f"t{i}" for i in range(anatomy.vocab - 259))]
+    tokens = ["<unk>", "<s>", "</s>", *bytes_, *(f"t{i}" for i in range(spec.vocab - 259))]
     return {
         "general.architecture": arch,
         **{f"{arch}.{key}": value for key, value in sizes.items()},
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": [0.0] * anatomy.vocab,
-        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (anatomy.vocab - 259),
+        "tokenizer.ggml.scores": [0.0] * spec.vocab,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (spec.vocab - 259),
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
     }
 
 
-def _dense_width(anatomy: Anatomy) -> int:
-    for i in range(anatomy.layers):
-        dims = anatomy.tensors.get(f"blk.{i}.ffn_down.weight")
+def _dense_width(spec: ModelSpec) -> int:
+    for i in range(spec.layers):
+        dims = spec.tensors.get(f"blk.{i}.ffn_down.weight")
         if dims:
             return dims[1]
-    return anatomy.tensors["blk.0.ffn_down_exps.weight"][2]
+    return spec.tensors["blk.0.ffn_down_exps.weight"][2]
 
 
-def _latent_sizes(anatomy: Anatomy) -> dict[str, Any]:
-    tensors = anatomy.tensors
+def _latent_sizes(spec: ModelSpec) -> dict[str, Any]:
+    tensors = spec.tensors
     _, rank, key = tensors["blk.0.attn_k_b.weight"]
     rope = tensors["blk.0.attn_kv_a_mqa.weight"][0] - rank
     query_rank = tensors.get("blk.0.attn_q_a.weight", (0,))[0]
@@ -95,27 +95,27 @@ def _latent_sizes(anatomy: Anatomy) -> dict[str, Any]:
     }
 
 
-def _expert_sizes(anatomy: Anatomy) -> dict[str, Any]:
-    tensors = anatomy.tensors
-    mixed = [i for i in range(anatomy.layers) if f"blk.{i}.ffn_up_exps.weight" in tensors]
+def _expert_sizes(spec: ModelSpec) -> dict[str, Any]:
+    tensors = spec.tensors
+    mixed = [i for i in range(spec.layers) if f"blk.{i}.ffn_up_exps.weight" in tensors]
     width = tensors[f"blk.{mixed[0]}.ffn_up_exps.weight"][1]
     shared = tensors.get(f"blk.{mixed[0]}.ffn_up_shexp.weight", (0,))[0]
     sizes: dict[str, Any] = {
-        "expert_count": anatomy.experts,
-        "expert_used_count": anatomy.used,
+        "expert_count": spec.experts,
+        "expert_used_count": spec.experts_used,
         "expert_feed_forward_length": width,
     }
     if shared:
         sizes |= {"expert_shared_count": shared // width, "expert_shared_feed_forward_length": shared}
-    if anatomy.architecture == "deepseek2":
-        dense = sum(f"blk.{i}.ffn_up.weight" in tensors for i in range(anatomy.layers))
+    if spec.architecture == "deepseek2":
+        dense = sum(f"blk.{i}.ffn_up.weight" in tensors for i in range(spec.layers))
         sizes |= {"leading_dense_block_count": dense, "expert_weights_scale": 1.0, "expert_gating_func": 2}
-    if anatomy.architecture == "llama4":
+    if spec.architecture == "llama4":
         sizes["interleave_moe_layer_step"] = mixed[0] + 1
     return sizes
 
 
-def write_random_gguf(anatomy: Anatomy, path: Path, metadata: dict[str, Any] | None = None, seed: int = 0) -> None:
+def write_random_gguf(spec: ModelSpec, path: Path, metadata: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write the file; the model must have types.
 
     Args:
@@ -123,21 +123,21 @@ def write_random_gguf(anatomy: Anatomy, path: Path, metadata: dict[str, Any] | N
     """
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    writer = GGUFWriter(path, anatomy.architecture)
-    keys = metadata or random_metadata(anatomy)
+    writer = GGUFWriter(path, spec.architecture)
+    keys = metadata or random_metadata(spec)
     for key, value in keys.items():
         if key != "general.architecture":
             _add(writer, key, value)
-    sizes = anatomy.tensor_bytes()
-    for name, dims in anatomy.tensors.items():
-        kind = GGMLQuantizationType[anatomy.types[name]]
+    sizes = spec.tensor_bytes()
+    for name, dims in spec.tensors.items():
+        kind = GGMLQuantizationType[spec.types[name]]
         writer.add_tensor_info(name, dims, np.dtype(np.float32), sizes[name], raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     rng = np.random.default_rng(seed)
-    for name, dims in anatomy.tensors.items():
-        writer.write_tensor_data(_random(rng, name, dims, anatomy.types[name], sizes[name]))
+    for name, dims in spec.tensors.items():
+        writer.write_tensor_data(_random(rng, name, dims, spec.types[name], sizes[name]))
     writer.close()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from potstill.components.hardware.devices import Device
 from potstill.components.hardware.memory import MICRO_BATCH, kv_bytes
-from potstill.components.models.anatomy import Anatomy, block_of
+from potstill.components.models.spec import ModelSpec, block_of
 
 __all__ = [
     "Part",
@@ -38,9 +38,9 @@ class Part:
     share: float
     tensors: frozenset[str] | None = None
 
-    def of(self, anatomy: Anatomy) -> Iterable[str]:
+    def of(self, spec: ModelSpec) -> Iterable[str]:
         """Names of its tensors."""
-        return anatomy.run_tensors if self.tensors is None else self.tensors
+        return spec.run_tensors if self.tensors is None else self.tensors
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class Speed:
         return prompt / self.prefill[1], prompt / self.prefill[0]
 
 
-def bytes_by_type(anatomy: Anatomy, names: Iterable[str] | None = None) -> dict[str, float]:
+def bytes_by_type(spec: ModelSpec, names: Iterable[str] | None = None) -> dict[str, float]:
     """Weights that one decoded token reads, by tensor type: all, less the unused experts and an untied embedding.
 
     Args:
         names: of these tensors alone.
     """
-    sizes, out = anatomy.tensor_bytes(), defaultdict[str, float](float)
-    for name in anatomy.run_tensors if names is None else names:
-        out[anatomy.types[name]] += sizes[name] * anatomy.share_used(name)
+    sizes, out = spec.tensor_bytes(), defaultdict[str, float](float)
+    for name in spec.run_tensors if names is None else names:
+        out[spec.types[name]] += sizes[name] * spec.share_used(name)
     return dict(out)
 
 
-def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, prompt: bool) -> dict[str, float]:
+def operations_by_type(spec: ModelSpec, names: Iterable[str] | None = None, *, prompt: bool) -> dict[str, float]:
     """Multiplications and additions of one token by tensor type, without attention's over the cache.
 
     Args:
@@ -78,56 +78,56 @@ def operations_by_type(anatomy: Anatomy, names: Iterable[str] | None = None, *, 
         prompt: a token of a prompt, whose logits nobody asks for: llama.cpp computes the last one's alone, and the last
             block's FFN for that one too.
     """
-    left_out = ("token_embd." if anatomy.tied else "output.", f"blk.{anatomy.layers - 1}.ffn_") if prompt else ()
+    left_out = ("token_embd." if spec.tied else "output.", f"blk.{spec.layers - 1}.ffn_") if prompt else ()
     out = defaultdict[str, float](float)
-    for name in anatomy.run_tensors if names is None else names:
-        dims = anatomy.tensors[name]
+    for name in spec.run_tensors if names is None else names:
+        dims = spec.tensors[name]
         if len(dims) > 1 and not name.startswith(left_out):
-            out[anatomy.types[name]] += 2 * math.prod(dims) * anatomy.share_used(name)
+            out[spec.types[name]] += 2 * math.prod(dims) * spec.share_used(name)
     return dict(out)
 
 
-def chosen_experts(anatomy: Anatomy, names: Iterable[str] | None = None) -> int:
+def chosen_experts(spec: ModelSpec, names: Iterable[str] | None = None) -> int:
     """Experts that one token goes through, over all layers.
 
     Args:
         names: of these tensors alone.
     """
-    of = anatomy.run_tensors if names is None else names
-    return anatomy.used * sum(name.endswith("ffn_down_exps.weight") for name in of)
+    of = spec.run_tensors if names is None else names
+    return spec.experts_used * sum(name.endswith("ffn_down_exps.weight") for name in of)
 
 
-def _attention_operations(anatomy: Anatomy, context: int) -> float:
+def _attention_operations(spec: ModelSpec, context: int) -> float:
     """Of one token of a prompt that fills the context, on average: queries times keys, and weights times values.
 
     Its keys are half of the context; within a window of w tokens, w but for the first ones.
     """
     total = 0.0
-    for layer in anatomy.attention:
+    for layer in spec.attention:
         seen = min(context, layer.window or context)
         total += 4 * layer.queries * (seen - seen**2 / (2 * context))
     return total
 
 
-def _pass_bytes(anatomy: Anatomy, names: Iterable[str]) -> float:
+def _pass_bytes(spec: ModelSpec, names: Iterable[str]) -> float:
     """What a micro-batch of a prompt reads: every expert, since its tokens go through different ones."""
-    sizes = anatomy.tensor_bytes()
-    return sum(sizes[name] for name in names if anatomy.tied or name != "token_embd.weight")
+    sizes = spec.tensor_bytes()
+    return sum(sizes[name] for name in names if spec.tied or name != "token_embd.weight")
 
 
-def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Speed:
+def speed(spec: ModelSpec, parts: list[Part], context: int, kv_type: str) -> Speed:
     """Speed of one conversation. The low end has a full context and the low efficiency of the device, the high end
     an empty one and the high efficiency.
 
     Args:
         parts: who holds what; a token goes through one after the other.
     """
-    cache, attention = kv_bytes(anatomy, context, kv_type), _attention_operations(anatomy, context)
-    works = [_Work.of(anatomy, part) for part in parts]
+    cache, attention = kv_bytes(spec, context, kv_type), _attention_operations(spec, context)
+    works = [_Work.of(spec, part) for part in parts]
     ends = []
     for end in (0, 1):
         full = [(1 - end) * part.share for part in parts]
-        timed = [work.seconds(anatomy, s * cache, s * attention, end) for work, s in zip(works, full, strict=True)]
+        timed = [work.seconds(spec, s * cache, s * attention, end) for work, s in zip(works, full, strict=True)]
         decode, prefill = (sum(seconds) for seconds in zip(*(found[:2] for found in timed), strict=True))
         ends.append((1 / decode, 1 / prefill, *timed[0][2:]))
     (slow, slow_prompt, bound, prompt_bound), (fast, fast_prompt, *_) = ends
@@ -136,7 +136,7 @@ def speed(anatomy: Anatomy, parts: list[Part], context: int, kv_type: str) -> Sp
         prefill=(slow_prompt, fast_prompt),
         bound="offload" if len(parts) > 1 else bound,
         prefill_bound="offload" if len(parts) > 1 else prompt_bound,
-        load_seconds=anatomy.data_bytes / min(part.device.storage for part in parts),
+        load_seconds=spec.data_bytes / min(part.device.storage for part in parts),
     )
 
 
@@ -154,23 +154,23 @@ class _Work:
     experts: int
 
     @classmethod
-    def of(cls, anatomy: Anatomy, part: Part) -> _Work:
-        names = list(part.of(anatomy))
+    def of(cls, spec: ModelSpec, part: Part) -> _Work:
+        names = list(part.of(spec))
         return cls(
             part,
-            bytes_by_type(anatomy, names),
-            sum(operations_by_type(anatomy, names, prompt=False).values()),
-            operations_by_type(anatomy, names, prompt=True),
-            _pass_bytes(anatomy, names),
+            bytes_by_type(spec, names),
+            sum(operations_by_type(spec, names, prompt=False).values()),
+            operations_by_type(spec, names, prompt=True),
+            _pass_bytes(spec, names),
             len({block_of(name) for name in names} - {-1}),
-            chosen_experts(anatomy, names),
+            chosen_experts(spec, names),
         )
 
-    def seconds(self, anatomy: Anatomy, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
+    def seconds(self, spec: ModelSpec, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
         """Of a decoded token and of one of a prompt, each with what bounds it.
 
         Args:
-            anatomy: the whole model.
+            spec: the whole model.
             cache: bytes of it that are read.
             attention: operations over it.
             end: 0 for the slow end, 1 for the fast one.
@@ -180,7 +180,7 @@ class _Work:
         rate = device.compute * device.compute_efficiency[end]
         if device.rates:
             whole = {kind: size * (1 + cache / weights) for kind, size in self.read.items()}
-            known = calibrated_seconds(device.rates, self.layers, anatomy.vocab, whole, self.experts)
+            known = calibrated_seconds(device.rates, self.layers, spec.vocab, whole, self.experts)
             decode, bound = known * _CALIBRATED[1 - end], "bandwidth"
         else:
             by_bandwidth, by_compute = (weights + cache) / bandwidth, self.decode / rate

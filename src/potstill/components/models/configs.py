@@ -1,7 +1,7 @@
-"""A Hugging Face config.json as an `Anatomy`: the tensors its GGUF will hold, and what a token leaves in the cache.
+"""A Hugging Face config.json as a `ModelSpec`: the tensors that its GGUF will hold, and what the KV cache keeps.
 
-Followed: llama.cpp's converter for names and shapes, transformers for the values that a config leaves out. Of a model
-that sees pictures it is the text's part: its vision tower is another file (mmproj).
+Names and shapes follow llama.cpp's converter; values that a config leaves out follow transformers. For a model that
+reads images, the spec is of its language model: llama.cpp keeps the vision tower in another file (mmproj).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from potstill.components.models.anatomy import MOST_HEADS, MOST_LAYERS, MOST_SIZE, MOST_TOKENS, Anatomy, Attention
-from potstill.components.models.families import FAMILIES, QKV, Family, refusal
+from potstill.components.models.architectures import ARCHITECTURES, QKV, Architecture, not_supported
+from potstill.components.models.spec import MAX_HEADS, MAX_LAYERS, MAX_SIZE, MAX_TOKENS, Attention, ModelSpec
 
-__all__ = ["EXPERTS", "from_config", "rope_table", "settings"]
+__all__ = ["EXPERTS", "from_config", "rope_settings", "rope_table", "settings"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -23,26 +23,26 @@ _USED = ("num_experts_per_tok", "experts_per_token")
 _WINDOWED = ("sliding_attention", "chunked_attention")
 _LAYER_TYPES = (*_WINDOWED, "full_attention")
 _MOST = {
-    "num_hidden_layers": MOST_LAYERS, "num_attention_heads": MOST_HEADS, "num_key_value_heads": MOST_HEADS,
-    "max_position_embeddings": MOST_TOKENS, "sliding_window": MOST_TOKENS, **dict.fromkeys(EXPERTS, MOST_HEADS),
+    "num_hidden_layers": MAX_LAYERS, "num_attention_heads": MAX_HEADS, "num_key_value_heads": MAX_HEADS,
+    "max_position_embeddings": MAX_TOKENS, "sliding_window": MAX_TOKENS, **dict.fromkeys(EXPERTS, MAX_HEADS),
 }  # fmt: skip
 
 
 class _Config:
-    """A config.json with its defaults, that tells which key it misses."""
+    """A config.json with its defaults; errors name the key."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
     def named(self, keys: tuple[str, ...]) -> str:
-        """The first of `keys` that is given; else the first of them all."""
+        """The first of `keys` that the config has; the first of all where it has none."""
         return next((key for key in keys if self.values.get(key) is not None), keys[0])
 
     def size(self, *keys: str, default: int | None = None) -> int:
-        """The first of `keys` that is given.
+        """The value of the first of `keys` that the config has.
 
         Raises:
-            ValueError: none is given and there is no default, or it is not a positive integer, or more than any has.
+            ValueError: it has none and there is no default, or the value is not a positive integer, or it is too large.
         """
         key = self.named(keys)
         found = self.values.get(key, default)
@@ -50,18 +50,18 @@ class _Config:
             raise ValueError(f"{' or '.join(keys)} is missing")
         if not _is_integer(found) or found < 1:
             raise ValueError(f"{key} must be a positive integer, found {reprlib.repr(found)}")
-        most = _MOST.get(key, MOST_SIZE)
+        most = _MOST.get(key, MAX_SIZE)
         if found > most:
             raise ValueError(f"{key} must be {most:,} at most, found {reprlib.repr(found)}")
         return int(found)
 
     def some(self, *keys: str) -> int:
-        """As `size`, 0 where it is not there or 0."""
+        """Like `size`, but 0 where the key is absent or 0."""
         found = self.values.get(self.named(keys))
         return self.size(*keys) if found is not None and (found or not _is_integer(found)) else 0
 
     def flag(self, key: str) -> bool:
-        """Whether a key is true; one that is not there is not.
+        """A boolean; False where the key is absent.
 
         Raises:
             ValueError: it is neither true nor false.
@@ -72,10 +72,10 @@ class _Config:
         return found
 
     def items(self, key: str, kind: type) -> list[Any]:
-        """A list; empty where it is not there.
+        """A list; empty where the key is absent.
 
         Raises:
-            ValueError: it is not a list, or holds something else.
+            ValueError: it is not a list, or an item is not of the kind.
         """
         found = self.values.get(key, [])
         if not isinstance(found, list) or not all(type(item) is kind for item in found):
@@ -89,10 +89,10 @@ def _is_integer(value: Any) -> bool:
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object of a config.json without what is null in it.
+    """An object in a config.json, without its null values; empty where the key is absent.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not an object.
     """
     found = values.get(key)
     if found is None:
@@ -102,34 +102,36 @@ def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in found.items() if v is not None}
 
 
-def settings(values: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
-    """Family and values of a config.json, those of its `text_config` and its family's defaults with them.
+def settings(values: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """Architecture and values of a config.json, with those of its `text_config` and the architecture's defaults.
+
+    A default is not taken for a key that the config sets to null, as in transformers.
 
     Raises:
-        ValueError: the architecture is not known, or what names it is no list, or text_config is no object.
+        ValueError: the architecture is not known, `architectures` is not a list, or `text_config` is not an object.
     """
     kinds = values.get("architectures")
     if not isinstance(kinds, list | tuple) or not kinds or not isinstance(kinds[0], str):
         raise ValueError(f"architectures must be a list with the name of a class, found {reprlib.repr(kinds)}")
-    if kinds[0] not in FAMILIES:
-        raise ValueError(refusal(kinds[0] if len(kinds[0]) < 100 else kinds[0][:100] + "..."))
-    family = FAMILIES[kinds[0]]
+    if kinds[0] not in ARCHITECTURES:
+        raise ValueError(not_supported(kinds[0] if len(kinds[0]) < 100 else kinds[0][:100] + "..."))
+    family = ARCHITECTURES[kinds[0]]
     own = {k: v for k, v in values.items() if v is not None} | _mapping(values, "text_config")
     if own.get("model_type") == "ministral3":
         family = replace(family, name="mistral3")
-    defaults = dict(family.defaults or {})
+    defaults = {key: value for key, value in (family.defaults or {}).items() if values.get(key, value) is not None}
     for names in (EXPERTS, _USED):
-        if any(key in own for key in names):  # whichever name it has in the config
+        if any(key in own for key in names):  # a config may use any of these names
             defaults = {key: value for key, value in defaults.items() if key not in names}
     return family, defaults | own
 
 
-def from_config(values: Mapping[str, Any], name: str = "model") -> Anatomy:
-    """The anatomy of a config.json.
+def from_config(values: Mapping[str, Any], name: str = "model") -> ModelSpec:
+    """The spec of a config.json.
 
     Raises:
-        ValueError: the architecture is not known, or a value is absent, of another kind than it must be, out of bounds,
-            or at odds with another; the message names the key.
+        ValueError: the architecture is not known, or a value is absent, of the wrong type, out of bounds, or
+            contradicts another one; the message names the key.
     """
     family, all_values = settings(values)
     config = _Config(all_values)
@@ -139,12 +141,12 @@ def from_config(values: Mapping[str, Any], name: str = "model") -> Anatomy:
     experts = config.some(*EXPERTS) if family.experts else 0
     mixed = [experts > 0 and _is_mixed(config, family, i) for i in range(layers)]
     attention = _mla(config, hidden, heads) if mla else _attention(config, family, hidden, heads, kv_heads, head_dim)
-    # layers of a kind are alike
+    # all layers of one kind have the same tensors
     parts = {kind: attention | _ffn(config, family, hidden, experts if kind else 0) for kind in set(mixed)}
     tensors = _outside(config, family, hidden, head_dim)
     for i in range(layers):
         tensors |= {f"blk.{i}.{suffix}": dims for suffix, dims in parts[mixed[i]].items()}
-    return Anatomy(
+    return ModelSpec(
         name=name,
         architecture=family.name,
         vocab=config.size("vocab_size"),
@@ -158,16 +160,16 @@ def from_config(values: Mapping[str, Any], name: str = "model") -> Anatomy:
         tensors=tensors,
         context=config.some("max_position_embeddings") or None,
         experts=experts if any(mixed) else 0,
-        used=_used(config, experts) if any(mixed) else 0,
+        experts_used=_experts_used(config, experts) if any(mixed) else 0,
         gqa=heads if mla else heads // kv_heads,
     )
 
 
-def _heads(config: _Config, family: Family, values: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Query heads, key-value heads and the width of each; MLA has no such width.
+def _heads(config: _Config, family: Architecture, values: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Query heads, key-value heads and head_dim (0 for MLA, which has none).
 
     Raises:
-        ValueError: they do not divide one another.
+        ValueError: one does not divide the other.
     """
     heads, hidden = config.size("num_attention_heads"), config.size("hidden_size")
     if family.name == "deepseek2":
@@ -175,18 +177,18 @@ def _heads(config: _Config, family: Family, values: Mapping[str, Any]) -> tuple[
     kv_heads = config.size("num_key_value_heads", default=heads)
     if heads % kv_heads:
         given = any("num_key_value_heads" in part for part in (values, _mapping(values, "text_config")))
-        taken = f"{kv_heads}" if given else f"{kv_heads} where none are given"
+        taken = f"{kv_heads}" if given else f"{kv_heads} by default"
         raise ValueError(f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({taken})")
     if "head_dim" not in config.values and hidden % heads:
-        raise ValueError(f"num_attention_heads ({heads}) must divide hidden_size ({hidden}) where no head_dim is given")
+        raise ValueError(f"num_attention_heads ({heads}) must divide hidden_size ({hidden}) unless head_dim is given")
     return heads, kv_heads, config.size("head_dim", default=hidden // heads)
 
 
-def _used(config: _Config, experts: int) -> int:
-    """Experts that a token goes through.
+def _experts_used(config: _Config, experts: int) -> int:
+    """Experts that a token is routed to.
 
     Raises:
-        ValueError: it is not said, or they are more than there are.
+        ValueError: the config does not have the key, or has fewer experts than that.
     """
     used = config.size(*_USED)
     if used > experts:
@@ -196,11 +198,8 @@ def _used(config: _Config, experts: int) -> int:
     return used
 
 
-def _is_mixed(config: _Config, family: Family, layer: int) -> bool:
-    """Whether a layer's FFN is a mixture of experts.
-
-    llama.cpp loads a Qwen only where each layer's is.
-    """
+def _is_mixed(config: _Config, family: Architecture, layer: int) -> bool:
+    """Whether a layer's FFN is a mixture of experts (llama.cpp loads a Qwen only if every layer's is)."""
     if family.name in ("qwen2moe", "qwen3moe"):
         step = config.size("decoder_sparse_step", default=1)
         return layer not in config.items("mlp_only_layers", int) and (layer + 1) % step == 0
@@ -209,8 +208,8 @@ def _is_mixed(config: _Config, family: Family, layer: int) -> bool:
     return layer >= config.some("first_k_dense_replace")
 
 
-def _outside(config: _Config, family: Family, hidden: int, head_dim: int) -> Shapes:
-    """The tensors that belong to no layer."""
+def _outside(config: _Config, family: Architecture, hidden: int, head_dim: int) -> Shapes:
+    """The tensors outside the layers."""
     vocab = config.size("vocab_size")
     out = _rope_tables(config, family, head_dim)
     out |= {"token_embd.weight": (vocab, hidden), "output_norm.weight": (hidden,)}
@@ -223,33 +222,46 @@ def _outside(config: _Config, family: Family, hidden: int, head_dim: int) -> Sha
     return out
 
 
-def rope_table(family: Family, values: Mapping[str, Any]) -> str | None:
+def rope_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary embedding of a config.json in the spelling of transformers 5, whatever version wrote it.
+
+    Returns:
+        `rope_type`, `rope_theta`, `partial_rotary_factor` where it is given, and the keys of the scaling.
+
+    Raises:
+        ValueError: `rope_parameters` or `rope_scaling` is not an object.
+    """
+    rope = _mapping(values, "rope_scaling") or _mapping(values, "rope_parameters")
+    rope = {key: values[key] for key in ("rope_theta", "partial_rotary_factor") if values.get(key) is not None} | rope
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    return {"rope_theta": 10_000.0} | rope | {"rope_type": kind}
+
+
+def rope_table(family: Architecture, values: Mapping[str, Any]) -> str | None:
     """The rope scaling for which a file holds a table: Llama 3's (`llama3`) or Phi's (`longrope`); None without one.
 
     Raises:
-        ValueError: the config's rope_parameters or rope_scaling is no object.
+        ValueError: as for `rope_settings`.
     """
-    rope = _mapping(values, "rope_parameters") or _mapping(values, "rope_scaling")
-    kind = rope.get("rope_type") or rope.get("type")
-    return family.rope if kind is not None and family.rope == ("longrope" if kind == "su" else kind) else None
+    kind = rope_settings(values)["rope_type"]
+    return family.rope if family.rope == ("longrope" if kind == "su" else kind) else None
 
 
-def _rope_tables(config: _Config, family: Family, head_dim: int) -> Shapes:
-    """Divisors of the rotary frequencies that a file holds for a scaling."""
+def _rope_tables(config: _Config, family: Architecture, head_dim: int) -> Shapes:
+    """Divisors of the rotary frequencies, which a file holds for some scalings."""
     kind = rope_table(family, config.values)
     if kind == "llama3":
         return {"rope_freqs.weight": (head_dim // 2,)}
-    rope = _mapping(config.values, "rope_parameters") or _mapping(config.values, "rope_scaling")
-    factors = rope.get("long_factor")
+    factors = rope_settings(config.values).get("long_factor")
     pairs = len(factors) if isinstance(factors, list) else head_dim // 2
     return {"rope_factors_long.weight": (pairs,), "rope_factors_short.weight": (pairs,)} if kind else {}
 
 
-def _windows(config: _Config, family: Family, layers: int) -> list[int | None]:
+def _windows(config: _Config, family: Architecture, layers: int) -> list[int | None]:
     """Tokens that each layer looks back on, None for all. llama.cpp slides only where the architecture alternates.
 
     Raises:
-        ValueError: layer_types is no list of a word for each layer.
+        ValueError: layer_types is not a list with one known word per layer.
     """
     window = config.some("sliding_window") if family.pattern else 0
     if not window:
@@ -260,18 +272,18 @@ def _windows(config: _Config, family: Family, layers: int) -> list[int | None]:
             raise ValueError(f"layer_types has {len(kinds):,} entries, and num_hidden_layers is {layers}")
         unknown = next((kind for kind in kinds if kind not in _LAYER_TYPES), None)
         if unknown is not None:
-            raise ValueError(f"layer_types has {reprlib.repr(unknown)}, which is none of {', '.join(_LAYER_TYPES)}")
+            raise ValueError(f"layer_types has {reprlib.repr(unknown)}, which is not one of {', '.join(_LAYER_TYPES)}")
         return [window if kind in _WINDOWED else None for kind in kinds]
     period = config.some("sliding_window_pattern", "_sliding_window_pattern") or family.pattern
     return [window if layer % period < period - 1 else None for layer in range(layers)]
 
 
-def _norm(family: Family, name: str, size: int) -> Shapes:
+def _norm(family: Architecture, name: str, size: int) -> Shapes:
     out: Shapes = {f"{name}.weight": (size,)}
     return out | {f"{name}.bias": (size,)} if family.norm_biases else out
 
 
-def _attention(config: _Config, family: Family, hidden: int, heads: int, kv_heads: int, head_dim: int) -> Shapes:
+def _attention(config: _Config, family: Architecture, hidden: int, heads: int, kv_heads: int, head_dim: int) -> Shapes:
     queries, keys = heads * head_dim, kv_heads * head_dim
     biased = family.biases
     if family.more_biases and config.flag("attention_bias"):
@@ -302,7 +314,7 @@ def _mla_key(config: _Config) -> int:
 
 
 def _mla(config: _Config, hidden: int, heads: int) -> Shapes:
-    """DeepSeek's attention on latents, with the up-projections split as llama.cpp's files have them."""
+    """DeepSeek's latent attention, with the up-projections split as in llama.cpp's files."""
     rank, rope, key = config.size("kv_lora_rank"), config.size("qk_rope_head_dim"), config.size("qk_nope_head_dim")
     value, query_rank = config.size("v_head_dim"), config.some("q_lora_rank")
     out: Shapes = {"attn_norm.weight": (hidden,)}
@@ -320,8 +332,8 @@ def _mla(config: _Config, hidden: int, heads: int) -> Shapes:
     }  # fmt: skip
 
 
-def _ffn(config: _Config, family: Family, hidden: int, experts: int) -> Shapes:
-    """A layer's FFN: of experts, or dense where there are 0."""
+def _ffn(config: _Config, family: Architecture, hidden: int, experts: int) -> Shapes:
+    """A layer's FFN: a mixture of experts, or dense where `experts` is 0."""
     out = _norm(family, "post_attention_norm" if family.name == "gpt-oss" else "ffn_norm", hidden)
     if experts:
         out |= _mixture(config, family, hidden, experts)
@@ -339,14 +351,14 @@ def _ffn(config: _Config, family: Family, hidden: int, experts: int) -> Shapes:
     return out
 
 
-def _shared_width(config: _Config, family: Family, width: int) -> int:
-    """FFN channels of the experts that every token goes through, 0 for none."""
+def _shared_width(config: _Config, family: Architecture, width: int) -> int:
+    """FFN channels of the shared experts; 0 where there are none."""
     if family.name == "qwen2moe":
         return config.some("shared_expert_intermediate_size")
     return {"deepseek2": config.some("n_shared_experts") * width, "llama4": width}.get(family.name, 0)
 
 
-def _mixture(config: _Config, family: Family, hidden: int, experts: int) -> Shapes:
+def _mixture(config: _Config, family: Architecture, hidden: int, experts: int) -> Shapes:
     own = family.name in ("qwen2moe", "qwen3moe", "deepseek2")
     width = config.size("moe_intermediate_size" if own else "intermediate_size")
     out: Shapes = {

@@ -6,7 +6,6 @@ the tensors' data. Everything is little-endian.
 
 from __future__ import annotations
 
-import math
 import mmap
 import re
 import reprlib
@@ -15,24 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.components.models.anatomy import MOST_HEADS, MOST_LAYERS, MOST_SIZE, MOST_TOKENS, Anatomy, Attention
 from potstill.components.models.gguf_types import TYPE_NAMES, stored_bytes
+from potstill.components.models.spec import MAX_HEADS, MAX_LAYERS, MAX_SIZE, MAX_TOKENS, Attention, ModelSpec
 from potstill.core.errors import UsageError
 
-__all__ = ["Header", "from_gguf", "header_bytes", "read_header", "read_model"]
+__all__ = ["Header", "from_gguf", "read_header", "read_model"]
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _KEPT_ITEMS = 4096
-"""An array longer than this (vocabulary, merges) is stepped over; its length is kept."""
-# architectures whose every n-th layer looks at everything, where the file does not say
+"""Longest array whose items are kept. Of a longer one (vocabulary, merges) only the length is kept."""
+# architectures in which every n-th layer attends to everything, for files that do not say so
 _PATTERN = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "llama4": 4}
 _WINDOW = {"llama4": 8192}
 
 
 @dataclass(frozen=True)
 class Header:
-    """`values` by key (a long array is its length alone); tensors rows first; `data_start` in bytes."""
+    """`values` by key (a long array is only its length); dimensions rows first; `data_start` in bytes."""
 
     values: dict[str, Any]
     tensors: dict[str, tuple[int, ...]]
@@ -41,7 +40,7 @@ class Header:
 
 
 class _Reader:
-    """A cursor over the file. Every read may raise struct.error or IndexError at the end of a file cut short."""
+    """A cursor over the file. Any read may raise struct.error or IndexError where the file was cut short."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 0
@@ -78,7 +77,7 @@ class _Reader:
         return count if items is None else items
 
     def _texts(self, count: int) -> int:
-        """Step over `count` strings; only their number is of use here."""
+        """Step over `count` strings; only their number is needed."""
         unpack, at, data = struct.Struct("<Q").unpack_from, self.at, self.data
         for _ in range(count):
             at += 8 + unpack(data, at)[0]
@@ -90,7 +89,7 @@ def read_header(path: Path) -> Header:
     """Header of one GGUF file.
 
     Raises:
-        UsageError: it cannot be read, is not a whole GGUF file, or holds a type that is not known.
+        UsageError: it cannot be read, is not a whole GGUF file, or has an unknown tensor type.
     """
     try:
         with path.open("rb") as file:
@@ -144,13 +143,13 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
 
 
 def read_model(path: Path) -> tuple[str, Header]:
-    """Name and header of a model that is in one file, or in the several that llama-gguf-split makes of one.
+    """Name and header of a model in one file, or in several as llama-gguf-split writes them.
 
     Args:
-        path: the file, or any of them: keys are the first one's, tensors and bytes those of all.
+        path: the file, or any one of several. Keys are those of the first, tensors and bytes those of all.
 
     Raises:
-        UsageError: as of `read_header`; one of several is not there, or is of another model.
+        UsageError: as for `read_header`; or one of several files is missing or belongs to another model.
     """
     header = read_header(path)
     count = header.values.get("split.count", 1)
@@ -167,8 +166,8 @@ def read_model(path: Path) -> tuple[str, Header]:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"{path}: one of {count} files of a model, and {missing[0]}{more} is not beside it. Put all of them into "
-            "one folder."
+            f"{path}: one of {count} files of a model, and {missing[0]}{more} is not in the same folder. Put all of "
+            "them into one folder."
         )
     parts = [read_header(path.with_name(name)) for name in names]
     tensors: dict[str, tuple[int, ...]] = {}
@@ -176,16 +175,16 @@ def read_model(path: Path) -> tuple[str, Header]:
         found = part.values.get("split.no"), part.values.get("split.count")
         if found != (number, count) or tensors.keys() & part.tensors.keys():
             raise UsageError(
-                f"{path.with_name(name)}: says that it is file {found[0]} (from 0) of {found[1]}, or holds a tensor "
-                f"of another one, and is not file {number} of {count}. Copy or download all of them again."
+                f"{path.with_name(name)}: should be file {number} of {count}, but says that it is file {found[0]} "
+                f"(from 0) of {found[1]}, or repeats a tensor of another file. Copy or download all of them again."
             )
         tensors |= part.tensors
     types = {name: kind for part in parts for name, kind in part.types.items()}
-    said = parts[0].values.get("split.tensors.count", len(tensors))
-    if said != len(tensors):
+    declared = parts[0].values.get("split.tensors.count", len(tensors))
+    if declared != len(tensors):
         raise UsageError(
-            f"{path}: the model's {count} files hold {len(tensors)} tensors, and split.tensors.count is {said}. They "
-            "are not of one model: copy or download all of them again."
+            f"{path}: the model's {count} files hold {len(tensors)} tensors, but split.tensors.count is {declared}. "
+            "The files belong to different models: copy or download all of them again."
         )
     whole = Header(parts[0].values, tensors, types, sum(p.data_start for p in parts))
     return f"{match[1]}.gguf", whole
@@ -202,7 +201,7 @@ _RECURRENT = re.compile(r"\.(ssm_|time_mix_|shortconv\.)")
 
 
 class _Keys:
-    """A file's keys under its architecture, each checked where it is read."""
+    """The keys of a file's architecture, each checked when it is read."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path, self.values = path, values
@@ -212,19 +211,19 @@ class _Keys:
         return self.values.get(f"{self.arch}.{key}")
 
     def wrong(self, key: str, must: str) -> UsageError:
-        """The error of a key that is not as it must be."""
+        """The error for a key whose value is wrong."""
         found = self.get(key)
         what = "is missing" if found is None else f"is {reprlib.repr(found)}"
         return UsageError(
-            f"{self.path}: {self.arch}.{key} {what}, and must be {must}. The file is damaged, or no language model of "
-            "a kind that can be planned: download or convert it again, or give the model's config.json."
+            f"{self.path}: {self.arch}.{key} {what}, but must be {must}. The file is damaged, or of a kind of model "
+            "that is not supported: download or convert it again, or give the model's config.json."
         )
 
-    def count(self, key: str, default: int | None = None, *, least: int = 1, most: int = MOST_SIZE) -> int:
+    def count(self, key: str, default: int | None = None, *, least: int = 1, most: int = MAX_SIZE) -> int:
         """A whole number.
 
         Raises:
-            UsageError: it is missing, something else, or out of bounds.
+            UsageError: it is missing, not a whole number, or out of bounds.
         """
         found = self.get(key)
         found = default if found is None else found
@@ -233,42 +232,42 @@ class _Keys:
         return found
 
     def by_layer(self, key: str, layers: int) -> list[int]:
-        """One number for each layer, of which some can be 0; the file may give one for all.
+        """One number per layer, of which some can be 0; a file may have a single number for all layers.
 
         Raises:
-            UsageError: as of `count`, or there are more or fewer than layers.
+            UsageError: as for `count`, or the file does not have one number per layer.
         """
         found = self.get(key)
         if not isinstance(found, list):
-            return [self.count(key, most=MOST_HEADS)] * layers
-        whole = all(isinstance(n, int) and 0 <= n <= MOST_HEADS for n in found)
+            return [self.count(key, most=MAX_HEADS)] * layers
+        whole = all(isinstance(n, int) and 0 <= n <= MAX_HEADS for n in found)
         if len(found) != layers or not whole or not any(found):
             raise self.wrong(key, f"one whole number for each of {layers} layers")
         return found
 
 
-def from_gguf(path: Path) -> Anatomy:
-    """The anatomy of a GGUF file, or of a model in several, from the headers alone.
+def from_gguf(path: Path) -> ModelSpec:
+    """The spec of a GGUF file, or of a model in several files, from the headers alone.
 
     Raises:
-        UsageError: a file is not whole or at odds with itself, or is no decoder with a KV cache (an adapter, a vision
-            projector, an encoder, a recurrent model).
+        UsageError: a file is cut short or contradicts itself, or is not a decoder with a KV cache (an adapter, a
+            vision projector, an encoder, a recurrent model).
     """
     name, header = read_model(path)
     keys, tensors = _Keys(path, header.values), header.tensors
     _check_kind(keys, tensors)
-    blocks, hidden = keys.count("block_count", most=MOST_LAYERS), keys.count("embedding_length")
+    blocks, hidden = keys.count("block_count", most=MAX_LAYERS), keys.count("embedding_length")
     vocab, width = tensors["token_embd.weight"]
-    if width != hidden or not 1 <= vocab <= MOST_SIZE:
+    if width != hidden or not 1 <= vocab <= MAX_SIZE:
         raise keys.wrong("embedding_length", f"the row of token_embd.weight, which is {vocab} x {width}")
     heads = keys.by_layer("attention.head_count", blocks)
     given = keys.get("attention.head_count_kv") is not None
     kv_heads = keys.by_layer("attention.head_count_kv", blocks) if given else heads
     _check_blocks(keys, tensors, heads)
     layers = blocks - keys.count("nextn_predict_layers", 0, least=0, most=blocks - 1)
-    experts, used = _experts(keys, tensors)
+    experts, experts_used = _experts(keys, tensors)
     file_type = header.values.get("general.file_type")
-    return Anatomy(
+    return ModelSpec(
         name=name,
         architecture=keys.arch,
         vocab=vocab,
@@ -276,9 +275,9 @@ def from_gguf(path: Path) -> Anatomy:
         attention=_attention(keys, heads, kv_heads, hidden)[:layers],
         tensors=tensors,
         types=header.types,
-        context=keys.count("context_length", 0, least=0, most=MOST_TOKENS) or None,
+        context=keys.count("context_length", 0, least=0, most=MAX_TOKENS) or None,
         experts=experts,
-        used=used,
+        experts_used=experts_used,
         gqa=max(heads) // max(kv_heads),
         header_bytes=header.data_start,
         quantization=_FILE_TYPES.get(file_type, "mixed") if isinstance(file_type, int) else "mixed",
@@ -286,21 +285,21 @@ def from_gguf(path: Path) -> Anatomy:
 
 
 def _check_kind(keys: _Keys, tensors: dict[str, tuple[int, ...]]) -> None:
-    """Refuse what is no decoder."""
+    """Raise UsageError for a file that is not a decoder."""
     what = f"{keys.path}: a GGUF of {keys.arch or 'no named architecture'}"
     if len(tensors.get("token_embd.weight", ())) != 2:
-        raise UsageError(f"{what}, but no language model. Give the model.")
+        raise UsageError(f"{what}, but not a language model. Give the model itself.")
     if keys.get("attention.causal") is False or any(name.startswith("enc.") for name in tensors):
-        raise UsageError(f"{what}, an encoder, and a plan is of models that generate text. Give one of those.")
+        raise UsageError(f"{what}, but an encoder; only models that generate text are supported.")
     if any(_RECURRENT.search(name) for name in tensors):
         raise UsageError(
-            f"{what}, which has recurrent layers, and a plan is of decoders with a KV cache in every layer. Give a "
-            "model without such layers."
+            f"{what}, which has recurrent layers; only decoders with a KV cache in every layer are supported. Give a "
+            "model without recurrent layers."
         )
 
 
 def _check_blocks(keys: _Keys, tensors: dict[str, tuple[int, ...]], heads: list[int]) -> None:
-    """Refuse a file whose blocks are not those it counts; only one without attention may have no tensor at all."""
+    """Raise UsageError unless the blocks are those that the file counts; one without attention may have no tensors."""
     found = {int(match[1]) for match in map(_BLOCK.match, tensors) if match}
     wanted = {i for i, number in enumerate(heads) if number}
     if wanted - found or max(found, default=0) >= len(heads):
@@ -310,16 +309,16 @@ def _check_blocks(keys: _Keys, tensors: dict[str, tuple[int, ...]], heads: list[
 
 
 def _experts(keys: _Keys, tensors: dict[str, tuple[int, ...]]) -> tuple[int, int]:
-    """Experts of a layer, and those that a token goes through."""
+    """Experts in a layer, and how many of them a token is routed to."""
     sizes = {dims[0] for name, dims in tensors.items() if name.endswith("_exps.weight") and len(dims) == 3}
-    experts = keys.count("expert_count", 0, least=0, most=MOST_HEADS)
+    experts = keys.count("expert_count", 0, least=0, most=MAX_HEADS)
     if sizes - {experts}:
         raise keys.wrong("expert_count", f"the experts of its tensors ({', '.join(map(str, sorted(sizes)))})")
     return experts, keys.count("expert_used_count", 0, least=1 if sizes else 0, most=experts)
 
 
 def _attention(keys: _Keys, heads: list[int], kv_heads: list[int], hidden: int) -> tuple[Attention, ...]:
-    """Every block's attention."""
+    """Attention of every block."""
     key = keys.count("attention.key_length", hidden // max(heads))
     value = keys.count("attention.value_length", key)
     latent = keys.count("attention.key_length_mla", 0, least=0)
@@ -332,8 +331,8 @@ def _attention(keys: _Keys, heads: list[int], kv_heads: list[int], hidden: int) 
 
 
 def _windows(keys: _Keys, blocks: int) -> list[int | None]:
-    """Tokens that each block looks back on; None for all."""
-    window = keys.count("attention.sliding_window", _WINDOW.get(keys.arch, 0), least=0, most=MOST_TOKENS)
+    """Tokens that each block looks back on; None for all of them."""
+    window = keys.count("attention.sliding_window", _WINDOW.get(keys.arch, 0), least=0, most=MAX_TOKENS)
     pattern = keys.get("attention.sliding_window_pattern")
     if isinstance(pattern, list):
         if len(pattern) < blocks:
@@ -341,22 +340,3 @@ def _windows(keys: _Keys, blocks: int) -> list[int | None]:
         return [window if window and slides else None for slides in pattern[:blocks]]
     period = keys.count("attention.sliding_window_pattern", _PATTERN.get(keys.arch, 0), least=0)
     return [window if window and period and i % period < period - 1 else None for i in range(blocks)]
-
-
-def header_bytes(values: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> int:
-    """Bytes before the tensors' data of a file with these keys and tensors, as llama.cpp and gguf-py write them.
-
-    Args:
-        values: key -> str, bool, int (32 bits), float (32 bits), or a list of one of them.
-    """
-    size = 4 + 4 + 8 + 8 + sum(8 + len(key.encode()) + 4 + _value_bytes(value) for key, value in values.items())
-    size += sum(8 + len(name.encode()) + 4 + 8 * len(dims) + 4 + 8 for name, dims in tensors.items())
-    return math.ceil(size / 32) * 32
-
-
-def _value_bytes(value: Any) -> int:
-    if isinstance(value, str | bytes):
-        return 8 + len(value.encode() if isinstance(value, str) else value)
-    if isinstance(value, list):
-        return 4 + 8 + sum(map(_value_bytes, value))
-    return 1 if isinstance(value, bool) else 4

@@ -16,9 +16,9 @@ from typing import Any
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.chat.trimming import kept_ids
 from potstill.components.hardware.devices import Device
-from potstill.components.models.arithmetic import checkpoint_bytes
 from potstill.components.models.recipe_models import Models
 from potstill.components.sizing.needs import Disk, check_disk, check_file
+from potstill.components.sizing.training_memory import checkpoint_bytes
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.recipe.recipe import Recipe, Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potstill.components.hardware.devices import known_device, near_devices
-from potstill.components.hardware.fit import Wish, fit
+from potstill.components.hardware.fit import Serving, fit
 from potstill.components.hardware.speed import Speed
 from potstill.components.models.recipe_models import Models
 from potstill.core.errors import RecipeError
@@ -85,7 +85,7 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
             )
         return
     quantization = recipe.export.quantization
-    found = fit(models.student_anatomy, quantization, device, Wish(recipe.chat.context))
+    found = fit(models.student_spec, quantization, device, Serving(recipe.chat.context))
     advice = "potstill plan RECIPE --search lists students that can."
     said: list[str] = []
     if found.speed is None:

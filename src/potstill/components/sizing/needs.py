@@ -11,14 +11,9 @@ from pydantic import BaseModel
 
 from potstill.components.hardware.memory import kv_bytes, memory
 from potstill.components.hardware.probe import physical_memory
-from potstill.components.models.arithmetic import (
-    ModelShape,
-    checkpoint_bytes,
-    kv_cache_bytes,
-    parameter_count,
-    training_memory_bytes,
-)
 from potstill.components.models.recipe_models import Model, Models
+from potstill.components.models.spec import ModelSpec
+from potstill.components.sizing.training_memory import checkpoint_bytes, training_memory_bytes
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import RecipeError
 from potstill.core.format import size_words
@@ -92,9 +87,9 @@ def check_file(recipe: Recipe, models: Models) -> File:
         RecipeError: it is over target.file_mb, and will be; the message says which quantizations are not.
     """
     chosen = recipe.export.quantization
-    anatomy = models.student_anatomy
-    weights = {name: anatomy.quantized(name).weight_bytes for name in get_args(Quantization)}
-    sizes = {name: (anatomy.header_bytes or 0) + size for name, size in weights.items()}
+    spec = models.student_spec
+    weights = {name: spec.quantized(name).weight_bytes for name in get_args(Quantization)}
+    sizes = {name: (spec.header_bytes or 0) + size for name, size in weights.items()}
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
     if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
@@ -112,7 +107,7 @@ def check_file(recipe: Recipe, models: Models) -> File:
         quantization=chosen,
         bytes=sizes[chosen],
         weight_bytes=weights[chosen],
-        bits_per_weight=round(8 * weights[chosen] / parameter_count(models.student_shape), 4),
+        bits_per_weight=round(8 * weights[chosen] / spec.parameters, 4),
         limit_bytes=limit,
     )
 
@@ -132,11 +127,11 @@ def odd_rows_warning(recipe: Recipe, models: Models) -> str | None:
     chosen = recipe.export.quantization
     if "_K" not in chosen:
         return None
-    anatomy = models.student_anatomy.quantized(chosen)
-    odd = {n: d for n, d in anatomy.tensors.items() if len(d) > 1 and d[-1] % 256}
+    spec = models.student_spec.quantized(chosen)
+    odd = {n: d for n, d in spec.tensors.items() if len(d) > 1 and d[-1] % 256}
     if not odd:
         return None
-    rows, used = sorted({d[-1] for d in odd.values()}), sorted({anatomy.types[n] for n in odd})
+    rows, used = sorted({d[-1] for d in odd.values()}), sorted({spec.types[n] for n in odd})
     return (
         f"export.quantization: rows of {', '.join(map(str, rows))} weights are no multiple of 256, so {len(odd)} "
         f"matrices are stored as {', '.join(used)}, and the file is larger than {chosen} usually is."
@@ -150,9 +145,9 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
         RecipeError: file and KV cache, which are certain, are over it already.
     """
     context, target = recipe.chat.context, recipe.target.memory_mb
-    anatomy = models.student_anatomy
-    kv = kv_bytes(anatomy, context)
-    needed = memory(anatomy.quantized(file.quantization), context).total
+    spec = models.student_spec
+    kv = kv_bytes(spec, context)
+    needed = memory(spec.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
             f"target.memory_mb: the file ({size_words(file.bytes)}) and the KV cache of {context} tokens "
@@ -203,7 +198,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     Raises:
         RecipeError: there is not enough free under `runs`, or in the hub's cache.
     """
-    student, whole = parameter_count(models.student_shape), models.student_anatomy.quantized("F16").weight_bytes
+    student, whole = models.student_spec.parameters, models.student_spec.quantized("F16").weight_bytes
     trained = 2 if recipe.train.control == "sft" else 1
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answers = 4 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
@@ -257,18 +252,18 @@ def _bytes_per_weight(recipe: Recipe) -> int:
     return 4 if recipe.teacher.saved_dtype == "float32" else 2
 
 
-def teacher_weight_bytes(recipe: Recipe, parameters: int, shape: ModelShape | None) -> int:
+def teacher_weight_bytes(recipe: Recipe, parameters: int, spec: ModelSpec | None) -> int:
     """What the teacher's weights take in memory: in int8 a byte each, but for the embedding and the head.
 
     Of layers that wait on disk, one is there at a time.
     """
     width = _bytes_per_weight(recipe)
-    if shape is None:
+    if spec is None:
         return width * parameters
-    ends = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    ends = spec.vocab * spec.hidden * (1 if spec.tied else 2)
     layers = parameters - ends
     if recipe.teacher.offload == "disk":
-        layers = -(-layers // shape.layers)
+        layers = -(-layers // spec.layers)
     return width * ends + (1 if recipe.teacher.dtype == "int8" else width) * layers
 
 
@@ -306,26 +301,26 @@ def check_memory(recipe: Recipe, models: Models, warnings: list[str]) -> Memory:
 
 def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: Recipe) -> dict[str, int]:
     """Parts of what training holds; of an unknown architecture only weights, gradients and moments."""
-    if model.shape is None:
+    if model.spec is None:
         return {"student": 16 * (model.parameters or 0)}
     return training_memory_bytes(
-        model.shape,
+        model.spec,
         schedule.batch_tokens,
         width=min(256, recipe.chat.context),
         bf16=schedule.precision == "bf16",
         lora_rank=schedule.lora_rank,
         recompute=schedule.activation_checkpointing,
-        teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.shape) if teacher else 0,
-        teacher_hidden=teacher.shape.hidden if teacher and teacher.shape and recipe.scores_beside else 0,
+        teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.spec) if teacher else 0,
+        teacher_hidden=teacher.spec.hidden if teacher and teacher.spec and recipe.scores_beside else 0,
     )
 
 
 def _generating(recipe: Recipe, teacher: Model) -> dict[str, int]:
     """Parts of what decoding holds: weights, the KV cache of a full batch, the last position's logits."""
     width, batch = _bytes_per_weight(recipe), recipe.generate.batch_size
-    kv = kv_cache_bytes(teacher.shape, batch * recipe.chat.context, width) if teacher.shape else 0
+    kv = teacher.spec.kv_elements * batch * recipe.chat.context * width if teacher.spec else 0
     return {
-        "teacher": teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.shape),
+        "teacher": teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.spec),
         "kv": kv,
         "logits": 3 * 4 * batch * teacher.padded_vocab,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.conversion.rules import require_exportable
 from potstill.components.licences.licences import judged_by_terms, licence_verdict
 from potstill.components.models.recipe_models import Model, Models, load_models
 from potstill.components.sizing.limits import check_device
@@ -68,16 +69,15 @@ class ModelSummary(BaseModel):
     @classmethod
     def of(cls, model: Model) -> ModelSummary:
         """Of a model that was loaded."""
-        architecture = model.shape.architecture if model.shape else model.config.get("model_type", "unknown")
-        layers = model.shape.layers if model.shape else model.config.get("num_hidden_layers")
-        padded = model.shape.vocab if model.shape else model.padded_vocab
+        architecture = model.spec.architecture if model.spec else model.config.get("model_type", "unknown")
+        layers = model.spec.layers if model.spec else model.config.get("num_hidden_layers")
         return cls(
             name=model.name,
             architecture=str(architecture),
             parameters=model.parameters,
             layers=layers,
             vocab=model.chat.vocab_size,
-            padded_vocab=padded,
+            padded_vocab=model.padded_vocab,
         )
 
 
@@ -121,6 +121,7 @@ def check_recipe(recipe: Recipe, runs: Path) -> CheckResult:
     """
     splits = read_splits(recipe)
     models = load_models(recipe)
+    require_exportable(recipe, models.student)
     warnings: list[str] = []
     file = check_file(recipe, models)
     run_memory = check_run_memory(recipe, models, file, warnings)

@@ -17,19 +17,19 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures import CONFIGS
 from potstill.cli.main import main
 from potstill.components.hardware.calibrate import Sample, fit_rates
 from potstill.components.hardware.devices import Device, calibration_file, find_device, load_devices
-from potstill.components.hardware.fit import FITS, NO_FIT, OFFLOAD, Fit, Wish, device_memory, fit
+from potstill.components.hardware.fit import FITS, NO_FIT, OFFLOAD, Fit, Serving, device_memory, fit
 from potstill.components.hardware.memory import KV_TYPES, kv_bytes
 from potstill.components.hardware.speed import Part, calibrated_seconds, speed
-from potstill.components.models.anatomy import Anatomy
-from potstill.components.models.source import load_anatomy
+from potstill.components.models.source import load_spec
+from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
 
-CONFIGS = Path(__file__).parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.json"))
-MODELS = {name: load_anatomy(str(CONFIGS / f"{name}.json")) for name in NAMES}
+MODELS = {name: load_spec(str(CONFIGS / f"{name}.json")) for name in NAMES}
 KEYS = [
     "weight_bytes", "bits_per_weight", "kv_bytes", "compute_bytes", "total_bytes", "decode_tokens_per_s",
     "max_context", "verdict",
@@ -39,26 +39,26 @@ ORDER = {NO_FIT: 0, OFFLOAD: 1, FITS: 2}
 
 some_model = st.sampled_from([n for n in NAMES if n not in ("deepseek-v3", "llama-3.1-70b", "qwen2.5-72b")])
 some_device = st.sampled_from(load_devices())
-some_wish = st.builds(Wish, st.integers(1, 40_000), st.sampled_from(["f16", "q8_0"]), st.integers(1, 4))
+some_serving = st.builds(Serving, st.integers(1, 40_000), st.sampled_from(["f16", "q8_0"]), st.integers(1, 4))
 
 
 def config(name: str) -> str:
     return str(CONFIGS / f"{name}.json")
 
 
-def plan(name: str, device: str, quantization: str = "Q4_K_M", host: Device = HOST, **wish: Any) -> Fit:
-    return fit(MODELS[name], quantization, find_device(device), Wish(**wish), host)
+def plan(name: str, device: str, quantization: str = "Q4_K_M", host: Device = HOST, **serving: Any) -> Fit:
+    return fit(MODELS[name], quantization, find_device(device), Serving(**serving), host)
 
 
 # ---- what must always hold ----
 
 
-@given(some_model, some_device, some_wish, st.floats(1.0, 4.0))
+@given(some_model, some_device, some_serving, st.floats(1.0, 4.0))
 @settings(max_examples=60, deadline=None)
-def test_more_memory_never_removes_a_fit(name: str, device: Device, wish: Wish, factor: float) -> None:
+def test_more_memory_never_removes_a_fit(name: str, device: Device, serving: Serving, factor: float) -> None:
     model = MODELS[name].quantized("Q4_K_M")
-    small = fit(model, "Q4_K_M", device, wish, HOST)
-    large = fit(model, "Q4_K_M", device.with_memory(device.usable_bytes * factor), wish, HOST)
+    small = fit(model, "Q4_K_M", device, serving, HOST)
+    large = fit(model, "Q4_K_M", device.with_memory(device.usable_bytes * factor), serving, HOST)
     assert ORDER[large.verdict] >= ORDER[small.verdict]
     assert large.layers_on_device >= small.layers_on_device
     if small.verdict == FITS:
@@ -73,51 +73,53 @@ def test_a_longer_context_never_shrinks_the_cache(name: str, context: int, more:
     assert kv_bytes(MODELS[name], context, kv, parallel + 1) > short
 
 
-@given(some_model, some_device, some_wish)
+@given(some_model, some_device, some_serving)
 @settings(max_examples=60, deadline=None)
-def test_the_largest_context_fits_and_the_next_does_not(name: str, device: Device, wish: Wish) -> None:
+def test_the_largest_context_fits_and_the_next_does_not(name: str, device: Device, serving: Serving) -> None:
     model = MODELS[name].quantized("Q4_K_M")
-    longest = fit(model, "Q4_K_M", device, wish, None).max_context
+    longest = fit(model, "Q4_K_M", device, serving, None).max_context
     assert longest % 256 == 0
     if longest:
-        assert fit(model, "Q4_K_M", device, replace(wish, context=longest), None).verdict == FITS
+        assert fit(model, "Q4_K_M", device, replace(serving, context=longest), None).verdict == FITS
     if longest + 256 <= (model.context or 0):
-        assert fit(model, "Q4_K_M", device, replace(wish, context=longest + 256), None).verdict == NO_FIT
+        assert fit(model, "Q4_K_M", device, replace(serving, context=longest + 256), None).verdict == NO_FIT
 
 
-@given(some_model, some_device, some_wish)
+@given(some_model, some_device, some_serving)
 @settings(max_examples=40, deadline=None)
-def test_parts_add_up_and_rates_are_ordered(name: str, device: Device, wish: Wish) -> None:
-    found = fit(MODELS[name], "Q4_K_M", device, wish, HOST)
+def test_parts_add_up_and_rates_are_ordered(name: str, device: Device, serving: Serving) -> None:
+    found = fit(MODELS[name], "Q4_K_M", device, serving, HOST)
     held = found.memory
     assert held.total == held.weights + held.copies + held.kv + held.compute + held.overhead
     assert held.needed == held.total - held.copies - held.elsewhere
-    assert held.weights >= found.anatomy.weight_bytes
+    assert held.weights >= found.spec.weight_bytes
     assert (found.speed is None) == (found.verdict == NO_FIT)
     assert bool(found.advice) == (found.verdict != FITS)
     assert found.max_context >= found.whole_context
-    assert (found.verdict == FITS) == (found.whole_context >= 256 * -(-wish.context // 256)) or (
-        found.whole_context == found.anatomy.context
+    assert (found.verdict == FITS) == (found.whole_context >= 256 * -(-serving.context // 256)) or (
+        found.whole_context == found.spec.context
     )
     if found.speed:
         for low, high in (found.speed.decode, found.speed.prefill):
             assert 0 < low <= high
         assert {found.speed.bound, found.speed.prefill_bound} <= {"bandwidth", "compute", "offload"}
     if found.split:
-        assert 0 < found.layers_on_device <= found.anatomy.layers
+        assert 0 < found.layers_on_device <= found.spec.layers
         assert found.host_bytes <= HOST.usable_bytes
         # what the card holds and what the host holds is all there is
-        on_card = sum(found.anatomy.tensor_bytes()[tensor] for tensor in found.split.on_card)
+        on_card = sum(found.spec.tensor_bytes()[tensor] for tensor in found.split.on_card)
         on_card += round(found.split.cache * held.kv)
         assert on_card + found.host_bytes == pytest.approx(held.total - held.copies, abs=2)
         assert on_card + held.compute <= device.usable_bytes
 
 
-@given(some_model, st.sampled_from([d for d in load_devices() if d.kind == "gpu"]), some_wish, st.floats(1.0, 3.0))
+@given(some_model, st.sampled_from([d for d in load_devices() if d.kind == "gpu"]), some_serving, st.floats(1.0, 3.0))
 @settings(max_examples=40, deadline=None)
-def test_more_memory_never_shortens_the_longest_context(name: str, card: Device, wish: Wish, factor: float) -> None:
+def test_more_memory_never_shortens_the_longest_context(
+    name: str, card: Device, serving: Serving, factor: float
+) -> None:
     model = MODELS[name].quantized("Q4_K_M")
-    small, large = (fit(model, "Q4_K_M", card.with_memory(8e9 * f), wish, HOST) for f in (1.0, factor))
+    small, large = (fit(model, "Q4_K_M", card.with_memory(8e9 * f), serving, HOST) for f in (1.0, factor))
     assert large.max_context >= small.max_context
     assert large.whole_context >= small.whole_context
 
@@ -128,7 +130,7 @@ def test_more_memory_never_shortens_the_longest_context(name: str, card: Device,
 def test_a_card_holds_neither_the_process_nor_the_table_of_tokens() -> None:
     model = MODELS["llama-3.1-8b"].quantized("Q4_K_M")
     on_card, on_mac, on_cpu = (
-        device_memory(model, find_device(name), Wish(4096)) for name in ("RTX 3060", "M2 Pro", "pi5")
+        device_memory(model, find_device(name), Serving(4096)) for name in ("RTX 3060", "M2 Pro", "pi5")
     )
     embedding = 128256 * 4096 * 144 // 256
     assert model.tensor_bytes()["token_embd.weight"] == embedding
@@ -138,7 +140,7 @@ def test_a_card_holds_neither_the_process_nor_the_table_of_tokens() -> None:
     # CUDA takes 0.3 to 0.5 GiB, a CPU none
     assert 0.3 * 2**30 < on_card.overhead - on_cpu.overhead < 0.5 * 2**30
     assert 0 < on_mac.overhead - on_cpu.overhead < 0.3 * 2**30
-    tied = device_memory(MODELS["qwen2.5-0.5b"].quantized("Q4_K_M"), find_device("RTX 3060"), Wish(4096))
+    tied = device_memory(MODELS["qwen2.5-0.5b"].quantized("Q4_K_M"), find_device("RTX 3060"), Serving(4096))
     assert tied.elsewhere < 75e6
 
 
@@ -149,21 +151,21 @@ def test_a_card_holds_neither_the_process_nor_the_table_of_tokens() -> None:
 def test_a_cpu_keeps_some_types_twice(quantization: str, x86: bool, arm: bool) -> None:
     model = MODELS["llama-3.1-8b"].quantized(quantization)
     for device, twice in (("ddr5", x86), ("pi5", arm)):
-        copies = device_memory(model, find_device(device), Wish(512)).copies
+        copies = device_memory(model, find_device(device), Serving(512)).copies
         assert (copies > 0.5 * model.weight_bytes) is twice
 
 
 def test_experts_in_mxfp4_are_kept_twice() -> None:
     model = MODELS["qwen3-30b-a3b"].quantized("MXFP4_MOE")
-    assert device_memory(model, find_device("ddr5"), Wish(512)).copies > 0.8 * model.weight_bytes
+    assert device_memory(model, find_device("ddr5"), Serving(512)).copies > 0.8 * model.weight_bytes
 
 
 def test_heads_that_no_block_divides_have_no_quantized_cache() -> None:
-    odd = load_anatomy("llama:layers=4,hidden=192,ffn=512,heads=4,kv_heads=4,vocab=1000")  # heads of 48
+    odd = load_spec("llama:layers=4,hidden=192,ffn=512,heads=4,kv_heads=4,vocab=1000")  # heads of 48
     with pytest.raises(UsageError, match="heads of 48"):
-        fit(odd, "Q8_0", find_device("pi5"), Wish(512, "q8_0"))
-    assert fit(odd, "Q8_0", find_device("pi5"), Wish(512)).verdict == FITS
-    tight = fit(odd, "Q8_0", find_device("pi5").with_memory(45e6), Wish(16384))
+        fit(odd, "Q8_0", find_device("pi5"), Serving(512, "q8_0"))
+    assert fit(odd, "Q8_0", find_device("pi5"), Serving(512)).verdict == FITS
+    tight = fit(odd, "Q8_0", find_device("pi5").with_memory(45e6), Serving(16384))
     assert tight.advice and not any("--kv-type" in text for text in tight.advice)
 
 
@@ -175,7 +177,7 @@ def two_rates(**of: Any) -> Device:
     return replace(find_device("RTX 3060"), efficiency=(1.0, 1.0), compute_efficiency=(1.0, 1.0), **of)
 
 
-def prompt_operations(model: Anatomy) -> int:
+def prompt_operations(model: ModelSpec) -> int:
     """Of a token, but for attention: all blocks, less the last one's FFN, which llama.cpp computes for one token."""
     matrices = {name: dims for name, dims in model.tensors.items() if name.startswith("blk.") and len(dims) > 1}
     last = [name for name in matrices if name.startswith(f"blk.{model.layers - 1}.ffn")]
@@ -207,7 +209,7 @@ def test_a_prompt_reads_the_weights_once_for_512_tokens_and_every_expert() -> No
 
 
 def test_a_small_model_waits_for_its_layers() -> None:
-    tiny = load_anatomy("llama:layers=30,hidden=64,ffn=128,heads=2,kv_heads=2,vocab=1000").quantized("Q8_0")
+    tiny = load_spec("llama:layers=30,hidden=64,ffn=128,heads=2,kv_heads=2,vocab=1000").quantized("Q8_0")
     low, high = speed(tiny, [Part(find_device("RTX 4090"), 1.0)], 256, "f16").decode
     assert 500 < low < high < 5000
 
@@ -231,15 +233,15 @@ def test_experts_stay_on_the_host_and_the_rest_goes_on_the_card() -> None:
     assert found.verdict == OFFLOAD and found.split
     assert found.layers_on_device == 48 and 0 < found.split.experts < 48
     assert found.split.cache == 1.0
-    on_host = set(found.anatomy.tensors) - found.split.on_card
+    on_host = set(found.spec.tensors) - found.split.on_card
     assert all("_exps." in name or name == "token_embd.weight" for name in on_host)
     # cutting whole layers is slower, and that is why
     assert found.speed and found.device
     from potstill.components.hardware.fit import _splits
 
-    layers, experts = _splits(found.anatomy, found.device, found.wish)
+    layers, experts = _splits(found.spec, found.device, found.serving)
     assert experts == found.split
-    slower = speed(found.anatomy, layers.parts(found.anatomy, found.device, HOST), 4096, "f16")
+    slower = speed(found.spec, layers.parts(found.spec, found.device, HOST), 4096, "f16")
     assert slower.decode[0] < found.speed.decode[0]
 
 
@@ -249,20 +251,20 @@ def test_a_block_that_predicts_further_tokens_is_in_the_file_alone() -> None:
     used = speed(more, [Part(find_device("RTX 4090"), 1.0)], 512, "f16")
     assert used.decode[0] > speed(whole, [Part(find_device("RTX 4090"), 1.0)], 512, "f16").decode[0]
     assert more.data_bytes == whole.data_bytes
-    found = fit(more, "Q4_K_M", find_device("RTX 3060"), Wish(), HOST)
+    found = fit(more, "Q4_K_M", find_device("RTX 3060"), Serving(), HOST)
     assert found.split and not any(name.startswith("blk.47.") for name in found.split.on_card)
 
 
 def test_the_longest_context_is_the_models_own_where_that_is_no_multiple_of_256() -> None:
     short = replace(MODELS["qwen3-0.6b"], context=1000)
-    assert fit(short, "Q8_0", find_device("pi5"), Wish(1000)).max_context == 1000
+    assert fit(short, "Q8_0", find_device("pi5"), Serving(1000)).max_context == 1000
 
 
 def test_advice_is_the_mildest_and_names_no_change_twice() -> None:
     half = plan("qwen3-4b", "pi5", "F16")
     assert half.verdict == NO_FIT
     assert next(text for text in half.advice if "--quantization" in text).startswith("Q8_0")
-    cached = fit(MODELS["llama-3.1-8b"], "Q4_K_M", find_device("RTX 4090").with_memory(14.9e9), Wish(131_072), HOST)
+    cached = fit(MODELS["llama-3.1-8b"], "Q4_K_M", find_device("RTX 4090").with_memory(14.9e9), Serving(131_072), HOST)
     assert any(text.startswith("a KV cache in q8_0") for text in cached.advice)
     assert not any("weights and a KV cache" in text for text in cached.advice)
 
@@ -270,12 +272,12 @@ def test_advice_is_the_mildest_and_names_no_change_twice() -> None:
 def test_advice_reaches_for_two_changes_and_for_offload() -> None:
     # neither fewer bits nor a shorter cache alone
     board = find_device("pi5").with_memory(2.05e9)
-    both = fit(MODELS["qwen3-4b"], "Q4_K_M", board, Wish(2048), None)
+    both = fit(MODELS["qwen3-4b"], "Q4_K_M", board, Serving(2048), None)
     assert both.verdict == NO_FIT
     asked = next(text for text in both.advice if "--quantization" in text)
     assert "--kv-type q8_0" in asked
     smaller = asked.split()[0]
-    assert fit(MODELS["qwen3-4b"], smaller, board, Wish(2048, "q8_0"), None).verdict == FITS
+    assert fit(MODELS["qwen3-4b"], smaller, board, Serving(2048, "q8_0"), None).verdict == FITS
     huge = plan("llama-3.1-70b", "RTX 3060", "F16")
     assert huge.verdict == NO_FIT
     assert any(text.endswith("and offload") for text in huge.advice)
@@ -286,11 +288,11 @@ def test_advice_reaches_for_two_changes_and_for_offload() -> None:
 
 def test_a_7b_in_6_gb_depends_on_its_heads() -> None:
     card = find_device("RTX 3060").with_memory(6e9)
-    assert fit(MODELS["qwen2.5-7b"], "Q4_K_M", card, Wish(4096), HOST).verdict == FITS
-    without = fit(MODELS["llama-2-7b"], "Q4_K_M", card, Wish(4096), HOST)
+    assert fit(MODELS["qwen2.5-7b"], "Q4_K_M", card, Serving(4096), HOST).verdict == FITS
+    without = fit(MODELS["llama-2-7b"], "Q4_K_M", card, Serving(4096), HOST)
     assert without.verdict == OFFLOAD
     assert without.advice[0] == "a KV cache in q8_0 (--kv-type q8_0)"
-    assert fit(MODELS["llama-2-7b"], "Q4_K_M", card, Wish(4096, "q8_0"), HOST).verdict == FITS
+    assert fit(MODELS["llama-2-7b"], "Q4_K_M", card, Serving(4096, "q8_0"), HOST).verdict == FITS
 
 
 def test_a_70b_needs_more_than_40_gb() -> None:
@@ -318,7 +320,7 @@ def test_what_would_make_it_fit_does() -> None:
     assert plan("llama-3.1-8b", "RTX 3070", quantization, context=8192).verdict == FITS
     missing = float(found.advice[-1].split(" GB in all")[0].split()[-1])
     roomy = find_device("RTX 3070").with_memory((missing + 0.01) * 1e9)
-    assert fit(MODELS["llama-3.1-8b"], "Q8_0", roomy, Wish(8192), HOST).verdict == FITS
+    assert fit(MODELS["llama-3.1-8b"], "Q8_0", roomy, Serving(8192), HOST).verdict == FITS
 
 
 # ---- devices ----
@@ -378,9 +380,9 @@ def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatc
     calibration_file().write_text(json.dumps({"rates": rates, "threads": 3}))
     device = find_device("this")
     assert device.rates == rates and device.name == "this machine, 3 threads"
-    found = fit(MODELS["qwen2.5-0.5b"], "Q8_0", replace(device, memory=2**34), Wish(256), None)
+    found = fit(MODELS["qwen2.5-0.5b"], "Q8_0", replace(device, memory=2**34), Serving(256), None)
     assert found.speed
-    seconds = 24e-4 + found.anatomy.weight_bytes * 1e-10
+    seconds = 24e-4 + found.spec.weight_bytes * 1e-10
     assert found.speed.decode[0] < 1 / seconds < found.speed.decode[1]
     assert found.speed.decode[1] / found.speed.decode[0] < 1.6
     calibration_file().write_text("{}")
@@ -461,7 +463,7 @@ def test_without_a_network_a_hub_id_is_told_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     result = CliRunner().invoke(main, ["plan", "no-one/no-such-model", "--device", "pi5"])
     assert result.exit_code == 2
-    assert "the hub did not give its config.json (HF_HUB_OFFLINE is set)" in result.output
+    assert "its config.json could not be downloaded (HF_HUB_OFFLINE is set)" in result.output
 
 
 def test_it_is_quick_and_loads_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""A whole run in miniature: a tokenizer made on the spot, a teacher that is only a config, rows, and a recipe."""
+"""A small run that is complete: tokenizer, a teacher of zeros, rows, tools and a recipe. Tests spoil one of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import pytest
 import yaml
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
-from potstill.components.hardware import devices
-from potstill.components.models.arithmetic import ModelShape, tensors
+from potstill.components.models.configs import from_config
 from potstill.core.errors import UsageError
 from potstill.core.recipe.recipe import Recipe, load_recipe
 from potstill.stages.check import stage as plan
 
+_NAMES = {
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -30,6 +36,13 @@ CONFIG: dict[str, Any] = {
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
 }
+
+
+def transformers_name(name: str) -> str:
+    """The name that transformers gives a tensor with this GGUF name."""
+    *block, part, kind = name.split(".")
+    layer = f"model.layers.{block[1]}." if block else ""
+    return f"{layer}{_NAMES[part]}.{kind}"
 
 
 def write_weights(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -70,8 +83,8 @@ class Workshop:
         folder = make_tokenizer(self.folder / name, extra_vocabulary)
         config = CONFIG | changes
         (folder / "config.json").write_text(json.dumps(config))
-        sizes = tensors(ModelShape.from_config(config | {"architectures": ["LlamaForCausalLM"]}))
-        write_weights(folder, sizes)
+        spec = from_config({**config, "architectures": ["LlamaForCausalLM"], "rope_scaling": None})
+        write_weights(folder, {transformers_name(name): dims for name, dims in spec.tensors.items()})
         return folder
 
     def recipe(self, **changes: Any) -> Recipe:
@@ -105,17 +118,3 @@ class Workshop:
         rows = self.rows(file)
         change(rows[line - 1])
         return f"{write_jsonl(self.folder / file, rows)}:{line}"
-
-
-@pytest.fixture(autouse=True)
-def own_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test measures, or makes up, of this machine is not kept for the user's plans."""
-    monkeypatch.setattr(devices, "_probe_file", lambda: tmp_path / "probe.json")
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
-    """A sound run, to be spoilt."""
-    folder = tmp_path / "workshop"
-    folder.mkdir()
-    return Workshop(folder)

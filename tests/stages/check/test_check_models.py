@@ -12,13 +12,13 @@ import pytest
 from fixtures import make_tokenizer, write_jsonl
 from potstill.apps.plan.budget import plan_recipe
 from potstill.components.chat.format import load_chat
-from potstill.components.models.arithmetic import ModelShape
+from potstill.components.models.configs import from_config
 from potstill.components.sizing import needs
 from potstill.core.errors import RecipeError
 from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
-    from conftest import Workshop
+    from workshop import Workshop
 
 
 class Usage(NamedTuple):
@@ -123,7 +123,7 @@ def test_a_context_beyond_the_models_is_told(workshop: Workshop) -> None:
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"architectures": ["BitNetForCausalLM"]}, "architecture BitNetForCausalLM cannot be exported"),
-    "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    "activation": ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not SiLU"),
     "quantized": ({"quantization_config": {"bits": 4}}, "quantized already"),
     "rope": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
     "window": ({"sliding_window": 64}, "attention slides over 64 tokens"),
@@ -181,7 +181,7 @@ def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_f
     check_recipe(workshop.recipe(student=trimmed), tmp_path)
     whole = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated", "invert": False}
     path = change_tokenizer(workshop.model, pre_tokenizer=whole)
-    check_recipe(workshop.recipe(), tmp_path)
+    assert "cannot be exported to GGUF" in workshop.refused(workshop.recipe())
     message = workshop.refused(workshop.recipe(student=trimmed))
     assert message.startswith("student.vocabulary: ") and f"{path} is BPE with neither a ByteLevel" in message
     assert message.endswith("take student.vocabulary out of the recipe.")
@@ -200,7 +200,7 @@ def test_a_student_that_is_no_bpe_is_refused_by_its_kind(workshop: Workshop) -> 
     )
     for vocabulary in ("full", "workload"):
         message = workshop.refused(workshop.recipe(student={"vocabulary": vocabulary}))
-        assert "its tokenizer is Unigram, not BPE" in message and str(workshop.model) in message
+        assert "Unigram" in message and str(workshop.model) in message
 
 
 def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_of_layers_on_disk_one_is_in_memory(workshop: Workshop, tmp_path: Path) 
         ).memory.parts["teacher"]
         for where in (None, "disk")
     )
-    shape = ModelShape.from_config(json.loads((workshop.model / "config.json").read_text()))
+    shape = from_config(json.loads((workshop.model / "config.json").read_text()))
     layers = whole - 4 * shape.vocab * shape.hidden * (1 if shape.tied else 2)
     assert offloaded == pytest.approx(whole - layers * (shape.layers - 1) / shape.layers, abs=4)
 

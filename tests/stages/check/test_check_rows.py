@@ -22,7 +22,7 @@ from potstill.stages.check import stage as plan
 from potstill.stages.check.checks import CheckResult, check_recipe
 
 if TYPE_CHECKING:
-    from conftest import Workshop
+    from workshop import Workshop
 
 PUBLIC_TEMPLATES = (
     "Qwen-Qwen2.5-7B-Instruct",

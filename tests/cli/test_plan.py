@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from click.testing import CliRunner
 
+from fixtures import CONFIGS
 from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
 from potstill.apps.plan.options import Ask, Wanted
 from potstill.cli.main import main
 from potstill.components.hardware.devices import load_devices
 from potstill.components.models.gguf_types import QUANTIZATIONS
-from potstill.components.models.source import words_config
+from potstill.components.models.shapes import shape_to_config
 from potstill.core.errors import UsageError
 from potstill.core.format import size_words
 from potstill.core.recipe.recipe import Quantization
@@ -23,9 +24,8 @@ from potstill.core.recipe.recipe import Quantization
 if TYPE_CHECKING:
     from click.testing import Result
 
-    from conftest import Workshop
+    from workshop import Workshop
 
-CONFIGS = Path(__file__).parent / "configs"
 MODEL = str(CONFIGS / "qwen3-4b.json")
 SHAPE = "llama:layers=4,hidden=256,ffn=1024,heads=4,kv_heads=2,vocab=49152,tied=1,context=2048"
 
@@ -96,7 +96,7 @@ def test_no_model_is_planned_beyond_its_positions() -> None:
     said = told(SHAPE, "--device", "pi5", "--context", "2049")
     assert "--context 2049" in said and "was made for 2,048 tokens at most" in said
     assert planned(SHAPE, "--device", "pi5", "--context", "2048")["context"] == 2048
-    # where none is asked, 4096 is no wish but a usual length
+    # where none is asked, 4096 is no serving but a usual length
     assert planned(SHAPE, "--device", "pi5")["context"] == 2048
     assert planned(SHAPE, "--device", "pi5", "--search")["context"] == 2048
     assert "the teacher was made for 2,048 tokens" in told(SHAPE, "--device", "pi5", "--search", "--context", "2049")
@@ -140,7 +140,7 @@ def test_a_gguf_file_has_a_quantization_of_its_own(tmp_path: Path) -> None:
     from potstill.components.models.configs import from_config
 
     path = tmp_path / "model.gguf"
-    write_random_gguf(from_config(words_config(SHAPE.replace("49152", "512"))).quantized("Q8_0"), path)
+    write_random_gguf(from_config(shape_to_config(SHAPE.replace("49152", "512"))).quantized("Q8_0"), path)
     assert planned(str(path), "--device", "pi5")["quantization"] == "mixed"  # it names no file type
     assert "is a GGUF file, whose weights are mixed" in told(str(path), "--device", "pi5", "--quantization", "q4_0")
 

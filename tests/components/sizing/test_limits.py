@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from potstill.components.hardware.fit import Wish, fit
+from potstill.components.hardware.fit import Serving, fit
 from potstill.components.hardware.speed import Speed
 from potstill.components.models.recipe_models import load_models
 from potstill.components.sizing.limits import Limits
 from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
-    from conftest import Workshop
+    from workshop import Workshop
 
 PI = "Raspberry Pi 5"
 RATE = Speed(decode=(10.0, 20.0), prefill=(100.0, 200.0), bound="bandwidth", prefill_bound="compute", load_seconds=1.0)
@@ -24,7 +24,7 @@ def predicted(workshop: Workshop) -> Speed:
     from potstill.components.hardware.devices import find_device
 
     recipe = workshop.recipe()
-    found = fit(load_models(recipe).student_anatomy, "Q8_0", find_device(PI), Wish(recipe.chat.context))
+    found = fit(load_models(recipe).student_spec, "Q8_0", find_device(PI), Serving(recipe.chat.context))
     assert found.speed
     return found.speed
 

@@ -17,7 +17,7 @@ from potstill.apps.plan.choose import write_choice
 from potstill.apps.plan.search import Goal, search
 from potstill.cli.main import main
 from potstill.components.hardware.devices import find_device
-from potstill.components.hardware.fit import Wish
+from potstill.components.hardware.fit import Serving
 from potstill.components.models.source import load_config
 from potstill.core.errors import PotstillError, RecipeError, UsageError
 from potstill.core.recipe.recipe import Recipe, load_recipe
@@ -25,7 +25,7 @@ from potstill.core.recipe.recipe import Recipe, load_recipe
 if TYPE_CHECKING:
     from click.testing import Result
 
-    from conftest import Workshop
+    from workshop import Workshop
 
 HEAD = """# A recipe with comments.
 name: lights   # kept
@@ -212,7 +212,7 @@ def test_write_takes_a_row_of_a_device_and_an_id_anywhere(workshop: Workshop) ->
 def test_a_student_that_no_list_has_can_be_written(workshop: Workshop) -> None:
     workshop.recipe(target={"device": "pi5"})
     rows = {one["id"] for one in listed(workshop)["students"]}
-    found = search(load_config(str(workshop.model)), Goal(find_device("pi5"), Wish(256)))
+    found = search(load_config(str(workshop.model)), Goal(find_device("pi5"), Serving(256)))
     other = next(one.id for one in found if one.id not in rows)
     assert listed(workshop, "--write", other)["written"]["id"] == other
     after = yaml.safe_load((workshop.folder / "recipe.yaml").read_text())

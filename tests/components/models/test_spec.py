@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixtures import CONFIGS
 from potstill.components.hardware.memory import kv_bytes, memory
 from potstill.components.hardware.random_gguf import _SCALES, random_metadata, write_random_gguf
 from potstill.components.hardware.speed import bytes_by_type
-from potstill.components.models import arithmetic, families
-from potstill.components.models.anatomy import Anatomy
+from potstill.components.models.architectures import ARCHITECTURES
 from potstill.components.models.configs import from_config
-from potstill.components.models.gguf_header import from_gguf, header_bytes
+from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.gguf_types import BLOCKS, QUANTIZATIONS, TYPE_NAMES
-from potstill.components.models.source import load_anatomy
+from potstill.components.models.header_size import header_bytes
+from potstill.components.models.source import load_spec
+from potstill.components.models.spec import ModelSpec
 
-CONFIGS = Path(__file__).parent / "configs"
 SMALL: dict[str, Any] = {
     "vocab_size": 600, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 4096,
@@ -67,12 +67,12 @@ def class_of(family: str) -> str:
     return family + ("ForConditionalGeneration" if family in PICTURES else "ForCausalLM")
 
 
-def anatomy(family: str, **changes: Any) -> Anatomy:
+def spec_of(family: str, **changes: Any) -> ModelSpec:
     return from_config(SMALL | FAMILIES[family] | {"architectures": [class_of(family)]} | changes, family)
 
 
-def public(name: str) -> Anatomy:
-    return load_anatomy(str(CONFIGS / f"{name}.json"))
+def public(name: str) -> ModelSpec:
+    return load_spec(str(CONFIGS / f"{name}.json"))
 
 
 def theirs(family: str, values: dict[str, Any]) -> tuple[int, bool]:
@@ -98,7 +98,7 @@ def theirs(family: str, values: dict[str, Any]) -> tuple[int, bool]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_are_those_of_the_model(family: str) -> None:
     found, tied = theirs(family, SMALL | FAMILIES[family])
-    assert anatomy(family, tie_word_embeddings=tied).parameters == found
+    assert spec_of(family, tie_word_embeddings=tied).parameters == found
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if not name.startswith("Deepseek")])
@@ -116,23 +116,23 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: str) -> Non
 @pytest.mark.parametrize("dense", [{"mlp_only_layers": [0, 3]}, {"decoder_sparse_step": 2}])
 def test_dense_layers_among_those_of_experts(family: str, dense: dict[str, Any]) -> None:
     found, _ = theirs(family, SMALL | FAMILIES[family] | dense)
-    made = anatomy(family, **dense)
+    made = spec_of(family, **dense)
     assert made.parameters == found
     assert "blk.0.ffn_up.weight" in made.tensors and "blk.1.ffn_up_exps.weight" in made.tensors
     assert made.experts == 8
-    plain = anatomy(family, mlp_only_layers=[0, 1, 2, 3])
-    assert (plain.experts, plain.used) == (0, 0)
+    plain = spec_of(family, mlp_only_layers=[0, 1, 2, 3])
+    assert (plain.experts, plain.experts_used) == (0, 0)
 
 
 def test_every_class_is_tested_and_one_that_sees_pictures_is_its_text_model() -> None:
     nested = {"Gemma3ForConditionalGeneration": "Gemma3", "Llama4ForConditionalGeneration": "Llama4"}
-    assert {class_of(family) for family in FAMILIES} | nested.keys() == families.FAMILIES.keys()
+    assert {class_of(family) for family in FAMILIES} | nested.keys() == ARCHITECTURES.keys()
     for kind, family in (nested | {class_of(name): name for name in PICTURES}).items():
         flat = SMALL | FAMILIES[family]
         inner = {"architectures": [kind], "text_config": flat, "vision_config": {"hidden_size": 64}}
-        assert from_config(inner, family) == from_config(flat | {"architectures": [kind]}, family) == anatomy(family)
+        assert from_config(inner, family) == from_config(flat | {"architectures": [kind]}, family) == spec_of(family)
     # Ministral 3 is a Mistral in all but the name of its rope's scaling
-    assert anatomy("Mistral3", text_config={"model_type": "ministral3"}).architecture == "mistral3"
+    assert spec_of("Mistral3", text_config={"model_type": "ministral3"}).architecture == "mistral3"
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,6 @@ def test_blocks_are_gguf_s_own() -> None:
     assert all(gguf.GGMLQuantizationType(number).name == name for number, name in TYPE_NAMES.items())
 
 
-@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen2.5-0.5b", "qwen3-0.6b"])
-def test_the_recipe_s_arithmetic_agrees(name: str) -> None:
-    config = json.loads((CONFIGS / f"{name}.json").read_text())
-    shape, model = arithmetic.ModelShape.from_config(config), public(name)
-    assert arithmetic.parameter_count(shape) == model.parameters
-    assert arithmetic.kv_cache_bytes(shape, 4096) == kv_bytes(model, 4096)
-
-
 def test_caches_of_known_models() -> None:
     # 2 x 32 layers x 32 heads x 128 x 2 bytes x 4096: the 2 GiB that no 6 GB card has to spare
     assert kv_bytes(public("llama-2-7b"), 4096) == 2**31
@@ -235,13 +227,13 @@ def test_a_token_reads_its_experts_and_one_row_of_the_embedding() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q4_K_M"])
 def test_a_written_file_has_the_predicted_bytes_and_reads_back(tmp_path: Path, family: str, quantization: str) -> None:
-    model = anatomy(family).quantized(quantization)
+    model = spec_of(family).quantized(quantization)
     metadata, path = random_metadata(model), tmp_path / "m.gguf"
     write_random_gguf(model, path, metadata)
     header = header_bytes(metadata, dict(model.tensors))
     assert path.stat().st_size == header + model.data_bytes
     read = from_gguf(path)
-    for key in ("tensors", "types", "attention", "context", "experts", "used", "vocab", "hidden", "gqa"):
+    for key in ("tensors", "types", "attention", "context", "experts", "experts_used", "vocab", "hidden", "gqa"):
         assert getattr(read, key) == getattr(model, key), key
     assert read.header_bytes == header
     assert memory(read, 2048) == memory(replace(model, header_bytes=header), 2048)
@@ -252,7 +244,7 @@ def test_random_weights_are_small_numbers(tmp_path: Path, kind: str) -> None:
     """An infinity among them would make llama.cpp's work another than it is."""
     import gguf
 
-    made = replace(anatomy("Llama"), tensors={"token_embd.weight": (600, 256)}, types={"token_embd.weight": kind})
+    made = replace(spec_of("Llama"), tensors={"token_embd.weight": (600, 256)}, types={"token_embd.weight": kind})
     write_random_gguf(made, tmp_path / "m.gguf", {"general.architecture": "llama"})
     tensor = gguf.GGUFReader(tmp_path / "m.gguf").tensors[0]
     weights = gguf.dequantize(tensor.data, tensor.tensor_type)
@@ -261,9 +253,9 @@ def test_random_weights_are_small_numbers(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_matrix_of_gate_and_up_is_as_wide_as_the_ffn() -> None:
-    assert public("phi-3-mini").widest == 8192
-    assert public("llama-3.1-8b").widest == 14336
-    assert public("mixtral-8x7b").widest == 2 * 14336
+    assert public("phi-3-mini").ffn == 8192
+    assert public("llama-3.1-8b").ffn == 14336
+    assert public("mixtral-8x7b").ffn == 2 * 14336
 
 
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -285,7 +277,7 @@ def test_llama_cpp_runs_a_file_of_the_predicted_shape(tmp_path: Path, name: str)
     from potstill.components.hardware.calibrate import serve_once
 
     family, quantization, changes = VARIANTS[name]
-    made = anatomy(family, vocab_size=2000, **changes).quantized(quantization)
+    made = spec_of(family, vocab_size=2000, **changes).quantized(quantization)
     assert ("MXFP4" in made.types.values()) == ("MXFP4" in name)
     write_random_gguf(made, tmp_path / "m.gguf")
     found = serve_once(tmp_path / "m.gguf", context=512, kv_type="f16", prompt=100, decode=2)
@@ -299,7 +291,7 @@ def test_llama_cpp_refuses_a_tensor_too_few_or_too_many(tmp_path: Path, wrong: s
     from potstill.components.hardware.calibrate import serve_once
     from potstill.core.errors import StepError
 
-    made = anatomy("Phimoe", vocab_size=2000)
+    made = spec_of("Phimoe", vocab_size=2000)
     tensors = {name: dims for name, dims in made.tensors.items() if name != wrong}
     if wrong not in made.tensors:
         tensors[wrong] = (32,)
@@ -310,7 +302,7 @@ def test_llama_cpp_refuses_a_tensor_too_few_or_too_many(tmp_path: Path, wrong: s
 
 def test_every_quantization_has_types_for_every_family() -> None:
     for family in FAMILIES:
-        sizes = {q: anatomy(family).quantized(q).weight_bytes for q in QUANTIZATIONS}
+        sizes = {q: spec_of(family).quantized(q).weight_bytes for q in QUANTIZATIONS}
         assert sizes["F32"] > sizes["F16"] > sizes["Q8_0"] > sizes["Q4_K_M"] >= sizes["Q4_K_S"] > sizes["Q2_K"]
 
 

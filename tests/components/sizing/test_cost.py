@@ -21,7 +21,7 @@ from potstill.core.records import read_rows, read_tools
 from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
-    from conftest import Workshop
+    from workshop import Workshop
 
 WORK = Workload(rows=1000, prompt=100, answer=50, epochs=3)
 TOKENS = 150_000

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +13,16 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures import CONFIGS
 from potstill.apps.plan.search import BANDS, Goal, cuts, frontier, search, whole_teacher
 from potstill.cli.main import main
 from potstill.components.hardware.devices import find_device
-from potstill.components.hardware.fit import FITS, Wish, fit
-from potstill.components.models.source import load_anatomy, load_config, shape_words, words_config
+from potstill.components.hardware.fit import FITS, Serving, fit
+from potstill.components.models.shapes import shape_of, shape_to_config
+from potstill.components.models.source import load_config, load_spec
 from potstill.components.sizing.limits import Limits
 from potstill.core.errors import UsageError
 
-CONFIGS = Path(__file__).parent / "configs"
 TEACHERS = ("qwen3-4b", "llama-3.1-8b", "qwen2.5-72b")
 DEVICES = {"Raspberry Pi 5": 1.0, "Phone LPDDR4X 4GB": None, "RTX 3060": None}
 
@@ -40,13 +40,13 @@ def device(name: str) -> Any:
 @pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize("name", TEACHERS)
 def test_what_is_found_is_what_plan_says_of_its_shape(name: str, where: str) -> None:
-    goal = Goal(device(where), Wish(2048), Limits(decode=10.0))
+    goal = Goal(device(where), Serving(2048), Limits(decode=10.0))
     found = search(teacher(name), goal)
     assert found
     shown = frontier(found)
     assert shown[0] == found[0]
     for one in shown:
-        planned = fit(load_anatomy(one.shape), one.anatomy.quantization or "", goal.device, goal.wish)
+        planned = fit(load_spec(one.shape), one.spec.quantization or "", goal.device, goal.serving)
         assert planned.verdict == FITS
         assert planned.memory == one.memory
         assert planned.speed == one.speed
@@ -59,7 +59,7 @@ def test_what_is_found_is_what_plan_says_of_its_shape(name: str, where: str) -> 
 
 def test_a_card_takes_the_whole_teacher_and_a_small_board_does_not() -> None:
     config = teacher("qwen3-4b")
-    card, board = (Goal(device(name), Wish(2048)) for name in ("RTX 3060", "Raspberry Pi 5"))
+    card, board = (Goal(device(name), Serving(2048)) for name in ("RTX 3060", "Raspberry Pi 5"))
     assert whole_teacher(config, card) == ["Q8_0", "Q6_K", "Q4_K_M"]
     assert whole_teacher(config, board) == []
     # the teacher is no student of itself
@@ -75,9 +75,9 @@ def test_a_card_takes_the_whole_teacher_and_a_small_board_does_not() -> None:
 @given(gigabytes=st.floats(0.3, 6), more=st.floats(1, 4), vocabulary=st.sampled_from([None, 8000]))
 def test_more_memory_never_removes_a_student(gigabytes: float, more: float, vocabulary: int | None) -> None:
     def students(memory: float) -> set[tuple[str, str | None]]:
-        goal = Goal(find_device("Raspberry Pi 5").with_memory(memory * 1e9), Wish(1024))
+        goal = Goal(find_device("Raspberry Pi 5").with_memory(memory * 1e9), Serving(1024))
         found = search(teacher("qwen3-0.6b"), goal, vocabulary=vocabulary)
-        return {(one.shape, one.anatomy.quantization) for one in found}
+        return {(one.shape, one.spec.quantization) for one in found}
 
     assert students(gigabytes) <= students(gigabytes * more)
 
@@ -85,7 +85,7 @@ def test_more_memory_never_removes_a_student(gigabytes: float, more: float, voca
 def test_cuts_are_shapes_a_recipe_can_ask_for() -> None:
     config = teacher("qwen3-4b")
     made = list(cuts(config, vocabulary=20_000))
-    assert len({shape_words(one) for one, _ in made}) == len(made) > 100
+    assert len({shape_of(one) for one, _ in made}) == len(made) > 100
     for one, student in made:
         assert one["hidden_size"] % 256 == 0
         assert one["intermediate_size"] % 256 == 0
@@ -96,11 +96,11 @@ def test_cuts_are_shapes_a_recipe_can_ask_for() -> None:
         assert set(student) <= {"init", "layers", "ffn", "hidden", "kv_heads"}
         assert len(student) > 1
         assert one["vocab_size"] == 20_000
-        assert shape_words(words_config(shape_words(one))) == shape_words(one)
+        assert shape_of(shape_to_config(shape_of(one))) == shape_of(one)
 
 
 def test_a_trimmed_vocabulary_lets_a_larger_student_in_and_is_written() -> None:
-    goal = Goal(find_device("Raspberry Pi 5").with_memory(0.4e9), Wish(512))
+    goal = Goal(find_device("Raspberry Pi 5").with_memory(0.4e9), Serving(512))
     config = teacher("qwen3-0.6b")
     full, trimmed = (
         [one for one in search(config, goal, vocabulary=size) if one.origin == "teacher"] for size in (None, 8000)
@@ -111,17 +111,17 @@ def test_a_trimmed_vocabulary_lets_a_larger_student_in_and_is_written() -> None:
 
 
 def test_a_whole_teacher_of_fewer_tokens_is_a_student() -> None:
-    goal = Goal(find_device("Raspberry Pi 5"), Wish(512))
+    goal = Goal(find_device("Raspberry Pi 5"), Serving(512))
     largest = search(teacher("qwen3-0.6b"), goal, vocabulary=8000)[0]
     assert (largest.kept, largest.id) == (1, "layers=28/Q8_0")
     # a known model is not given tokens that it has not
     small = search(teacher("qwen3-4b"), goal, vocabulary=100_000)
-    assert {one.anatomy.vocab for one in small if "SmolLM2" in one.origin} == {49152}
-    assert {one.anatomy.vocab for one in small if "SmolLM2" not in one.origin} == {100_000}
+    assert {one.spec.vocab for one in small if "SmolLM2" in one.origin} == {49152}
+    assert {one.spec.vocab for one in small if "SmolLM2" not in one.origin} == {100_000}
 
 
 def test_only_models_of_the_same_tokenizer_can_be_compared_with_their_teacher() -> None:
-    goal = Goal(device("RTX 3060"), Wish(2048))
+    goal = Goal(device("RTX 3060"), Serving(2048))
     # Qwen3 and Qwen2.5 have vocabularies of one size, and cut text differently
     families = {"qwen2.5-72b": "Qwen/Qwen2.5", "qwen3-4b": "Qwen/Qwen3", "llama-3.1-8b": "meta-llama/"}
     for name, family in families.items():
@@ -144,7 +144,7 @@ def test_a_mixture_of_experts_is_told() -> None:
 
 
 def test_more_parameters_never_lower_the_band() -> None:
-    goal = Goal(find_device("NVIDIA A100 80GB"), Wish(512))
+    goal = Goal(find_device("NVIDIA A100 80GB"), Serving(512))
     for name in TEACHERS:
         found = search(teacher(name), goal, quantizations=("Q4_0",))
         for kind in (True, False):
@@ -158,7 +158,7 @@ def test_more_parameters_never_lower_the_band() -> None:
 
 
 def test_a_model_that_was_trained_stands_above_a_cut_that_has_lost_most() -> None:
-    goal = Goal(find_device("RTX 3060"), Wish(512))
+    goal = Goal(find_device("RTX 3060"), Serving(512))
     found = {one.id: one for one in search(teacher("llama-3.1-8b"), goal)}
     half, eighth = found["layers=16/Q4_K_M"], found["layers=4/Q4_K_M"]
     trained = found["Qwen/Qwen2.5-0.5B-Instruct/Q4_K_M"]
@@ -172,7 +172,7 @@ def test_a_model_that_was_trained_stands_above_a_cut_that_has_lost_most() -> Non
     "name", ["Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen3-1.7B", "HuggingFaceTB/SmolLM2-1.7B-Instruct"]
 )
 def test_a_known_model_of_1_5_billion_is_no_less_for_a_large_teacher(name: str) -> None:
-    found = search(teacher("qwen2.5-72b"), Goal(find_device("RTX 3060"), Wish(512)))
+    found = search(teacher("qwen2.5-72b"), Goal(find_device("RTX 3060"), Serving(512)))
     assert {BANDS.index(one.band) for one in found if one.origin == name} == {1}
 
 
@@ -182,7 +182,7 @@ def test_a_known_model_of_1_5_billion_is_no_less_for_a_large_teacher(name: str) 
 def test_no_student_has_a_longer_context_than_it_was_made_for() -> None:
     config, card = teacher("llama-3.1-8b"), find_device("NVIDIA A100 80GB")
     origins = {
-        context: {one.origin for one in search(config, Goal(card, Wish(context)), quantizations=("Q4_K_M",))}
+        context: {one.origin for one in search(config, Goal(card, Serving(context)), quantizations=("Q4_K_M",))}
         for context in (8192, 8193, 40960, 40961)
     }
     small, qwen3, llama = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B-Instruct"
@@ -190,27 +190,27 @@ def test_no_student_has_a_longer_context_than_it_was_made_for() -> None:
     assert small not in origins[8193] and qwen3 in origins[40960]
     assert qwen3 not in origins[40961] and {llama, "teacher"} <= origins[40961]
     with pytest.raises(UsageError, match="the teacher was made for 131,072 tokens at most"):
-        search(config, Goal(card, Wish(131_073)))
+        search(config, Goal(card, Serving(131_073)))
 
 
 def test_a_cache_that_no_head_fills_leaves_a_student_out() -> None:
-    odd = words_config("llama:layers=8,hidden=1536,ffn=4096,heads=32,kv_heads=8,vocab=49152,tied=1,context=4096")
-    goal = Goal(find_device("RTX 3060"), Wish(512, "q8_0"))  # heads of 48
+    odd = shape_to_config("llama:layers=8,hidden=1536,ffn=4096,heads=32,kv_heads=8,vocab=49152,tied=1,context=4096")
+    goal = Goal(find_device("RTX 3060"), Serving(512, "q8_0"))  # heads of 48
     found = search(odd, goal)
     assert found and all(one.origin != "teacher" for one in found)
-    assert "teacher" in {one.origin for one in search(odd, replace(goal, wish=Wish(512)))}
+    assert "teacher" in {one.origin for one in search(odd, replace(goal, serving=Serving(512)))}
     assert whole_teacher(odd, goal) == []
 
 
 def test_only_the_quantizations_that_are_asked_are_looked_at() -> None:
-    goal = Goal(find_device("RTX 3060"), Wish(512))
-    asked = {one.anatomy.quantization for one in search(teacher("qwen3-4b"), goal, quantizations=("Q5_K_M", "F16"))}
+    goal = Goal(find_device("RTX 3060"), Serving(512))
+    asked = {one.spec.quantization for one in search(teacher("qwen3-4b"), goal, quantizations=("Q5_K_M", "F16"))}
     assert asked == {"Q5_K_M", "F16"}
-    assert {one.anatomy.quantization for one in search(teacher("qwen3-4b"), goal)} == {"Q8_0", "Q6_K", "Q4_K_M"}
+    assert {one.spec.quantization for one in search(teacher("qwen3-4b"), goal)} == {"Q8_0", "Q6_K", "Q4_K_M"}
 
 
 def test_an_id_is_one_students_own() -> None:
-    found = search(teacher("llama-3.1-8b"), Goal(find_device("RTX 3060"), Wish(512)))
+    found = search(teacher("llama-3.1-8b"), Goal(find_device("RTX 3060"), Serving(512)))
     assert len({one.id for one in found}) == len(found) > 500
     assert all(re.fullmatch(r"[A-Za-z0-9=,./_-]{5,60}", one.id) for one in found)
     everything = frontier(found, 1.0)

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from fixtures import light_rows, write_jsonl
 from potstill.cli.main import main
 from potstill.components.hardware.devices import find_device
-from potstill.components.hardware.fit import Wish, device_memory, fit
+from potstill.components.hardware.fit import Serving, device_memory, fit
 from potstill.components.models.recipe_models import load_models
 from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
-    from conftest import Workshop
+    from workshop import Workshop
 
 PRICE = {"price": {"input": 2.0, "output": 10.0}}
 
@@ -44,7 +44,7 @@ def test_a_device_is_the_recipes_or_the_command_lines(workshop: Workshop) -> Non
     assert own["quantizations"] == asked["quantizations"]
     chosen = next(row for row in own["quantizations"] if row["chosen"])
     recipe = workshop.recipe()
-    alone = fit(load_models(recipe).student_anatomy, "Q8_0", find_device("pi5"), Wish(recipe.chat.context))
+    alone = fit(load_models(recipe).student_spec, "Q8_0", find_device("pi5"), Serving(recipe.chat.context))
     assert chosen["memory_bytes"] == alone.memory.total
     assert alone.speed and chosen["decode_tokens_per_s"] == pytest.approx(alone.speed.decode, abs=1e-3)
 
@@ -161,7 +161,7 @@ def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:
     trimmed = {"vocabulary": "workload"}
     assert planned(workshop)["notes"] == []
     assert planned(workshop, student=trimmed)["notes"][0].startswith("student.vocabulary: sizes and memory are given")
-    # the recipe's own wish stays when a row of the table is written into it
+    # the recipe's own serving stays when a row of the table is written into it
     search = ["plan", str(workshop.folder / "recipe.yaml"), "--search", "--device", "pi5", "--json"]
     found = json.loads(run(*search))
     assert 256 < found["vocabulary"] <= 384
@@ -171,6 +171,6 @@ def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:
 def test_the_plan_and_the_check_count_one_file(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.recipe()
     file = check_recipe(recipe, tmp_path).file
-    planned = load_models(recipe).student_anatomy.quantized(file.quantization)
-    held = device_memory(planned, find_device("pi5"), Wish(256))
+    planned = load_models(recipe).student_spec.quantized(file.quantization)
+    held = device_memory(planned, find_device("pi5"), Serving(256))
     assert held.weights == pytest.approx(file.bytes, abs=32 * len(planned.tensors))  # each is padded
