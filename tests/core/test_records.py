@@ -10,7 +10,8 @@ import pytest
 
 from fixtures import TOOLS, light_row, light_rows, write_jsonl
 from potstill.core.errors import DataError
-from potstill.core.records import Message, Row, read_rows, read_tools, write_json, write_rows
+from potstill.core.files import write_json
+from potstill.core.records import Message, Row, read_rows, read_tools, write_rows
 
 GOOD = json.dumps(light_row("attic", "on"))
 

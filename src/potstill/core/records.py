@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.core.errors import DataError
+from potstill.core.files import read_json, read_json_lines, write_text
 
 __all__ = [
     "BEHAVIOURS",
@@ -40,7 +40,6 @@ __all__ = [
     "read_labelled",
     "read_rows",
     "read_tools",
-    "write_json",
     "write_rows",
 ]
 
@@ -168,32 +167,6 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {problem['msg']}"
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not blank."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Give the path of a JSONL file, relative to the recipe.")
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno}). Each line "
-                        "must hold one "
-                        "whole JSON object; mend or delete this line."
-                    ) from None
-                if not isinstance(value, dict):
-                    raise DataError(f"{path}:{number}: a row must be a JSON object, found {type(value).__name__}.")
-                yield number, value
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save the file as UTF-8."
-            ) from None
-
-
 def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
     """A row that says nothing of its behaviour but answers with calls is about calls."""
     completion = value.get("completion")
@@ -242,7 +215,7 @@ def read_rows(
         DataError: the file is absent, empty or broken; the message names the file and the line.
     """
     rows: list[Row] = []
-    for number, value in _json_lines(path):
+    for number, value in read_json_lines(path):
         if limit is not None and len(rows) >= limit:
             break
         rows.append(_parse_row(value, tools, need_completion, f"{path}:{number}"))
@@ -258,7 +231,7 @@ def read_labelled(path: Path) -> list[LabelledRow]:
         DataError: the file is absent, empty or broken; the message names the file and the line.
     """
     rows = []
-    for number, value in _json_lines(path):
+    for number, value in read_json_lines(path):
         where = f"{path}:{number}"
         try:
             rows.append(LabelledRow.model_validate(value | {"where": where}))
@@ -288,12 +261,7 @@ def read_tools(path: Path) -> tuple[dict[str, Any], ...]:
     Raises:
         DataError: the file is absent or not such a list, a name stands twice, or a schema is not valid.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. `data.tools` must name a JSON file with a list of tools.")
-    try:
-        tools = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}).") from None
+    tools = read_json(path, advice="`data.tools` must name a JSON file with a list of tools.")
     if not isinstance(tools, list):
         raise DataError(f"{path}: must be a list of tools, found {type(tools).__name__}.")
     check_tools(tools, str(path))
@@ -334,18 +302,4 @@ def write_rows(path: Path, rows: Iterable[Row], tools: tuple[dict[str, Any], ...
     for row in rows:
         leave_out = {"tools"} if shared and row.tools == shared else None
         lines.append(row.model_dump_json(exclude=leave_out, exclude_none=True, exclude_defaults=True) + "\n")
-    _write_atomic(path, "".join(lines))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A value as indented JSON, whole or not at all."""
-    _write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _write_atomic(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, "".join(lines))

@@ -10,7 +10,6 @@ A recipe with `task: classify` has fewer stages: `classifier_pipeline`.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,7 +79,7 @@ def run(
 def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
     """The one page that says what this run is; rewritten as each step ends."""
     if "gate" in result.steps:
-        result.verdict = json.loads((result.folder("gate") / "verdict.json").read_text())["verdict"]
+        result.verdict = read_json_object(result.folder("gate") / "verdict.json")["verdict"]
     if not is_first_process():
         return
     if "report" in result.steps:

@@ -165,9 +165,9 @@ def test_what_may_not_be_written_is_told(workshop: Workshop, monkeypatch: pytest
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     # by mode bits alone a test that runs as root would not be stopped
-    for name in ("tempfile.mkstemp", "os.replace"):
+    for name in ("pathlib.Path.write_bytes", "os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"potstill.apps.plan.choose.{name}", no)
+            patch.setattr(name, no)
             refused(workshop, text, ROW, UsageError, r"cannot be written \(Permission denied\), and was left as it is")
 
 

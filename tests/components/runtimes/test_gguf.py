@@ -249,7 +249,7 @@ def test_the_server_dies_with_its_parent(chain_model: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from potstill.runtimes.gguf import GGUFServer
+        from potstill.components.runtimes.gguf import GGUFServer
         with GGUFServer(Path({str(chain_model.with_suffix(".gguf"))!r}), context=64) as server:
             print(server.address, flush=True)
             time.sleep(60)

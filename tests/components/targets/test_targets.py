@@ -313,7 +313,7 @@ def test_no_store_and_an_unread_format_are_told(tmp_path: Path) -> None:
     folder = fill(tmp_path / "store", meta_of(), sequences(1))
     for text, word in (
         ('{"format": 9}', "format 9"),
-        ("{", "cannot be read"),
+        ("{", "not valid JSON"),
         ('{"kind": "counts"}', "Field required"),
     ):
         (folder / "meta.json").write_text(text)
@@ -382,7 +382,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_targets import meta_of, sequences
-from potstill.targets import TargetsWriter
+from potstill.components.targets import TargetsWriter
 writer = TargetsWriter(Path({folder!r}), meta_of(), shard_tokens=20)
 for key, logits in sequences(200):
     writer.add(key, logits)
@@ -393,7 +393,7 @@ time.sleep(60)
 
 def test_a_killed_writer_loses_only_the_shard_in_the_making(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    code = _KILLED.format(paths=[str(Path(__file__).parent)], folder=str(folder))
+    code = _KILLED.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[2])], folder=str(folder))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for _ in range(23):

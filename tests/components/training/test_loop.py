@@ -31,14 +31,14 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from potstill.chat import load_chat
-from potstill.recipe import Schedule
-from potstill.records import read_rows
-from potstill.runtimes.load import load_causal_lm
-from potstill.train import _examples
-from potstill.train.learner import Objective
-from potstill.train.loop import train_model
-from potstill.train.students import even_layers, from_teacher_layers
+from potstill.components.chat.format import load_chat
+from potstill.core.recipe.recipe import Schedule
+from potstill.core.records import read_rows
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.stages.train.stage import _examples
+from potstill.components.training.learner import Objective
+from potstill.components.training.loop import train_model
+from potstill.components.training.students import even_layers, from_teacher_layers
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 teacher = load_causal_lm(model)

@@ -21,16 +21,16 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from potstill.chat import load_chat
-from potstill.objectives import Hidden
-from potstill.recipe import Schedule
-from potstill.records import read_rows
-from potstill.runtimes.load import load_causal_lm
-from potstill.train import _examples
-from potstill.train.hidden import HiddenTeacher
-from potstill.train.learner import Objective
-from potstill.train.loop import train_model
-from potstill.train.students import from_teacher_layers
+from potstill.components.chat.format import load_chat
+from potstill.core.recipe.objectives import Hidden
+from potstill.core.recipe.recipe import Schedule
+from potstill.core.records import read_rows
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.stages.train.stage import _examples
+from potstill.components.training.hidden import HiddenTeacher
+from potstill.components.training.learner import Objective
+from potstill.components.training.loop import train_model
+from potstill.components.training.students import from_teacher_layers
 model, rows, out = map(Path, sys.argv[1:4])
 precision, kind = sys.argv[4:]
 chat = load_chat(model)
@@ -134,13 +134,13 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from potstill.chat import load_chat
-from potstill.objectives import OnPolicy
-from potstill.records import read_rows
-from potstill.runtimes.load import load_causal_lm
-from potstill.train import _examples
-from potstill.train.on_policy import OwnAnswers, OwnText
-from potstill.train.ranks import make_accelerator
+from potstill.components.chat.format import load_chat
+from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.records import read_rows
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.stages.train.stage import _examples
+from potstill.components.training.on_policy import OwnAnswers, OwnText
+from potstill.components.training.ranks import make_accelerator
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 examples = _examples(read_rows(rows), chat, 128)

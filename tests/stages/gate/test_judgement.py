@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from potstill.core.files import write_json
 from potstill.core.recipe.recipe import load_recipe
-from potstill.core.records import write_json
 from potstill.stages.evaluate.answers import JudgedAnswer
 from potstill.stages.gate.judgement import judge_run
 

@@ -18,7 +18,7 @@ import pytest
 
 from finished_run import EVIL, RECIPE, finished_run
 from fixtures import write_jsonl
-from potstill.core.records import write_json
+from potstill.core.files import write_json
 from potstill.stages.package import stage as package
 from potstill.stages.report import stage as report
 from potstill.stages.report.charts import Line, Rate, kept_chart, training_chart

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +25,8 @@ from potstill.components.models.source import load_config
 from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing import cost
 from potstill.components.sizing.limits import Limits
-from potstill.core.errors import RecipeError, UsageError
+from potstill.core.errors import DataError, RecipeError, UsageError
+from potstill.core.files import read_json_object, replacing
 from potstill.core.format import size_words
 from potstill.core.recipe.recipe import Quantization, Recipe, Target, load_recipe
 
@@ -162,8 +161,8 @@ def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) 
 
 def _class_of(path: Path) -> str | None:
     """Class that a config.json, or a folder's, names; None where there is none."""
-    with suppress(OSError, ValueError, TypeError, LookupError):
-        return str(json.loads((path / "config.json" if path.is_dir() else path).read_text("utf-8"))["architectures"][0])
+    with suppress(DataError, TypeError, LookupError):
+        return str(read_json_object(path / "config.json" if path.is_dir() else path)["architectures"][0])
     return None
 
 
@@ -241,24 +240,16 @@ def write_choice(path: Path, row: Mapping[str, Any]) -> None:
     text = _rewritten(before, new, path)
     if not file.stat().st_mode & 0o222 or not os.access(file, os.W_OK):
         raise UsageError(f"--write: {path} is read-only, and was left as it is. Make it writable, or copy the recipe.")
-    draft = None
     try:
-        # beside the recipe, whose paths are relative to its folder
-        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        draft = Path(temporary)
-        with os.fdopen(handle, "wb") as out:
-            out.write(text.encode("utf-8"))
-        _require_written(draft, path, {**old, **new})
-        shutil.copymode(file, draft)
-        os.replace(draft, file)
+        with replacing(file) as draft:  # beside the recipe, whose paths are relative to its folder
+            draft.write_bytes(text.encode("utf-8"))
+            _require_written(draft, path, {**old, **new})
+            shutil.copymode(file, draft)
     except OSError as error:
         raise UsageError(
             f"--write: {path} cannot be written ({error.strerror or error}), and was left as it is. Make its folder "
             "writable, or copy the recipe."
         ) from None
-    finally:
-        if draft:
-            draft.unlink(missing_ok=True)
 
 
 def _require_written(draft: Path, path: Path, wanted: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,7 +147,7 @@ def print_stage(stage: str, result: RunResult) -> None:
         from potstill.cli.render.plan import render_check
         from potstill.stages.check.classifier import render_classifier_check
 
-        found = json.loads((folder / "check.json").read_text())
+        found = read_json_object(folder / "check.json")
         out.print(render_classifier_check(found) if found.get("task") == "classify" else render_check(found))
     elif stage in ("gate", "package", "report"):
         print_verdict(result)

@@ -276,13 +276,14 @@ def load_chat(folder: Path, template: str = "own") -> ChatFormat:
         raise RecipeError(f"{source}: cannot be read as a tokenizer ({error}).") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    config = _read_json(folder / "tokenizer_config.json")
+    config = read_json_object(folder / "tokenizer_config.json", missing_ok=True, error=RecipeError)
     eos = _token_text(config.get("eos_token"))
     if not eos:
         raise RecipeError(
             f"{folder / 'tokenizer_config.json'}: names no eos_token, so the student could never stop. Add it."
         )
-    stops = _read_json(folder / "generation_config.json").get("eos_token_id") or []
+    generation = read_json_object(folder / "generation_config.json", missing_ok=True, error=RecipeError)
+    stops = generation.get("eos_token_id") or []
     stop_ids = frozenset([stops] if isinstance(stops, int) else stops)
     return ChatFormat(
         tokenizer, _read_template(folder, config, template), _token_text(config.get("bos_token")), eos, stop_ids

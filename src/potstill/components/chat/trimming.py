@@ -36,6 +36,7 @@ from typing import Any
 
 from potstill.components.chat.format import Example
 from potstill.core.errors import RecipeError
+from potstill.core.files import read_json_object, write_json
 
 __all__ = ["Vocabulary", "kept_ids", "renumbered_settings", "require_trimmable", "trim_folder", "trim_tokenizer"]
 
@@ -288,21 +289,24 @@ def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
         RecipeError: see `trim_tokenizer`.
     """
     source = folder / "tokenizer.json"
-    tokenizer = json.loads(source.read_text(encoding="utf-8"))
-    vocab, config = tokenizer["model"]["vocab"], _read_json(folder / "tokenizer_config.json")
-    generation = _read_json(folder / "generation_config.json")
+    tokenizer = read_json_object(source, error=RecipeError)
+    vocab = tokenizer["model"]["vocab"]
+    config, model, generation = (
+        read_json_object(folder / f"{name}.json", missing_ok=True, error=RecipeError)
+        for name in ("tokenizer_config", "config", "generation_config")
+    )
     named = {vocab[text] for text in _named_texts(config) if text in vocab}
-    named.update(*map(_named_ids, (_read_json(folder / "config.json"), generation)))
+    named.update(*map(_named_ids, (model, generation)))
     vocabulary = trim_tokenizer(tokenizer, {*used, *named}, str(source))
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(out / "tokenizer.json", vocabulary.tokenizer)
+    write_json(out / "tokenizer.json", vocabulary.tokenizer)
     if config:
         if "added_tokens_decoder" in config:
             kept = ((vocabulary.new_ids.get(int(old)), token) for old, token in config["added_tokens_decoder"].items())
             config["added_tokens_decoder"] = {str(index): token for index, token in kept if index is not None}
-        _write_json(out / "tokenizer_config.json", config)
+        write_json(out / "tokenizer_config.json", config)
     if generation:
-        _write_json(out / "generation_config.json", generation | renumbered_settings(generation, vocabulary.new_ids))
+        write_json(out / "generation_config.json", generation | renumbered_settings(generation, vocabulary.new_ids))
     for name in _CARRIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
@@ -341,11 +345,3 @@ def renumbered_settings(config: Mapping[str, Any], new: Mapping[int, int]) -> di
     that has none left."""
     found = {key: _renumber(value, new) for key, value in _id_settings(config).items()}
     return {key: None if value == [] else value for key, value in found.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

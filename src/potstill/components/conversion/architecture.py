@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from potstill.components.models.architectures import EXPORTABLE
 from potstill.components.models.configs import from_config, rope_settings, settings
 from potstill.core.errors import StepError
+from potstill.core.files import read_json_object
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -8,9 +8,9 @@ is refused, or named in `notes`.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from potstill.components.conversion.tokenizer import read_chat_template, read_to
 from potstill.components.conversion.weights import Tensor, Weights, plan_tensors
 from potstill.components.models.gguf_types import is_large
 from potstill.core.errors import StepError
+from potstill.core.files import replacing
 
 __all__ = ["ConversionSummary", "convert_checkpoint"]
 
@@ -140,8 +141,7 @@ def _write_file(
         nbytes = quantized_nbytes(tensor.shape, qtype)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), nbytes, raw_dtype=qtype)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    try:
+    with replacing(out) as temporary, closing(writer):
         writer.write_header_to_file(temporary)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -149,14 +149,6 @@ def _write_file(
             writer.write_tensor_data(divisors)
         for tensor in tensors:
             writer.write_tensor_data(_stored(weights, tensor, types[tensor.name], importance.get(tensor.name), threads))
-        for file in writer.fout or ():
-            file.flush()
-            os.fsync(file.fileno())
-        writer.close()
-        os.replace(temporary, out)
-    finally:
-        writer.close()
-        temporary.unlink(missing_ok=True)
 
 
 def _stored(

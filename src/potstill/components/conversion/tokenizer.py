@@ -6,7 +6,6 @@ SentencePiece-style BPE becomes its `llama` model: tokens and scores.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.components.conversion.pretokenizers import APPROXIMATE, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, PREPEND_SPACE, read_sentencepiece
 from potstill.core.errors import StepError
+from potstill.core.files import read_json_object
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -141,13 +141,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             "AutoTokenizer "
             "and save it again with save_pretrained."
         )
-    try:
-        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise StepError(f"{path}: not valid JSON ({error}). Save the checkpoint again.") from None
-    if not isinstance(value, dict):
-        raise StepError(f"{path}: must hold a JSON object. Save the checkpoint again.")
-    return value
+    return read_json_object(path, missing_ok=True, error=StepError, advice="Save the checkpoint again.")
 
 
 def _check_model(tokenizer: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.components.conversion.architecture import Hyperparameters
-from potstill.core.errors import StepError
+from potstill.core.errors import DataError, StepError
+from potstill.core.files import read_json_object
 
 __all__ = ["Tensor", "Weights", "plan_tensors"]
 
@@ -96,8 +96,8 @@ def _safetensors_files(checkpoint: Path) -> list[Path]:
     index = checkpoint / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+            names = sorted(set(read_json_object(index)["weight_map"].values()))
+        except (DataError, KeyError, AttributeError):
             raise StepError(f"{index}: not an index of safetensors files. Save the model again.") from None
         paths = [checkpoint / name for name in names]
     else:

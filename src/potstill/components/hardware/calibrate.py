@@ -8,7 +8,6 @@ bound by memory and for those whose kernels are the limit. A prompt's token: sum
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import MissingExtra, StepError, UsageError
+from potstill.core.files import write_json
 
 __all__ = ["Sample", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
@@ -202,9 +202,7 @@ def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -
     stored |= {"threads": threads, "samples": rows}
     path = calibration_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, stored)
     return {**stored, "file": str(path)}
 
 

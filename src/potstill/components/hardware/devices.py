@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import platform
 import re
@@ -16,7 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from potstill.core.errors import UsageError
+from potstill.core.errors import DataError, UsageError
+from potstill.core.files import read_json, read_json_object, write_json
 
 __all__ = [
     "Device", "calibration_file", "find_device", "known_device", "load_devices", "machine_name", "near_devices",
@@ -161,8 +161,8 @@ def _probed(quick: bool) -> tuple[float, float]:
 
     path, now = _probe_file(), time.time()
     kept, since = (0.0, 0.0), now
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(DataError, ValueError, KeyError, TypeError):
+        found = read_json(path)
         if found["machine"] == machine_name() and 0 <= now - found["since"] < _DAY:
             kept, since = (float(found["bandwidth"]), float(found["compute"])), float(found["since"])
     if quick and min(kept) > 0:
@@ -171,9 +171,7 @@ def _probed(quick: bool) -> tuple[float, float]:
     peak = {"machine": machine_name(), "since": since, "bandwidth": bandwidth, "compute": compute}
     with suppress(OSError):  # a home that cannot be written costs a probe the next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(peak) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_json(path, peak)
     return bandwidth, compute
 
 
@@ -191,13 +189,13 @@ def this_machine(*, quick: bool = False) -> Device:
     path, calibrated = calibration_file(), dict[str, Any]()
     if path.is_file():
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json_object(path)
             threads = int(stored["threads"])
             # a file of an earlier version has none of prompts, and no machine
             kept = {"rates": stored["rates"], "prompt_rates": stored.get("prompt_rates", {})}
             if stored.get("machine", machine_name()) == machine_name():
                 calibrated = {key: {str(k): float(v) for k, v in rates.items()} for key, rates in kept.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (DataError, ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path}: not a calibration. Run potstill calibrate-device again, or delete it.") from None
     bandwidth, compute = _probed(quick)
     machine = platform.machine().lower()

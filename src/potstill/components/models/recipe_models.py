@@ -85,7 +85,7 @@ def load_models(recipe: Recipe) -> Models:
     if recipe.student.vocabulary == "workload":
         # otherwise training would find out, after all answers have been generated and paid for
         source = student.folder / "tokenizer.json"
-        require_trimmable(json.loads(source.read_text(encoding="utf-8")), str(source))
+        require_trimmable(read_json_object(source, error=RecipeError), str(source))
     if teacher and student.folder != teacher.folder and recipe.train.objective != "sft":
         _check_tokenizers(recipe, teacher, student)
     return Models(teacher, student)

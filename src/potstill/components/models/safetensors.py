@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from potstill.core.errors import RecipeError
+from potstill.core.errors import DataError, RecipeError
+from potstill.core.files import read_json_object
 
 __all__ = ["safetensors_parameters"]
 
@@ -20,8 +21,8 @@ def safetensors_parameters(folder: Path) -> int:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            names = sorted(set(read_json_object(index)["weight_map"].values()))
+        except (DataError, KeyError, AttributeError, TypeError):
             raise RecipeError(f"{index}: not an index of safetensors files. Save or copy the model again.") from None
         paths = [folder / str(name) for name in names]
     else:

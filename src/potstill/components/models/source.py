@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 import stat
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from potstill.components.models.configs import from_config
 from potstill.components.models.shapes import SHAPE_EXAMPLE, is_shape, shape_spec, shape_to_config
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
+from potstill.core.files import read_json_object
 
 __all__ = ["load_config", "load_spec", "read_config"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ _SHALLOW = 3  # parts of a folder such as /home/name: one less, and paths below 
 
 def read_step(path: Path) -> dict[str, Any]:
     """A step's JSON file; empty when the step has none."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_json_object(path, missing_ok=True)
 
 
 def portable_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -165,9 +164,9 @@ def verify_package(folder: Path) -> list[str]:
     if not path.is_file():
         return [f"{MANIFEST} is not there, so nothing can be checked."]
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = read_json_object(path)["files"]
         expected = {str(name): (str(v["sha256"]), int(v["bytes"])) for name, v in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{MANIFEST} is not a manifest of potstill: it has no readable list of files."]
     problems = [_problem(folder, name, *known) for name, known in expected.items()]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}

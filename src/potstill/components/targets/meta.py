@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,12 +119,9 @@ def read_meta(folder: Path) -> TargetsMeta:
         DataError: there is no store, or one that this version does not read.
     """
     path = folder / "meta.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no targets store is here (no meta.json). Give the folder of a store.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Make the targets again in another folder.") from None
+    if not path.exists():
+        raise DataError(f"{folder}: no targets store is here (no meta.json). Give the folder of a store.")
+    found = read_json(path, advice="Make the targets again in another folder.")
     if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
         raise DataError(
             f"{path}: the store has format {found['format']}, this potstill reads format {FORMAT}. Read it with the "

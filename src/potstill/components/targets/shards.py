@@ -25,6 +25,7 @@ from potstill.components.targets.coding import Block, decode_block, encode_block
 from potstill.components.targets.meta import KEY_BYTES, TargetsMeta
 from potstill.components.targets.sketch import SUMS, Sketch, join_sketches
 from potstill.core.errors import StepError
+from potstill.core.files import write_bytes
 
 __all__ = ["SUFFIX", "Shard", "open_shard", "write_shard"]
 
@@ -83,22 +84,8 @@ def write_shard(path: Path, meta: TargetsMeta, entries: list[tuple[bytes, Sketch
         footer["sections"][name] = [offset, len(data), _digest(data).hex()]
         offset += len(data)
     end = json.dumps(footer).encode()
-    _write_whole(path, [_MAGIC, *sections.values(), end, _TAIL.pack(_digest(end), len(end)), _MAGIC])
+    write_bytes(path, b"".join([_MAGIC, *sections.values(), end, _TAIL.pack(_digest(end), len(end)), _MAGIC]))
     return path.stat().st_size
-
-
-def _write_whole(path: Path, parts: list[bytes]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name must outlive a loss of power as well
-    finally:
-        os.close(folder)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from potstill.components.targets.meta import SequenceKey, TargetsMeta, read_meta
 from potstill.components.targets.shards import SUFFIX, open_shard, write_shard
 from potstill.components.targets.sketch import Sketch, join_sketches, sketch_likeliest, sketch_logits, uniforms
 from potstill.core.errors import StepError
-from potstill.core.records import write_json
+from potstill.core.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from potstill.core.files import move_into_place, write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,7 +24,7 @@ class StepLog:
         if main:
             lines = path.read_text().splitlines() if path.exists() else []
             kept = [line for line in lines if _step_of(line) < resumed_step]
-            path.write_text("".join(line + "\n" for line in kept))
+            write_text(path, "".join(line + "\n" for line in kept))
             self._file = path.open("a")
 
     def write(self, **values: float) -> None:
@@ -55,7 +56,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()  # each rank writes a part
     if accelerator.is_main_process:
-        os.replace(temporary, final)
+        move_into_place(temporary, final)
         for old in folder.glob("checkpoint-*"):
             if old != final:
                 shutil.rmtree(old)

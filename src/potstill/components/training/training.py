@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError
+from potstill.core.files import read_json_object, write_json
 from potstill.core.recipe.recipe import Schedule
 from potstill.core.records import write_json
 
@@ -51,7 +51,7 @@ class Training:
 
         finished = self.out / f"{name}.summary.json"
         if finished.exists():
-            return dict(json.loads(finished.read_text()))
+            return read_json_object(finished)
         model = build()
         rank = self.schedule.lora_rank
         merge = add_lora(model, rank, self.seed) if rank else None
@@ -83,4 +83,4 @@ class Training:
             for checkpoint in (self.out / name).glob("checkpoint*"):
                 shutil.rmtree(checkpoint)
         wait_for_all()
-        return dict(json.loads(finished.read_text()))
+        return read_json_object(finished)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from potstill.components.chat.trimming import require_trimmable
 from potstill.core.errors import DataError, RecipeError
+from potstill.core.files import read_json_object
 from potstill.core.recipe.recipe import ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.stats import quantile
@@ -69,7 +69,7 @@ def _check_labels(rows: list[LabelledRow], labels: set[str]) -> None:
 
 
 def _check_teacher(recipe: ClassifierRecipe, base: Path, labels: set[str]) -> None:
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(base / "config.json", error=RecipeError)
     layers = config.get("num_hidden_layers", config.get("n_layers"))
     if layers is not None and recipe.student.layers > layers:
         raise RecipeError(f"student.layers: {recipe.student.layers} is more than the teacher's {layers} layers.")
@@ -96,7 +96,7 @@ def _tokens(
         raise RecipeError(f"teacher.model: {base} has no tokenizer.json. Save the model's fast tokenizer there.")
     tokenizer = Tokenizer.from_file(str(path))
     if recipe.student.vocabulary:
-        require_trimmable(json.loads(path.read_text(encoding="utf-8")), str(path))
+        require_trimmable(read_json_object(path, error=RecipeError), str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     lengths = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.core.files import write_json
 from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
-from potstill.core.records import write_json
 
 __all__ = ["VERSION", "check", "check_classifier"]
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from potstill.components.checkers.tool_calls import judge
 from potstill.components.runtimes import Runtime, Sampling
+from potstill.core.files import write_text
 from potstill.core.records import BEHAVIOURS, Row
 from potstill.core.stats import wilson
 
@@ -71,9 +72,7 @@ def answer_rows(
                 expected=_expected(row),
             )
         )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(a.model_dump_json() + "\n" for a in judged), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(a.model_dump_json() + "\n" for a in judged))
     return judged
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.core.files import read_json_lines, read_json_object, write_json, write_json_lines
 from potstill.core.recipe.recipe import ClassifierRecipe
-from potstill.core.records import LabelledRow, read_labelled, write_json
+from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.stats import Interval, bootstrap_median, quantile
 from potstill.stages.evaluate.answers import rate
 from potstill.stages.gate.gates import GateResult, better_gate, floor_gate, limit_gate, overall, retention_gate
@@ -57,11 +57,8 @@ def measure_classifier(recipe: ClassifierRecipe, teacher_folder: Path, trained: 
 
 def _write_answers(path: Path, rows: Sequence[LabelledRow], predicted: Sequence[str]) -> None:
     """One line a test row: its text, its label, and what the model took it for."""
-    lines = (
-        json.dumps({"text": row.text, "label": row.label, "predicted": label}, ensure_ascii=False) + "\n"
-        for row, label in zip(rows, predicted, strict=True)
-    )
-    path.write_text("".join(lines), encoding="utf-8")
+    pairs = zip(rows, predicted, strict=True)
+    write_json_lines(path, ({"text": row.text, "label": row.label, "predicted": label} for row, label in pairs))
 
 
 def _accuracy(rows: Sequence[LabelledRow], predicted: Sequence[str], out_of_scope: str | None) -> dict[str, Any]:
@@ -114,7 +111,7 @@ def _summary(values: Sequence[float], seed: int) -> dict[str, float]:
 
 def judge_classifier(recipe: ClassifierRecipe, evaluated: Path, out: Path) -> None:
     """Write `verdict.json`: every gate the recipe asks for, what they come to, and what is told beside them."""
-    metrics = json.loads((evaluated / "metrics.json").read_text())
+    metrics = read_json_object(evaluated / "metrics.json")
     results = list(_gates(recipe, evaluated, metrics))
     notes = []
     if recipe.train.control == "sft" and not recipe.gates.beats_control:
@@ -144,5 +141,4 @@ def _gates(recipe: ClassifierRecipe, evaluated: Path, metrics: dict[str, Any]) -
 
 def _right(evaluated: Path, model: str) -> list[bool]:
     """Whether each test row was classified right, in order."""
-    lines = (evaluated / f"answers-{model}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row["label"] == row["predicted"] for row in map(json.loads, lines)]
+    return [row["label"] == row["predicted"] for _, row in read_json_lines(evaluated / f"answers-{model}.jsonl")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
 from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.runtimes import Runtime, Sampling
+from potstill.core.files import read_json, write_json
 from potstill.core.progress import progress_bar
 from potstill.core.recipe.recipe import Recipe
 from potstill.core.recipe.sections import Offload
-from potstill.core.records import Message, Row, read_rows, read_tools, write_json
+from potstill.core.records import Message, Row, read_rows, read_tools
 from potstill.stages.evaluate.answers import JudgedAnswer, answer_rows, score
 from potstill.stages.evaluate.fidelity import Array, fidelity
 
@@ -163,7 +163,7 @@ def _in_vocabulary(texts: list[_Text], expected: list[Array], kept_file: Path) -
     """
     if not kept_file.is_file():
         return texts, expected
-    kept: list[int] = json.loads(kept_file.read_text())
+    kept: list[int] = read_json(kept_file)
     new = {old: number for number, old in enumerate(kept)}
     pairs = [
         (replace(text, ids=tuple(new[i] for i in text.ids)), _renormalised(teacher_SV[:, kept]))

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from potstill.core.files import move_into_place, write_json
 from potstill.core.recipe.recipe import Recipe
-from potstill.core.records import Row, read_generated, write_json
+from potstill.core.records import Row, read_generated
 
 if TYPE_CHECKING:
     from potstill.components.chat.format import ChatFormat
@@ -49,7 +50,7 @@ def run(recipe: Recipe, trained: Path, generated: Path, out: Path) -> None:
     )
     shipped = out / f"{recipe.name}-{settings.quantization}.gguf"
     if settings.quantization == "F16":
-        f16.replace(shipped)
+        move_into_place(f16, shipped)
         summary = converted
     else:
         summary = convert_checkpoint(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from potstill.core.files import read_json_object, write_json
 from potstill.core.recipe.recipe import Recipe
-from potstill.core.records import write_json
 from potstill.stages.evaluate.answers import read_answers
 from potstill.stages.gate.gates import (
     GateResult,
@@ -116,7 +115,7 @@ def _budget_gates(recipe: Recipe, metrics: dict[str, Any]) -> Iterator[GateResul
 
 def judge_run(recipe: Recipe, evaluated: Path, out: Path) -> None:
     """Write `verdict.json`: every gate the recipe asks for, what they come to, and what is told beside them."""
-    metrics = json.loads((evaluated / "metrics.json").read_text())
+    metrics = read_json_object(evaluated / "metrics.json")
     results = [
         *_answer_gates(recipe, evaluated, metrics["models"]),
         *_fidelity_gates(recipe, metrics["models"]["gguf"]["fidelity"]),

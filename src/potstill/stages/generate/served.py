@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.components.runtimes import Answer
 from potstill.components.runtimes.log_probs import unpack_tokens
 from potstill.components.targets.served import ServedTokens, require_distributions, require_same_tokens
+from potstill.core.files import write_json_lines
 from potstill.core.recipe.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.generate.journal import Journal, answer_all
@@ -43,9 +42,5 @@ def ask_first_rows(recipe: Recipe, teacher: LoadedTeacher, rows: Sequence[Row], 
 
 def write_tokens(path: Path, rows: Sequence[Row], answers: Mapping[str, Answer]) -> None:
     """What the endpoint said of the answers of `rows`, a line each, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="ascii") as file:
-        for row in rows:
-            if said := answers[row.row_id].tokens:
-                file.write(json.dumps({"row_id": row.row_id, "tokens": said}) + "\n")
-    os.replace(temporary, path)
+    found = ((row.row_id, answers[row.row_id].tokens) for row in rows)
+    write_json_lines(path, ({"row_id": row_id, "tokens": tokens} for row_id, tokens in found if tokens))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from potstill.core.errors import StepError
+from potstill.core.files import write_json
 from potstill.core.recipe.recipe import Recipe
-from potstill.core.records import Row, read_rows, read_tools, write_json, write_rows
+from potstill.core.records import Row, read_rows, read_tools, write_rows
 
 __all__ = ["VERSION", "run"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from potstill.components.packages.manifest import MANIFEST, build_manifest, file_entry, teacher_name, verify_package
 from potstill.core.errors import StepError
+from potstill.core.files import move_into_place, write_json, write_text
 from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
-from potstill.core.records import write_json
 
 __all__ = ["VERSION", "run", "run_classifier", "verify_package"]
 
@@ -44,8 +44,8 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
     _link(shipped, building / shipped.name)
     notice = _notice(recipe)
     if notice:
-        (building / "LICENSE").write_text(notice, encoding="utf-8")
-    (building / "Modelfile").write_text(write_modelfile(recipe, shipped, chat, notice), encoding="utf-8")
+        write_text(building / "LICENSE", notice)
+    write_text(building / "Modelfile", write_modelfile(recipe, shipped, chat, notice))
     manifest = build_manifest(recipe, steps, building)
     card = write_card(recipe, manifest, shipped.name, has_chat=recipe.chat.template != "plain")
     _finish(building, manifest, card, out)
@@ -78,12 +78,10 @@ def _new_folder(out: Path) -> Path:
 def _finish(building: Path, manifest: dict[str, Any], text: str, out: Path) -> None:
     """Add the card, its entry and the manifest, and put the folder in its place."""
     card = building / "README.md"
-    card.write_text(text, encoding="utf-8")
+    write_text(card, text)
     manifest["files"] = dict(sorted({**manifest["files"], card.name: file_entry(card)}.items()))
     write_json(building / MANIFEST, manifest)
-    final = out / "package"
-    shutil.rmtree(final, ignore_errors=True)
-    building.rename(final)
+    move_into_place(building, out / "package")
 
 
 def _link(source: Path, target: Path) -> None:

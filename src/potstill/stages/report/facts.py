@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from potstill.core.files import read_json_lines, read_json_object
 from potstill.core.recipe.recipe import Recipe
 
 __all__ = ["Facts", "read_facts"]
@@ -31,12 +31,8 @@ class Facts:
     """Tokens of each row that the teacher answered: prompt_tokens, completion_tokens."""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
 def _read_log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [line for _, line in read_json_lines(path)] if path.is_file() else []
 
 
 def _read_answers(path: Path) -> list[dict[str, int]]:
@@ -51,12 +47,16 @@ def read_facts(recipe: Recipe, steps: Mapping[str, Path]) -> Facts:
     package = steps["package"] / "package" / "manifest.json" if "package" in steps else Path()
     return Facts(
         recipe=recipe,
-        metrics=json.loads((steps["evaluate"] / "metrics.json").read_text(encoding="utf-8")),
-        verdict=json.loads((steps["gate"] / "verdict.json").read_text(encoding="utf-8")),
-        trained=_read_json(train / "summary.json"),
-        manifest=_read_json(package),
-        parity=_read_json(steps["export"] / "parity.json") if "export" in steps else {},
+        metrics=read_json_object(steps["evaluate"] / "metrics.json"),
+        verdict=read_json_object(steps["gate"] / "verdict.json"),
+        trained=read_json_object(train / "summary.json", missing_ok=True),
+        manifest=read_json_object(package) if package.is_file() else {},
+        parity=read_json_object(steps["export"] / "parity.json", missing_ok=True) if "export" in steps else {},
         logs={name: log for name in ("student", "control") if (log := _read_log(train / f"{name}.log.jsonl"))},
         answers=_read_answers(steps["generate"] / "train.jsonl") if "generate" in steps else [],
-        stamps={name: stamp for name, folder in steps.items() if (stamp := _read_json(folder / "step.json"))},
+        stamps={
+            name: stamp
+            for name, folder in steps.items()
+            if (stamp := read_json_object(folder / "step.json", missing_ok=True))
+        },
     )

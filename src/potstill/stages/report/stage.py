@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from potstill.core.files import write_text
 from potstill.core.recipe.recipe import Recipe
 
 __all__ = ["VERSION", "run"]
@@ -60,6 +60,4 @@ def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
         regressions=tell_regressions(facts),
         origin=tell_origin(facts),
     )
-    temporary = out / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, out / "report.html")
+    write_text(out / "report.html", page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from potstill.components.targets.served import (
     require_distributions,
     require_same_tokens,
 )
+from potstill.core.files import read_json_lines
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
 
@@ -27,9 +27,7 @@ def read_tokens_of(generated: Path, split: str) -> dict[str, str]:
     path = generated / f"{split}.tokens.jsonl"
     if not path.is_file():
         return {}
-    with path.open(encoding="ascii") as file:
-        entries = [json.loads(line) for line in file]
-    return {entry["row_id"]: entry["tokens"] for entry in entries}
+    return {entry["row_id"]: entry["tokens"] for _, entry in read_json_lines(path)}
 
 
 def write_served_targets(

@@ -1,0 +1,120 @@
+"""Files are written whole or not at all; reading JSON says what is wrong, and where."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from potstill.core.errors import DataError, StepError
+from potstill.core.files import (
+    move_into_place,
+    read_json,
+    read_json_lines,
+    read_json_object,
+    replacing,
+    write_bytes,
+    write_json,
+    write_json_lines,
+    write_text,
+)
+
+SRC = Path(__file__).parents[2] / "src" / "potstill"
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "Zoë", "n": [1, 2.5, None]})
+    write_json_lines(tmp_path / "a.jsonl", [{"n": 1}, {"text": "two\nlines"}])
+    write_text(tmp_path / "a.txt", "one\r\ntwo\n")
+    write_bytes(tmp_path / "a.bin", b"\0\1")
+    assert read_json(tmp_path / "a.json") == {"name": "Zoë", "n": [1, 2.5, None]}
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"n": 1}), (2, {"text": "two\nlines"})]
+    assert (tmp_path / "a.txt").read_bytes() == b"one\r\ntwo\n"
+    assert (tmp_path / "a.bin").read_bytes() == b"\0\1"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with suppress(RuntimeError), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.txt", float("nan"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b))[1])
+    write_text(tmp_path / "a.txt", "new")
+    assert done == ["fsync", "replace", "fsync"]
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "old").write_text("old")
+    (tmp_path / "package.tmp").mkdir()
+    (tmp_path / "package.tmp" / "half").write_text("left by a killed process")
+    with replacing(tmp_path / "package") as folder:
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner" / "new").write_text("new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inner", "new", "package"]
+
+
+def test_a_finished_file_is_moved_over_another(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    move_into_place(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "new" and not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b'{"a": 1,\n "b"}', "line 2, column 5"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 10_000, "too many digits"),
+    ],
+)
+def test_an_unreadable_file_is_named_with_the_reason_and_the_advice(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StepError) as caught:
+        read_json(path, error=StepError, advice="Save it again.")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and says in message and message.endswith(" Save it again.")
+
+
+def test_an_object_is_required_where_an_object_is_read(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "[1]")
+    with pytest.raises(DataError, match="must hold a JSON object, found list"):
+        read_json_object(tmp_path / "a.json")
+    assert read_json_object(tmp_path / "b.json", missing_ok=True) == {}
+    (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json_object(tmp_path / "c.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{}\n\n{\n", r"a\.jsonl:3: not valid JSON"), ("[1]\n", r"a\.jsonl:1: a row must be a JSON object, found list")],
+)
+def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
+    write_text(tmp_path / "a.jsonl", text)
+    with pytest.raises(DataError, match=says):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_no_other_module_replaces_files() -> None:
+    others = [path for path in SRC.rglob("*.py") if path.relative_to(SRC).as_posix() != "core/files.py"]
+    assert [path for path in others if "os.replace" in path.read_text() or ".rename(" in path.read_text()] == []
