@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from potstill.core.artifacts.run import ClassifierRunMetrics, RunMetrics
+from potstill.core.files import read_json_object
 
 __all__ = ["run_metrics"]
 
@@ -17,10 +17,10 @@ def _rate(model: dict[str, Any] | None) -> float | None:
 
 def run_metrics(evaluated: Path, trained: Path) -> RunMetrics | ClassifierRunMetrics:
     """The main numbers of a run, from what its stages left."""
-    metrics = json.loads((evaluated / "metrics.json").read_text())
+    metrics = read_json_object(evaluated / "metrics.json")
     if "gguf" not in metrics["models"]:
         return _classifier_metrics(metrics)
-    trained_summary = json.loads((trained / "summary.json").read_text())
+    trained_summary = read_json_object(trained / "summary.json")
     models, runtime = metrics["models"], metrics["runtime"]
     teacher, shipped = _rate(models["teacher"]), _rate(models["gguf"])
     fidelity = models["gguf"]["fidelity"] or {}

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from potstill.core.environment import is_first_process
+from potstill.core.files import read_json_object
 from potstill.core.recipe.recipe import AnyRecipe
 from potstill.core.steps import StepResult
 
@@ -101,7 +102,7 @@ def print_note(text: str) -> None:
 def print_verdict(result: RunResult) -> None:
     """The verdict table, details of gates that do not pass, notes, and where package and report are."""
     out = _console()
-    found = json.loads((result.folder("gate") / "verdict.json").read_text())
+    found = read_json_object(result.folder("gate") / "verdict.json")
     report = result.report()
     out.print()
     out.print(verdict_table(found["gates"]))

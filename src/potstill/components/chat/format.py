@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from potstill.core.errors import RecipeError
+from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe.sections import Chat
 from potstill.core.records import Message, Row
@@ -313,10 +314,3 @@ class ChatSettings:
     def load(self, folder: Path) -> ChatFormat:
         """Chat format of a model's folder; see `load_chat`."""
         return load_chat(folder, self.template if isinstance(self.template, str) else str(self.template.path))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return value if isinstance(value, dict) else {}

@@ -86,12 +86,7 @@ def read_hyperparameters(checkpoint: Path, *, tied: bool) -> Hyperparameters:
         StepError: config.json is absent or broken, or the model cannot be exported.
     """
     path = checkpoint / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StepError(f"{path}: no such file. Give the folder of a Hugging Face checkpoint.") from None
-    except ValueError as error:
-        raise StepError(f"{path}: not valid JSON ({error}). Save the checkpoint again.") from None
+    raw = read_json_object(path, error=StepError, advice="Give the folder of a whole Hugging Face checkpoint.")
     return hyperparameters(raw, path, tied=tied)
 
 

@@ -18,6 +18,7 @@ from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.models.source import read_config
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import RecipeError
+from potstill.core.files import read_json_object
 from potstill.core.recipe.recipe import Recipe
 
 __all__ = ["Model", "Models", "load_models"]

@@ -120,21 +120,9 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read, or is not a config.json.
     """
     what = "Give a model's config.json or a GGUF file."
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{path}: not a config.json ({path.stat().st_size:,} bytes). {what}")
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not a config.json (it is not UTF-8 text). {what}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: not a config.json (it is nested too deeply). {what}") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not a config.json ({error}). {what}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: must hold a JSON object, as a model's config.json does.")
-    return value
+    if path.exists() and path.stat().st_size > _MAX_BYTES:
+        raise UsageError(f"{path}: not a config.json ({path.stat().st_size:,} bytes). {what}")
+    return read_json_object(path, error=UsageError, advice=what)
 
 
 def _spec(path: Path, config: Mapping[str, Any], name: str) -> ModelSpec:

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from potstill import __version__
+from potstill.core.errors import DataError
+from potstill.core.files import read_json_object
 from potstill.core.hashing import hash_file
 from potstill.core.recipe.recipe import Recipe, recipe_hash
 

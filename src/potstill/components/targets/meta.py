@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from potstill.core.errors import DataError
+from potstill.core.files import read_json
 from potstill.core.hashing import fingerprint
 
 __all__ = ["FORMAT", "Kind", "SequenceKey", "TargetsMeta", "expected_bytes", "read_meta", "sequence_key"]

@@ -35,7 +35,7 @@ from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError
 from potstill.core.files import write_json
 from potstill.core.recipe.recipe import ClassifierRecipe, Schedule
-from potstill.core.records import LabelledRow, read_labelled, write_json
+from potstill.core.records import LabelledRow, read_labelled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

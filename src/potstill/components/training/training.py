@@ -12,7 +12,6 @@ from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object, write_json
 from potstill.core.recipe.recipe import Schedule
-from potstill.core.records import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

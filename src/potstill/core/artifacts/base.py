@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.core.errors import StepError
-from potstill.core.records import first_problem, write_json
+from potstill.core.files import read_json_object, write_json
+from potstill.core.records import first_problem
 
 __all__ = ["Artifact", "Part"]
 
@@ -46,13 +46,8 @@ class Artifact(Part):
             StepError: the file is absent or broken, or its format is unknown.
         """
         path = folder / cls.FILE
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise StepError(f"{path}: no such file. Delete {folder} to run the step again.") from None
-        except ValueError as error:
-            raise StepError(f"{path}: not valid JSON ({error}). Delete {folder} to run the step again.") from None
-        found = value.pop("format", None) if isinstance(value, dict) else None
+        value = read_json_object(path, error=StepError, advice=f"Delete {folder} to run the step again.")
+        found = value.pop("format", None)
         if found != cls.FORMAT:
             raise StepError(
                 f"{path}: this file has format {found}, and this version of potstill reads format {cls.FORMAT} of "

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from potstill.components.training.training import Training
 from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError, RecipeError
+from potstill.core.files import write_json
 from potstill.core.hashing import fingerprint, hash_model
 from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
-from potstill.core.records import Row, read_generated, read_rows, read_tools, write_json
+from potstill.core.records import Row, read_generated, read_rows, read_tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
