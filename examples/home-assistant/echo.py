@@ -3,7 +3,7 @@
     python examples/home-assistant/echo.py --rows build/train.jsonl --tokenizer build/tokenizer --out build/echo.jsonl
 
 A word that was never seen before can only be copied, and a model this small finds that out late from the workload's own
-rows, where a copied value is one lesson among many: docs/decisions.md has the numbers. Half of the words are made of
+rows, where a copied value is one lesson among many: this folder's README has the numbers. Half of the words are made of
 one to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as common ones. Each row
 begins with "repeat:", so that a command that the model does not understand is not taken for one.
 """
