@@ -24,8 +24,9 @@ def deepen(folder: Path, layers: int, out: Path) -> None:
     """
     from transformers import AutoModelForCausalLM
 
+    from potstill.components.models.layers import even_layers
     from potstill.components.runtimes.load import load_causal_lm
-    from potstill.components.training.students import even_layers, save_model
+    from potstill.components.training.students import save_model
 
     model = load_causal_lm(folder)
     old = model.config.num_hidden_layers

@@ -17,7 +17,6 @@ from potstill.components.losses.hidden import (
     Distance,
     HiddenLoss,
     cut_layers,
-    even_layers,
     linear_cka,
     similar_layers,
 )
@@ -37,24 +36,6 @@ def definition(a: Tensor, b: Tensor, distance: str) -> Tensor:
     if distance == "mse":
         return ((a - b) ** 2).sum(-1) / a.shape[-1]
     return 1 - (a * b).sum(-1) / ((a * a).sum(-1).sqrt() * (b * b).sum(-1).sqrt())
-
-
-def test_even_layers_are_distilberts() -> None:
-    assert even_layers(6, 12) == (0, 2, 4, 7, 9, 11)
-    assert even_layers(1, 12) == (11,)
-    assert even_layers(3, 3) == (0, 1, 2)
-    assert even_layers(4, 2) == (0, 0, 1, 1)
-    assert even_layers(3, 6) == (0, 3, 5)  # halves up
-    with pytest.raises(ValueError, match="at least 1"):
-        even_layers(0, 3)
-
-
-@given(st.integers(2, 40), st.integers(1, 40))
-def test_even_layers_span_the_teacher_in_order(student: int, teacher: int) -> None:
-    chosen = even_layers(student, teacher)
-    assert len(chosen) == student and (chosen[0], chosen[-1]) == (0, teacher - 1)
-    steps = [b - a for a, b in itertools.pairwise(chosen)]
-    assert max(steps) - min(steps) <= 1 and min(steps) >= (1 if student <= teacher else 0)
 
 
 def test_a_cut_students_layers_learn_what_the_next_one_was_made_for() -> None:

@@ -16,11 +16,12 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from fixtures import light_rows, read_log, write_jsonl
 from potstill.components.chat.format import Example, load_chat
+from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.batches import pack
 from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import layers_alone, train_model
-from potstill.components.training.students import even_layers, from_teacher_layers
+from potstill.components.training.students import from_teacher_layers
 from potstill.core.errors import DataError, StepError
 from potstill.core.recipe.recipe import Schedule
 from potstill.core.records import read_rows
@@ -32,13 +33,13 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
-from potstill.core.recipe.recipe import Schedule
-from potstill.core.records import read_rows
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.stages.train.stage import _examples
 from potstill.components.training.learner import Objective
 from potstill.components.training.loop import train_model
-from potstill.components.training.students import even_layers, from_teacher_layers
+from potstill.components.training.students import from_teacher_layers
+from potstill.core.recipe.recipe import Schedule
+from potstill.core.records import read_rows
+from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 teacher = load_causal_lm(model)

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
-from potstill.core.recipe.objectives import Hidden
-from potstill.core.recipe.recipe import Schedule
-from potstill.core.records import read_rows
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.stages.train.stage import _examples
 from potstill.components.training.hidden import HiddenTeacher
 from potstill.components.training.learner import Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.students import from_teacher_layers
+from potstill.core.recipe.objectives import Hidden
+from potstill.core.recipe.recipe import Schedule
+from potstill.core.records import read_rows
+from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])
 precision, kind = sys.argv[4:]
 chat = load_chat(model)
@@ -135,12 +135,12 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
-from potstill.core.recipe.objectives import OnPolicy
-from potstill.core.records import read_rows
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.stages.train.stage import _examples
 from potstill.components.training.on_policy import OwnAnswers, OwnText
 from potstill.components.training.ranks import make_accelerator
+from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.records import read_rows
+from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 examples = _examples(read_rows(rows), chat, 128)

@@ -13,20 +13,12 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.students import (
     _retied,
     build_student,
-    even_layers,
     from_teacher_layers,
     kept_layers,
     save_model,
 )
 from potstill.core.errors import RecipeError
 from potstill.core.recipe.recipe import Student
-
-
-def test_layers_are_those_of_distilbert() -> None:
-    assert even_layers(12, 6) == [0, 2, 4, 7, 9, 11]
-    assert even_layers(7, 2) == [0, 6]
-    assert even_layers(5, 5) == [0, 1, 2, 3, 4]
-    assert even_layers(9, 1) == [0]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from fixtures import labelled_rows, make_encoder
 from potstill.components.chat.trimming import trim_folder, trim_tokenizer
+from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.classifier import Classifier, load_classifier, load_text_tokenizer
 from potstill.components.training.classifier import ClassObjective, ClassRow, class_rows
 from potstill.components.training.loop import train_model
-from potstill.components.training.students import even_layers, from_teacher_layers, save_model
+from potstill.components.training.students import from_teacher_layers, save_model
 from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import DataError, StepError
 from potstill.core.recipe.recipe import Schedule
@@ -61,7 +62,6 @@ def one_by_one(model: PreTrainedModel, row: ClassRow) -> tuple[torch.Tensor, tor
 def test_layers_are_the_teachers_and_evenly_spaced(encoder: Path) -> None:
     teacher = teacher_of(encoder)
     student = from_teacher_layers(teacher, 2)
-    assert even_layers(12, 6) == [0, 2, 4, 7, 9, 11]
     for own, taught in enumerate(even_layers(4, 2)):
         for name, weight in student.bert.encoder.layer[own].state_dict().items():
             assert torch.equal(weight, teacher.bert.encoder.layer[taught].state_dict()[name])

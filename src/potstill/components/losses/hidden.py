@@ -2,7 +2,7 @@
 
 Shapes: N tokens, H student's hidden size, G teacher's hidden size, L student's layers, K teacher's layers.
 
-Sources: Sanh et al. 2019, DistilBERT (cosine; evenly spaced layers); Jiao et al. 2020, TinyBERT (MSE through a learned
+Sources: Sanh et al. 2019, DistilBERT (cosine); Jiao et al. 2020, TinyBERT (MSE through a learned
 projection); Kornblith et al. 2019 (linear CKA: a similarity of layers of any widths); Muralidharan et al. 2024,
 Minitron (a weight that makes the hidden-state loss as large as the logit loss).
 """
@@ -25,7 +25,6 @@ __all__ = [
     "HiddenLoss",
     "HiddenSums",
     "cut_layers",
-    "even_layers",
     "linear_cka",
     "similar_layers",
 ]
@@ -33,31 +32,13 @@ __all__ = [
 Distance = Literal["cosine", "mse"]
 
 
-def even_layers(student: int, teacher: int) -> tuple[int, ...]:
-    """The teacher's layer for each of the student's, evenly spaced, first to first and last to last.
-
-    Six of twelve are 0, 2, 4, 7, 9, 11, as in DistilBERT. A single student layer learns from the last. Layers count
-    from 0 and are those of the model: entry 0 of Hugging Face's `hidden_states` is the embedding, layer i is entry
-    i + 1, and the last entry has been through the final norm, in both models alike.
-
-    Raises:
-        ValueError: no layers.
-    """
-    if student < 1 or teacher < 1:
-        raise ValueError(f"{student} student layers and {teacher} teacher layers: each has at least 1")
-    if student == 1:
-        return (teacher - 1,)
-    gaps = student - 1
-    # whole numbers, halves up: round() would take halves to the even layer
-    return tuple((2 * layer * (teacher - 1) + gaps) // (2 * gaps) for layer in range(student))
-
-
 def cut_layers(kept: Sequence[int], teacher: int) -> tuple[int, ...]:
     """The teacher's layer for each of a student's that was cut out of its `teacher` layers: these, in rising order.
 
     What a kept layer puts out goes into the next kept one, which was made for what the teacher's layer before that one
     puts out. So each stands for all up to the next, and the last for all to the end: of 13 layers, 0, 4, 8, 12 learn
-    from 3, 7, 11, 12.
+    from 3, 7, 11, 12. Layers count from 0 and are those of the model: entry 0 of Hugging Face's `hidden_states` is the
+    embedding, layer i is entry i + 1, and the last entry has been through the final norm.
 
     Raises:
         ValueError: layers that the teacher has not, or not in rising order.
@@ -164,7 +145,7 @@ class HiddenLoss(nn.Module):
     def __init__(self, layers: Sequence[int], student_size: int, teacher_size: int, distance: Distance) -> None:
         """
         Args:
-            layers: teacher's layer for each student layer: of `even_layers`, of `similar_layers`, or chosen. -1 leaves
+            layers: the teacher layer for each student layer (see `similar_layers`, `cut_layers`); -1 leaves
                 a student layer free.
             student_size: H.
             teacher_size: G.

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from potstill.components.chat.format import Example
-from potstill.components.losses.hidden import Balance, HiddenLoss, cut_layers, even_layers, similar_layers
+from potstill.components.losses.hidden import Balance, HiddenLoss, cut_layers, similar_layers
+from potstill.components.models.layers import even_layers
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack, token_batches
 from potstill.components.training.forward import run_layers
@@ -58,7 +59,10 @@ class HiddenTeacher:
         if self.settings.layers == "similarity":
             theirs, ours = self.rows
             return similar_layers(self._states(student, ours), self._states(self.model, theirs))
-        return cut_layers(self.kept, taught) if self.kept else even_layers(own, taught)
+        if self.kept:
+            return cut_layers(self.kept, taught)
+        # a single layer learns from the last, whose states the head reads
+        return even_layers(taught, own) if own > 1 else (taught - 1,)
 
     @torch.no_grad()
     def _states(self, model: PreTrainedModel, rows: Sequence[Example]) -> list[Tensor]:

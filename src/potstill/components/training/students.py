@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.chat.trimming import Vocabulary
+from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.load import layer_list, load_causal_lm
 from potstill.components.training.pruning import cut_width, influential_layers, measure_importance
 from potstill.components.training.vocabulary import cut_embedding
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_student",
-    "even_layers",
     "from_scratch",
     "from_teacher_layers",
     "kept_layers",
@@ -40,13 +39,6 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "generation_config.json",
 )
-
-
-def even_layers(total: int, keep: int) -> list[int]:
-    """`keep` of `total` layers, evenly spaced, first and last among them (DistilBERT's 0, 2, 4, 7, 9, 11 of 12)."""
-    if keep == 1:
-        return [0]
-    return [round(x) for x in np.linspace(0, total - 1, keep).tolist()]
 
 
 def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[int] | None = None) -> PreTrainedModel:
@@ -149,7 +141,7 @@ def kept_layers(student: Student, teacher: PreTrainedModel, examples: Sequence[E
         raise RecipeError(f"student.layers: {layers} is more than the teacher's {total} layers.")
     if student.layer_choice == "influence":
         return influential_layers(measure_importance(teacher, examples[:_CALIBRATION_ROWS]), layers)
-    return even_layers(total, layers)
+    return list(even_layers(total, layers))
 
 
 def _cut(

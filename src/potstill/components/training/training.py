@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.components.models.layers import even_layers
 from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object, write_json
@@ -46,7 +47,7 @@ class Training:
         from potstill.components.training.loop import train_model
         from potstill.components.training.lora import add_lora
         from potstill.components.training.ranks import wait_for_all
-        from potstill.components.training.students import even_layers, save_model
+        from potstill.components.training.students import save_model
 
         finished = self.out / f"{name}.summary.json"
         if finished.exists():
