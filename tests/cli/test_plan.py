@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from fixtures import CONFIGS
-from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
+from potstill.apps.plan.answer import aligned
 from potstill.apps.plan.options import Ask, Wanted
 from potstill.cli.main import main
 from potstill.components.hardware.devices import load_devices
 from potstill.components.models.gguf_types import QUANTIZATIONS
 from potstill.components.models.shapes import shape_to_config
 from potstill.core.errors import UsageError
-from potstill.core.format import size_words
+from potstill.core.format import format_duration, format_size, format_speed
 from potstill.core.recipe.recipe import Quantization
 
 if TYPE_CHECKING:
@@ -227,8 +227,8 @@ def test_devices_and_quantizations_in_80_columns() -> None:
         for one in (one for one in plans if one["device"] == device):
             rates = one["decode_tokens_per_s"]
             wanted = [
-                one["quantization"], *size_words(one["file_bytes"]).split(), *size_words(one["needed_bytes"]).split(),
-                rate_words(tuple(rates), "-") if rates[1] else "-", f"{one['max_context']:,}", *one["verdict"].split(),
+                one["quantization"], *format_size(one["file_bytes"]).split(), *format_size(one["needed_bytes"]).split(),
+                format_speed(*rates, "-") if rates[1] else "-", f"{one['max_context']:,}", *one["verdict"].split(),
             ]  # fmt: skip
             assert next(rest).split() == wanted
 
@@ -243,8 +243,8 @@ def test_a_search_in_80_columns(name: str, device: str) -> None:
         place = lines.index(f"{number:>3}  {one['id']}")
         low, high = one["decode_tokens_per_s"]
         assert lines[place + 1].split() == [
-            f"{one['kept']:.0%}", *size_words(one["file_bytes"]).split(), *size_words(one["needed_bytes"]).split(),
-            rate_words((low, high), "-"), *time_words(*[one["ttft_seconds"][1]] * 2, short=True).split(),
+            f"{one['kept']:.0%}", *format_size(one["file_bytes"]).split(), *format_size(one["needed_bytes"]).split(),
+            format_speed(low, high, "-"), *format_duration(*[one["ttft_seconds"][1]] * 2, short=True).split(),
         ]  # fmt: skip
     assert not any(re.search(r"\de[+-]\d", line) for line in lines)
 
@@ -267,24 +267,6 @@ def test_a_sentence_is_one_line_where_no_width_is_known() -> None:
 
 
 # ---- words ----
-
-
-def test_sizes_and_times_are_words_that_a_person_says() -> None:
-    assert [size_words(n) for n in (0, 919, 9_190, 659_500, 2_820_000, 984_100_000, 1.31e12)] == [
-        "0.00 kB", "0.92 kB", "9.19 kB", "659.5 kB", "2.82 MB", "984.1 MB", "1,310.00 GB",
-    ]  # fmt: skip
-    assert [time_words(*span) for span in ((156, 600), (60, 60), (1800, 7200), (0.002, 0.004), (90_000, 200_000))] == [
-        "2.6 to 10 minutes", "1 minute", "0.5 to 2 hours", "2 to 4 milliseconds", "1 to 2.3 days",
-    ]  # fmt: skip
-    assert [time_words(*span, short=True) for span in ((156, 600), (0.017, 0.017), (204.9, 204.9))] == [
-        "2.6-10 min", "17 ms", "3.4 min",
-    ]  # fmt: skip
-    # a hundred hours and more are no power of ten
-    assert time_words(1e6, 1e8) == "12 to 1,157 days"
-    assert [count_words(n, "token") for n in (0, 1, 4096)] == ["0 tokens", "1 token", "4,096 tokens"]
-    assert [rate_words(pair, "-") for pair in ((0.012, 0.5), (1.4, 2.2), (879.4, 3187.9))] == [
-        "0.01-0.50", "1.4-2.2", "879-3,188",
-    ]  # fmt: skip
 
 
 def test_lines_are_as_wide_as_their_longest_cell() -> None:

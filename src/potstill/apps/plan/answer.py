@@ -14,7 +14,7 @@ from potstill.components.models.gguf_types import QUANTIZATIONS
 from potstill.components.models.source import load_spec
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
-from potstill.core.format import size_words
+from potstill.core.format import format_count, format_large, format_size, format_speed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,18 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "aligned",
     "answer",
-    "count_words",
     "devices_json",
-    "rate_words",
     "render",
     "render_devices",
-    "time_words",
     "to_json",
 ]
 
 _CONTEXT = 4096
 _HOST = "Desktop DDR5-5600"
-_TIMES = (("d", "day", 86400), ("h", "hour", 3600), ("min", "minute", 60), ("s", "second", 1))
 
 
 def answer(model: str, ask: Ask, *, quantizations: Sequence[str] = (), host: str | None = None) -> list[Fit]:
@@ -73,26 +69,6 @@ def to_json(fits: Sequence[Fit]) -> dict[str, Any]:
     return fits[0].to_json() if len(fits) == 1 else {"plans": [one.to_json() for one in fits]}
 
 
-def rate_words(rates: tuple[float, float], between: str = " to ") -> str:
-    """Tokens a second, low and high, with as many digits as such a range deserves."""
-    digits = 0 if rates[0] >= 20 else 1 if rates[0] >= 1 else 2
-    return f"{rates[0]:,.{digits}f}{between}{rates[1]:,.{digits}f}"
-
-
-def time_words(low: float, high: float, *, short: bool = False) -> str:
-    """A range of seconds, in the largest unit of which `high` has one: `2.6 to 10 minutes`, or short `2.6-10 min`."""
-    brief, unit, size = next((row for row in _TIMES if high >= row[2]), ("ms", "millisecond", 1e-3))
-    ends = dict.fromkeys(f"{end:,.0f}" if end >= 10 else f"{end:.2g}" for end in (low / size, high / size))
-    if short:
-        return f"{'-'.join(ends)} {brief}"
-    return f"{' to '.join(ends)} {unit}{'' if list(ends) == ['1'] else 's'}"
-
-
-def count_words(count: float, thing: str) -> str:
-    """`1 token`, `4,096 tokens`."""
-    return f"{count:,.0f} {thing}{'' if count == 1 else 's'}"
-
-
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
     """Rows of cells as lines: columns as wide as their longest cell, so that no number is ever cut.
 
@@ -118,15 +94,13 @@ _STYLES = {"fits": "bold green", "fits with offload": "bold yellow", "does not f
 
 def _headline(spec: ModelSpec) -> str:
     experts = f", {spec.experts_used} of {spec.experts} experts a token" if spec.experts else ""
-    count = spec.parameters
-    size = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
-    layers = count_words(spec.layers, "layer")
-    return f"{spec.name}: {spec.architecture}, {size} parameters, {layers}{experts}"
+    layers = format_count(spec.layers, "layer")
+    return f"{spec.name}: {spec.architecture}, {format_large(spec.parameters)} parameters, {layers}{experts}"
 
 
 def _asked(serving: Serving) -> str:
     several = f", {serving.parallel:,} conversations" if serving.parallel > 1 else ""
-    return f"{count_words(serving.context, 'token')}, {serving.kv_type}{several}"
+    return f"{format_count(serving.context, 'token')}, {serving.kv_type}{several}"
 
 
 def _one(one: Fit) -> RenderableType:
@@ -140,26 +114,26 @@ def _one(one: Fit) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
     bits = f"{one.spec.quantization}, {one.spec.bits_per_weight:.3f} bits a weight"
-    table.add_row("weights", size_words(held.weights), bits)
-    table.add_row("KV cache", size_words(held.kv), _asked(one.serving))
-    table.add_row("compute buffer", size_words(held.compute), "")
+    table.add_row("weights", format_size(held.weights), bits)
+    table.add_row("KV cache", format_size(held.kv), _asked(one.serving))
+    table.add_row("compute buffer", format_size(held.compute), "")
     context = ", GPU context" if device.backend not in ("x86", "arm") else ""
-    table.add_row("overhead", size_words(held.overhead), f"process, vocabulary{context}")
-    table.add_row("needed", size_words(held.needed), f"of {size_words(device.usable_bytes)} for a model there")
+    table.add_row("overhead", format_size(held.overhead), f"process, vocabulary{context}")
+    table.add_row("needed", format_size(held.needed), f"of {format_size(device.usable_bytes)} for a model there")
     if held.copies:
-        table.add_row("in use", size_words(held.total), "with copies of weights that are re-ordered")
+        table.add_row("in use", format_size(held.total), "with copies of weights that are re-ordered")
     if one.speed:
-        table.add_row("decoding", rate_words(one.speed.decode), f"tokens/s, bound by {one.speed.bound}")
-        table.add_row("prompt", rate_words(one.speed.prefill), f"tokens/s, bound by {one.speed.prefill_bound}")
+        table.add_row("decoding", format_speed(*one.speed.decode), f"tokens/s, bound by {one.speed.bound}")
+        table.add_row("prompt", format_speed(*one.speed.prefill), f"tokens/s, bound by {one.speed.prefill_bound}")
         table.add_row("loading", f"{one.speed.load_seconds:,.1f} s", "from the drive, the first time")
     whole = "" if one.max_context == one.whole_context else f", {one.whole_context:,} without offload"
     table.add_row("longest context", f"{one.max_context:,}", f"tokens{whole}")
     if one.split and one.host:
         but = f" but for the experts of {one.split.experts}" if one.split.experts else ""
         table.add_row("offload", f"{one.layers_on_device}", f"of {one.spec.layers} layers on the card{but}")
-        table.add_row("on the host", size_words(one.host_bytes), one.host.name)
+        table.add_row("on the host", format_size(one.host_bytes), one.host.name)
     elif held.elsewhere:
-        table.add_row("on the host", size_words(held.elsewhere), "process, file's header, untied embedding")
+        table.add_row("on the host", format_size(held.elsewhere), "process, file's header, untied embedding")
     parts: list[RenderableType] = [Text(_headline(one.spec), style="bold"), table]
     verdict = Text(f"{device.name}: ")
     verdict.append(one.verdict, style=_STYLES[one.verdict])
@@ -177,14 +151,14 @@ def _table(fits: Sequence[Fit]) -> RenderableType:
 
     cells = [("type", "weights", "needed", "tokens/s", "longest", "")]
     for one in fits:
-        rates = rate_words(one.speed.decode, "-") if one.speed else "-"
-        sizes = size_words(one.memory.weights), size_words(one.memory.needed)
+        rates = format_speed(*one.speed.decode, "-") if one.speed else "-"
+        sizes = format_size(one.memory.weights), format_size(one.memory.needed)
         cells.append((one.spec.quantization or "mixed", *sizes, rates, f"{one.max_context:,}", ""))
     head, *lines = aligned([(f"  {kind}", *rest) for kind, *rest in cells])
     parts = [Text(_headline(fits[0].spec), style="bold"), Text(f"for a context of {_asked(fits[0].serving)}")]
     for name, group in groupby(zip(fits, lines, strict=True), key=lambda pair: pair[0].device.name):
         ours = list(group)
-        usable = size_words(ours[0][0].device.usable_bytes)
+        usable = format_size(ours[0][0].device.usable_bytes)
         parts += [Text(), Text(f"{name}: {usable} for a model", style="bold"), Text(f"{head}  verdict")]
         parts += [Text(f"{line}  ").append(one.verdict, style=_STYLES[one.verdict]) for one, line in ours]
     return Group(*parts, Text(), Text("needed: memory, of what the device has for a model; longest: tokens of context"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
+from potstill.apps.plan.answer import aligned
 from potstill.apps.plan.options import Ask, refuse_context
 from potstill.components.conversion.rules import require_exportable
 from potstill.components.hardware.devices import Device, find_device
@@ -17,7 +17,7 @@ from potstill.components.sizing.cost import Training, Workload, disk_needed, tra
 from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.needs import check_memory, odd_rows_warning, vocabulary_warning
 from potstill.components.sizing.prices import compare, device_cost, find_price
-from potstill.core.format import size_words
+from potstill.core.format import format_count, format_duration, format_large, format_price, format_size, format_speed
 from potstill.core.recipe.recipe import Quantization, Recipe
 
 if TYPE_CHECKING:
@@ -189,13 +189,13 @@ def _cost_lines(spent: dict[str, Any]) -> list[str]:
 
 
 def _teacher_lines(spent: dict[str, Any]) -> list[str]:
-    tokens = f"{count_words(spent['prompt_tokens'], 'token')} in and {spent['answer_tokens']:,} out"
+    tokens = f"{format_count(spent['prompt_tokens'], 'token')} in and {spent['answer_tokens']:,} out"
     lines = [
-        f"teacher    {count_words(spent['rows'], 'row')}, about {tokens}",
+        f"teacher    {format_count(spent['rows'], 'row')}, about {tokens}",
         f"           (an answer as long {spent['answer_length']})",
     ]
     if spent["teacher_price"] is not None:
-        lines.append(f"           {_price(spent['teacher_price'])} at the endpoint ({spent['price_source']})")
+        lines.append(f"           {format_price(spent['teacher_price'])} at the endpoint ({spent['price_source']})")
     elif spent["endpoint"]:
         lines.append(f"           no price is listed of this model at {spent['endpoint']}:")
         lines.append("           set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each")
@@ -204,9 +204,9 @@ def _teacher_lines(spent: dict[str, Any]) -> list[str]:
 
 def _training_lines(training: dict[str, Any]) -> list[str]:
     low, high = (3600 * hours for hours in training["hours"])
-    span = time_words(low, high) if high >= 60 else "less than a minute"
+    span = format_duration(low, high) if high >= 60 else "less than a minute"
     memory, disk, targets = (
-        size_words(n) for n in (training["memory"]["needed"], training["disk_bytes"], training["target_bytes"])
+        format_size(n) for n in (training["memory"]["needed"], training["disk_bytes"], training["target_bytes"])
     )
     lines = [
         f"training   {training['operations']:.2g} operations: {span} on {training['machine']}",
@@ -220,13 +220,13 @@ def _answer_lines(spent: dict[str, Any]) -> list[str]:
     answer = spent["answer"]
     if answer is None:
         return ["answers    not known without --device, target.device or target.decode_tokens_per_s"]
-    each = time_words(answer["seconds"], answer["seconds"], short=True)
+    each = format_duration(answer["seconds"], answer["seconds"], short=True)
     lines = [
-        f"answers    {_price(answer['cost_per_million'])} a million on the device",
+        f"answers    {format_price(answer['cost_per_million'])} a million on the device",
         f"           ({each} each, at {answer['by']})",
     ]
     if "api_cost_per_million" in answer:
-        lines.append(f"           {_price(answer['api_cost_per_million'])} a million by {spent['price_source']}")
+        lines.append(f"           {format_price(answer['api_cost_per_million'])} a million by {spent['price_source']}")
         return [*lines, f"           {_break_even(answer)}"]
     if not spent["endpoint"]:
         lines.append("           no endpoint's price to compare with: set teacher.price")
@@ -244,17 +244,13 @@ def _assumed(assumed: dict[str, Any]) -> list[str]:
     ]
 
 
-def _price(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
-
-
 def _break_even(answer: dict[str, Any]) -> str:
     if answer["break_even_answers"] is None:
         return "the endpoint is cheaper, however many the answers"
     if not answer["once"]:
         return "the device is cheaper from the first answer: nothing is spent before it"
-    after = count_words(answer["break_even_answers"], "answer")
-    return f"paid for after {after}: {_price(answer['once'])} is spent before the first"
+    after = format_count(answer["break_even_answers"], "answer")
+    return f"paid for after {after}: {format_price(answer['once'])} is spent before the first"
 
 
 def _sizes(planned: dict[str, Any]) -> list[str]:
@@ -265,18 +261,18 @@ def _sizes(planned: dict[str, Any]) -> list[str]:
     timed = planned["quantizations"][0]["decode_tokens_per_s"] is not None
     cells = [["", "type", "weights", "bits", "memory", *["tokens/s"] * timed]]
     for row in planned["quantizations"]:
-        sizes = size_words(row["weight_bytes"]), f"{row['bits_per_weight']:.2f}", size_words(row["memory_bytes"])
-        rate = [rate_words(row["decode_tokens_per_s"], "-")] if timed else []
+        sizes = format_size(row["weight_bytes"]), f"{row['bits_per_weight']:.2f}", format_size(row["memory_bytes"])
+        rate = [format_speed(*row["decode_tokens_per_s"], "-")] if timed else []
         cells.append(["*" * row["chosen"], row["quantization"], *sizes, *rate])
     head, *lines = aligned(cells, left=(0, 1))
     judged = ("fits" if not row["missed"] else f"misses {', '.join(row['missed'])}" for row in planned["quantizations"])
     device = planned["device"]
     known = f"on {device}" if timed else f"no speed is known of {device!r}: give --device"
     return [
-        f"{planned['name']}: a student of {planned['params_student'] / 1e6:,.2f} million parameters{share}",
+        f"{planned['name']}: a student of {format_large(planned['params_student'])} parameters{share}",
         f"{head}  target",
         *(f"{line}  {words}" for line, words in zip(lines, judged, strict=True)),
-        f"* the recipe's; bits of a weight; {count_words(planned['context'], 'token')} of context, "
-        f"{size_words(planned['kv_bytes'])} of KV cache",
+        f"* the recipe's; bits of a weight; {format_count(planned['context'], 'token')} of context, "
+        f"{format_size(planned['kv_bytes'])} of KV cache",
         known,
     ]

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import yaml
 
-from potstill.apps.plan.answer import count_words
 from potstill.apps.plan.options import Ask, Wanted, chosen_quantizations, refuse_context
 from potstill.apps.plan.search import QUANTIZATIONS, Candidate, Goal, frontier, search, whole_teacher
 from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
@@ -27,7 +26,7 @@ from potstill.components.sizing import cost
 from potstill.components.sizing.limits import Limits
 from potstill.core.errors import DataError, RecipeError, UsageError
 from potstill.core.files import read_json_object, replacing
-from potstill.core.format import size_words
+from potstill.core.format import format_count, format_size
 from potstill.core.recipe.recipe import Quantization, Recipe, Target, load_recipe
 
 __all__ = ["choose", "write_choice"]
@@ -175,16 +174,17 @@ def _limits(target: Target, work: cost.Workload | None, serving: Serving, wanted
 
 def _nothing(goal: Goal) -> str:
     asked = [
-        f"{size_words(goal.device.usable_bytes)} of memory at a context of {count_words(goal.serving.context, 'token')}"
+        f"{format_size(goal.device.usable_bytes)} of memory at a context of "
+        f"{format_count(goal.serving.context, 'token')}"
     ]
     limits = goal.limits
     asked += [f"a KV cache in {goal.serving.kv_type}"] if goal.serving.kv_type != "f16" else []
     asked += [f"{limits.decode:g} tokens/s"] if limits.decode is not None else []
     if limits.ttft is not None:
-        prompt = count_words(limits.prompt, "token")
+        prompt = format_count(limits.prompt, "token")
         asked.append(f"{limits.ttft * 1000:g} ms to the first token after a prompt of {prompt}")
-    asked += [f"a file of {size_words(limits.file_bytes)}"] if limits.file_bytes is not None else []
-    asked += [f"{size_words(limits.peak_bytes)} at the peak"] if limits.peak_bytes is not None else []
+    asked += [f"a file of {format_size(limits.file_bytes)}"] if limits.file_bytes is not None else []
+    asked += [f"{format_size(limits.peak_bytes)} at the peak"] if limits.peak_bytes is not None else []
     return (
         f"{goal.device.name}: no student that can be cut from this teacher, and no known small model, meets "
         f"{', '.join(asked)}. Ask for less, give it more memory (--memory), or train one from scratch (student.shape)."
@@ -206,7 +206,7 @@ def _written(asked: str, found: Sequence[Candidate], ahead: Sequence[Candidate],
         if named:
             return named
         raise UsageError(
-            f"--write {asked!r}: of the {count_words(len(found), 'student')} that meet what is asked on "
+            f"--write {asked!r}: of the {format_count(len(found), 'student')} that meet what is asked on "
             f"{goal.device.name}, none has that id. Give one as the table has it, such as {ahead[0].id}."
         )
     if not any(device.name == goal.device.name for device in load_devices()):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from potstill.apps.plan.answer import aligned, count_words, rate_words, time_words
-from potstill.core.format import size_words
+from potstill.apps.plan.answer import aligned
+from potstill.core.format import format_count, format_duration, format_size, format_speed
 from potstill.stages.check.checks import CheckResult, ModelSummary, Quantiles
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _needs(found: CheckResult) -> Table:
 
 
 def _size(nbytes: int | None) -> str:
-    return "-" if nbytes is None else size_words(nbytes)
+    return "-" if nbytes is None else format_size(nbytes)
 
 
 def render_choice(found: Mapping[str, Any]) -> RenderableType:
@@ -114,7 +114,7 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
     timed = "training" in rows[0]
     head = ("row", "kept", "file", "memory", "tokens/s", "1st token", *(["training", "disk"] * timed))
     table, *lines = aligned([head, *map(_cells, rows)], left=())
-    usable = f"{size_words(found['usable_bytes'])} for the model, {count_words(found['context'], 'token')} of context"
+    usable = f"{format_size(found['usable_bytes'])} for the model, {format_count(found['context'], 'token')} of context"
     parts = [Text(f"{found['device']}: {usable}", style="bold"), *map(Text, _counted(found)), Text(), Text(table)]
     band = None
     for row, line in zip(rows, lines, strict=True):
@@ -129,13 +129,13 @@ def render_choice(found: Mapping[str, Any]) -> RenderableType:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """A row's numbers."""
     low, high = row["decode_tokens_per_s"]
-    sizes = [size_words(row["file_bytes"]), size_words(row["needed_bytes"])]
+    sizes = [format_size(row["file_bytes"]), format_size(row["needed_bytes"])]
     first = row["ttft_seconds"][1]
-    cells = ["", f"{row['kept']:.0%}", *sizes, rate_words((low, high), "-"), time_words(first, first, short=True)]
+    cells = ["", f"{row['kept']:.0%}", *sizes, format_speed(low, high, "-"), format_duration(first, first, short=True)]
     if training := row.get("training"):
         low, high = (3600 * hours for hours in training["hours"])
-        span = time_words(low, high, short=True) if high >= 60 else "< 1 min"
-        cells += [span, size_words(training["disk_bytes"])]
+        span = format_duration(low, high, short=True) if high >= 60 else "< 1 min"
+        cells += [span, format_size(training["disk_bytes"])]
     return cells
 
 
@@ -143,7 +143,7 @@ def _counted(found: Mapping[str, Any]) -> list[str]:
     """How many students there are, how many are shown, and whether one is needed at all."""
     rows, shown = len(found["students"]), len(found["shown"])
     best = f"{rows:,} of them {'is' if rows == 1 else 'are'} faster than every better one"
-    said = [f"{count_words(found['feasible'], 'student')} would do, and {best}."]
+    said = [f"{format_count(found['feasible'], 'student')} would do, and {best}."]
     if shown < rows:
         said.append(f"{shown} of these {rows:,} are shown; --json lists them all.")
     if found["teacher_itself"]:
@@ -152,7 +152,7 @@ def _counted(found: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(found: Mapping[str, Any], timed: bool) -> list[str]:
-    prompt = count_words(found["limits"]["prompt"], "token")
+    prompt = format_count(found["limits"]["prompt"], "token")
     notes = [
         "kept: parameters over the teacher's, embeddings left out of both.",
         "expect: a rule of thumb by these parameters, not a measurement; a cut that keeps",
@@ -160,7 +160,7 @@ def _notes(found: Mapping[str, Any], timed: bool) -> list[str]:
         f"1st token: at the slow end, after a prompt of {prompt}.",
     ]
     if found["vocabulary"] is not None:
-        notes.append(f"The vocabulary is trimmed to about {count_words(found['vocabulary'], 'token')}.")
+        notes.append(f"The vocabulary is trimmed to about {format_count(found['vocabulary'], 'token')}.")
     if timed:
         notes += [
             f"training: on {found['train_on']}, at the range of rates that it may reach.",

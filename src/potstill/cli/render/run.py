@@ -13,6 +13,7 @@ from rich.text import Text
 
 from potstill.core.environment import is_first_process
 from potstill.core.files import read_json_object
+from potstill.core.format import format_interval, format_value
 from potstill.core.recipe.recipe import AnyRecipe
 from potstill.core.steps import StepResult
 
@@ -59,18 +60,6 @@ def print_step(step: StepResult) -> None:
     _err.print(f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/")
 
 
-def _number(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f} %" if unit in ("rate", "ratio") else f"{value:.4g} {unit}".rstrip()
-
-
-def _interval(gate: dict[str, Any]) -> str:
-    if gate["low"] is None and gate["high"] is None:
-        return ""
-    return f"{_number(gate['low'], gate['unit'])} .. {_number(gate['high'], gate['unit'])}"
-
-
 def verdict_table(gates: list[dict[str, Any]]) -> Table:
     """Gates as a table: each with its number, interval and threshold."""
     table = Table(title=None, header_style="bold", box=None, pad_edge=False)
@@ -86,9 +75,9 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
         verdict = Text(gate["verdict"], style=_STYLES[gate["verdict"]])
         table.add_row(
             gate["name"],
-            _number(gate["value"], gate["unit"]),
-            _interval(gate),
-            _number(gate["threshold"], gate["unit"]),
+            format_value(gate["value"], gate["unit"]),
+            format_interval(gate["low"], gate["high"], gate["unit"]),
+            format_value(gate["threshold"], gate["unit"]),
             verdict,
         )
     return table
@@ -129,8 +118,8 @@ def print_sweep(reports: Sequence[RunReport]) -> None:
         metrics, verdict = report.metrics, report.verdict or "INCONCLUSIVE"
         assert metrics is not None
         cells = [
-            _number(metrics.student_exact, "rate"), _number(metrics.retention, "ratio"),
-            _number(metrics.kl_mean, "nats"),
+            format_value(metrics.student_exact, "rate"), format_value(metrics.retention, "ratio"),
+            format_value(metrics.kl_mean, "nats"),
         ]  # fmt: skip
         table.add_row(*(report.changes or {}).values(), *cells, Text(verdict, style=_STYLES[verdict]))
     out.print()

@@ -10,7 +10,7 @@ from potstill.components.hardware.devices import Device
 from potstill.components.hardware.memory import Memory, kv_bytes, memory, odd_heads, refuse_odd_heads
 from potstill.components.hardware.speed import Part, Speed, speed
 from potstill.components.models.spec import ModelSpec, block_of
-from potstill.core.format import size_words
+from potstill.core.format import format_size
 
 __all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Serving", "Split", "device_memory", "fit", "largest_context"]
 
@@ -271,8 +271,8 @@ def _advice(model: ModelSpec, quantization: str, device: Device, serving: Servin
         if found:
             out.append(f"{_words(*found, serving)} and offload")
     held = device_memory(spec, device, serving)
-    missing = size_words(held.needed - device.usable_bytes)
-    out.append(f"{missing} more memory, {size_words(held.needed)} in all free for the model")
+    missing = format_size(held.needed - device.usable_bytes)
+    out.append(f"{missing} more memory, {format_size(held.needed)} in all free for the model")
     return out
 
 

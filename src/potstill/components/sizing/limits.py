@@ -9,7 +9,7 @@ from potstill.components.hardware.fit import Serving, fit
 from potstill.components.hardware.speed import Speed
 from potstill.components.models.recipe_models import Models
 from potstill.core.errors import RecipeError
-from potstill.core.format import size_words
+from potstill.core.format import format_number, format_size
 from potstill.core.recipe.recipe import Recipe, Target
 
 __all__ = ["Limits", "check_device"]
@@ -90,17 +90,17 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
     said: list[str] = []
     if found.speed is None:
         said = [
-            f"target.device: {device.name} has {size_words(device.usable_bytes)} for a model, and the student's "
-            f"{quantization} file needs {size_words(found.memory.needed)} at a context of {recipe.chat.context}"
+            f"target.device: {device.name} has {format_size(device.usable_bytes)} for a model, and the student's "
+            f"{quantization} file needs {format_size(found.memory.needed)} at a context of {recipe.chat.context}"
         ]
     else:
         limits, rate = Limits.of(target, prompt), found.speed
-        first = [1000 * seconds for seconds in rate.first_token(limits.prompt)]
+        ttft = " to ".join(format_number(1000 * seconds) for seconds in rate.first_token(limits.prompt))
+        decode = " to ".join(map(format_number, rate.decode))
         words = {
-            "ttft_ms": f"{_figure(first[0])} to {_figure(first[1])} ms to the first token after {limits.prompt} tokens "
+            "ttft_ms": f"{ttft} ms to the first token after {limits.prompt} tokens "
             f"of prompt, and {target.ttft_ms or 0:g} are allowed",
-            "decode_tokens_per_s": f"{_figure(rate.decode[0])} to {_figure(rate.decode[1])} tokens/s, and "
-            f"{target.decode_tokens_per_s or 0:g} are asked",
+            "decode_tokens_per_s": f"{decode} tokens/s, and {target.decode_tokens_per_s or 0:g} are asked",
         }
         sure = limits.missed(0, 0, rate, best=True)
         for key in limits.missed(0, 0, rate):
@@ -111,8 +111,3 @@ def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[s
     if said and recipe.student.vocabulary == "full":
         raise RecipeError(f"{said[0]}. {advice}")
     warnings += [f"{sentence}, with all of the vocabulary." for sentence in said]
-
-
-def _figure(value: float) -> str:
-    """Three digits, and none cut before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -16,7 +16,7 @@ from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing.training_memory import checkpoint_bytes, training_memory_bytes
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import RecipeError
-from potstill.core.format import size_words
+from potstill.core.format import format_size
 from potstill.core.recipe.recipe import Quantization, Recipe, Schedule
 from potstill.core.records import Row
 
@@ -93,14 +93,14 @@ def check_file(recipe: Recipe, models: Models) -> File:
     limit = None if recipe.target.file_mb is None else int(recipe.target.file_mb * _MB)
     if limit is not None and sizes[chosen] > limit and recipe.student.vocabulary == "full":
         fitting = sorted((name for name, size in sizes.items() if size <= limit), key=lambda name: -sizes[name])
-        named = ", ".join(f"{name} ({size_words(sizes[name])})" for name in fitting)
+        named = ", ".join(f"{name} ({format_size(sizes[name])})" for name in fitting)
         advice = (
             f"Of the quantizations, {named} fit: set export.quantization."
             if fitting
-            else f"No quantization fits (the smallest is {size_words(min(sizes.values()))}): make the student smaller."
+            else f"No quantization fits (the smallest is {format_size(min(sizes.values()))}): make the student smaller."
         )
         raise RecipeError(
-            f"target.file_mb: the student's {chosen} file will have {size_words(sizes[chosen])}, more than the "
+            f"target.file_mb: the student's {chosen} file will have {format_size(sizes[chosen])}, more than the "
             f"{recipe.target.file_mb:g} MB allowed. {advice}"
         )
     return File(
@@ -150,13 +150,13 @@ def check_run_memory(recipe: Recipe, models: Models, file: File, warnings: list[
     needed = memory(spec.quantized(file.quantization), context).total
     if target is not None and file.bytes + kv > target * _MB and recipe.student.vocabulary == "full":
         raise RecipeError(
-            f"target.memory_mb: the file ({size_words(file.bytes)}) and the KV cache of {context} tokens "
-            f"({size_words(kv)}) alone are more than the {target:g} MB allowed. Lower chat.context, or make the "
+            f"target.memory_mb: the file ({format_size(file.bytes)}) and the KV cache of {context} tokens "
+            f"({format_size(kv)}) alone are more than the {target:g} MB allowed. Lower chat.context, or make the "
             "student smaller."
         )
     if target is not None and needed > target * _MB:
         warnings.append(
-            f"target.memory_mb: llama.cpp will hold about {size_words(needed)}, more than the {target:g} MB allowed; "
+            f"target.memory_mb: llama.cpp will hold about {format_size(needed)}, more than the {target:g} MB allowed; "
             "the gate will judge what is measured."
         )
     limit = None if target is None else int(target * _MB)
@@ -226,8 +226,8 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     )
     if disk.needed > disk.free:
         raise RecipeError(
-            f"{place}: the run needs {size_words(needed)} of disk, most of it for checkpoints and models, and "
-            f"{size_words(disk.free)} are free. Free some, or choose another folder with --runs."
+            f"{place}: the run needs {format_size(needed)} of disk, most of it for checkpoints and models, and "
+            f"{format_size(disk.free)} are free. Free some, or choose another folder with --runs."
         )
     return disk
 
@@ -242,7 +242,7 @@ def _check_hub_cache(models: Models) -> None:
     if needed > free:
         raise RecipeError(
             f"{place}: the weights of {' and '.join(m.name for m in waiting)} are still to be downloaded, about "
-            f"{size_words(needed)}, and {size_words(free)} are free. Free some, or put the cache elsewhere with "
+            f"{format_size(needed)}, and {format_size(free)} are free. Free some, or put the cache elsewhere with "
             "HF_HOME."
         )
 
@@ -286,15 +286,15 @@ def check_memory(recipe: Recipe, models: Models, warnings: list[str]) -> Memory:
     stage = max(stages, key=lambda name: sum(stages[name].values()))
     needed, physical = sum(stages[stage].values()), _physical_memory()
     if physical is not None and needed > physical:
-        parts = ", ".join(f"{name} {size_words(size)}" for name, size in stages[stage].items() if size)
+        parts = ", ".join(f"{name} {format_size(size)}" for name, size in stages[stage].items() if size)
         key = {
             "train": "train.batch_tokens",
             "finetune": "teacher.finetune.batch_tokens",
             "generate": "generate.batch_size",
         }
         warnings.append(
-            f"{key[stage]}: the {stage} stage will hold about {size_words(needed)} ({parts}), and this machine has "
-            f"{size_words(physical)}. Unless a GPU with that much does the work, lower it."
+            f"{key[stage]}: the {stage} stage will hold about {format_size(needed)} ({parts}), and this machine has "
+            f"{format_size(physical)}. Unless a GPU with that much does the work, lower it."
         )
     return Memory(stage=stage, parts=stages[stage], needed=needed, physical=physical)
 

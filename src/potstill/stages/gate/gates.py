@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
+from potstill.core.format import format_percent
 from potstill.core.stats import (
     holm,
     items_to_decide,
@@ -308,4 +309,4 @@ def _finite(value: float) -> float | None:
 
 
 def _percent(rate: float) -> str:
-    return f"{100 * rate:.1f} %" if math.isfinite(rate) else "no bound"
+    return format_percent(rate)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["bounds", "code", "gates", "percent", "plain", "rate", "size", "table", "value"]
+from potstill.core.format import format_interval, format_percent, format_size, format_value
 
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+__all__ = ["bounds", "code", "gates", "percent", "plain", "rate", "size", "table", "value"]
 
 
 def gates(verdict: dict[str, Any]) -> str:
@@ -41,35 +41,27 @@ def code(text: str) -> str:
 
 def size(count: int) -> str:
     """Bytes as a person reads them."""
-    scale, unit = next((u for u in _UNITS if count >= u[0]), (1, "bytes"))
-    return f"{count / scale:.3g} {unit}"
+    return format_size(count)
 
 
 def percent(share: float) -> str:
     """A share in percent."""
-    return f"{100 * share:.1f} %"
+    return format_percent(share)
 
 
 def rate(found: dict[str, Any] | None) -> str:
     """A rate with its interval and counts."""
     if found is None:
         return "-"
-    interval = f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+    interval = format_interval(found["low"], found["high"], "rate").removesuffix(" %")
     return f"{percent(found['rate'])} ({interval}), {found['k']} of {found['n']}"
 
 
 def value(number: float | None, unit: str) -> str:
     """A number with its unit."""
-    if number is None:
-        return "-"
-    return percent(number) if unit in ("rate", "ratio") else f"{number:.4g} {unit}".rstrip()
+    return format_value(number, unit)
 
 
 def bounds(gate: dict[str, Any]) -> str:
     """A gate's interval."""
-    low, high, unit = gate["low"], gate["high"], gate["unit"]
-    if low is None and high is None:
-        return "-"
-    if unit in ("rate", "ratio"):
-        return f"{value(low, unit)} to {value(high, unit)}"
-    return f"{value(low, '')} to {value(high, unit)}"
+    return format_interval(gate["low"], gate["high"], gate["unit"]) or "-"

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from potstill.core.format import format_large
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -75,7 +77,7 @@ def kept_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:
         axes.set_yticks([])
         step = next(s for s in (0.02, 0.05, 0.1, 0.2) if (1 - left) / s <= 6)
         ticks = [1 - step * i for i in range(int((1 - left) / step + 1e-9) + 1)][::-1]
-        axes.set_xticks(ticks, [f"{100 * t:.0f} %" for t in ticks])
+        axes.set_xticks(ticks, [f"{t:.0%}".replace("%", " %") for t in ticks])
         axes.grid(axis="x", color=_LINE, linewidth=1)
         axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
         return _inline(figure, "kept", label)
@@ -145,8 +147,7 @@ def cost_chart(once: float, on_device: float, by_api: float, break_even: float |
 
 
 def _short_count(value: float) -> str:
-    scale, unit = next((s for s in ((1e9, " bn"), (1e6, " m"), (1e3, " k")) if value >= s[0]), (1.0, ""))
-    return f"{value / scale:.3g}{unit}"
+    return format_large(value, short=True)
 
 
 def _plain_ticks(axes: Axes, low: float, high: float) -> None:

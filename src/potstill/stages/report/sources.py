@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from potstill.core.format import format_duration
 from potstill.stages.report.charts import Line, training_chart
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.words import MODELS, count, size
@@ -71,10 +72,7 @@ def _summary(trained: dict[str, Any] | None) -> dict[str, str] | None:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.3g} min" if hours < 2 else f"{hours:.3g} h"
+    return format_duration(seconds, short=True)
 
 
 # ---- provenance ----

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from potstill.core.format import format_p_value, format_points
 from potstill.core.stats import mcnemar_exact, paired_drop_interval
 from potstill.stages.report.charts import Rate, kept_chart
 from potstill.stages.report.facts import Facts
@@ -164,7 +165,7 @@ def _changes(present: dict[str, dict[str, Any]], names: list[str]) -> list[dict[
 
 
 def _signed(points: float) -> str:
-    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if abs(points) >= 0.05 else "0.0"
+    return format_points(points / 100).replace("-", "\N{MINUS SIGN}")
 
 
 def _against(facts: Facts, pair: str) -> str | None:
@@ -210,7 +211,7 @@ def _distillation(facts: Facts) -> dict[str, Any]:
 
 
 def _p_value(p: float) -> str:
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    return format_p_value(p)
 
 
 def _paid_by_items(pair: dict[str, int], alpha: float) -> dict[str, Any]:

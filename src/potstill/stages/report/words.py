@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from potstill.core.format import format_interval, format_large, format_number, format_percent, format_size, format_value
+
 __all__ = [
     "BEHAVIOURS",
     "MODELS",
@@ -33,8 +35,6 @@ BEHAVIOURS = {
 MODELS = {"teacher": "Teacher", "gguf": "Shipped file", "student": "Checkpoint", "control": "Plain fine-tuning"}
 _DASH = "\N{EN DASH}"
 _PERCENT = "\N{NO-BREAK SPACE}%"
-_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-_COUNTS = ((1e9, "billion"), (1e6, "million"))
 _LONGEST = 4000  # characters of an answer that are shown
 _ALIKE = 0.35  # answers less alike than this share next to nothing: marks would cover them
 _COMPARED = 1500  # words; comparing more takes too long
@@ -42,41 +42,32 @@ _COMPARED = 1500  # words; comparing more takes too long
 
 def percent(share: float) -> str:
     """A share in [0, 1] as a percentage with one decimal."""
-    return f"{100 * share:.1f}{_PERCENT}"
+    return unbroken(format_percent(share))
 
 
 def number(value: float, digits: int = 3) -> str:
     """A measurement to some digits; from 1,000 on, in whole numbers."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return format_number(value, digits)
 
 
 def size(count_: float) -> str:
     """Bytes in decimal units."""
-    scale, unit = next((s for s in _SIZES if count_ >= s[0]), (1, "bytes"))
-    return f"{count_ / scale:.3g} {unit}"
+    return format_size(count_)
 
 
 def count(number: float) -> str:
     """A large number in words, a small one in digits."""
-    scale, unit = next((c for c in _COUNTS if number >= c[0]), (1, ""))
-    return f"{number / scale:.3g} {unit}" if unit else f"{number:,.0f}"
+    return format_large(number)
 
 
 def quantity(value: float | None, unit: str) -> str:
     """A gate's number in its unit; a dash where there is none."""
-    if value is None:
-        return _DASH
-    return percent(value) if unit in ("rate", "ratio") else f"{number(value, 4)} {unit}".rstrip()
+    return _DASH if value is None else unbroken(format_value(value, unit))
 
 
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
-    """Both ends, with `%` for shares and otherwise without a unit; empty where there is no interval."""
-    if low is None and high is None:
-        return ""
-    if unit in ("rate", "ratio"):
-        return f"{quantity(low, unit).removesuffix(_PERCENT)} to {quantity(high, unit)}"
-    ends = (_DASH if end is None else number(end) for end in (low, high))
-    return " to ".join(ends)
+    """Both ends and the unit; empty where there is no interval."""
+    return unbroken(format_interval(low, high, unit, digits=3))
 
 
 def rate(found: dict[str, Any] | None) -> dict[str, str] | None:
@@ -85,7 +76,7 @@ def rate(found: dict[str, Any] | None) -> dict[str, str] | None:
         return None
     return {
         "share": percent(found["rate"]),
-        "interval": f"{100 * found['low']:.1f} to {100 * found['high']:.1f}",
+        "interval": format_interval(found["low"], found["high"], "rate").removesuffix(" %"),
         "counts": f"{found['k']} of {found['n']}",
     }
 
