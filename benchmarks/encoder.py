@@ -101,7 +101,7 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
 def run(recipe_changes: dict[str, str], runs: Path) -> list[dict[str, Any]]:
     """The recipe to its verdict, and a record for each model."""
     from potstill.cli.render.run import print_step
-    from potstill.core.recipe.recipe import ClassifierRecipe, load_recipe
+    from potstill.core.recipe import ClassifierRecipe, load_recipe
     from potstill.pipeline import run as pipeline
 
     recipe = load_recipe(ROOT / "recipes" / "clinc150.yaml", recipe_changes)

@@ -34,7 +34,6 @@ from status import status_mb
 from torch import Tensor
 
 from potstill.components.losses.divergence import linear_divergence
-from potstill.components.losses.rows import Objective
 from potstill.core.memory import keep_freed_memory
 
 CUDA = torch.cuda.is_available()
@@ -57,7 +56,7 @@ SIZES = (
     else {"2048 x 32000": Size(2048, 32_000), "1024 x 151936": Size(1024, 151_936)}
 )
 TINY = {"96 x 1000": Size(96, 1000)}
-OBJECTIVES: tuple[Objective, ...] = ("forward_kl", "jsd")
+OBJECTIVES: tuple[str, ...] = ("forward_kl", "jsd")
 
 
 class Inputs(NamedTuple):
@@ -70,7 +69,7 @@ class Inputs(NamedTuple):
     labels_N: Tensor
 
 
-Step = Callable[[Inputs, Objective], Tensor]
+Step = Callable[[Inputs, str], Tensor]
 
 
 def make_inputs(size: Size) -> Inputs:
@@ -90,7 +89,7 @@ def floor(chunk: int) -> Step:
     """Five products: both projections, the gradients of hidden states and head."""
 
     @torch.no_grad()
-    def step(x: Inputs, objective: Objective) -> Tensor:
+    def step(x: Inputs, objective: str) -> Tensor:
         tokens, vocab = len(x.student_NH), len(x.head_VH)
         buffers = [x.head_VH.new_empty(min(chunk, tokens), vocab) for _ in range(2)]
         x.student_NH.grad, x.head_VH.grad = torch.empty_like(x.student_NH), torch.empty_like(x.head_VH)
@@ -109,7 +108,7 @@ def floor(chunk: int) -> Step:
 def ours(kernel: Any, chunk_tokens: int | None = None) -> Step:
     """potstill with one of its row kernels."""
 
-    def step(x: Inputs, objective: Objective) -> Tensor:
+    def step(x: Inputs, objective: str) -> Tensor:
         sums = linear_divergence(
             x.student_NH, x.head_VH, x.labels_N, teacher_NG=x.teacher_NG, teacher_head_VG=x.teacher_head_VG,
             objective=objective, kernel=kernel, chunk_tokens=chunk_tokens,
@@ -125,7 +124,7 @@ def trl_gkd() -> Step:
     """TRL's GKD loss on whole logits."""
     from trl.experimental.gkd.gkd_trainer import GKDTrainer
 
-    def step(x: Inputs, objective: Objective) -> Tensor:
+    def step(x: Inputs, objective: str) -> Tensor:
         with torch.no_grad():
             teacher_NV = x.teacher_NG @ x.teacher_head_VG.T
         loss = GKDTrainer.generalized_jsd_loss(
@@ -141,7 +140,7 @@ def trl_chunked() -> Step:
     """The loss of TRL's DistillationTrainer."""
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
-    def step(x: Inputs, objective: Objective) -> Tensor:
+    def step(x: Inputs, objective: str) -> Tensor:
         loss, _, _ = _chunked_divergence_loss(
             x.student_NH[None], x.teacher_NG[None], x.head_VH, x.teacher_head_VG,
             torch.ones(1, len(x.labels_N), dtype=torch.int64), 0.5 if objective == "jsd" else 0.0,
@@ -156,7 +155,7 @@ def liger(compiled: bool) -> Step:
     """Liger's chunked JSD; its beta 0 is forward KL. The hard part has weight 0, and is computed all the same."""
     from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
-    def step(x: Inputs, objective: Objective) -> Tensor:
+    def step(x: Inputs, objective: str) -> Tensor:
         loss_of = LigerFusedLinearJSDLoss(
             0.0, 1.0, beta=0.5 if objective == "jsd" else 0.0, compiled=compiled, chunk_size=CHUNK
         )
@@ -187,7 +186,7 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def run(step: Step, x: Inputs, objective: Objective) -> tuple[float, float]:
+def run(step: Step, x: Inputs, objective: str) -> tuple[float, float]:
     """Seconds and loss of one step; gradients are let go before the next."""
     wait()
     begun = time.perf_counter()
@@ -198,7 +197,7 @@ def run(step: Step, x: Inputs, objective: Objective) -> tuple[float, float]:
     return seconds, float(loss)
 
 
-def peak_mb(variant: str, size: Size, objective: Objective) -> float:
+def peak_mb(variant: str, size: Size, objective: str) -> float:
     """Most that is resident, or allocated on the device, during a step beyond what was before. In a fresh process."""
     step = VARIANTS[variant]()
     # whatever is loaded or compiled once is not the step's; another size would compile anew
@@ -216,7 +215,7 @@ def peak_mb(variant: str, size: Size, objective: Objective) -> float:
     return status_mb("VmHWM") - resident
 
 
-def ask_peak(variant: str, case: str, objective: Objective, tiny: bool) -> float:
+def ask_peak(variant: str, case: str, objective: str, tiny: bool) -> float:
     """`peak_mb` in a process of its own."""
     command = [sys.executable, __file__, "--peak", variant, case, objective, *(["--tiny"] if tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -244,7 +243,7 @@ def available(wanted: list[str] | None) -> dict[str, Step]:
     return steps
 
 
-def first_losses(steps: dict[str, Step], x: Inputs, objective: Objective) -> dict[str, float]:
+def first_losses(steps: dict[str, Step], x: Inputs, objective: str) -> dict[str, float]:
     """Each variant once, which compiles it; one that the device has no memory for is left out."""
     losses = {}
     for name, step in list(steps.items()):
@@ -258,7 +257,7 @@ def first_losses(steps: dict[str, Step], x: Inputs, objective: Objective) -> dic
     return losses
 
 
-def measure(case: str, size: Size, objective: Objective, args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(case: str, size: Size, objective: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """All variants at one size, in turn. A loss that differs is told: it is not the same work."""
     steps, x = available(args.only), make_inputs(size)
     losses = first_losses(steps, x, objective)

@@ -14,7 +14,7 @@ import torch
 
 from potstill.components.chat.format import Example
 from potstill.components.training.optimizers import learning_rate
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 __all__ = ["train_by_trl"]
 

@@ -46,8 +46,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.on_policy import OwnText
 from potstill.components.training.students import build_student, kept_layers
-from potstill.core.recipe.objectives import OnPolicy
-from potstill.core.recipe.recipe import Schedule, Shape, Student
+from potstill.core.recipe import OnPolicy, Schedule, Shape, Student
 from potstill.stages.targets.scoring import write_targets
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -38,7 +38,7 @@ from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWrite
 from potstill.components.training.batches import plan_steps
 from potstill.components.training.learner import Objective
 from potstill.components.training.loop import train_model
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 from potstill.stages.targets.scoring import write_targets
 
 VOCABS, TINY_VOCABS = [32_000, 128_256], [600]

@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 
 from potstill.cli.main import main
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 
 
 def help_page() -> str:

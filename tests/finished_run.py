@@ -9,7 +9,7 @@ from typing import Any
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
 from potstill.core.files import write_json
-from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.core.recipe import Recipe, load_recipe
 from potstill.stages.evaluate.answers import rate
 
 RECIPE = """

@@ -134,7 +134,7 @@ def make_model(
     """A random model of the given architecture beside its tokenizer."""
     from potstill.components.chat.format import load_chat
     from potstill.components.training.students import from_scratch, save_model
-    from potstill.core.recipe.recipe import Shape
+    from potstill.core.recipe import Shape
 
     tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"), extra_vocabulary)
     shape = Shape(architecture=architecture, layers=layers, hidden=64, ffn=96, heads=4, kv_heads=2)  # type: ignore[arg-type]

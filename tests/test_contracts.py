@@ -105,7 +105,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 
 def test_verbs_of_the_base_install_load_nothing_heavy() -> None:
     code = (
-        "import sys, potstill.cli.main, potstill.pipeline.run, potstill.core.recipe.recipe, potstill.cli.render.run\n"
+        "import sys, potstill.cli.main, potstill.pipeline.run, potstill.core.recipe, potstill.cli.render.run\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

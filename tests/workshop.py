@@ -14,7 +14,7 @@ import yaml
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
 from potstill.components.models.configs import from_config
 from potstill.core.errors import UsageError
-from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.core.recipe import Recipe, load_recipe
 from potstill.stages.check import stage as plan
 
 _NAMES = {
@@ -88,10 +88,11 @@ class Workshop:
         return folder
 
     def recipe(self, **changes: Any) -> Recipe:
-        """The recipe, with sections updated key by key; a section that is no mapping is put in its place."""
+        """The recipe, with sections updated key by key. None removes a key; a string replaces the section."""
         value = dict(self.value)
         for name, change in changes.items():
-            value[name] = {**value.get(name, {}), **change} if isinstance(change, dict) else change
+            merged = {**value.get(name, {}), **change} if isinstance(change, dict) else change
+            value[name] = {k: v for k, v in merged.items() if v is not None} if isinstance(merged, dict) else merged
         path = self.folder / "recipe.yaml"
         path.write_text(yaml.safe_dump(value, sort_keys=False))
         return load_recipe(path)

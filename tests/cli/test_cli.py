@@ -31,7 +31,8 @@ def write_recipe(folder: Path, model: Path, workload: Path, **changes: Any) -> P
         "teacher": {"model": str(model), "license": "mit"},
         "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True, "batch_size": 4},
         "student": {"init": "teacher_layers", "layers": 2},
-        "train": {"epochs": 4, "batch_tokens": 256, "checkpoint_every": 2},
+        "train": {"epochs": 4, "batch_tokens": 256},
+        "trainer": {"checkpoint_every": 2},
         "export": {"parity_rows": 2},
         "evaluate": {"fidelity_rows": 2, "latency_requests": 3, "threads": 1},
         "gates": {"exact": 0.5, "top1_agreement": 0.1},
@@ -90,7 +91,8 @@ def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_pa
         tiny_model,
         workload,
         student={"init": "teacher_layers", "layers": 2, "vocabulary": "workload"},
-        train={"epochs": 2, "batch_tokens": 256, "accumulate": 2, "precision": "bf16", "lora_rank": 2},
+        train={"epochs": 2, "batch_tokens": 256, "lora_rank": 2},
+        trainer={"gradient_accumulation": 2, "precision": "bf16"},
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
@@ -113,12 +115,12 @@ def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_pa
 def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     """The teacher answers once and is scored once; each variant has its own student, verdict and page."""
     recipe = write_recipe(
-        tmp_path, tiny_model, workload, train={"epochs": 1, "targets": {"kind": "counts", "draws": 8}}
+        tmp_path, tiny_model, workload, train={"epochs": 1, "objective": {"targets": {"kind": "counts", "draws": 8}}}
     )
-    swept = potstill("run", recipe, "--json", "--sweep", "train.hard_label_share=0,0.5", cwd=tmp_path)
+    swept = potstill("run", recipe, "--json", "--sweep", "train.objective.hard_label_weight=0,0.5", cwd=tmp_path)
     assert swept.returncode == 3, swept.stderr
     first, second = json.loads(swept.stdout)["variants"]
-    assert [first["changes"], second["changes"]] == [{"train.hard_label_share": v} for v in ("0", "0.5")]
+    assert [first["changes"], second["changes"]] == [{"train.objective.hard_label_weight": v} for v in ("0", "0.5")]
     assert list(first["stages"]) == [*STAGES[:2], "targets", *STAGES[2:]]
     assert {name for name, stage in second["stages"].items() if stage["cached"]} == {"generate", "targets"}
     assert first["metrics"]["kl_mean"] != second["metrics"]["kl_mean"]
@@ -131,7 +133,10 @@ def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workl
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("train.temperature", "is not KEY=VALUE,VALUE"), ("train.temprature=1,2", "did you mean 'temperature'?")],
+    [
+        ("train.epochs", "is not KEY=VALUE,VALUE"),
+        ("train.epoch=1,2", "did you mean 'epochs'?"),
+    ],
 )
 def test_a_sweep_of_nothing_is_refused(
     tiny_model: Path, workload: Path, tmp_path: Path, option: str, message: str

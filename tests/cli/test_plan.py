@@ -19,7 +19,7 @@ from potstill.components.models.gguf_types import QUANTIZATIONS
 from potstill.components.models.shapes import shape_to_config
 from potstill.core.errors import UsageError
 from potstill.core.format import format_duration, format_size, format_speed
-from potstill.core.recipe.recipe import Quantization
+from potstill.core.recipe import Quantization
 
 if TYPE_CHECKING:
     from click.testing import Result

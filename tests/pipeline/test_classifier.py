@@ -26,13 +26,14 @@ def write_recipe(folder: Path, encoder: Path, **changes: Any) -> Path:
     rows = labelled_rows(["play", "show"])
     write_jsonl(folder / "train.jsonl", [row for n, row in enumerate(rows) if n % 4])
     write_jsonl(folder / "test.jsonl", rows[::4])
-    schedule = {"epochs": 20, "batch_tokens": 512, "learning_rate": 3e-3, "checkpoint_every": 1000}
+    schedule = {"epochs": 20, "batch_tokens": 512, "learning_rate": 3e-3}
     recipe: dict[str, Any] = {
         "name": "intents", "task": "classify",
         "data": {"train": "train.jsonl", "test": "test.jsonl", "out_of_scope": "oos", "context": 40},
         "teacher": {"model": str(encoder), "finetune": schedule},
         "student": {"layers": 2, "vocabulary": 60},
-        "train": schedule | {"tracker": "none"},
+        "train": schedule,
+        "trainer": {"checkpoint_every": 1000, "tracker": "none"},
         "evaluate": {"threads": 1, "latency_requests": 20},
         "gates": {"exact": 0.5, "retention": 0.5, "parameters": 0.9, "speedup": 0.01},
     }  # fmt: skip
@@ -98,7 +99,7 @@ def test_a_finished_classifier_can_be_the_teacher(encoder: Path, tmp_path: Path)
 
 def test_the_gates_can_fail(encoder: Path, tmp_path: Path) -> None:
     gates = {"exact": 0.5, "parameters": 0.1, "speedup": 1000.0}
-    short = {"epochs": 0.2, "batch_tokens": 256, "tracker": "none", "control": "none"}
+    short = {"epochs": 0.2, "batch_tokens": 256, "control": "none"}
     path = write_recipe(tmp_path, encoder, gates=gates, train=short, student={"layers": 4})
     done = potstill("gate", path, "--runs", tmp_path / "runs", "--json")
     assert done.exit_code == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import AnyRecipe, Recipe, load_recipe
+from potstill.core.recipe import AnyRecipe, Recipe, load_recipe
 
 __all__ = ["json_option", "load", "load_language", "recipe_argument", "runs_option", "tracker_option"]
 
@@ -31,7 +31,7 @@ def load(path: Path, tracker: str | None = None, changes: dict[str, str] | None 
     """A recipe, with dotted keys changed as `--sweep` asks."""
     recipe = load_recipe(path, changes)
     if tracker:
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"tracker": tracker})})
+        recipe = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"tracker": tracker})})
     return recipe
 
 

@@ -13,7 +13,7 @@ import click
 from potstill.cli.options import json_option, load, recipe_argument, runs_option, tracker_option
 
 if TYPE_CHECKING:
-    from potstill.core.recipe.recipe import AnyRecipe
+    from potstill.core.recipe import AnyRecipe
     from potstill.pipeline.result import RunResult
 
 __all__ = ["check", "run"]

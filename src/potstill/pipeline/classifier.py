@@ -13,7 +13,7 @@ from typing import Any
 
 from potstill.components.chat.format import resolve_model
 from potstill.core.hashing import hash_file
-from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import stage as evaluate
@@ -57,7 +57,8 @@ def _finetune(recipe: ClassifierRecipe, done: RunResult) -> StepPlan | None:
     base = _base(recipe)
     parts = {
         "version": train.VERSION,
-        "settings": section_parts(settings),
+        "settings": settings.hashed_values(),
+        "trainer": recipe.trainer.hashed_values(),
         "rows": _rows(recipe),
         "base": hash_model(base),
         "seed": recipe.seed,
@@ -69,8 +70,9 @@ def _train(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
     teacher = _teacher(recipe, done)
     parts = {
         "version": train.VERSION,
-        "settings": section_parts(recipe.train, "tracker"),
-        "student": section_parts(recipe.student),
+        "settings": recipe.train.hashed_values(),
+        "trainer": recipe.trainer.hashed_values(),
+        "student": recipe.student.hashed_values(),
         "rows": _rows(recipe),
         "teacher": hash_model(teacher),
         "seed": recipe.seed,

@@ -18,7 +18,7 @@ from potstill.components.chat.format import resolve_model
 from potstill.components.sizing.prices import find_price
 from potstill.components.targets.meta import FORMAT
 from potstill.core.hashing import hash_file
-from potstill.core.recipe.recipe import Recipe, recipe_hash
+from potstill.core.recipe import Recipe, recipe_hash
 from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import stage as evaluate
@@ -29,9 +29,6 @@ from potstill.stages.report import stage as report
 from potstill.stages.train import stage as train
 
 __all__ = ["LANGUAGE_STAGES"]
-
-# keys of `teacher` that change no answer, or are counted by the content they name
-_NOT_ITS_ANSWERS = ("finetune", "max_concurrency", "api_key_env", "model", "revision", "price", "offload")
 
 
 def _hash(path: Path | None) -> str | None:
@@ -73,8 +70,9 @@ def _finetune(recipe: Recipe, done: RunResult) -> StepPlan | None:
     base = resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=settings.shape is None)
     parts = {
         "version": train.VERSION,
-        "settings": section_parts(settings, "rows"),
-        "saved_in": recipe.teacher.saved_dtype,
+        "settings": settings.hashed_values(),
+        "trainer": recipe.trainer.hashed_values(),
+        "saved_in": recipe.local_teacher.saved_dtype,
         "rows": hash_file(settings.rows),
         "validation": _hash(recipe.data.validation),
         "tools": _hash(recipe.data.tools),
@@ -102,29 +100,29 @@ def _generate(recipe: Recipe, done: RunResult) -> StepPlan:
         "limit": recipe.data.limit,
         "validation": _hash(recipe.data.validation),
         "tools": _hash(recipe.data.tools),
-        "teacher": section_parts(recipe.teacher, *_NOT_ITS_ANSWERS),
+        "teacher": recipe.teacher.hashed_values(),
         "weights": hash_model(folder) or recipe.teacher.model,
         # rows that the student could not read whole are set aside
         "reader": hash_model(base),
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
-    if recipe.asked_log_probs:
-        parts["log_probs"] = recipe.asked_log_probs
+    if recipe.requested_logprobs:
+        parts["log_probs"] = recipe.requested_logprobs
     return parts, ("finetune",), partial(generate.run, recipe, folder, base)
 
 
 def _targets(recipe: Recipe, done: RunResult) -> StepPlan | None:
-    if recipe.train.targets.kind == "online":
+    if recipe.stored_targets is None:
         return None
     folder, base = _teacher_folder(recipe, done), _base_model(recipe)
     parts = {
         "version": train.VERSION,
         "format": FORMAT,
-        "settings": section_parts(recipe.train.targets),
-        "temperature": recipe.train.temperature,
+        "settings": recipe.stored_targets.hashed_values(),
+        "temperature": recipe.train.objective.temperature,
         "weights": hash_model(folder) or recipe.teacher.model,
-        "dtype": recipe.teacher.dtype,
+        "dtype": getattr(recipe.teacher, "dtype", None),
         "chat": _chat(recipe),
         "seed": recipe.seed,
     }
@@ -141,8 +139,9 @@ def _train(recipe: Recipe, done: RunResult) -> StepPlan:
     targets = done.folder("targets") if "targets" in done.steps else None
     parts = {
         "version": train.VERSION,
-        "settings": section_parts(recipe.train, "tracker"),
-        "student": section_parts(recipe.student, "model"),
+        "settings": recipe.train.hashed_values(),
+        "trainer": recipe.trainer.hashed_values(),
+        "student": recipe.student.hashed_values(),
         "base": hash_model(base),
         "chat": _chat(recipe),
         "seed": recipe.seed,
@@ -176,7 +175,7 @@ def _evaluate(recipe: Recipe, done: RunResult) -> StepPlan:
 
 
 def _gate(recipe: Recipe, done: RunResult) -> StepPlan:
-    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates), "target": section_parts(recipe.target)}
+    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates), "target": recipe.target.hashed_values()}
     return parts, ("evaluate",), partial(evaluate.gate, recipe, done.folder("evaluate"))
 
 

@@ -20,7 +20,7 @@ from potstill.core.environment import is_first_process
 from potstill.core.errors import UsageError
 from potstill.core.files import read_json_object, write_json
 from potstill.core.lock import lock_run
-from potstill.core.recipe.recipe import AnyRecipe, Recipe, recipe_hash
+from potstill.core.recipe import AnyRecipe, Recipe, recipe_hash
 from potstill.core.steps import Done, Stage, StepResult, run_step
 from potstill.pipeline.classifier import CLASSIFIER_STAGES
 from potstill.pipeline.language import LANGUAGE_STAGES

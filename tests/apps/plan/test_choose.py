@@ -20,7 +20,7 @@ from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.fit import Serving
 from potstill.components.models.source import load_config
 from potstill.core.errors import PotstillError, RecipeError, UsageError
-from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.core.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -272,12 +272,13 @@ def test_a_teacher_that_the_recipe_trains_from_scratch_is_cut_in_its_own_shape(w
 def test_only_where_tokens_are_compared_must_the_tokenizer_be_one(workshop: Workshop) -> None:
     by_text: list[dict[str, Any]] = [{}, {"train": {"objective": "sft", "control": "none"}}]
     by_token: list[dict[str, Any]] = [
-        {"train": {"objective": "reverse_kl"}}, {"train": {"hidden": {}}}, {"train": {"on_policy": {"share": 0.5}}},
+        {"train": {"objective": "reverse_kl"}}, {"train": {"objective": {"hidden": {}}}},
+        {"train": {"objective": {"on_policy": {"share": 0.5}}}},
         {"gates": {"kl_mean": 1.0}}, {"gates": {"top1_agreement": 0.5}},
     ]  # fmt: skip
     for wanted, cases in ((False, by_text), (True, by_token)):
         for changes in cases:
-            assert (workshop.recipe(**changes).token_by_token is not None) is wanted, changes
+            assert (workshop.recipe(**changes).same_tokenizer_key is not None) is wanted, changes
 
 
 def test_the_teachers_context_bounds_the_students(workshop: Workshop) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from potstill.components.licences.licences import ALLOWED, BLOCKED, OBLIGATIONS, licence_verdict
-from potstill.core.recipe.recipe import load_recipe
+from potstill.core.recipe import load_recipe
 
 BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0"}
 
@@ -21,7 +21,7 @@ def verdict(tmp_path: Path, *, teacher: dict[str, Any], student: dict[str, Any] 
         "name": top.pop("name", "try"),
         "data": {"prompts": "rows.jsonl", "test": "rows.jsonl", "license": top.pop("data", "apache-2.0")},
         "teacher": {"model": "some/teacher", **teacher},
-        "student": student or {"init": "scratch", "shape": {"layers": 2, "hidden": 64, "ffn": 128, "heads": 2}},
+        "student": student or {"init": "scratch", "layers": 2, "hidden": 64, "ffn": 128, "heads": 2},
         "train": {"objective": "sft", "control": "none"},
     }
     path = tmp_path / "recipe.yaml"

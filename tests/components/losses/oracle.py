@@ -44,7 +44,7 @@ def logits(hidden: Tensor, head: Tensor, vocab: int | None, cap: float | None) -
 
 def loss(
     x: dict[str, Tensor], *, objective: str = "forward_kl", beta: float = 0.5, alpha: float = 0.1,
-    temperature: float = 1.0, hard_label_share: float = 0.0, ignore_index: int = -100, weights_N: Tensor | None = None,
+    temperature: float = 1.0, hard_label_weight: float = 0.0, ignore_index: int = -100, weights_N: Tensor | None = None,
     student_softcap: float | None = None, teacher_softcap: float | None = None, vocab_size: int | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Sums as of `linear_divergence`, from the tensors that `problem` makes."""
@@ -56,7 +56,7 @@ def loss(
     ce = torch.nn.functional.cross_entropy(z, x["labels"], reduction="none", ignore_index=ignore_index)
     soft, hard = (w * d).sum() * temperature**2, (w * ce).sum()
     return {
-        "loss": (1 - hard_label_share) * soft + hard_label_share * hard, "divergence": soft, "cross_entropy": hard,
+        "loss": (1 - hard_label_weight) * soft + hard_label_weight * hard, "divergence": soft, "cross_entropy": hard,
     }  # fmt: skip
 
 

@@ -428,14 +428,14 @@ def test_hard_labels_are_the_students_own_tokens(temperature: float) -> None:
     hard = torch.nn.functional.cross_entropy(z_SV, spans.student_ids_S, reduction="sum")
     want = 0.7 * (kls + distances).sum() + 0.3 * hard
     (want_gradient,) = torch.autograd.grad(want, z_SV)
-    found = ours(z_SV, z_TU, spans, temperature=temperature, hard_label_share=0.3, chunk_tokens=3)
+    found = ours(z_SV, z_TU, spans, temperature=temperature, hard_label_weight=0.3, chunk_tokens=3)
     assert found.loss.item() == pytest.approx(want.item(), rel=1e-9)
     assert found.cross_entropy.item() == pytest.approx(hard.item(), rel=1e-9)
     found.loss.backward()
     assert z_SV.grad is not None
     torch.testing.assert_close(z_SV.grad, want_gradient, atol=1e-9, rtol=1e-7)
-    with pytest.raises(ValueError, match=r"hard_label_share is 1\.5"):
-        ours(z_SV, z_TU, spans, hard_label_share=1.5)
+    with pytest.raises(ValueError, match=r"hard_label_weight is 1\.5"):
+        ours(z_SV, z_TU, spans, hard_label_weight=1.5)
 
 
 def test_no_gradient_when_none_is_wanted_and_weights_of_zero() -> None:

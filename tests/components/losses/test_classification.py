@@ -28,7 +28,7 @@ def test_values_and_gradients_are_the_definitions(temperature: float, hard: floa
     student_BC, teacher_BC, labels_B = logits(0)
     student_BC.requires_grad_()
     found = classification_loss(
-        student_BC, labels_B, teacher_BC=teacher_BC, temperature=temperature, hard_label_share=hard
+        student_BC, labels_B, teacher_BC=teacher_BC, temperature=temperature, hard_label_weight=hard
     )
     p_BC = (teacher_BC.double() / temperature).softmax(-1)
     z_BC = student_BC.detach().double()
@@ -48,7 +48,7 @@ def test_values_and_gradients_are_the_definitions(temperature: float, hard: floa
 def test_worked_example() -> None:
     """Two classes, odds 3:1 against even: KL = 3/4 ln(3/2) + 1/4 ln(1/2)."""
     found = classification_loss(
-        torch.zeros(1, 2), torch.tensor([1]), teacher_BC=torch.tensor([[math.log(3), 0.0]]), hard_label_share=0.5
+        torch.zeros(1, 2), torch.tensor([1]), teacher_BC=torch.tensor([[math.log(3), 0.0]]), hard_label_weight=0.5
     )
     assert float(found.divergence) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-6)
     assert float(found.cross_entropy) == pytest.approx(math.log(2), rel=1e-6)
@@ -92,7 +92,7 @@ def test_half_precision_is_summed_in_fp32() -> None:
     [
         (CLASSES + 1, {}, "not alike"),
         (CLASSES, {"temperature": 0.0}, "temperature"),
-        (CLASSES, {"hard_label_share": 1.5}, "hard_label_share"),
+        (CLASSES, {"hard_label_weight": 1.5}, "hard_label_weight"),
     ],
 )
 def test_what_does_not_fit_is_refused(classes: int, numbers: dict[str, float], message: str) -> None:

@@ -61,7 +61,7 @@ def test_teacher_rows_stay_with_their_tokens_when_rows_are_shuffled_or_dropped(o
     x["labels"][[0, 1, 5]] = -100  # a masked prompt at the head, and a hole
     kept = x["labels"] != -100
     alone = x | {k: x[k][kept] for k in ("student", "teacher", "labels")}
-    options: dict[str, Any] = {"objective": objective, "hard_label_share": 0.3, "chunk_tokens": 3}
+    options: dict[str, Any] = {"objective": objective, "hard_label_weight": 0.3, "chunk_tokens": 3}
     whole, whole_gradients = gradients(x, lambda y: ours(y, **options))
     part, part_gradients = gradients(alone, lambda y: ours(y, **options))
     assert whole.loss.item() == pytest.approx(part.loss.item(), rel=1e-6)
@@ -107,8 +107,8 @@ def test_one_family_with_two_paddings() -> None:
         "student": student, "head": torch.randn(151_936, 4, generator=generator), "teacher": teacher,
         "teacher_head": torch.randn(152_064, 6, generator=generator), "labels": torch.tensor([151_668, 7]),
     }  # fmt: skip
-    want, want_gradients = gradients(x, lambda y: oracle_loss(y, vocab_size=151_669, hard_label_share=0.3))
-    got, got_gradients = gradients(x, lambda y: ours(y, vocab_size=151_669, hard_label_share=0.3))
+    want, want_gradients = gradients(x, lambda y: oracle_loss(y, vocab_size=151_669, hard_label_weight=0.3))
+    got, got_gradients = gradients(x, lambda y: ours(y, vocab_size=151_669, hard_label_weight=0.3))
     assert got.loss.item() == pytest.approx(want["loss"].item(), rel=1e-5)
     assert error(got_gradients["student"], want_gradients["student"]) < 2e-5
     assert error(got_gradients["head"], want_gradients["head"]) < 2e-5

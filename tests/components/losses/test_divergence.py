@@ -28,6 +28,8 @@ EXTRAS: dict[str, dict[str, Any]] = {
 
 
 def ours(x: dict[str, Tensor], **options: Any) -> LossSums:
+    """The loss on a problem; beta and alpha are parameters of its divergence."""
+    options["parameters"] = {name: options.pop(name) for name in ("beta", "alpha") if name in options}
     return linear_divergence(
         x["student"], x["head"], x["labels"], teacher_NG=x["teacher"], teacher_head_VG=x["teacher_head"],
         **({"chunk_tokens": 8} | options),
@@ -53,7 +55,7 @@ def check(options: dict[str, Any], kernel: str = "torch", n: int = N, v: int = V
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_loss_and_gradients_equal_float64_autograd(objective: str, temperature: float, hard: float, extra: str) -> None:
-    check({"objective": objective, "temperature": temperature, "hard_label_share": hard, **EXTRAS[extra]})
+    check({"objective": objective, "temperature": temperature, "hard_label_weight": hard, **EXTRAS[extra]})
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.9, 1.0])
@@ -68,14 +70,14 @@ def test_skew(objective: str, alpha: float) -> None:
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 30])
 def test_ragged_chunks(n: int) -> None:
-    check({"hard_label_share": 1.0}, n=n)
+    check({"hard_label_weight": 1.0}, n=n)
     check({}, n=n)
 
 
 def test_many_blocks_in_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.components.losses.rows._BLOCK", {"cpu": 2 * V})
     for objective in OBJECTIVES:
-        check({"objective": objective, "temperature": 2.0, "hard_label_share": 0.3, **EXTRAS["all"]})
+        check({"objective": objective, "temperature": 2.0, "hard_label_weight": 0.3, **EXTRAS["all"]})
 
 
 def test_every_objective_is_covered() -> None:
@@ -163,7 +165,7 @@ def test_labels_alone_are_cross_entropy() -> None:
     x = problem(9, 13)
     x["labels"][2] = -100
     sums, got = gradients(x, lambda y: linear_divergence(y["student"], y["head"], y["labels"], temperature=2.0))
-    _, want = gradients(x, lambda y: oracle_loss(y, hard_label_share=1.0))
+    _, want = gradients(x, lambda y: oracle_loss(y, hard_label_weight=1.0))
     assert sums.divergence.item() == 0
     assert error(got["student"], want["student"]) < 2e-5
     assert error(got["head"], want["head"]) < 2e-5
@@ -184,8 +186,9 @@ def test_no_row_left_is_a_loss_of_zero() -> None:
         ({"objective": "backward_kl"}, "no objective 'backward_kl'"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"objective": "jsd", "beta": 1.5}, "beta is 1.5"),
-        ({"alpha": 1.0}, "alpha is 1.0"),
-        ({"hard_label_share": -0.1}, "hard_label_share is -0.1"),
+        ({"objective": "skew_kl", "alpha": 1.0}, "alpha is 1.0"),
+        ({"objective": "jsd", "alpha": 0.1}, "objective 'jsd' has no parameter 'alpha'; it has beta"),
+        ({"hard_label_weight": -0.1}, "hard_label_weight is -0.1"),
         ({"student_softcap": 0.0}, "student_softcap is 0.0"),
         ({"kernel": "cuda"}, "no kernel 'cuda'"),
         ({"chunk_tokens": -1}, "chunk_tokens is -1"),

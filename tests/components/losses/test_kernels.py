@@ -48,14 +48,14 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("temperature", "hard"), [(1.0, 0.0), (2.0, 0.3)])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_triton(objective: str, temperature: float, hard: float, interpreted: None) -> None:
-    check("triton", {"objective": objective, "temperature": temperature, "hard_label_share": hard})
+    check("triton", {"objective": objective, "temperature": temperature, "hard_label_weight": hard})
 
 
 def test_triton_with_soft_caps_and_without_a_teacher(interpreted: None) -> None:
     check("triton", {"student_softcap": 3.0, "teacher_softcap": 4.0, "objective": "jsd", "weights_N": None})
     x = problem(N, V)
     sums, got = gradients(x, lambda y: linear_divergence(y["student"], y["head"], y["labels"], kernel="triton"))
-    _, want = gradients(x, lambda y: oracle_loss(y, hard_label_share=1.0))
+    _, want = gradients(x, lambda y: oracle_loss(y, hard_label_weight=1.0))
     assert sums.divergence.item() == 0
     assert error(got["head"], want["head"]) < 2e-5
 
@@ -80,7 +80,7 @@ def test_the_expression_that_is_compiled(
     monkeypatch.setattr(CompiledRows, "_compiled", None)
     monkeypatch.setattr(CompiledRows, "_broken", False)
     check("compile", {
-        "objective": objective, "temperature": temperature, "hard_label_share": hard, "student_softcap": cap,
+        "objective": objective, "temperature": temperature, "hard_label_weight": hard, "student_softcap": cap,
         "teacher_softcap": cap,
     })  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_compiled_once_for_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -
 
     counters.clear()
     for n, temperature in itertools.product((5, 9), (2.0, 3.0)):
-        check("compile", {"objective": "jsd", "hard_label_share": 0.3, "temperature": temperature}, n=n)
+        check("compile", {"objective": "jsd", "hard_label_weight": 0.3, "temperature": temperature}, n=n)
     assert not CompiledRows._broken
     assert counters["stats"]["unique_graphs"] == 1
 

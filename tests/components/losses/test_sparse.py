@@ -70,7 +70,7 @@ def test_loss_and_gradients_equal_float64_autograd(kind: str, temperature: float
     x = problem(N, V, pad=3)
     rows, tails = KINDS[kind](teacher_probs(x, temperature))
     w = torch.ones(N)
-    options: dict[str, Any] = {"temperature": temperature, "hard_label_share": hard, "vocab_size": V}
+    options: dict[str, Any] = {"temperature": temperature, "hard_label_weight": hard, "vocab_size": V}
     if extra == "all":
         x["labels"][::3] = -100
         w = torch.rand(N, generator=torch.Generator().manual_seed(1))

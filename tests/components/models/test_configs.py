@@ -17,7 +17,7 @@ from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.header_size import estimated_header_bytes
 from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.models.spec import ModelSpec
-from potstill.core.recipe.recipe import Shape
+from potstill.core.recipe import Shape
 from workshop import transformers_name
 
 SIZES: dict[str, Any] = {

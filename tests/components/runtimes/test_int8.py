@@ -13,7 +13,7 @@ from potstill.components.models.configs import from_config
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.sizing.needs import teacher_weight_bytes
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import load_recipe
+from potstill.core.recipe import load_recipe
 from potstill.pipeline import run as pipeline
 
 pytest.importorskip("bitsandbytes")

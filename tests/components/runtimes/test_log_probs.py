@@ -124,5 +124,5 @@ def test_what_are_no_log_probs_are_refused(endpoint: START) -> None:
 
 def test_a_refusal_of_log_probs_says_so(endpoint: START) -> None:
     body = {"error": {"message": "Requested sample logprobs of 20, which is greater than max allowed: 5"}}
-    with pytest.raises(TeacherError, match=r"max allowed: 5\).*--max-logprobs.*smaller train\.targets\.k"):
+    with pytest.raises(TeacherError, match=r"max allowed: 5\).*--max-logprobs.*smaller train\.objective\.targets\.k"):
         ask(endpoint(lambda request: (400, body)), rows(), 20)

@@ -13,7 +13,7 @@ from potstill.components.runtimes import load
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.runtimes.load import load_causal_lm, on_device
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import load_recipe
+from potstill.core.recipe import load_recipe
 from potstill.pipeline import run as pipeline
 from potstill.stages.evaluate import measure
 
@@ -31,9 +31,9 @@ def test_it_says_the_same_with_its_layers_on_disk(tiny_model: Path, dtype: str) 
     assert {p.device.type for p in layers.parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize("train", [{}, {"hidden": {}}, {"on_policy": {"share": 0.5}}, {"targets": {"kind": "counts"}}])
+@pytest.mark.parametrize("objective", [{}, {"hidden": {}}, {"on_policy": {"share": 0.5}}, {"targets": "counts"}])
 def test_a_student_learns_the_same_from_it(
-    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, Any]
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: dict[str, Any]
 ) -> None:
     start = make_model(tmp_path / "start", layers=2, seed=5)
     logs: list[list[float]] = []
@@ -49,7 +49,7 @@ def test_a_student_learns_the_same_from_it(
         (tmp_path / name).mkdir()
         teacher = {"model": str(tiny_model), **offload}
         student = {"init": "checkpoint", "model": str(start)}
-        path = write_recipe(tmp_path / name, workload, teacher, student, epochs=2, **train)
+        path = write_recipe(tmp_path / name, workload, teacher, student, epochs=2, objective=objective)
         done = pipeline.run(load_recipe(path), tmp_path / name / "runs", until="train")
         logs.append([line["loss"] for line in read_log(done.folder("train"))])
         assert loaded == {("float32", offload.get("offload"))}

@@ -58,12 +58,14 @@ def test_operations_are_counted_as_in_kaplan(workshop: Workshop) -> None:
 
 def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> None:
     once = TOKENS * 2e9
-    counts, more = ({**ALONE, "targets": {"kind": "counts", "draws": draws}} for draws in (50, 200))
-    stored = spent(workshop, train=counts)
+    counts, more = ({"kind": "counts", "draws": draws} for draws in (50, 200))
+    stored = spent(workshop, train={**ALONE, "objective": {"targets": counts}})
     assert stored.parts["teacher"] == pytest.approx(once)
-    assert 0 < stored.target_bytes < spent(workshop, train=more).target_bytes
+    assert 0 < stored.target_bytes < spent(workshop, train={**ALONE, "objective": {"targets": more}}).target_bytes
     # hidden states are in no store, so for them the teacher runs beside the student as well
-    assert spent(workshop, train={**counts, "hidden": {}}).parts["teacher"] == pytest.approx(4 * once)
+    assert spent(workshop, train={**ALONE, "objective": {"targets": counts, "hidden": {}}}).parts[
+        "teacher"
+    ] == pytest.approx(4 * once)
     # plain fine-tuning is on the teacher's text alone
     plain = spent(workshop, train={**ALONE, "objective": "sft"})
     assert plain.parts == {"student": pytest.approx(TOKENS * 3 * 6e8)}
@@ -100,7 +102,7 @@ def test_what_the_hours_do_not_hold_is_named(workshop: Workshop) -> None:
     work = Workload(rows=1000, prompt=100, answer=50, epochs=3, validation_rows=200)
     found = spent(workshop, work, train=ALONE)
     assert found.left_out == pytest.approx({"teacher's answers": 2e9 * 1200 * 150})
-    own = spent(workshop, work, train={**ALONE, "on_policy": {"share": 0.25}})
+    own = spent(workshop, work, train={**ALONE, "objective": {"on_policy": {"share": 0.25}}})
     assert own.left_out["student's own answers"] == pytest.approx(2e8 * TOKENS * 3 * 0.25)
     assert own.hours == found.hours
     told = found.to_json()
@@ -148,14 +150,14 @@ def test_disk_of_a_students_training(workshop: Workshop) -> None:
     """Two checkpoints of 12 bytes a parameter beside the models that are left, and targets where they are stored."""
     assert spent(workshop, train=ALONE).to_json()["disk_bytes"] == (24 + 4) * STUDENT
     assert spent(workshop).to_json()["disk_bytes"] == (24 + 2 * 4) * STUDENT
-    stored = spent(workshop, train={"targets": {"kind": "counts"}})
+    stored = spent(workshop, train={"objective": {"targets": "counts"}})
     assert stored.to_json()["disk_bytes"] == (24 + 2 * 4) * STUDENT + stored.target_bytes
 
 
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "a tuned teacher": {"teacher": {"finetune": {"rows": "train.jsonl"}}},
-    "stored targets": {"train": {"targets": {"kind": "top_k"}}},
+    "stored targets": {"train": {"objective": {"targets": "top_k"}}},
     "validation": {"data": {"validation": "validation.jsonl"}, "export": {"quantization": "Q4_K_M"}},
     "a file over its limit": {"target": {"file_mb": 0.01}},
 }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from potstill.components.sizing import prices as costs
 from potstill.components.sizing.prices import Comparison, compare, device_cost, find_price
-from potstill.core.recipe.recipe import Economy, Price, Teacher
+from potstill.core.recipe import Economy, Price, Teacher
 
 OWN = Price(input=2.0, output=10.0)
 API: dict[str, Any] = {"kind": "api", "model": "gpt-4.1-mini", "base_url": "https://api.openai.com/v1"}

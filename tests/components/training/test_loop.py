@@ -23,7 +23,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import layers_alone, train_model
 from potstill.components.training.students import from_teacher_layers
 from potstill.core.errors import DataError, StepError
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import _examples
 
@@ -44,10 +44,10 @@ model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 teacher = load_causal_lm(model)
 examples = _examples(read_rows(rows), chat, 128)
-schedule = Schedule(optimizer="muon", epochs=20, batch_tokens=256, accumulate=2, learning_rate=3e-3,
+schedule = Schedule(optimizer="muon", epochs=20, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3,
                     checkpoint_every=3)
 student = from_teacher_layers(teacher, 2)
-train_model(student, Objective(teacher, temperature=2.0, hard_label_share=0.3), examples, examples[:4], schedule,
+train_model(student, Objective(teacher, temperature=2.0, hard_label_weight=0.3), examples, examples[:4], schedule,
             out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
 torch.save(student.state_dict(), out / "final.pt")
 """
@@ -131,7 +131,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tm
         for e in _examples(read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""]))), load_chat(tiny_model), 128)
     )
     one = train(tiny_model, large, epochs=1, batch_tokens=tokens)
-    many = train(tiny_model, small, epochs=1, batch_tokens=tokens // 4, accumulate=20)
+    many = train(tiny_model, small, epochs=1, batch_tokens=tokens // 4, gradient_accumulation=20)
     assert len(one) == len(many) == 1
     assert many[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
     assert many[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-4)
@@ -178,7 +178,7 @@ def test_activation_checkpointing_runs_layers_again_and_changes_nothing(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match="learning_rate"):
-        train(tiny_model, tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup=0.0)
+        train(tiny_model, tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup_ratio=0.0)
 
 
 @pytest.mark.parametrize(

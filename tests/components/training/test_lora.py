@@ -13,7 +13,7 @@ from potstill.components.training.learner import Objective
 from potstill.components.training.lora import add_lora
 from potstill.components.training.students import from_teacher_layers
 from potstill.components.training.training import Training
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import _examples
 

@@ -24,8 +24,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.on_policy import OwnAnswers, OwnText
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe.objectives import OnPolicy
-from potstill.core.recipe.recipe import Recipe, Schedule, Train
+from potstill.core.recipe import OnPolicy, Recipe, Schedule, Train
 from potstill.core.records import read_rows
 from potstill.stages.train import stage as train
 
@@ -114,7 +113,7 @@ def test_hard_labels_are_the_teachers_text_alone(tiny_model: Path, tmp_path: Pat
     mine, found = drawn_by(student, tiny_model, rows), []
     how = OwnText(OnPolicy(), load_chat(tiny_model), 128)
     for share in (0.0, 0.5):
-        objective = Objective(teacher, hard_label_share=share, own_text=how)
+        objective = Objective(teacher, hard_label_weight=share, own_text=how)
         with grouped_attention(student, teacher), torch.no_grad():
             learner = Learner(student, objective, teacher.config.vocab_size, False)
             found.append([learner(objective.batch(batch, 0)).loss.item() for batch in (mine, rows)])
@@ -163,7 +162,7 @@ def own_run(
         patch.setattr(OwnAnswers, "group", group)
         summary = train_model(
             student, Objective(teacher, own_text=how), rows, (),
-            Schedule(epochs=6, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=2),
+            Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=2),
             out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
         )  # fmt: skip
     torch.save(student.state_dict(), out / "final.pt")
@@ -200,10 +199,10 @@ def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_
 
 
 @pytest.mark.parametrize(
-    ("settings", "student"),
+    ("objective", "student"),
     [
-        ({"objective": "jsd", "on_policy": {"max_new_tokens": 8, "refresh": 2}}, {"layers": 2}),
-        ({"objective": "contrastive", "on_policy": {"max_new_tokens": 8}, "hidden": {}}, {"layers": 2, "hidden": 32}),
+        ({"name": "jsd", "on_policy": {"max_new_tokens": 8, "refresh": 2}}, {"layers": 2}),
+        ({"name": "contrastive", "on_policy": {"max_new_tokens": 8}, "hidden": {}}, {"layers": 2, "hidden": 32}),
         (
             {"on_policy": {"loss": "sampled_reverse_kl", "max_new_tokens": 8, "temperature": 0.8, "refresh": 2}},
             {"layers": 2, "vocabulary": "workload"},
@@ -212,7 +211,7 @@ def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_
     ids=["gkd", "contrastive", "sampled"],
 )
 def test_a_recipe_asks_for_it(
-    tmp_path: Path, workload: Path, settings: dict[str, Any], student: dict[str, Any]
+    tmp_path: Path, workload: Path, objective: dict[str, Any], student: dict[str, Any]
 ) -> None:
     teacher = make_model(tmp_path / "teacher", context=256)
     recipe = Recipe.model_validate(
@@ -222,7 +221,8 @@ def test_a_recipe_asks_for_it(
             "chat": {"context": 256},
             "teacher": {"model": str(teacher)},
             "student": student,
-            "train": {"epochs": 1, "batch_tokens": 512, "tracker": "none"} | settings,
+            "train": {"epochs": 1, "batch_tokens": 512, "objective": objective},
+            "trainer": {"tracker": "none"},
         }
     )
     out = tmp_path / "trained"
@@ -234,15 +234,14 @@ def test_a_recipe_asks_for_it(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("objective", "told"),
     [
-        ({"objective": "sft", "on_policy": {}}, "on_policy needs the teacher beside the student"),
-        ({"objective": "contrastive"}, "give on_policy"),
-        ({"objective": "contrastive", "on_policy": {"loss": "sampled_reverse_kl"}}, "leave out on_policy.loss"),
-        ({"on_policy": {}, "targets": {"kind": "counts"}}, "set targets.kind: online"),
+        ({"name": "sft", "on_policy": {}}, "sft.on_policy"),
+        ({"name": "contrastive", "on_policy": {"loss": "sampled_reverse_kl"}}, "contrastive.on_policy.loss"),
+        ({"on_policy": {}, "targets": {"kind": "counts"}}, "set targets: online"),
         ({"on_policy": {"share": 0.0}}, "greater than 0"),
     ],
 )
-def test_what_does_not_go_together_is_refused(settings: dict[str, Any], told: str) -> None:
+def test_what_does_not_go_together_is_refused(objective: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        Train.model_validate(settings)
+        Train.model_validate({"objective": objective})

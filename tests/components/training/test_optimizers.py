@@ -9,12 +9,12 @@ import torch
 
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.optimizers import learning_rate, make_optimizers
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
 def test_learning_rate_warms_up_and_decays(final: float) -> None:
-    schedule = Schedule(learning_rate=1.0, warmup=0.1, final_rate=final)
+    schedule = Schedule(learning_rate=1.0, warmup_ratio=0.1, min_lr_ratio=final)
     rates = [learning_rate(schedule, step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(rates[9]) == pytest.approx(1.0)

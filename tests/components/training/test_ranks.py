@@ -37,8 +37,8 @@ chat = load_chat(model)
 teacher = load_causal_lm(model)
 examples = _examples(read_rows(rows), chat, 128)
 hidden = HiddenTeacher(teacher, Hidden(), (examples, examples), kept=[0, 1, 3]) if kind == "hidden" else None
-objective = Objective(teacher, hidden=hidden, temperature=2.0, hard_label_share=0.3)
-schedule = Schedule(epochs=6, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=5,
+objective = Objective(teacher, hidden=hidden, temperature=2.0, hard_label_weight=0.3)
+schedule = Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=5,
                     precision=precision)
 for name in ("whole", "resumed"):  # the second goes on from the last checkpoint of the first
     student = from_teacher_layers(teacher, 3)

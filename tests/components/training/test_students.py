@@ -18,7 +18,7 @@ from potstill.components.training.students import (
     save_model,
 )
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Student
+from potstill.core.recipe import Student
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])

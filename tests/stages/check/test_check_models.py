@@ -70,7 +70,10 @@ def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: W
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"train": {"hidden": {}}}, "train.hidden"), ({"gates": {"top1_agreement": 0.9}}, "gates.top1_agreement")],
+    [
+        ({"train": {"objective": {"hidden": {}}}}, "train.objective.hidden"),
+        ({"gates": {"top1_agreement": 0.9}}, "gates.top1_agreement"),
+    ],
 )
 def test_what_compares_tokens_needs_one_tokenizer(workshop: Workshop, change: dict[str, Any], key: str) -> None:
     workshop.make_model("student", extra_vocabulary=-10)
@@ -141,7 +144,7 @@ def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, case: str
 def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_path: Path) -> None:
     odd = workshop.make_model("odd", architectures=["BitNetForCausalLM"], model_type="bitnet")
     shape = {"layers": 1, "hidden": 32, "ffn": 64, "heads": 4}
-    recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch", "layers": None, "shape": shape})
+    recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch"} | shape)
     found = check_recipe(recipe, tmp_path)
     assert found.teacher is not None and found.teacher.architecture == "bitnet"
     # counted from the weights' own header
@@ -324,7 +327,7 @@ def test_too_little_memory_here_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("train", "beside"), [({}, True), ({"targets": {"kind": "counts"}}, False), ({"objective": "sft"}, False)]
+    ("train", "beside"), [({}, True), ({"objective": {"targets": "counts"}}, False), ({"objective": "sft"}, False)]
 )
 def test_a_teacher_counts_where_it_is_in_memory(
     workshop: Workshop, tmp_path: Path, train: dict[str, Any], beside: bool
@@ -340,7 +343,7 @@ def test_its_logits_count_where_it_makes_them(workshop: Workshop, tmp_path: Path
     many = {"control": "none", "batch_tokens": 16384}
     online, stored, hidden = (
         check_recipe(workshop.recipe(train=many | train), tmp_path).memory.parts
-        for train in ({}, {"targets": {"kind": "counts"}}, {"targets": {"kind": "counts"}, "hidden": {}})
+        for train in ({}, {"objective": {"targets": "counts"}}, {"objective": {"targets": "counts", "hidden": {}}})
     )
     assert online["teacher"] == stored["teacher"] == hidden["teacher"] > 0
     assert online["logits"] > stored["logits"] == hidden["logits"]

@@ -15,7 +15,7 @@ from fixtures import TOOLS, light_row, write_jsonl
 from potstill.cli.render.plan import render_check
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.check import rows
 from potstill.stages.check import stage as plan
@@ -74,7 +74,7 @@ def test_the_base_install_is_enough(workshop: Workshop, tmp_path: Path) -> None:
 
     workshop.recipe()
     code = (
-        "import sys, pathlib, potstill.stages.check.checks as c, potstill.core.recipe.recipe as r\n"
+        "import sys, pathlib, potstill.stages.check.checks as c, potstill.core.recipe as r\n"
         "import potstill.cli.render.plan as s\n"
         "found = c.check_recipe(r.load_recipe(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
         "s.render_check(found)\n"

@@ -15,7 +15,7 @@ from fixtures import TOOLS, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
 from potstill.core.errors import ParityError, StepError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Function, Message, Row, ToolCall
 from potstill.stages.export import stage as export
 from potstill.stages.export.parity import NASTY_TEXTS, _compare_log_probs, check_parity

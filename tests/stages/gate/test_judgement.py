@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from potstill.core.files import write_json
-from potstill.core.recipe.recipe import load_recipe
+from potstill.core.recipe import load_recipe
 from potstill.stages.evaluate.answers import JudgedAnswer
 from potstill.stages.gate.judgement import judge_run
 

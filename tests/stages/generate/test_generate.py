@@ -12,7 +12,7 @@ from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
 from potstill.core.errors import StepError
-from potstill.core.recipe.recipe import Generate, Recipe
+from potstill.core.recipe import Generate, Recipe
 from potstill.core.records import Row, read_rows
 from potstill.stages.generate import stage as generate
 from potstill.stages.generate.journal import Journal, answer_all

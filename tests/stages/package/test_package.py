@@ -15,7 +15,7 @@ from potstill.components.packages.manifest import portable_recipe
 from potstill.core.errors import RecipeError, StepError
 from potstill.core.files import write_json
 from potstill.core.hashing import hash_file
-from potstill.core.recipe.recipe import Recipe, load_recipe
+from potstill.core.recipe import Recipe, load_recipe
 from potstill.stages.package.stage import run, verify_package
 
 FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json"}

@@ -22,7 +22,7 @@ from potstill.components.training.loop import train_model
 from potstill.components.training.students import from_teacher_layers, save_model
 from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import DataError, StepError
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 from potstill.core.records import LabelledRow
 
 LABELS = ["light", "music", "oos", "weather"]
@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_rows_one_by_one(encoder: Path, tmp_path: Path, trim
         vocabulary = trim_folder(encoder, (i for row in rows for i in row.ids), tmp_path / "tokenizer")
         cut_embedding(student, vocabulary)
         rows, kept = [vocabulary.example(row) for row in rows], vocabulary.kept
-    objective = ClassObjective(teacher, temperature=2.0, hard_label_share=0.3, cosine_weight=0.5, kept=kept)
+    objective = ClassObjective(teacher, temperature=2.0, hard_label_weight=0.3, cosine_weight=0.5, kept=kept)
     batch = objective.batch(rows, student.config.pad_token_id)
     assert len(batch.groups) > 1
     found = objective.learner(student, 0, False)(batch)

@@ -23,8 +23,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.pruning import cut_width, measure_importance
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe.objectives import Hidden
-from potstill.core.recipe.recipe import Recipe, Schedule, Train
+from potstill.core.recipe import Hidden, Recipe, Schedule, Train
 from potstill.core.records import read_rows
 from potstill.stages.train import stage as train
 
@@ -116,7 +115,7 @@ def narrow_run(folder: Path, out: Path, rows: list[Example], stop_at: int | None
         patch.setattr(StepLog, "write", write)
         summary = train_model(
             student, Objective(teacher, hidden=hidden), rows, (),
-            Schedule(epochs=8, batch_tokens=256, accumulate=2, learning_rate=3e-3, checkpoint_every=3),
+            Schedule(epochs=8, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=3),
             out=out, name="student", vocab_size=teacher.config.vocab_size, pad_id=0, seed=5,
         )  # fmt: skip
     torch.save(student.state_dict(), out / "final.pt")
@@ -148,11 +147,11 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
     ("student", "changes"),
     [
         ({"layers": 2}, {}),
-        ({"layers": 2, "hidden": 32}, {"objective": "jsd"}),
+        ({"layers": 2, "hidden": 32}, {"name": "jsd"}),
         ({"layers": 3, "vocabulary": "workload"}, {"hidden": {"layers": "similarity"}}),
         ({"layers": 2, "ffn": 48, "layer_choice": "influence"}, {"targets": {"kind": "counts", "draws": 20}}),
         (
-            {"init": "scratch", "shape": {"layers": 2, "hidden": 32, "ffn": 48, "heads": 2}},
+            {"init": "scratch", "layers": 2, "hidden": 32, "ffn": 48, "heads": 2},
             {"hidden": {"distance": "mse"}, "targets": {"kind": "top_k", "k": 8}},
         ),
         ({"init": "checkpoint"}, {"hidden": {"balance": 2.0}}),
@@ -164,7 +163,7 @@ def test_a_recipe_asks_for_it(tmp_path: Path, workload: Path, student: dict[str,
     if student.get("init") == "checkpoint":
         base = make_model(tmp_path / "base", layers=2, seed=1, context=256)
         student = student | {"model": str(base)}
-    settings = {"epochs": 1, "batch_tokens": 512, "tracker": "none", "control": "none", "hidden": {}} | changes
+    settings = {"epochs": 1, "batch_tokens": 512, "control": "none", "objective": {"hidden": {}} | changes}
     recipe = Recipe.model_validate(
         {
             "name": "lights",
@@ -173,11 +172,12 @@ def test_a_recipe_asks_for_it(tmp_path: Path, workload: Path, student: dict[str,
             "teacher": {"model": str(teacher)},
             "student": student,
             "train": settings,
+            "trainer": {"tracker": "none"},
         }
     )
     targets, out = None, tmp_path / "trained"
     out.mkdir()
-    if recipe.train.targets.kind != "online":
+    if recipe.stored_targets is not None:
         targets = tmp_path / "targets"
         targets.mkdir()
         train.store_targets(recipe, teacher, workload, targets)
@@ -195,4 +195,4 @@ def test_counted_tokens_are_those_of_the_batch(tiny_model: Path, tmp_path: Path)
 
 def test_plain_fine_tuning_has_no_hidden_states_to_learn_from() -> None:
     with pytest.raises(ValueError, match="hidden needs the teacher beside the student"):
-        Train.model_validate({"objective": "sft", "hidden": {}})
+        Train.model_validate({"objective": {"name": "sft", "hidden": {}}})

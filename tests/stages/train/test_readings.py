@@ -17,7 +17,7 @@ from potstill.components.training.attention import grouped_attention
 from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.readings import Readings, read_twice
 from potstill.core.errors import DataError, RecipeError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row, read_rows
 from potstill.stages.train import stage as train
 
@@ -49,7 +49,7 @@ def test_one_tokenizer_is_the_plain_loss(tiny_model: Path, tmp_path: Path, tempe
     teacher, student = load_causal_lm(tiny_model).eval(), load_causal_lm(make_model(tmp_path / "s", seed=2, layers=2))
     vocab, found = load_chat(tiny_model).vocab_size, []
     for given in (None, readings):
-        objective = Objective(teacher, temperature=temperature, hard_label_share=hard, readings=given)
+        objective = Objective(teacher, temperature=temperature, hard_label_weight=hard, readings=given)
         student.zero_grad()
         with grouped_attention(student, teacher):
             sums = Learner(student, objective, vocab, False)(objective.batch(own, 0))
@@ -89,7 +89,7 @@ def test_two_tokenizers_compare_the_rows_that_belong_together(
 
 
 def recipe_of(
-    tmp_path: Path, workload: Path, teacher: Path, base: Path, settings: dict[str, Any], **student: Any
+    tmp_path: Path, workload: Path, teacher: Path, base: Path, objective: dict[str, Any], **student: Any
 ) -> Recipe:
     return Recipe.model_validate(
         {
@@ -98,13 +98,20 @@ def recipe_of(
             "chat": {"context": 128},
             "teacher": {"model": str(teacher)},
             "student": {"init": "checkpoint", "model": str(base)} | student,
-            "train": {"epochs": 4, "batch_tokens": 512, "tracker": "none", "control": "none"} | settings,
+            "train": {
+                "epochs": 4,
+                "batch_tokens": 512,
+                "learning_rate": 3e-3,
+                "control": "none",
+                "objective": objective,
+            },
+            "trainer": {"tracker": "none"},
         }
     )
 
 
 @pytest.mark.parametrize(
-    ("settings", "student"),
+    ("objective", "student"),
     [
         ({}, {}),
         ({"targets": {"kind": "top_k", "k": 1024}}, {}),
@@ -117,13 +124,13 @@ def test_a_recipe_distils_across_tokenizers(
     other_model: Path,
     tmp_path: Path,
     workload: Path,
-    settings: dict[str, Any],
+    objective: dict[str, Any],
     student: dict[str, Any],
 ) -> None:
-    recipe = recipe_of(tmp_path, workload, tiny_model, other_model, {"learning_rate": 3e-3} | settings, **student)
+    recipe = recipe_of(tmp_path, workload, tiny_model, other_model, objective, **student)
     targets, out = None, tmp_path / "trained"
     out.mkdir()
-    if settings.get("targets"):
+    if objective.get("targets"):
         targets = tmp_path / "targets"
         targets.mkdir()
         train.store_targets(recipe, tiny_model, workload, targets)
@@ -133,11 +140,11 @@ def test_a_recipe_distils_across_tokenizers(
     assert load_chat(out / "student").vocab_size < load_chat(tiny_model).vocab_size
 
 
-@pytest.mark.parametrize("settings", [{"objective": "jsd"}, {"hidden": {}}])
+@pytest.mark.parametrize("objective", [{"name": "jsd"}, {"hidden": {}}])
 def test_what_compares_token_by_token_is_refused(
-    tiny_model: Path, other_model: Path, tmp_path: Path, workload: Path, settings: dict[str, Any]
+    tiny_model: Path, other_model: Path, tmp_path: Path, workload: Path, objective: dict[str, Any]
 ) -> None:
-    recipe = recipe_of(tmp_path, workload, tiny_model, other_model, settings)
+    recipe = recipe_of(tmp_path, workload, tiny_model, other_model, objective)
     with pytest.raises(RecipeError, match="compares teacher and student token by token"):
         train.run(recipe, tiny_model, other_model, workload, None, tmp_path)
 

@@ -14,7 +14,7 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.ranks import make_accelerator
 from potstill.core.errors import RecipeError, StepError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
 from potstill.pipeline.run import RunResult
@@ -100,8 +100,8 @@ def test_a_price_does_not_pay_for_answers_twice(tiny_model: Path, workload: Path
     [
         ({"train": {"control": "none"}}, 1),
         ({"train": {"objective": "sft", "control": "none"}}, 0),
-        ({"train": {"targets": {"kind": "counts"}}}, 0),
-        ({"train": {"targets": {"kind": "counts"}, "hidden": {}, "control": "none"}}, 1),
+        ({"train": {"objective": {"targets": "counts"}}}, 0),
+        ({"train": {"objective": {"targets": "counts", "hidden": {}}, "control": "none"}}, 1),
     ],
 )
 def test_the_teacher_is_in_memory_only_where_it_teaches(
@@ -117,7 +117,7 @@ def test_the_teacher_is_in_memory_only_where_it_teaches(
     for file in tiny_model.iterdir():
         (teacher / file.name).write_bytes(file.read_bytes())
     given = recipe(teacher, workload, student={"init": "checkpoint", "model": str(tiny_model)}, **sections)
-    pipeline.run(given, tmp_path / "runs", until="targets" if "targets" in sections["train"] else "generate")
+    pipeline.run(given, tmp_path / "runs", until="targets" if given.stored_targets else "generate")
     loaded: list[Path] = []
 
     def watched(folder: Path, *how: Any) -> Any:

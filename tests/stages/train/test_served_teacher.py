@@ -20,7 +20,7 @@ from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
 from potstill.components.targets import TargetsReader, TargetsWriter, sequence_key
 from potstill.core.errors import StepError, TeacherError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Message, Row, read_generated
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
@@ -28,7 +28,7 @@ from potstill.pipeline.run import RunResult
 from potstill.stages.train import stage as train
 
 START = Callable[[Script], Endpoint]
-TOP_K = {"targets": {"kind": "top_k", "k": 4}, "tracker": "none", "epochs": 1, "batch_tokens": 512}
+TOP_K = {"objective": {"targets": {"kind": "top_k", "k": 4}}, "epochs": 1, "batch_tokens": 512}
 
 
 def talk(polite: str = "") -> list[dict[str, Any]]:
@@ -57,6 +57,7 @@ def recipe(folder: Path, student: Path, url: str, prompts: list[dict[str, Any]],
             "generate": {"max_new_tokens": 48},
             "student": {"init": "checkpoint", "model": str(student)},
             "train": TOP_K,
+            "trainer": {"tracker": "none"},
         }
         | sections
     )
@@ -203,7 +204,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("served")
     base, rows = make_model(folder / "base", layers=2), [*talk(), *talk("please ")]
     tune = {"rows": write_jsonl(folder / "rows.jsonl", rows), "epochs": 30, "batch_tokens": 512, "learning_rate": 3e-3}
-    local = recipe(folder, base, "", rows, teacher={"model": str(base), "finetune": tune}, train={"tracker": "none"})
+    local = recipe(folder, base, "", rows, teacher={"model": str(base), "finetune": tune}, train={})
     train.finetune(local, base, folder)
     convert_checkpoint(folder / "model", folder / "teacher.gguf", quantization="F32")
     with GGUFServer(folder / "teacher.gguf", context=512, parallel=2) as server, pytest.MonkeyPatch.context() as patch:
@@ -216,7 +217,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
             rows,
             teacher=api | {"api_key_env": "SERVED_KEY"},
             generate={"max_new_tokens": 48, "temperature": 1.0},
-            train=TOP_K | {"targets": {"kind": "top_k", "k": 20}, "epochs": 12, "hard_label_share": 0.1},
+            train=TOP_K
+            | {"objective": {"targets": {"kind": "top_k", "k": 20}, "hard_label_weight": 0.1}, "epochs": 12},
         )
         done = pipeline.run(given, folder / "runs", until="train")
     lines = (done.folder("generate") / "train.tokens.jsonl").read_text().splitlines()

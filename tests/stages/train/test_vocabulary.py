@@ -22,7 +22,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.students import from_scratch, from_teacher_layers, save_model
 from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Recipe, Shape, load_recipe
+from potstill.core.recipe import Recipe, Shape, load_recipe
 from potstill.core.records import Row
 from potstill.stages.evaluate.measure import _in_vocabulary, _Text
 from potstill.stages.export import stage as export
@@ -116,7 +116,8 @@ def small_run(folder: Path, workload: Path, teacher: Path | None = None, **stude
             "chat": {"context": 256},
             "teacher": {"model": str(teacher)},
             "student": {"vocabulary": "workload"} | student,
-            "train": {"epochs": 1, "tracker": "none", "objective": "jsd"},
+            "train": {"epochs": 1, "objective": "jsd"},
+            "trainer": {"tracker": "none"},
             "export": {"quantization": "Q8_0"},
         }
     )
@@ -191,7 +192,7 @@ def test_stored_targets_are_refused(tmp_path: Path) -> None:
         "student": {"layers": 2, "vocabulary": "workload"},
     }
     for kind in ("counts", "top_k"):
-        (tmp_path / "r.yaml").write_text(json.dumps(value | {"train": {"targets": {"kind": kind}}}))
+        (tmp_path / "r.yaml").write_text(json.dumps(value | {"train": {"objective": {"targets": kind}}}))
         with pytest.raises(RecipeError, match=f"targets of kind {kind} are stored in the teacher's ids"):
             load_recipe(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text(json.dumps(value))

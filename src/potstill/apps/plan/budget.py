@@ -18,7 +18,7 @@ from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.needs import check_memory, odd_rows_warning, vocabulary_warning
 from potstill.components.sizing.prices import compare, device_cost, find_price
 from potstill.core.format import format_count, format_duration, format_large, format_price, format_size, format_speed
-from potstill.core.recipe.recipe import Quantization, Recipe
+from potstill.core.recipe import Quantization, Recipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

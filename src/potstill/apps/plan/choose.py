@@ -27,7 +27,7 @@ from potstill.components.sizing.limits import Limits
 from potstill.core.errors import DataError, RecipeError, UsageError
 from potstill.core.files import read_json_object, replacing
 from potstill.core.format import format_count, format_size
-from potstill.core.recipe.recipe import Quantization, Recipe, Target, load_recipe
+from potstill.core.recipe import Quantization, Recipe, Target, load_recipe
 
 __all__ = ["choose", "write_choice"]
 
@@ -61,7 +61,7 @@ def choose(recipe: Recipe | None, model: str, ask: Ask, wanted: Wanted | None = 
     types = asked or QUANTIZATIONS
     setting = _setting(recipe, model, ask, wanted)
     goal, teacher = setting.goal, setting.teacher
-    same = recipe is not None and recipe.token_by_token is not None
+    same = recipe is not None and recipe.same_tokenizer_key is not None
     found = search(setting.config, goal, vocabulary=setting.vocabulary, same_tokenizer=same, quantizations=types)
     if not found:
         raise UsageError(_nothing(goal))

@@ -14,7 +14,7 @@ from rich.text import Text
 from potstill.core.environment import is_first_process
 from potstill.core.files import read_json_object
 from potstill.core.format import format_interval, format_value
-from potstill.core.recipe.recipe import AnyRecipe
+from potstill.core.recipe import AnyRecipe
 from potstill.core.steps import StepResult
 
 if TYPE_CHECKING:

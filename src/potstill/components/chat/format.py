@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe.sections import Chat
+from potstill.core.recipe import Chat
 from potstill.core.records import Message, Row
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from potstill.components.conversion.architecture import hyperparameters
 from potstill.components.conversion.tokenizer import read_tokenizer
 from potstill.components.models.recipe_models import Model
 from potstill.core.errors import RecipeError, StepError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 
 __all__ = ["export_problems", "require_exportable"]
 

@@ -16,8 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from potstill.core.recipe.recipe import Recipe
-from potstill.core.recipe.sections import Teacher
+from potstill.core.recipe import Recipe, Teacher
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

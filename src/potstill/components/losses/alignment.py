@@ -91,7 +91,7 @@ def linear_alignment_divergence(
     *,
     temperature: float = 1.0,
     sorted_weight: float = 1.0,
-    hard_label_share: float = 0.0,
+    hard_label_weight: float = 0.0,
     weights_P: Tensor | None = None,
     chunk_tokens: int = 128,
 ) -> AlignmentSums:
@@ -108,7 +108,7 @@ def linear_alignment_divergence(
         spans: of `align`, or several by `Spans.cat`.
         vocab: the map that the spans were made with.
         sorted_weight: 0 leaves the sorted distance out.
-        hard_label_share: weight of the cross-entropy on the student's own tokens, in spans of any weight; the rest has
+        hard_label_weight: weight of the cross-entropy on the student's own tokens, in spans of any weight; the rest has
             what is left.
         weights_P: a weight for each span, on top of the spans' own.
 
@@ -116,13 +116,13 @@ def linear_alignment_divergence(
         ValueError: shapes or numbers that do not fit.
     """
     _require(student_SH, head_VH, teacher, spans, vocab, temperature, sorted_weight, weights_P, chunk_tokens)
-    if not 0.0 <= hard_label_share <= 1.0:
-        raise ValueError(f"hard_label_share is {hard_label_share}; it lies in [0, 1]")
+    if not 0.0 <= hard_label_weight <= 1.0:
+        raise ValueError(f"hard_label_weight is {hard_label_weight}; it lies in [0, 1]")
     device = student_SH.device
     spans, vocab = Spans(*(x.to(device) for x in spans)), vocab.to(device)
     weight_P = spans.weight_P if weights_P is None else spans.weight_P * weights_P.to(device)
     work = _Work(
-        teacher, spans, vocab, temperature, sorted_weight, hard_label_share, weight_P, chunk_tokens,
+        teacher, spans, vocab, temperature, sorted_weight, hard_label_weight, weight_P, chunk_tokens,
         torch.is_grad_enabled(),
     )  # fmt: skip
     head_VH = head_VH[: len(vocab.student_tokens)]

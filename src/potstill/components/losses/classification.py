@@ -23,7 +23,7 @@ def classification_loss(
     *,
     teacher_BC: Tensor | None = None,
     temperature: float = 1.0,
-    hard_label_share: float = 0.0,
+    hard_label_weight: float = 0.0,
 ) -> LossSums:
     """Sum over rows of (1 - hard) T^2 KL(p_T || q_T) + hard CE(labels).
 
@@ -34,7 +34,7 @@ def classification_loss(
         labels_B: the right classes, int64.
         teacher_BC: teacher's logits, which get no gradient; None trains on labels alone.
         temperature: T > 0, on both sides, for the divergence alone.
-        hard_label_share: weight of the cross-entropy; taken as 1 without a teacher.
+        hard_label_weight: weight of the cross-entropy; taken as 1 without a teacher.
 
     Returns:
         Sums in nats. Divide by the rows of the whole global batch, once.
@@ -44,8 +44,8 @@ def classification_loss(
     """
     if teacher_BC is not None and teacher_BC.shape != student_BC.shape:
         raise ValueError(f"student's logits {tuple(student_BC.shape)}, teacher's {tuple(teacher_BC.shape)}: not alike")
-    if not temperature > 0 or not 0 <= hard_label_share <= 1:
-        raise ValueError(f"temperature {temperature} and hard_label_share {hard_label_share}: above 0, and in [0, 1]")
+    if not temperature > 0 or not 0 <= hard_label_weight <= 1:
+        raise ValueError(f"temperature {temperature} and hard_label_weight {hard_label_weight}: above 0, and in [0, 1]")
     kind = torch.promote_types(student_BC.dtype, torch.float32)
     student_BC = student_BC.to(kind)
     cross_entropy = F.cross_entropy(student_BC, labels_B, reduction="sum")
@@ -54,5 +54,5 @@ def classification_loss(
     log_q_BC = (student_BC / temperature).log_softmax(-1)
     log_p_BC = (teacher_BC.detach().to(kind) / temperature).log_softmax(-1)
     divergence = F.kl_div(log_q_BC, log_p_BC, reduction="sum", log_target=True) * temperature**2
-    loss = (1 - hard_label_share) * divergence + hard_label_share * cross_entropy
+    loss = (1 - hard_label_weight) * divergence + hard_label_weight * cross_entropy
     return LossSums(loss, divergence.detach(), cross_entropy.detach())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from potstill.components.losses.rows import Objective, RowSpec, TorchRows
+from potstill.components.losses.rows import RowSpec, TorchRows
 
 __all__ = ["CompiledRows"]
 
@@ -56,7 +56,7 @@ def _total_variation(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) 
     return 0.5 * (q - p).abs(), 0.5 * torch.sign(q - p)
 
 
-_TERMS: dict[Objective, Terms] = {
+_TERMS: dict[str, Terms] = {
     "reverse_kl": _reverse_kl,
     "jsd": _jsd,
     "skew_kl": _skew_kl,
@@ -77,7 +77,7 @@ def _rows(
     labels_N: Tensor,
     weights_N: Tensor | None,
     numbers: Tensor,
-    objective: Objective,
+    objective: str,
     flags: tuple[bool, bool, bool, bool],
 ) -> Tensor:
     """Definition of a row kernel; returns divergence and cross-entropy, (2, N).

@@ -8,6 +8,7 @@ come close. `chunks.py` is the pass over the tokens, `rows.py` the mathematics, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from potstill.components.losses.chunks import LossSums, Work, chunk_rows, kept_rows, pick, project, run
 from potstill.components.losses.kernels import Kernel, RowKernel, row_kernel
-from potstill.components.losses.rows import DIVERGENCES, Objective, RowSpec
+from potstill.components.losses.rows import DIVERGENCES, RowSpec
 
-__all__ = ["DIVERGENCES", "LossSums", "Objective", "linear_divergence"]
+__all__ = ["DIVERGENCES", "LossSums", "linear_divergence"]
 
 
 def linear_divergence(
@@ -28,11 +29,10 @@ def linear_divergence(
     *,
     teacher_NG: Tensor | None = None,
     teacher_head_VG: Tensor | None = None,
-    objective: Objective = "forward_kl",
-    beta: float = 0.5,
-    alpha: float = 0.1,
+    objective: str = "forward_kl",
+    parameters: Mapping[str, float] | None = None,
     temperature: float = 1.0,
-    hard_label_share: float = 0.0,
+    hard_label_weight: float = 0.0,
     ignore_index: int = -100,
     weights_N: Tensor | None = None,
     student_softcap: float | None = None,
@@ -51,10 +51,9 @@ def linear_divergence(
         labels_N: the tokens that came next, int64. Rows of `ignore_index` cost nothing and get no gradient.
         teacher_NG: teacher's last hidden states there, and its output embedding; None trains on labels alone.
         objective: which divergence D: a key of `DIVERGENCES`.
-        beta: teacher's share of the mixture of `jsd`; 0 and 1 are forward and reverse KL (GKD).
-        alpha: skew of `skew_kl` (teacher's share of the mixture) and `skew_reverse_kl` (student's share).
+        parameters: the divergence's own, by name, for example beta of `jsd`; see `rows.DIVERGENCES`.
         temperature: T > 0, on both sides, for the divergence alone.
-        hard_label_share: weight of the cross-entropy; taken as 1 without a teacher.
+        hard_label_weight: weight of the cross-entropy; taken as 1 without a teacher.
         weights_N: a weight for each token; a row of weight 0 is dropped as an ignored one is.
         student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
         vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
@@ -70,7 +69,7 @@ def linear_divergence(
     """
     vocab, taught = true_vocab(head_VH, teacher_head_VG, vocab_size), teacher_NG is not None
     spec = RowSpec.of(
-        objective, beta, alpha, temperature=temperature if taught else 1.0, hard=hard_label_share if taught else 1.0,
+        objective, parameters, temperature=temperature if taught else 1.0, hard=hard_label_weight if taught else 1.0,
         student_softcap=student_softcap, teacher_softcap=teacher_softcap,
     )  # fmt: skip
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))

@@ -9,18 +9,14 @@ DistiLLM (skew divergences); Ko et al. 2025, DistiLLM-2 (no gradient through the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["DIVERGENCES", "Block", "Divergence", "Objective", "RowSpec", "TorchRows", "block_rows", "softmax_lse"]
-
-Objective = Literal[
-    "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "skew_reverse_kl_detached", "total_variation"
-]
+__all__ = ["DIVERGENCES", "Block", "Divergence", "RowSpec", "TorchRows", "block_rows", "softmax_lse"]
 
 _BLOCK = {"cpu": 1 << 18, "other": 1 << 24}  # elements of a block; on a CPU for each thread: 1 MB
 _TINY = 1e-37  # keeps a logarithm finite where both probabilities have underflowed; such terms are then 0 times it
@@ -28,9 +24,9 @@ _TINY = 1e-37  # keeps a logarithm finite where both probabilities have underflo
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What a row kernel computes. `mix` is the teacher's share of a mixture m: beta of `jsd`, else from alpha."""
+    """What a row kernel computes. `mix` is the teacher's share of the mixture m, where the divergence has one."""
 
-    objective: Objective = "forward_kl"
+    objective: str = "forward_kl"
     mix: float = 0.5
     temperature: float = 1.0
     hard: float = 0.0
@@ -38,28 +34,28 @@ class RowSpec:
     teacher_softcap: float | None = None
 
     @staticmethod
-    def of(objective: Objective, beta: float, alpha: float, **rest: float | None) -> RowSpec:
-        """The spec of an objective; `jsd` with beta 0 or 1 is forward or reverse KL, as in GKD.
+    def of(objective: str, parameters: Mapping[str, float] | None = None, **rest: float | None) -> RowSpec:
+        """The spec of a divergence with its own parameters; `jsd` with beta 0 or 1 is forward or reverse KL, as in GKD.
 
         Raises:
-            ValueError: an unknown objective, or a number outside its range; the message says which.
+            ValueError: an unknown objective or parameter, or a number outside its range; the message says which.
         """
-        if objective not in get_args(Objective):
-            raise ValueError(f"no objective {objective!r}; there are {', '.join(get_args(Objective))}")
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f"beta is {beta}; it lies in [0, 1]")
-        if not 0.0 <= alpha < 1.0:
-            raise ValueError(f"alpha is {alpha}; it lies in [0, 1)")
-        if objective == "jsd" and beta in (0.0, 1.0):
-            objective = "reverse_kl" if beta else "forward_kl"
-        mix = {
-            "jsd": beta, "skew_kl": alpha, "skew_reverse_kl": 1.0 - alpha, "skew_reverse_kl_detached": 1.0 - alpha,
-        }.get(objective, 0.5)  # fmt: skip
+        if objective not in DIVERGENCES:
+            raise ValueError(f"no objective {objective!r}; there are {', '.join(DIVERGENCES)}")
+        parameters = parameters or {}
+        known = DIVERGENCES[objective].parameters
+        if unknown := next((name for name in parameters if name not in known), None):
+            raise ValueError(
+                f"objective {objective!r} has no parameter {unknown!r}; it has {', '.join(known) or 'none'}"
+            )
+        mix = DIVERGENCES[objective].mix(**parameters)
+        if objective == "jsd" and mix in (0.0, 1.0):
+            objective = "reverse_kl" if mix else "forward_kl"
         spec = RowSpec(objective, mix, **rest)  # type: ignore[arg-type]
         if not spec.temperature > 0:
             raise ValueError(f"temperature is {spec.temperature}; it is above 0")
         if not 0.0 <= spec.hard <= 1.0:
-            raise ValueError(f"hard_label_share is {spec.hard}; it lies in [0, 1]")
+            raise ValueError(f"hard_label_weight is {spec.hard}; it lies in [0, 1]")
         for name, cap in (("student_softcap", spec.student_softcap), ("teacher_softcap", spec.teacher_softcap)):
             if cap is not None and not cap > 0:
                 raise ValueError(f"{name} is {cap}; it is above 0, or None")
@@ -82,7 +78,37 @@ class Block:
     lse_t_N: Tensor
 
 
-Divergence = Callable[[Block, float], Tensor]
+def _no_mixture() -> float:
+    return 0.5
+
+
+def _teacher_share_beta(beta: float = 0.5) -> float:
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta is {beta}; it lies in [0, 1]")
+    return beta
+
+
+def _teacher_share_alpha(alpha: float = 0.1) -> float:
+    if not 0.0 <= alpha < 1.0:
+        raise ValueError(f"alpha is {alpha}; it lies in [0, 1)")
+    return alpha
+
+
+def _student_share_alpha(alpha: float = 0.1) -> float:
+    return 1.0 - _teacher_share_alpha(alpha)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence: what it does to a block, and the teacher's share of its mixture as a function of its parameters."""
+
+    rows: Callable[[Block, float], Tensor]
+    mix: Callable[..., float] = _no_mixture
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Its parameters with their defaults."""
+        return {name: found.default for name, found in inspect.signature(self.mix).parameters.items()}
 
 
 def _dot(a_NV: Tensor, b_NV: Tensor) -> Tensor:
@@ -157,14 +183,14 @@ def _total_variation(b: Block, mix: float) -> Tensor:
     return divergence_N
 
 
-DIVERGENCES: dict[Objective, Divergence] = {
-    "forward_kl": _forward_kl,
-    "reverse_kl": _reverse_kl,
-    "jsd": _jsd,
-    "skew_kl": _skew_kl,
-    "skew_reverse_kl": _skew_reverse_kl,
-    "skew_reverse_kl_detached": _skew_reverse_kl_detached,
-    "total_variation": _total_variation,
+DIVERGENCES: dict[str, Divergence] = {
+    "forward_kl": Divergence(_forward_kl),
+    "reverse_kl": Divergence(_reverse_kl),
+    "jsd": Divergence(_jsd, _teacher_share_beta),
+    "skew_kl": Divergence(_skew_kl, _teacher_share_alpha),
+    "skew_reverse_kl": Divergence(_skew_reverse_kl, _student_share_alpha),
+    "skew_reverse_kl_detached": Divergence(_skew_reverse_kl_detached, _student_share_alpha),
+    "total_variation": Divergence(_total_variation),
 }
 
 
@@ -234,7 +260,7 @@ class TorchRows:
                 t_NV.mul_(spec.teacher_softcap / spec.temperature)
             lse_t_N = softmax_lse(t_NV, p_NV)
             block = Block(z_NV, t_NV, q_NV, p_NV, spare_NV, lse_z_N, lse_t_N)
-            divergence_N = DIVERGENCES[spec.objective](block, spec.mix)
+            divergence_N = DIVERGENCES[spec.objective].rows(block, spec.mix)
             torch.mul(divergence_N, spec.temperature**2, out=values_KN[0])
         finish_gradient(z_NV, hard_q_NV, labels_N1, weights_N1, spec)
         if spec.student_softcap is not None:

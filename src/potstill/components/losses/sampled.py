@@ -54,7 +54,7 @@ def linear_sampled_reverse_kl(
         ValueError: shapes, tokens or numbers that do not fit.
     """
     vocab = true_vocab(head_VH, teacher_head_VG, vocab_size)
-    spec = RowSpec.of("reverse_kl", 0.5, 0.1, temperature=temperature)
+    spec = RowSpec.of("reverse_kl", temperature=temperature)
     if not len(teacher_NG) == len(drawn_log_N) == len(student_NH):
         raise ValueError(
             f"{len(student_NH)} hidden states of the student, {len(teacher_NG)} of the teacher, {len(drawn_log_N)} "

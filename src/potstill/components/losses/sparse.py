@@ -110,7 +110,7 @@ def linear_sparse_divergence(
     targets: SparseTargets,
     *,
     temperature: float = 1.0,
-    hard_label_share: float = 0.0,
+    hard_label_weight: float = 0.0,
     ignore_index: int = -100,
     weights_N: Tensor | None = None,
     student_softcap: float | None = None,
@@ -130,9 +130,7 @@ def linear_sparse_divergence(
         ValueError: shapes, labels, targets or numbers that do not fit.
     """
     vocab = true_vocab(head_VH, None, vocab_size)
-    spec = RowSpec.of(
-        "forward_kl", 0.5, 0.1, temperature=temperature, hard=hard_label_share, student_softcap=student_softcap
-    )
+    spec = RowSpec.of("forward_kl", temperature=temperature, hard=hard_label_weight, student_softcap=student_softcap)
     targets.require(len(student_NH), vocab)
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
     labels_N, weights_N = pick(labels_N, weights_N, kept)

@@ -16,11 +16,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from potstill.components.losses.rows import Objective, RowSpec
+from potstill.components.losses.rows import RowSpec
 
 __all__ = ["TritonRows"]
 
-_NUMBER: dict[Objective, int] = {
+_NUMBER: dict[str, int] = {
     "forward_kl": 0,
     "reverse_kl": 1,
     "jsd": 2,

@@ -7,7 +7,7 @@ from typing import Any
 
 from potstill.components.models.architectures import ARCHITECTURES
 from potstill.components.models.configs import settings
-from potstill.core.recipe.recipe import Shape
+from potstill.core.recipe import Shape
 
 __all__ = ["pruned_config", "shape_config"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from potstill.components.chat.format import resolve_model
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 from potstill.core.steps import Done
 
 __all__ = ["base_model", "classifier_teacher", "optional_file", "teacher_weights"]

@@ -19,7 +19,7 @@ from potstill.components.models.source import read_config
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 
 __all__ = ["Model", "Models", "load_models"]
 
@@ -87,7 +87,7 @@ def load_models(recipe: Recipe) -> Models:
         # otherwise training would find out, after all answers have been generated and paid for
         source = student.folder / "tokenizer.json"
         require_trimmable(read_json_object(source, error=RecipeError), str(source))
-    if teacher and student.folder != teacher.folder and recipe.train.objective != "sft":
+    if teacher and student.folder != teacher.folder and recipe.train.objective.name != "sft":
         _check_tokenizers(recipe, teacher, student)
     return Models(teacher, student)
 
@@ -172,14 +172,12 @@ def _student(recipe: Recipe, teacher: Model | None) -> Model:
     settings = recipe.student
     tied = {} if settings.tied is None else {"tie_word_embeddings": settings.tied}
     if settings.init == "checkpoint":
-        assert settings.model is not None
         model = _load("student.model", settings.model, None, recipe, **tied)
         _require_exportable("student.model", model, "Choose another checkpoint.")
         return model
     assert teacher is not None  # the recipe refuses an endpoint here
     if settings.init == "scratch":
-        assert settings.shape is not None
-        config = shape_config(settings.shape, teacher.chat.vocab_size, recipe.chat.context)
+        config = shape_config(settings, teacher.chat.vocab_size, recipe.chat.context)
         return _planned("from scratch", teacher.folder, teacher.chat, config)
     _require_exportable("student.init", teacher, "Set student.init: scratch.")
     kept = {key: getattr(settings, key) for key in _PARTS}
@@ -213,7 +211,7 @@ def _check_cut(kept: dict[str, int | None], teacher: Model) -> None:
 
 def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
     """Raise RecipeError where the recipe compares token by token and an id means different tokens to both models."""
-    reader = recipe.token_by_token
+    reader = recipe.same_tokenizer_key
     if teacher.chat.tokenizer_hash == student.chat.tokenizer_hash or reader is None:
         return
     ours, theirs = (_by_id(model.chat) for model in (student, teacher))

@@ -12,7 +12,7 @@ from potstill import __version__
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import hash_file
-from potstill.core.recipe.recipe import Recipe, recipe_hash
+from potstill.core.recipe import Recipe, recipe_hash
 
 __all__ = [
     "MANIFEST",

@@ -14,7 +14,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.sections import Offload
+from potstill.core.recipe import Offload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -21,7 +21,7 @@ from potstill.components.sizing.needs import Disk, check_disk, check_file
 from potstill.components.sizing.training_memory import checkpoint_bytes
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import DataError, RecipeError
-from potstill.core.recipe.recipe import Recipe, Target
+from potstill.core.recipe import Recipe, Target
 from potstill.core.records import Row, read_rows, read_tools
 
 __all__ = ["Kept", "Training", "Workload", "disk_needed", "kept_tokens", "training"]
@@ -266,35 +266,34 @@ def training(
         vocab: size of the teacher's vocabulary.
         disk: what the whole run fills (`disk_needed`), where this is the recipe's own student.
     """
-    stored, learnt = recipe.train.targets, work.tokens * work.epochs
+    stored, learnt = recipe.stored_targets, work.tokens * work.epochs
     parts = {"student": _TRAINED * student * learnt}
-    if recipe.train.control == "sft":
+    if recipe.train.has_control:
         parts["control"] = parts["student"]
-    if teacher and recipe.train.objective != "sft":
+    if teacher and recipe.train.objective.name != "sft":
         parts["teacher"] = _FORWARD * teacher * work.tokens * _passes(recipe, work)
     if teacher and recipe.teacher.finetune:
         parts["finetune"] = _TRAINED * teacher * work.finetune_tokens * recipe.teacher.finetune.epochs
     operations = sum(parts.values())
     low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
     targets = 0
-    if stored.kind != "online":
-        width = stored.draws if stored.kind == "counts" else stored.k
-        targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, width)
-    models = 2 if recipe.train.control == "sft" else 1
+    if stored is not None:
+        targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, stored.per_token)
+    models = 2 if recipe.train.has_control else 1
     saved = 2 * checkpoint_bytes(student) + models * 4 * student
     return Training(parts, _left_out(student, teacher, recipe, work), (low, high), saved, targets, disk)
 
 
 def _passes(recipe: Recipe, work: Workload) -> float:
     """Times that the teacher reads the rows: in each epoch, or once where its targets are stored."""
-    if recipe.train.targets.kind == "online":
+    if recipe.stored_targets is None:
         return work.epochs
-    return 1.0 + (work.epochs if recipe.train.hidden else 0.0)
+    return 1.0 + (work.epochs if recipe.train.objective.hidden else 0.0)
 
 
 def _left_out(student: int, teacher: int, recipe: Recipe, work: Workload) -> dict[str, float]:
     """Operations of all that is written one token after the other."""
-    found, own = {}, recipe.train.on_policy
+    found, own = {}, recipe.train.objective.on_policy
     if teacher:
         found["teacher's answers"] = _FORWARD * teacher * work.answered_rows * (work.prompt + work.answer)
     if own:

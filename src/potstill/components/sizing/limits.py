@@ -10,7 +10,7 @@ from potstill.components.hardware.speed import Speed
 from potstill.components.models.recipe_models import Models
 from potstill.core.errors import RecipeError
 from potstill.core.format import format_number, format_size
-from potstill.core.recipe.recipe import Recipe, Target
+from potstill.core.recipe import Recipe, Target
 
 __all__ = ["Limits", "check_device"]
 

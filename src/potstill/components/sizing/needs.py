@@ -17,7 +17,7 @@ from potstill.components.sizing.training_memory import checkpoint_bytes, trainin
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import RecipeError
 from potstill.core.format import format_size
-from potstill.core.recipe.recipe import Quantization, Recipe, Schedule
+from potstill.core.recipe import Quantization, Recipe, Schedule
 from potstill.core.records import Row
 
 __all__ = [
@@ -175,18 +175,17 @@ def _row_bytes(recipe: Recipe, splits: Mapping[str, Sequence[Row]]) -> int:
     files = sum(p.stat().st_size for p in (data.prompts, data.validation) if p)
     tools = data.tools.stat().st_size if data.tools else 0
     count = len(splits["prompts"]) + len(splits.get("validation", ()))
-    token = 2 * (_TOKEN_BYTES + _SAID_BYTES * (recipe.asked_log_probs or 0))
+    token = 2 * (_TOKEN_BYTES + _SAID_BYTES * (recipe.requested_logprobs or 0))
     return files + count * (tools + token * recipe.generate.max_new_tokens + _ROW_BYTES)
 
 
 def _target_bytes(recipe: Recipe, models: Models, rows: int) -> int:
     """Bytes of the stored targets of answers that are all as long as they may be."""
-    stored = recipe.train.targets
-    if stored.kind == "online":
+    stored = recipe.stored_targets
+    if stored is None:
         return 0
     vocab = (models.teacher or models.student).padded_vocab
-    size = stored.draws if stored.kind == "counts" else stored.k
-    return expected_bytes(stored.kind, rows * recipe.generate.max_new_tokens, vocab, size)
+    return expected_bytes(stored.kind, rows * recipe.generate.max_new_tokens, vocab, stored.per_token)
 
 
 def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row]], file: File, runs: Path) -> Disk:
@@ -199,7 +198,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
         RecipeError: there is not enough free under `runs`, or in the hub's cache.
     """
     student, whole = models.student_spec.parameters, models.student_spec.quantized("F16").weight_bytes
-    trained = 2 if recipe.train.control == "sft" else 1
+    trained = 2 if recipe.train.has_control else 1
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answers = 4 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
     stages = {
@@ -213,7 +212,7 @@ def check_disk(recipe: Recipe, models: Models, splits: Mapping[str, Sequence[Row
     }
     if recipe.teacher.finetune is None:
         del stages["finetune"]
-    if recipe.train.targets.kind == "online":
+    if recipe.stored_targets is None:
         del stages["targets"]
     needed = kept = 0
     for stays, passing in stages.values():
@@ -249,7 +248,7 @@ def _check_hub_cache(models: Models) -> None:
 
 def _bytes_per_weight(recipe: Recipe) -> int:
     """What the teacher is saved and computes in."""
-    return 4 if recipe.teacher.saved_dtype == "float32" else 2
+    return 4 if recipe.local_teacher.saved_dtype == "float32" else 2
 
 
 def teacher_weight_bytes(recipe: Recipe, parameters: int, spec: ModelSpec | None) -> int:
@@ -264,7 +263,7 @@ def teacher_weight_bytes(recipe: Recipe, parameters: int, spec: ModelSpec | None
     layers = parameters - ends
     if recipe.teacher.offload == "disk":
         layers = -(-layers // spec.layers)
-    return width * ends + (1 if recipe.teacher.dtype == "int8" else width) * layers
+    return width * ends + (1 if recipe.local_teacher.dtype == "int8" else width) * layers
 
 
 def _physical_memory() -> int | None:
@@ -277,11 +276,10 @@ def _physical_memory() -> int | None:
 def check_memory(recipe: Recipe, models: Models, warnings: list[str]) -> Memory:
     """Memory of the hungriest stage; more than this machine has is a warning, because a GPU may have its own."""
     beside = models.teacher if recipe.trains_with_teacher else None
-    stages = {"train": _training(recipe.train, models.student, beside, recipe)}
-    tune = recipe.teacher.finetune
+    stages = {"train": _training(recipe.schedule, models.student, beside, recipe)}
     if models.teacher:
-        if tune:
-            stages["finetune"] = _training(tune, models.teacher, None, recipe)
+        if recipe.teacher.finetune:
+            stages["finetune"] = _training(recipe.finetune_schedule, models.teacher, None, recipe)
         stages["generate"] = _generating(recipe, models.teacher)
     stage = max(stages, key=lambda name: sum(stages[name].values()))
     needed, physical = sum(stages[stage].values()), _physical_memory()
@@ -311,7 +309,7 @@ def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: R
         lora_rank=schedule.lora_rank,
         recompute=schedule.activation_checkpointing,
         teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.spec) if teacher else 0,
-        teacher_hidden=teacher.spec.hidden if teacher and teacher.spec and recipe.scores_beside else 0,
+        teacher_hidden=teacher.spec.hidden if teacher and teacher.spec and recipe.scores_online else 0,
     )
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
-from potstill.core.recipe.recipe import Economy, Teacher
+from potstill.core.recipe import Economy, Teacher
 
 __all__ = ["Comparison", "ListedPrice", "compare", "device_cost", "find_price"]
 

@@ -34,7 +34,7 @@ from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError
 from potstill.core.files import write_json
-from potstill.core.recipe.recipe import ClassifierRecipe, Schedule
+from potstill.core.recipe import ClassifierRecipe, Schedule
 from potstill.core.records import LabelledRow, read_labelled
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ClassObjective:
     teacher: PreTrainedModel | None = None
     _: KW_ONLY
     temperature: float = 1.0
-    hard_label_share: float = 0.0
+    hard_label_weight: float = 0.0
     cosine_weight: float = 0.0
     kept: Sequence[int] | None = None
 
@@ -164,7 +164,7 @@ class ClassLearner(nn.Module):
             batch.labels,
             teacher_BC=torch.cat(taught_BC) if taught_BC else None,
             temperature=objective.temperature,
-            hard_label_share=objective.hard_label_share,
+            hard_label_weight=objective.hard_label_weight,
         )
         loss = (weights or Weights()).text * (sums.loss + objective.cosine_weight * cosine)
         return Sums(loss, sums.divergence, sums.cross_entropy)
@@ -178,10 +178,9 @@ def _forward(model: PreTrainedModel, ids_BS: Tensor, mask_BS: Tensor, hidden: bo
 
 def finetune(recipe: ClassifierRecipe, base: Path, out: Path) -> None:
     """See `potstill.stages.train.stage.finetune_classifier`."""
-    assert recipe.teacher.finetune is not None
     labels = sorted({row.label for row in read_labelled(recipe.data.train)})
     _write_tokenizer(base, recipe.data.context, out / "tokenizer")
-    training = _training(recipe, recipe.teacher.finetune, labels, out)
+    training = _training(recipe, recipe.finetune_schedule, labels, out)
 
     def start() -> PreTrainedModel:
         torch.manual_seed(recipe.seed)  # of the new head
@@ -204,7 +203,7 @@ def distil(recipe: ClassifierRecipe, teacher_folder: Path, out: Path) -> None:
             _write_tokenizer(Path(trimmed), recipe.data.context, out / "tokenizer")
     else:
         _write_tokenizer(teacher_folder, recipe.data.context, out / "tokenizer")
-    training = _training(recipe, settings, labels, out)
+    training = _training(recipe, recipe.schedule, labels, out)
 
     def start() -> PreTrainedModel:
         return _student(teacher, recipe.student.layers, vocabulary)
@@ -212,7 +211,7 @@ def distil(recipe: ClassifierRecipe, teacher_folder: Path, out: Path) -> None:
     objective = ClassObjective(
         teacher,
         temperature=settings.temperature,
-        hard_label_share=settings.hard_label_share,
+        hard_label_weight=settings.hard_label_weight,
         cosine_weight=settings.cosine_weight,
         kept=vocabulary.kept if vocabulary else None,
     )
@@ -229,8 +228,8 @@ def _training(recipe: ClassifierRecipe, schedule: Schedule, labels: Sequence[str
     examples, validation = (
         class_rows(read_labelled(path), labels, tokenizer) if path else [] for path in (data.train, data.validation)
     )
-    vocab_size, tracker = tokenizer.get_vocab_size(), recipe.train.tracker
-    return Training(examples, validation, schedule, vocab_size, 0, out / "tokenizer", out, recipe.seed, tracker)
+    vocab_size = tokenizer.get_vocab_size()
+    return Training(examples, validation, schedule, vocab_size, 0, out / "tokenizer", out, recipe.seed)
 
 
 def _student(teacher: PreTrainedModel, layers: int, vocabulary: Vocabulary | None) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from potstill.components.models.layers import even_layers
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack, token_batches
 from potstill.components.training.forward import run_layers
-from potstill.core.recipe.objectives import Hidden
+from potstill.core.recipe import Hidden
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from potstill.components.chat.format import Example
 from potstill.components.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.components.losses.divergence import LossSums, linear_divergence
-from potstill.components.losses.divergence import Objective as Divergence
 from potstill.components.losses.hidden import Balance
 from potstill.components.losses.kernels import Kernel
 from potstill.components.losses.sampled import linear_sampled_reverse_kl
@@ -51,16 +50,15 @@ class Objective:
     _: KW_ONLY
     stored: TargetsReader | None = None
     hidden: HiddenTeacher | None = None
-    divergence: Divergence = "forward_kl"
-    beta: float = 0.5
-    alpha: float = 0.1
+    divergence: str = "forward_kl"
+    parameters: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
-    hard_label_share: float = 0.0
+    hard_label_weight: float = 0.0
     kernel: Kernel = "auto"
     kept: Sequence[int] | None = None
     readings: Readings | None = None
     own_text: OwnText | None = None
-    own_divergence: Divergence | Literal["sampled_reverse_kl"] | None = None
+    own_divergence: str | None = None
 
     @property
     def runs(self) -> PreTrainedModel | None:
@@ -187,7 +185,7 @@ class Learner(nn.Module):
                 vocab_size=self.vocab_size,
             )
         divergence = objective.own_divergence or objective.divergence
-        return self._dense_loss(student_NH, tokens_N, teacher, divergence, hard_label_share=0.0)
+        return self._dense_loss(student_NH, tokens_N, teacher, divergence, hard_label_weight=0.0)
 
     @torch.no_grad()
     def _run_teacher(self, batch: Batch, layers: Sequence[int]) -> _Taught | None:
@@ -216,11 +214,11 @@ class Learner(nn.Module):
                 batch.labels,
                 batch.targets,
                 temperature=objective.temperature,
-                hard_label_share=objective.hard_label_share,
+                hard_label_weight=objective.hard_label_weight,
                 vocab_size=self.vocab_size,
             )
         return self._dense_loss(
-            student_NH, batch.labels, teacher, objective.divergence, hard_label_share=objective.hard_label_share
+            student_NH, batch.labels, teacher, objective.divergence, hard_label_weight=objective.hard_label_weight
         )
 
     def _dense_loss(
@@ -228,8 +226,8 @@ class Learner(nn.Module):
         student_NH: Tensor,
         labels_N: Tensor,
         teacher: _Taught | None,
-        divergence: Divergence,
-        hard_label_share: float,
+        divergence: str,
+        hard_label_weight: float,
     ) -> LossSums:
         objective = self.objective
         return linear_divergence(
@@ -239,10 +237,9 @@ class Learner(nn.Module):
             teacher_NG=teacher.last_NG if teacher else None,
             teacher_head_VG=teacher.head_VG if teacher else None,
             objective=divergence,
-            beta=objective.beta,
-            alpha=objective.alpha,
+            parameters=objective.parameters,
             temperature=objective.temperature,
-            hard_label_share=hard_label_share,
+            hard_label_weight=hard_label_weight,
             ignore_index=_IGNORED,
             vocab_size=self.vocab_size,
             kernel=objective.kernel,
@@ -261,7 +258,7 @@ class Learner(nn.Module):
             reading.spans,
             self.vocab,
             temperature=self.objective.temperature,
-            hard_label_share=self.objective.hard_label_share,
+            hard_label_weight=self.objective.hard_label_weight,
         )
         return LossSums(sums.loss, sums.divergence + sums.sorted_distance, sums.cross_entropy)
 
@@ -278,5 +275,5 @@ def require_autocast(wanted: bool, device: torch.device) -> None:
     """Raise StepError where bf16 was asked for and is silently off."""
     if wanted and not torch.is_autocast_enabled(device.type):
         raise StepError(
-            "train.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
+            "trainer.precision is bf16, but autocast is off in the forward pass. Set precision: fp32 on this device."
         )

@@ -34,7 +34,7 @@ from potstill.components.training.throughput import Speed
 from potstill.core.errors import StepError
 from potstill.core.memory import keep_freed_memory
 from potstill.core.progress import progress_bar
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -179,7 +179,7 @@ def _plan(
 ) -> list[list[list[int]]]:
     """Rows of each micro-batch of each step; the same however many processes share them."""
     lengths = [len(e.ids) for e in examples]
-    steps = plan_steps(lengths, schedule.batch_tokens, schedule.accumulate, schedule.epochs, seed)
+    steps = plan_steps(lengths, schedule.batch_tokens, schedule.gradient_accumulation, schedule.epochs, seed)
     require_shares(accelerator, schedule, len(steps[0]), shallow)
     return steps
 

@@ -21,7 +21,7 @@ from potstill.components.runtimes import Sampling
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.training.batches import OwnAnswer
 from potstill.core.errors import StepError
-from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.recipe import OnPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,18 +7,18 @@ import math
 import torch
 from torch import nn
 
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 __all__ = ["learning_rate", "make_optimizers"]
 
 
 def learning_rate(schedule: Schedule, step: int, total: int) -> float:
-    """Linear warm-up to the peak, cosine decay to `final_rate` of it; `step` counts from 0."""
-    warmup = max(1, round(schedule.warmup * total))
+    """Linear warm-up to the peak, cosine decay to `min_lr_ratio` of it; `step` counts from 0."""
+    warmup = max(1, round(schedule.warmup_ratio * total))
     if step < warmup:
         return schedule.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
-    final = schedule.final_rate
+    final = schedule.min_lr_ratio
     return schedule.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from potstill.core.environment import is_first_process
 from potstill.core.errors import StepError
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 __all__ = ["end", "make_accelerator", "require_shares", "wait_for_all", "whole_weights"]
 
@@ -39,7 +39,7 @@ def make_accelerator(out: Path, tracker: str, name: str) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
     )
     if tracker != "none" and not accelerator.log_with:
-        raise StepError(f"train.tracker: {tracker} is not installed. Install it: pip install {tracker}.")
+        raise StepError(f"trainer.tracker: {tracker} is not installed. Install it: pip install {tracker}.")
     if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate shards on GPUs alone; torch does it on CPUs too
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -81,8 +81,9 @@ def require_shares(accelerator: Accelerator, schedule: Schedule, micro_batches: 
         raise StepError("shallow_layers trains on one process: run without `accelerate launch`, or leave it out.")
     if micro_batches % processes:
         raise StepError(
-            f"A step has {micro_batches} micro-batches, which {processes} processes cannot share evenly. Set "
-            f"accumulate to a multiple of {processes}, and batch_tokens so low that the rows fill as many."
+            f"A step has {micro_batches} micro-batches, which {processes} processes cannot share evenly. "
+            f"Set trainer.gradient_accumulation to a multiple of {processes}, "
+            "and batch_tokens so low that the rows fill as many."
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:

@@ -81,7 +81,7 @@ def read_twice(
         except ValueError as error:
             raise RecipeError(
                 f"student.model: teacher and student have different tokenizers, and {error}. Choose a student of the "
-                "teacher's family, or set train.objective: sft and train.control: none."
+                "teacher's family, or set train.objective: sft."
             ) from None
     vocab = VocabMap.of(*tokens)
     found: dict[Example, tuple[Example, Spans]] = {}

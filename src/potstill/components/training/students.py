@@ -16,7 +16,7 @@ from potstill.components.runtimes.load import layer_list, load_causal_lm
 from potstill.components.training.pruning import cut_width, influential_layers, measure_importance
 from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Shape, Student
+from potstill.core.recipe import Shape, Student, TeacherLayers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,8 +114,7 @@ def build_student(
         vocabulary: the tokens to keep of those that the teacher or the checkpoint has; None: all.
     """
     if student.init == "scratch":
-        assert student.shape is not None
-        return from_scratch(student.shape, chat, context, seed)
+        return from_scratch(student, chat, context, seed)
     if student.init == "teacher_layers":
         assert teacher is not None
         model = _cut(student, teacher, examples, kept)
@@ -129,7 +128,7 @@ def build_student(
     return model
 
 
-def kept_layers(student: Student, teacher: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
+def kept_layers(student: TeacherLayers, teacher: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
     """Layers of the teacher that a student cut out of it has; `examples` are in the teacher's ids.
 
     Raises:
@@ -145,7 +144,7 @@ def kept_layers(student: Student, teacher: PreTrainedModel, examples: Sequence[E
 
 
 def _cut(
-    student: Student, teacher: PreTrainedModel, examples: Sequence[Example], kept: Sequence[int]
+    student: TeacherLayers, teacher: PreTrainedModel, examples: Sequence[Example], kept: Sequence[int]
 ) -> PreTrainedModel:
     """Depth first, then width, by its own measurement."""
     cut = from_teacher_layers(teacher, len(kept), kept)

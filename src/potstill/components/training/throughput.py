@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.components.runtimes.load import layer_list
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

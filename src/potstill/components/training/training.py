@@ -12,7 +12,7 @@ from potstill.components.models.layers import even_layers
 from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object, write_json
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,6 @@ class Training:
     tokenizer_from: Path
     out: Path
     seed: int
-    tracker: str
     shallow_layers: int | None = None
 
     def fit(
@@ -72,7 +71,7 @@ class Training:
             vocab_size=self.vocab_size,
             pad_id=self.pad_id if pad_id is None else pad_id,
             seed=self.seed,
-            tracker=self.tracker,
+            tracker=self.schedule.tracker,
             shallow=even_layers(total, self.shallow_layers) if self.shallow_layers else (),
         )
         if is_first_process():

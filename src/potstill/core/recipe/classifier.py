@@ -1,101 +1,119 @@
-"""Sections of a recipe with `task: classify`: an encoder with a classification head (`potstill.core.recipe.recipe`)."""
+"""The recipe of an encoder with a classification head (`task: classify`), and the sections that only it has."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from potstill.core.recipe.fields import Count, LocalPath, ModelName, Positive, Section, Share
-from potstill.core.recipe.sections import Schedule
+from potstill.core.recipe.data import LabelledData
+from potstill.core.recipe.fields import ELSEWHERE, Count, License, ModelName, NotNegative, Positive, Section, Share
+from potstill.core.recipe.recipe import RecipeFile
+from potstill.core.recipe.schedule import Optimization, Schedule, Trainer
 
 __all__ = [
     "ClassifierEvaluate",
     "ClassifierGates",
+    "ClassifierRecipe",
     "ClassifierStudent",
     "ClassifierTeacher",
     "ClassifierTrain",
-    "LabelledData",
 ]
-
-
-class LabelledData(Section):
-    """Rows of `{"text": "...", "label": "..."}`. The classes are the labels of `train`."""
-
-    train: LocalPath
-    """Rows that teacher, student and control learn from."""
-    validation: LocalPath | None = None
-    """Rows for the validation curve."""
-    test: LocalPath
-    """Rows that are judged."""
-    out_of_scope: str | None = None
-    """A label that stands for none of the classes. It counts as one; its rows are told apart as well."""
-    context: Count = 128
-    """Most tokens of a text; a longer one is cut."""
-    license: str = "unknown"
-    """SPDX identifier of the data's licence."""
 
 
 class ClassifierTeacher(Section):
     """The model that is distilled."""
 
     model: ModelName
-    """Folder beside the recipe, or hub id: an encoder such as BERT."""
-    revision: str | None = None
-    """Commit, tag or branch on the hub."""
-    finetune: Schedule | None = None
-    """Train it on data.train first, with a new head; left out, it must have these classes already."""
-    license: str = "unknown"
-    """SPDX identifier, or the hub's licence tag."""
+    """Model folder or hub id of an encoder such as BERT; required."""
+    revision: Annotated[str | None, ELSEWHERE] = None
+    """Commit, tag or branch on the hub; default: the hub's default branch."""
+    finetune: Annotated[Optimization | None, ELSEWHERE] = None
+    """Training of the teacher on data.train with a new head; default: none, so that it must have these classes."""
+    license: License = "unknown"
+    """SPDX identifier of the teacher's licence, or the hub's licence tag; default: unknown."""
 
 
 class ClassifierStudent(Section):
-    """A model of the teacher's own width."""
+    """A student as wide as its teacher, with fewer layers."""
 
     layers: Count
-    """How many of the teacher's layers to keep, evenly spaced, first and last among them."""
+    """Number of the teacher's layers to keep, evenly spaced, the first and the last among them; required."""
     vocabulary: Count | None = None
-    """Tokens to keep: those of data.train and single characters always, then the lowest ids (BERT's frequent words)."""
-    license: str = "unknown"
-    """SPDX identifier of the student's licence."""
+    """Number of tokens to keep: those of data.train, single characters, then the lowest ids (the most frequent words in
+    BERT); default: all."""
+    license: License = "unknown"
+    """SPDX identifier of the student's licence; default: unknown."""
 
 
-class ClassifierTrain(Schedule):
-    """The student's training, and its matched control."""
+class ClassifierTrain(Optimization):
+    """The training of the student, and of a control that learns without the teacher."""
 
     temperature: Positive = 2.0
-    """Softens both sides of the divergence, which is multiplied by its square."""
-    hard_label_share: Share = 0.3
-    """Weight of the cross-entropy on the right class; the divergence has the rest."""
-    cosine_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the mean over a row's tokens of 1 - cos between last hidden states."""
+    """Softmax temperature of teacher and student; the divergence is multiplied by its square; default: 2."""
+    hard_label_weight: Share = 0.3
+    """Weight of the cross-entropy on the right class, where the divergence has the rest; default: 0.3."""
+    cosine_weight: NotNegative = 0.1
+    """Weight of 1 - cos between the last hidden states, averaged over a row's tokens; default: 0.1."""
     control: Literal["sft", "none"] = "sft"
-    """Train the same student on the right classes alone too, to see whether distillation paid."""
-    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
-    """Where the curves go."""
+    """Control that shows whether distillation paid: `sft` (the same student, on the right classes alone) or `none`;
+    default: sft."""
 
 
 class ClassifierEvaluate(Section):
-    """How speed is measured: single texts, teacher and student in turn."""
+    """How speed is measured: on single texts, with teacher and student in turn."""
 
     threads: Count = 2
-    """torch's threads."""
+    """Number of threads of torch; default: 2."""
     latency_requests: Count = 200
-    """Timed texts."""
+    """Number of timed texts; default: 200."""
 
 
 class ClassifierGates(Section):
-    """Thresholds; a gate left out is not judged."""
+    """Thresholds of the verdict. A gate without a threshold is not judged."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """One-sided level of every test."""
+    """Significance level of every test, one-sided; default: 0.05."""
     exact: Share | None = None
-    """Floor of accuracy."""
+    """Minimum accuracy, as a fraction; default: not judged."""
     retention: Share | None = None
-    """Floor of accuracy relative to the teacher's."""
+    """Minimum accuracy relative to the teacher's, as a fraction; default: not judged."""
     beats_control: bool = False
-    """The student must get significantly more rows right than the control."""
+    """Whether the student must get significantly more rows right than the control; default: no."""
     parameters: Share | None = None
-    """Largest share of the teacher's parameters."""
+    """Maximum number of parameters, as a fraction of the teacher's; default: not judged."""
     speedup: Positive | None = None
-    """Floor of the teacher's time for one text over the student's."""
+    """Minimum speed relative to the teacher's, by the time for one text; default: not judged."""
+
+
+class ClassifierRecipe(RecipeFile):
+    """A whole run for an encoder with a classification head."""
+
+    task: Literal["classify"]
+    """Kind of model; default: a language model."""
+    data: LabelledData
+    teacher: ClassifierTeacher
+    student: ClassifierStudent
+    train: ClassifierTrain = ClassifierTrain()
+    trainer: Trainer = Trainer()
+    evaluate: ClassifierEvaluate = ClassifierEvaluate()
+    gates: ClassifierGates = ClassifierGates()
+
+    @property
+    def schedule(self) -> Schedule:
+        """All settings of the student's training."""
+        return Schedule.of(self.train, self.trainer)
+
+    @property
+    def finetune_schedule(self) -> Schedule:
+        """All settings of the teacher's fine-tuning."""
+        assert self.teacher.finetune is not None
+        return Schedule.of(self.teacher.finetune, self.trainer)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.gates.beats_control and self.train.control == "none":
+            raise ValueError("gates.beats_control needs train.control: sft")
+        if any(settings and settings.lora_rank for settings in (self.teacher.finetune, self.train)):
+            raise ValueError("lora_rank leaves the classification head as it is, and that is what must be learnt")
+        return self

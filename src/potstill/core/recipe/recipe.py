@@ -1,83 +1,35 @@
-"""The recipe: one YAML file that says everything a run does. One class a stage; the YAML is this and nothing else.
-
-Unknown keys are errors, with the nearest known key named. Paths are relative to the recipe's own folder. A recipe is of
-a language model, or, with `task: classify`, of an encoder with a classification head.
-"""
+"""The recipe of a language model: one YAML file that holds every setting of a run, with one class per section."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from potstill.core.errors import RecipeError
-from potstill.core.recipe.classifier import (
-    ClassifierEvaluate,
-    ClassifierGates,
-    ClassifierStudent,
-    ClassifierTeacher,
-    ClassifierTrain,
-    LabelledData,
-)
-from potstill.core.recipe.objectives import MOST_SERVED, Train
-from potstill.core.recipe.sections import (
-    Chat,
-    Data,
-    Economy,
-    Evaluate,
-    Export,
-    Finetune,
-    Gates,
-    Generate,
-    Package,
-    Price,
-    Quantization,
-    Schedule,
-    Section,
-    Shape,
-    Student,
-    Target,
-    Teacher,
-)
-from potstill.core.records import first_problem
+from potstill.core.recipe.chat import Chat
+from potstill.core.recipe.data import Data
+from potstill.core.recipe.fields import Section
+from potstill.core.recipe.gates import Gates
+from potstill.core.recipe.generate import Generate
+from potstill.core.recipe.schedule import Schedule, Trainer
+from potstill.core.recipe.shipping import Evaluate, Export, Package
+from potstill.core.recipe.student import Student
+from potstill.core.recipe.target import Target
+from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, StoredTargets, TopKTargets
+from potstill.core.recipe.teacher import LocalTeacher, Teacher
+from potstill.core.recipe.train import Train
 
-__all__ = [
-    "AnyRecipe",
-    "Chat",
-    "ClassifierRecipe",
-    "Data",
-    "Economy",
-    "Evaluate",
-    "Export",
-    "Finetune",
-    "Gates",
-    "Generate",
-    "Package",
-    "Price",
-    "Quantization",
-    "Recipe",
-    "Schedule",
-    "Shape",
-    "Student",
-    "Target",
-    "Teacher",
-    "Train",
-    "load_recipe",
-]
+__all__ = ["Recipe", "RecipeFile"]
 
 
-class _RecipeFile(Section):
+class RecipeFile(Section):
     """What every recipe has."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run and of the model, in letters, digits, `.`, `_` and `-`; required."""
     seed: int = 0
+    """Seed of everything random; default: 0."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
@@ -87,8 +39,8 @@ class _RecipeFile(Section):
         return self._folder
 
 
-class Recipe(_RecipeFile):
-    """A whole run."""
+class Recipe(RecipeFile):
+    """A whole run for a language model."""
 
     data: Data
     chat: Chat = Chat()
@@ -96,6 +48,7 @@ class Recipe(_RecipeFile):
     generate: Generate = Generate()
     student: Student
     train: Train = Train()
+    trainer: Trainer = Trainer()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
@@ -103,75 +56,102 @@ class Recipe(_RecipeFile):
     package: Package = Package()
 
     @property
-    def scores_beside(self) -> bool:
+    def schedule(self) -> Schedule:
+        """All settings of the student's training."""
+        return Schedule.of(self.train, self.trainer)
+
+    @property
+    def finetune_schedule(self) -> Schedule:
+        """All settings of the teacher's fine-tuning."""
+        assert self.teacher.finetune is not None
+        return Schedule.of(self.teacher.finetune, self.trainer)
+
+    @property
+    def local_teacher(self) -> LocalTeacher:
+        """The teacher's section, where the caller knows that the teacher is local."""
+        assert self.teacher.kind == "local"
+        return self.teacher
+
+    @property
+    def stored_targets(self) -> StoredTargets | None:
+        """What is stored of the teacher's distributions before the training; None for nothing."""
+        return self.train.objective.stored_targets
+
+    @property
+    def scores_online(self) -> bool:
         """Whether the teacher's distributions are computed while the student trains."""
-        return self.train.objective != "sft" and self.train.targets.kind == "online"
+        return self.train.objective.name != "sft" and self.stored_targets is None
 
     @property
     def trains_with_teacher(self) -> bool:
-        """Whether the teacher is in memory while the student trains: it teaches then, or the student is cut from it."""
+        """Whether the teacher is in memory while the student trains: it teaches then, or the student starts from it."""
         return self.teacher.kind == "local" and (
-            self.scores_beside or self.train.hidden is not None or self.student.init == "teacher_layers"
+            self.scores_online or self.train.objective.hidden is not None or self.student.init == "teacher_layers"
         )
 
     @property
-    def token_by_token(self) -> str | None:
-        """What compares student and teacher by tokens, so that both need one tokenizer; None: nothing does. Text needs
-        none in common, and forward_kl is told over spans of text where there is none."""
-        if self.train.objective == "sft":
+    def same_tokenizer_key(self) -> str | None:
+        """A key that compares student and teacher token by token, so that both need one tokenizer; None: no such key.
+
+        Text needs no common tokenizer, and forward_kl then compares spans of text.
+        """
+        objective = self.train.objective
+        if objective.name == "sft":
             return None
         by_id = {
-            f"train.objective: {self.train.objective}": self.train.objective != "forward_kl",
-            "train.hidden": self.train.hidden is not None,
-            "train.on_policy": self.train.on_policy is not None,
+            f"train.objective: {objective.name}": objective.name != "forward_kl",
+            "train.objective.hidden": objective.hidden is not None,
+            "train.objective.on_policy": objective.on_policy is not None,
             "gates.kl_mean": self.gates.kl_mean is not None,
             "gates.top1_agreement": self.gates.top1_agreement is not None,
         }
         return next((key for key, reads in by_id.items() if reads), None)
 
     @property
-    def asked_log_probs(self) -> int | None:
-        """How many tokens' log-probabilities an endpoint is asked for, at each token of its answers; None: for none."""
-        stored = self.train.targets
-        return stored.k if self.teacher.kind == "api" and stored.kind == "top_k" else None
+    def requested_logprobs(self) -> int | None:
+        """Number of log-probabilities that an endpoint is asked for at each token of its answers; None: for none."""
+        stored = self.stored_targets
+        return stored.k if self.teacher.kind == "api" and isinstance(stored, TopKTargets) else None
 
     @model_validator(mode="after")
-    def _endpoint_teaches(self) -> Self:
+    def _endpoint_can_teach(self) -> Self:
         if self.teacher.kind != "api":
             return self
-        kind = self.train.targets.kind
-        if kind == "online" and (self.train.objective != "sft" or self.train.control != "none"):
+        stored = self.stored_targets
+        if self.scores_online or (stored is None and self.train.has_control):
             raise ValueError(
-                "an api teacher cannot run beside the student: set train.objective: sft and train.control: none to "
-                "learn from its text; or, if it gives log-probabilities and the student has its tokenizer, "
-                f"train.targets: {{kind: top_k, k: {MOST_SERVED}}}"
+                "an api teacher cannot run while the student trains: set train.objective: sft to learn from its text; "
+                "or, if it gives log-probabilities and the student has its tokenizer, "
+                f"train.objective.targets: {{kind: top_k, k: {MAX_SERVED_LOGPROBS}}}"
             )
         if self.student.init != "checkpoint":
             raise ValueError("an api teacher has no weights to start from: set student.init: checkpoint")
-        if kind == "counts":
+        if stored is not None and stored.kind == "counts":
             raise ValueError(
-                "train.targets.kind: counts are drawn from whole distributions, and an api teacher gives its likeliest "
-                f"tokens alone: set train.targets: {{kind: top_k, k: {MOST_SERVED}}}"
+                "train.objective.targets.kind: counts are sampled from whole distributions, and an api teacher gives "
+                "its likeliest tokens only: set train.objective.targets: "
+                f"{{kind: top_k, k: {MAX_SERVED_LOGPROBS}}}"
             )
-        if problem := self._unfit_for_log_probs() if kind == "top_k" else None:
+        if isinstance(stored, TopKTargets) and (problem := self._unfit_for_logprobs(stored)):
             raise ValueError(problem)
         return self
 
-    def _unfit_for_log_probs(self) -> str | None:
+    def _unfit_for_logprobs(self, stored: TopKTargets) -> str | None:
         """What in the recipe does not go with an endpoint's log-probabilities."""
-        train, answers = self.train, self.generate
-        if train.targets.k > MOST_SERVED:
+        objective, answers = self.train.objective, self.generate
+        if stored.k > MAX_SERVED_LOGPROBS:
             return (
-                f"train.targets.k: {train.targets.k} is more tokens than endpoints give: at most {MOST_SERVED} with "
-                f"OpenAI's API, and with vLLM unless it is started otherwise. Set k: {MOST_SERVED} or less"
+                f"train.objective.targets.k: {stored.k} is more tokens than endpoints give: at most "
+                f"{MAX_SERVED_LOGPROBS} with OpenAI's API, and with vLLM unless it is started otherwise. "
+                f"Set k: {MAX_SERVED_LOGPROBS} or less"
             )
-        if train.temperature != 1:
+        if objective.temperature != 1:
             return (
-                f"train.temperature: {train.temperature:g} would soften distributions of which an api teacher gives "
-                "the likeliest tokens alone, at temperature 1: leave it out"
+                f"train.objective.temperature: {objective.temperature:g} would soften distributions of which an api "
+                "teacher gives the likeliest tokens only, at temperature 1: leave it out"
             )
-        if train.hidden is not None:
-            return "train.hidden needs the teacher's weights, which an endpoint keeps: leave it out"
+        if objective.hidden is not None:
+            return "train.objective.hidden needs the teacher's weights, which an endpoint keeps: leave it out"
         if self.student.vocabulary == "workload":
             return (
                 "student.vocabulary: workload drops tokens that an api teacher's log-probabilities are of: set "
@@ -187,144 +167,30 @@ class Recipe(_RecipeFile):
         return None
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if self.student.init == "teacher_layers" and (self.teacher.dtype == "int8" or self.teacher.offload):
-            what = f"offload: {self.teacher.offload}" if self.teacher.offload else "dtype: int8"
+    def _sections_fit(self) -> Self:
+        teacher, stored = self.teacher, self.stored_targets
+        if self.student.init == "teacher_layers" and teacher.kind == "local":
+            held = f"offload: {teacher.offload}" if teacher.offload else f"dtype: {teacher.dtype}"
+            if teacher.offload or teacher.dtype == "int8":
+                raise ValueError(
+                    f"teacher.{held} leaves no whole weights in memory for student.init: teacher_layers to take. "
+                    "Leave it out, or start the student from a checkpoint"
+                )
+        if self.train.objective.name == "sft" and self.train.has_control:
+            raise ValueError("train.objective is sft already, so its control would be itself: leave train.control out")
+        if stored and self.student.vocabulary == "workload":
             raise ValueError(
-                f"teacher.{what} leaves no whole weights in memory for student.init: teacher_layers to take. Leave it "
-                "out, or start the student from a checkpoint"
+                f"targets of kind {stored.kind} are stored in the teacher's token ids, which a student with "
+                "student.vocabulary: workload does not have: set train.objective.targets: online, or "
+                "student.vocabulary: full"
             )
-        if self.train.objective == "sft" and self.train.control == "sft":
-            raise ValueError("train.objective is sft already, so its control would be itself: set train.control: none")
-        if self.student.vocabulary == "workload" and self.train.targets.kind != "online":
+        if stored and self.trainer.kernel not in ("auto", "torch"):
             raise ValueError(
-                f"targets of kind {self.train.targets.kind} are stored in the teacher's ids, which a student with "
-                "student.vocabulary: workload has not: set train.targets.kind: online, or student.vocabulary: full"
+                f"trainer.kernel: {self.trainer.kernel} is for targets: online, and stored targets are scored in plain "
+                "torch: leave it out"
             )
         if self.train.lora_rank and self.student.init == "scratch":
             raise ValueError("train.lora_rank leaves all other weights as they are: leave it out with init 'scratch'")
-        if self.gates.beats_control and self.train.control == "none":
+        if self.gates.beats_control and not self.train.has_control:
             raise ValueError("gates.beats_control needs train.control: sft")
         return self
-
-
-class ClassifierRecipe(_RecipeFile):
-    """A whole run for an encoder with a classification head."""
-
-    task: Literal["classify"]
-    data: LabelledData
-    teacher: ClassifierTeacher
-    student: ClassifierStudent
-    train: ClassifierTrain = ClassifierTrain()
-    evaluate: ClassifierEvaluate = ClassifierEvaluate()
-    gates: ClassifierGates = ClassifierGates()
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if self.gates.beats_control and self.train.control == "none":
-            raise ValueError("gates.beats_control needs train.control: sft")
-        if any(schedule and schedule.lora_rank for schedule in (self.teacher.finetune, self.train)):
-            raise ValueError("lora_rank leaves the classification head as it is, and that is what must be learnt")
-        return self
-
-
-AnyRecipe = Recipe | ClassifierRecipe
-
-
-def _nearest_key(error: ValidationError, kind: type[BaseModel]) -> str | None:
-    """For an unknown key: a sentence that names it and the nearest key its section has."""
-    for problem in error.errors():
-        if problem["type"] != "extra_forbidden":
-            continue
-        *parents, key = problem["loc"]
-        section: Any = kind
-        for parent in parents:
-            annotation = section.model_fields[str(parent)].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-        known = list(section.model_fields)
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
-        return f"unknown key {'.'.join(map(str, problem['loc']))!r}; {hint}"
-    return None
-
-
-def _line_of(text: str, location: tuple[Any, ...]) -> int | None:
-    """Line (from 1) at which the deepest part of a key path that exists stands in the YAML text."""
-    node = yaml.compose(text)
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((p for p in node.value if p[0].value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-    return line
-
-
-def _change(values: dict[str, Any], key: str, value: str) -> None:
-    """Set a dotted key, its value read as YAML."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{key}: {parent} is no section of the recipe, so nothing in it can be changed.")
-        values = inner
-    values[last] = yaml.safe_load(value)
-
-
-def _kind(value: Mapping[str, Any], path: Path) -> type[Recipe] | type[ClassifierRecipe]:
-    """The class of a recipe, by its `task`."""
-    if "task" not in value:
-        return Recipe
-    if value["task"] != "classify":
-        raise RecipeError(
-            f"{path}: there is no task {value['task']!r}. Set task: classify for an encoder with a classification "
-            "head, or leave it out for a language model."
-        )
-    return ClassifierRecipe
-
-
-def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> AnyRecipe:
-    """Read and validate a recipe, with dotted keys changed to other values (as YAML) if `changes` are given.
-
-    Raises:
-        RecipeError: the file is absent, not YAML, or not a valid recipe; the message names file, line and key.
-    """
-    if not path.is_file():
-        raise RecipeError(
-            f"{path}: no such recipe. Give the path of a YAML file; recipes/quickstart.yaml is one to start from."
-        )
-    text = path.read_text(encoding="utf-8")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
-    for key, changed in (changes or {}).items():
-        _change(value, key, changed)
-    kind = _kind(value, path)
-    try:
-        recipe = kind.model_validate(value, context={"folder": path.resolve().parent})
-    except ValidationError as error:
-        line = _line_of(text, error.errors()[0]["loc"])
-        where = f"{path}:{line}" if line else str(path)
-        raise RecipeError(f"{where}: {_nearest_key(error, kind) or first_problem(error)}") from None
-    recipe._folder = path.resolve().parent
-    return recipe
-
-
-def recipe_hash(recipe: AnyRecipe) -> str:
-    """SHA-256 of the recipe's values, defaults included; paths count relative to the recipe, wherever it lies."""
-
-    def portable(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: portable(v) for key, v in value.items()}
-        if isinstance(value, list):
-            return [portable(v) for v in value]
-        local = isinstance(value, str) and os.path.isabs(value)
-        return Path(os.path.relpath(value, recipe.folder)).as_posix() if local else value
-
-    values = portable(recipe.model_dump(mode="json"))
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -27,7 +27,7 @@ from potstill.components.sizing.needs import (
     vocabulary_warning,
 )
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.core.stats import quantile
 from potstill.stages.check.rows import Lengths, check_leakage, is_judged, measure_rows, read_splits

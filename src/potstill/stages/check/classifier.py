@@ -8,7 +8,7 @@ from typing import Any
 from potstill.components.chat.trimming import require_trimmable
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
-from potstill.core.recipe.recipe import ClassifierRecipe
+from potstill.core.recipe import ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.stats import quantile
 

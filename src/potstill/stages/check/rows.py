@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from potstill.components.chat.format import ChatFormat
 from potstill.core.errors import DataError
 from potstill.core.progress import progress_bar
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Message, Row, check_tools, read_rows, read_tools
 
 if TYPE_CHECKING:

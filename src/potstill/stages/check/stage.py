@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.core.files import write_json
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 
 __all__ = ["VERSION", "check", "check_classifier"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.core.files import read_json_lines, read_json_object, write_json, write_json_lines
-from potstill.core.recipe.recipe import ClassifierRecipe
+from potstill.core.recipe import ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.stats import Interval, bootstrap_median, quantile
 from potstill.stages.evaluate.answers import rate

@@ -13,7 +13,7 @@ from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.runtimes import Runtime, Sampling
 from potstill.core.files import read_json, write_json
 from potstill.core.progress import progress_bar
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.recipe.sections import Offload
 from potstill.core.records import Message, Row, read_rows, read_tools
 from potstill.stages.evaluate.answers import JudgedAnswer, answer_rows, score
@@ -99,11 +99,11 @@ def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Pat
 
 def _teacher(bench: _Bench, folder: Path | None) -> Runtime:
     teacher = bench.recipe.teacher
-    if folder is not None:
+    if teacher.kind == "local":
+        assert folder is not None
         return bench.local(folder, teacher.dtype, teacher.offload)
     from potstill.components.runtimes.endpoint import EndpointRuntime
 
-    assert teacher.base_url is not None
     return EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 
 __all__ = ["VERSION", "gate", "gate_classifier", "run", "run_classifier"]
 

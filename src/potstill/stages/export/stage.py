@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.core.files import move_into_place, write_json
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row, read_generated
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from potstill.core.files import read_json_object, write_json
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.stages.evaluate.answers import read_answers
 from potstill.stages.gate.gates import (
     GateResult,

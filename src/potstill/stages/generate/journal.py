@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.runtimes import Answer, Sampling
-from potstill.core.recipe.recipe import Generate
+from potstill.core.recipe import Generate
 from potstill.core.records import Row
 from potstill.stages.generate.teachers import LoadedTeacher
 

@@ -9,7 +9,7 @@ from potstill.components.runtimes import Answer
 from potstill.components.runtimes.log_probs import unpack_tokens
 from potstill.components.targets.served import ServedTokens, require_distributions, require_same_tokens
 from potstill.core.files import write_json_lines
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.generate.journal import Journal, answer_all
 from potstill.stages.generate.sift import sift

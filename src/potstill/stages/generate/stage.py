@@ -8,7 +8,7 @@ from typing import Any
 
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row, read_rows, read_tools, write_rows
 
 __all__ = ["VERSION", "run"]
@@ -45,12 +45,12 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Pat
     ):
         rows = read_rows(path, tools=tools, limit=limit) if path else []
         journal = Journal(out / f"{name}.journal.jsonl")
-        if recipe.asked_log_probs and name == "train":
+        if recipe.requested_logprobs and name == "train":
             ask_first_rows(recipe, teacher, rows, journal)
         answers = answer_all(teacher, rows, recipe.generate, recipe.seed, journal, name)
         kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated, recipe.chat.context)
         write_rows(out / f"{name}.jsonl", kept, tools)
-        if recipe.asked_log_probs:
+        if recipe.requested_logprobs:
             write_tokens(out / f"{name}.tokens.jsonl", kept, answers)
         set_aside += aside
         counts[name] = {

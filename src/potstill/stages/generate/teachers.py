@@ -9,7 +9,7 @@ from typing import Any
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.runtimes import Runtime
 from potstill.core.hashing import hash_model
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 
 __all__ = ["LoadedTeacher", "load_teacher"]
 
@@ -36,10 +36,9 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
         RecipeError: the folder holds no model that transformers can load.
     """
     teacher, batch_size = recipe.teacher, recipe.generate.batch_size
-    if folder is None:
+    if teacher.kind == "api":
         from potstill.components.runtimes.endpoint import EndpointRuntime
 
-        assert teacher.base_url is not None
         assert base is not None, "a recipe with an endpoint starts from a checkpoint"
         student_chat = load_chat(base, recipe.chat.template)
         endpoint = EndpointRuntime(
@@ -47,13 +46,14 @@ def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) 
             teacher.model,
             teacher.api_key_env,
             teacher.max_concurrency,
-            top_logprobs=recipe.asked_log_probs,
+            top_logprobs=recipe.requested_logprobs,
         )
         identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
         return LoadedTeacher(endpoint, None, student_chat, identity, 1)
     from potstill.components.runtimes.hf import HFRuntime
     from potstill.components.runtimes.load import load_causal_lm, on_device
 
+    assert folder is not None
     chat = load_chat(folder, recipe.chat.template)
     model = on_device(load_causal_lm(folder, teacher.dtype, teacher.offload))
     runtime = HFRuntime(model, chat, recipe.chat.context, batch_size)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.stages.package import words
 
 __all__ = ["write_card"]
@@ -183,7 +183,7 @@ def _origin(recipe: Recipe, manifest: dict[str, Any]) -> str:
     answers = manifest["answers"].get("train")
     if answers:
         facts.append(f"- Learnt from {answers['kept']:,} answers of the teacher to {answers['prompts']:,} prompts.")
-    objective = recipe.train.objective
+    objective = recipe.train.objective.name
     how = (
         "the teacher's text alone" if objective == "sft" else f"the teacher's distributions ({_OBJECTIVES[objective]})"
     )

@@ -10,7 +10,7 @@ import yaml
 
 from potstill import __version__
 from potstill.components.packages.manifest import data_entry, file_entry, read_step
-from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.stages.package import words
 
 __all__ = ["build_manifest", "write_card"]

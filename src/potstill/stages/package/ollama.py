@@ -14,7 +14,7 @@ from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat
 from potstill.core.errors import RecipeError
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 from potstill.stages.package.turns import UnwritableTemplate, find_turns
 
 __all__ = ["write_modelfile"]

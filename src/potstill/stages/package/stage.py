@@ -11,7 +11,7 @@ from typing import Any
 from potstill.components.packages.manifest import MANIFEST, build_manifest, file_entry, teacher_name, verify_package
 from potstill.core.errors import StepError
 from potstill.core.files import move_into_place, write_json, write_text
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 
 __all__ = ["VERSION", "run", "run_classifier", "verify_package"]
 

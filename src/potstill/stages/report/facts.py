@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.core.files import read_json_lines, read_json_object
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 
 __all__ = ["Facts", "read_facts"]
 

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from potstill.components.sizing.prices import Comparison, ListedPrice, compare, find_price
-from potstill.core.recipe.recipe import Economy
+from potstill.core.recipe import Economy
 from potstill.stages.report.charts import cost_chart
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.words import number

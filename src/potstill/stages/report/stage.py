@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from potstill.core.files import write_text
-from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe import Recipe
 
 __all__ = ["VERSION", "run"]
 

@@ -200,7 +200,7 @@ def _distillation(facts: Facts) -> dict[str, Any]:
     if not control:
         why = (
             "This student learnt from the teacher's text alone, so it would be its own control."
-            if facts.recipe.train.objective == "sft"
+            if facts.recipe.train.objective.name == "sft"
             else "The recipe asks for no control (train.control: none), so nobody can tell what distillation added."
         )
         return {"tone": "none", "word": "Not measured", "says": why}

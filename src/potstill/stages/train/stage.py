@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from potstill.components.training.training import Training
 from potstill.core.environment import is_first_process
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import write_json
 from potstill.core.hashing import fingerprint, hash_model
-from potstill.core.recipe.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe
 from potstill.core.records import Row, read_generated, read_rows, read_tools
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from potstill.components.chat.format import ChatFormat, Example
     from potstill.components.chat.trimming import Vocabulary
-    from potstill.components.losses.divergence import Objective as Divergence
     from potstill.components.targets import TargetsMeta
     from potstill.components.training.learner import Objective
     from potstill.components.training.readings import Readings
@@ -99,16 +98,15 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
     training = Training(
         _examples(rows, chat, recipe.chat.context),
         _examples(validation, chat, recipe.chat.context),
-        settings,
+        recipe.finetune_schedule,
         chat.vocab_size,
         chat.eos_id,
         base,
         out,
         recipe.seed,
-        recipe.train.tracker,
         settings.shallow_layers,
     )
-    summary = training.fit("model", start, Objective(), recipe.teacher.saved_dtype)
+    summary = training.fit("model", start, Objective(), recipe.local_teacher.saved_dtype)
     if is_first_process():
         write_json(out / "summary.json", {"model": summary})
 
@@ -117,7 +115,7 @@ def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Pa
     """Store the teacher's distributions over generated rows as `out/store`; what a killed run stored is kept.
 
     Args:
-        recipe: has `train.targets` other than online.
+        recipe: has stored targets.
         teacher_folder: the teacher's weights.
         generated: directory of the generate step.
         out: step directory.
@@ -129,7 +127,7 @@ def store_targets(recipe: Recipe, teacher_folder: Path, generated: Path, out: Pa
 
     chat = load_chat(teacher_folder, recipe.chat.template)
     examples = [e for split in _SPLITS for e in _examples(read_generated(generated, split), chat, recipe.chat.context)]
-    teacher = on_device(load_causal_lm(teacher_folder, recipe.teacher.dtype, recipe.teacher.offload))
+    teacher = on_device(load_causal_lm(teacher_folder, recipe.local_teacher.dtype, recipe.teacher.offload))
     with TargetsWriter(out / "store", _targets_meta(recipe, teacher_folder, chat)) as writer:
         write_targets(teacher, examples, writer, recipe.train.batch_tokens)
     write_json(out / "summary.json", store_stats(out / "store"))
@@ -139,7 +137,7 @@ def store_served_targets(recipe: Recipe, base: Path, generated: Path, out: Path)
     """Store an endpoint's distributions over its answers as `out/store`, from what it said of them.
 
     Args:
-        recipe: has an api teacher, and `train.targets` of kind top_k.
+        recipe: has an api teacher, and targets of kind top_k.
         base: folder of `student.model`, whose tokens they are.
         generated: directory of the generate step.
         out: step directory.
@@ -168,20 +166,20 @@ def _targets_meta(recipe: Recipe, teacher_folder: Path | None, chat: ChatFormat)
     """What the recipe asks of a store of this teacher's distributions; an endpoint is known by address and model."""
     from potstill.components.targets import TargetsMeta
 
-    wanted = recipe.train.targets
-    counts = wanted.kind == "counts"
+    wanted = recipe.stored_targets
+    assert wanted is not None
     served = {"endpoint": recipe.teacher.base_url, "model": recipe.teacher.model}
     return TargetsMeta(
-        kind="counts" if counts else "top_k",
-        draws=wanted.draws if counts else None,
-        seed=recipe.seed if counts else None,
-        k=None if counts else min(wanted.k, chat.vocab_size),
+        kind=wanted.kind,
+        draws=wanted.draws if wanted.kind == "counts" else None,
+        seed=recipe.seed if wanted.kind == "counts" else None,
+        k=min(wanted.k, chat.vocab_size) if wanted.kind == "top_k" else None,
         vocab_size=chat.vocab_size,
         teacher_hash=hash_model(teacher_folder, (".safetensors",)) if teacher_folder else fingerprint(served),
         tokenizer_hash=chat.tokenizer_hash,
         template_hash=chat.template_hash,
-        temperature=recipe.train.temperature,
-        dtype=recipe.teacher.dtype if teacher_folder else "as served",
+        temperature=recipe.train.objective.temperature,
+        dtype=recipe.local_teacher.dtype if teacher_folder else "as served",
     )
 
 
@@ -203,9 +201,9 @@ def _objective(
     from potstill.components.training.learner import Objective
     from potstill.components.training.on_policy import OwnText
 
-    settings = recipe.train
-    if settings.objective == "sft":
-        return Objective(kernel=settings.kernel)
+    settings, kernel = recipe.train.objective, recipe.trainer.kernel
+    if settings.name == "sft":
+        return Objective(kernel=kernel)
     stored = None
     if targets is not None:
         reader = load_chat(teacher_folder, recipe.chat.template) if teacher_folder else chat
@@ -215,24 +213,18 @@ def _objective(
     if settings.hidden is not None:
         assert teacher is not None
         hidden = HiddenTeacher(teacher, settings.hidden, rows, kept)
-    text: Divergence = "skew_kl" if settings.objective == "contrastive" else settings.objective
-    own: Divergence | Literal["sampled_reverse_kl"] | None = None
-    if settings.objective == "contrastive":
-        own = "skew_reverse_kl_detached"
-    elif settings.on_policy and settings.on_policy.loss != "objective":
-        own = settings.on_policy.loss
+    divergence, own_divergence = settings.losses
     return Objective(
         None if stored else teacher,
         stored=stored,
         hidden=hidden,
         own_text=OwnText(settings.on_policy, chat, recipe.chat.context) if settings.on_policy else None,
-        own_divergence=own,
-        divergence=text,
-        beta=settings.beta,
-        alpha=settings.alpha,
+        own_divergence=own_divergence,
+        divergence=divergence,
+        parameters=settings.parameters,
         temperature=settings.temperature,
-        hard_label_share=settings.hard_label_share,
-        kernel=settings.kernel,
+        hard_label_weight=settings.hard_label_weight,
+        kernel=kernel,
         kept=vocabulary.kept if vocabulary and not readings else None,
         readings=readings,
     )
@@ -253,19 +245,20 @@ def _readings(
     from potstill.components.chat.format import load_chat
     from potstill.components.training.readings import read_twice
 
-    settings, template = recipe.train, recipe.chat.template
-    if base is None or teacher_folder is None or settings.objective == "sft":
+    settings, template = recipe.train.objective, recipe.chat.template
+    if base is None or teacher_folder is None or settings.name == "sft":
         return None
     ours, theirs = load_chat(base, template), load_chat(teacher_folder, template)
-    one_template = settings.targets.kind == "online" or ours.template_hash == theirs.template_hash
+    one_template = recipe.stored_targets is None or ours.template_hash == theirs.template_hash
     if ours.tokenizer_hash == theirs.tokenizer_hash and one_template:
         return None
-    if settings.objective != "forward_kl" or settings.hidden or settings.on_policy:
-        parts = {"hidden": settings.hidden, "on_policy": settings.on_policy}
-        what = next((key for key, part in parts.items() if part), f"objective: {settings.objective}")
+    if settings.name != "forward_kl" or settings.hidden or settings.on_policy:
+        parts = {".hidden": settings.hidden, ".on_policy": settings.on_policy}
+        what = next((key for key, part in parts.items() if part), f": {settings.name}")
         raise RecipeError(
-            f"train.{what} compares teacher and student token by token, but their tokenizers or templates differ. "
-            "Set train.objective: forward_kl, without train.hidden and train.on_policy."
+            f"train.objective{what} compares teacher and student token by token, "
+            "but their tokenizers or templates differ. "
+            "Set train.objective: forward_kl, without hidden and on_policy."
         )
     return read_twice(rows, examples, _examples(rows, theirs, recipe.chat.context), (chat, theirs))
 
@@ -288,14 +281,14 @@ def run(
     from potstill.components.training.learner import Objective
     from potstill.components.training.students import build_student, kept_layers
 
-    settings, context = recipe.train, recipe.chat.context
+    context = recipe.chat.context
     tokenizer_from = base or teacher_folder
     assert tokenizer_from is not None
     chat = load_chat(tokenizer_from, recipe.chat.template)
     answered = [read_generated(generated, split) for split in _SPLITS]
     examples, validation = (_examples(rows, chat, context) for rows in answered)
     loads = teacher_folder if recipe.trains_with_teacher else None
-    teacher = load_causal_lm(loads, recipe.teacher.dtype, recipe.teacher.offload) if loads else None
+    teacher = load_causal_lm(loads, recipe.local_teacher.dtype, recipe.teacher.offload) if loads else None
     kept = kept_layers(recipe.student, teacher, examples) if teacher and recipe.student.init == "teacher_layers" else []
     measured, vocabulary = examples, None
     if recipe.student.vocabulary == "workload":
@@ -304,7 +297,7 @@ def run(
         tokenizer_from = out / "tokenizer"
         chat = load_chat(tokenizer_from, recipe.chat.template)
     training = Training(
-        examples, validation, settings, chat.vocab_size, chat.eos_id, tokenizer_from, out, recipe.seed, settings.tracker
+        examples, validation, recipe.schedule, chat.vocab_size, chat.eos_id, tokenizer_from, out, recipe.seed
     )
 
     def start() -> PreTrainedModel:
@@ -316,7 +309,9 @@ def run(
     if distil.stored is not None:
         distil.stored.require(distil.keys(both))
     student = training.fit("student", start, distil)
-    control = training.fit("control", start, Objective(kernel=settings.kernel)) if settings.control == "sft" else None
+    control = None
+    if recipe.train.has_control:
+        control = training.fit("control", start, Objective(kernel=recipe.trainer.kernel))
     if not is_first_process():
         return
     summary = {

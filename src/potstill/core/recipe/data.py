@@ -1,0 +1,45 @@
+"""The recipe's section on data: `Data` for a language model, `LabelledData` for a classifier."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from potstill.core.recipe.fields import ELSEWHERE, Count, License, LocalPath, Section
+
+__all__ = ["Data", "LabelledData"]
+
+
+class Data(Section):
+    """The workload: prompts that the teacher answers, and test rows with right answers that no model trains on."""
+
+    prompts: LocalPath
+    """Path of the JSONL rows that the teacher answers and the student learns from; required."""
+    validation: LocalPath | None = None
+    """Path of the JSONL rows of the validation curve, which the teacher answers too; default: no validation curve."""
+    test: LocalPath
+    """Path of the JSONL rows on which the student is judged; required."""
+    tools: LocalPath | None = None
+    """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
+    limit: Annotated[Count | None, ELSEWHERE] = None
+    """Number of prompts to use, from the top of the file, in rows; default: all."""
+    test_limit: Annotated[Count | None, ELSEWHERE] = None
+    """Number of test rows to use, from the top of the file, in rows; default: all."""
+    license: License = "unknown"
+    """SPDX identifier of the data's licence; default: unknown."""
+
+
+class LabelledData(Section):
+    """Rows of the form `{"text": "...", "label": "..."}`. The classes are the labels of `train`."""
+
+    train: LocalPath
+    """Path of the JSONL rows that teacher, student and control learn from; required."""
+    validation: LocalPath | None = None
+    """Path of the JSONL rows of the validation curve; default: no validation curve."""
+    test: LocalPath
+    """Path of the JSONL rows on which the student is judged; required."""
+    out_of_scope: Annotated[str | None, ELSEWHERE] = None
+    """Label of the texts that belong to none of the other classes, whose rows are also scored apart; default: none."""
+    context: Annotated[Count, ELSEWHERE] = 128
+    """Maximum length of a text, beyond which it is cut, in tokens; default: 128."""
+    license: License = "unknown"
+    """SPDX identifier of the data's licence; default: unknown."""

@@ -1,0 +1,33 @@
+"""The recipe's section on gates: the thresholds that a student must reach."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from potstill.core.recipe.fields import Positive, Section, Share
+from potstill.core.records import Behaviour
+
+__all__ = ["Gates"]
+
+
+class Gates(Section):
+    """Thresholds of the verdict. A gate without a threshold is not judged."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Significance level of every test, one-sided; default: 0.05."""
+    exact: Share | None = None
+    """Minimum fraction of test rows answered exactly right; default: not judged."""
+    behaviours: dict[Behaviour, Share] = Field(default_factory=dict)
+    """Minimum fraction of rows answered right per behaviour, for example {refuse: 0.9}; default: not judged."""
+    retention: Share | None = None
+    """Minimum exact match relative to the teacher's, as a fraction; default: not judged."""
+    beats_control: bool = False
+    """Whether the distilled student must answer significantly more rows right than the control; default: no."""
+    quantization_drop: Share | None = None
+    """Maximum loss of exact match from the checkpoint to the shipped file, as a fraction; default: not judged."""
+    kl_mean: Positive | None = None
+    """Maximum mean KL divergence from the teacher, in nats per token; default: not judged."""
+    top1_agreement: Share | None = None
+    """Minimum fraction of tokens where teacher and student agree on the likeliest; default: not judged."""

@@ -1,0 +1,120 @@
+"""The recipe's section on the teacher: a local model, or one behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from potstill.core.recipe.fields import (
+    COSMETIC,
+    ELSEWHERE,
+    Count,
+    License,
+    LocalPath,
+    ModelName,
+    NotNegative,
+    Section,
+    shorthand,
+)
+from potstill.core.recipe.schedule import Optimization
+from potstill.core.recipe.shape import Shape
+
+__all__ = ["ApiTeacher", "Finetune", "LocalTeacher", "Offload", "Price", "Teacher"]
+
+Offload = Literal["cpu", "disk"]
+
+
+class Finetune(Optimization):
+    """Training of the teacher itself, before it answers, on rows that carry the right answer."""
+
+    rows: LocalPath
+    """Path of the JSONL rows with an answer each; required."""
+    shape: Shape | None = None
+    """Shape of a teacher that starts from random weights, with the tokenizer of `teacher.model`; default: start from
+    the weights of `teacher.model`."""
+    shallow_layers: Count | None = None
+    """Number of evenly spaced layers that are trained alone in every other step, so that a student of as many layers
+    starts well; default: none."""
+
+    @model_validator(mode="after")
+    def _fits_shape(self) -> Self:
+        if self.shape and self.lora_rank:
+            raise ValueError("lora_rank leaves all other weights as they are, and with shape those are random")
+        if self.shape and self.shallow_layers and self.shallow_layers >= self.shape.layers:
+            raise ValueError(
+                f"shallow_layers: {self.shallow_layers} is not less than shape.layers: {self.shape.layers}"
+            )
+        return self
+
+
+class Price(Section):
+    """What an endpoint charges, in one currency."""
+
+    input: NotNegative
+    """Price of 10^6 tokens of prompt; required."""
+    output: NotNegative
+    """Price of 10^6 tokens of answer; required."""
+
+
+class _Teacher(Section):
+    """What both kinds of teacher have."""
+
+    license: License = "unknown"
+    """SPDX identifier of the teacher's licence, or the hub's licence tag; default: unknown."""
+    price: Annotated[Price | None, ELSEWHERE] = None
+    """Price of the teacher's tokens, or of the endpoint that the student replaces; default: the built-in price list."""
+
+
+class LocalTeacher(_Teacher):
+    """A model that transformers runs on this machine."""
+
+    kind: Literal["local"] = "local"
+    """Kind of teacher: `local` or `api`; default: local."""
+    model: ModelName
+    """Model folder or hub id; required."""
+    revision: Annotated[str | None, ELSEWHERE] = None
+    """Commit, tag or branch on the hub; default: the hub's default branch."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Number format of the weights in memory; `int8` is for the layers (bitsandbytes), with the other weights in
+    bfloat16; default: float32."""
+    offload: Annotated[Offload | None, COSMETIC] = None
+    """Where the layers wait until they run: `cpu` (host memory, for a GPU) or `disk`; slower, with memory for one
+    layer only; default: all weights stay in memory."""
+    finetune: Annotated[Finetune | None, ELSEWHERE] = None
+    """Fine-tuning of the teacher before it answers; default: none."""
+
+    base_url: ClassVar[None] = None
+
+    @property
+    def saved_dtype(self) -> Literal["float32", "bfloat16"]:
+        """Number format in which a fine-tuned teacher is saved; 8 bits would lose what the training changed."""
+        return "float32" if self.dtype == "float32" else "bfloat16"
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.offload and self.dtype == "int8":
+            raise ValueError("dtype int8 cannot be offloaded: set dtype: bfloat16, or leave offload out")
+        return self
+
+
+class ApiTeacher(_Teacher):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["api"]
+    """Kind of teacher: `local` or `api`; default: local."""
+    model: str
+    """Name by which the endpoint knows the model; required."""
+    base_url: str
+    """Address of the endpoint, for example http://localhost:11434/v1; required."""
+    api_key_env: Annotated[str, COSMETIC] = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the API key; default: OPENAI_API_KEY."""
+    max_concurrency: Annotated[Count, COSMETIC] = 8
+    """Maximum number of requests in flight; default: 8."""
+
+    revision: ClassVar[None] = None
+    offload: ClassVar[None] = None
+    finetune: ClassVar[None] = None
+
+
+Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind"), shorthand("kind", default="local")]
