@@ -187,7 +187,8 @@ def _nothing(goal: Goal) -> str:
     asked += [f"{format_size(limits.peak_bytes)} at the peak"] if limits.peak_bytes is not None else []
     return (
         f"{goal.device.name}: no student that can be cut from this teacher, and no known small model, meets "
-        f"{', '.join(asked)}. Ask for less, give it more memory (--memory), or train one from scratch (student.shape)."
+        f"{', '.join(asked)}. Ask for less, give it more memory (--memory), or train one from scratch "
+        "(student.init: scratch)."
     )
 
 

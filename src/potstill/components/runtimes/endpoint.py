@@ -144,7 +144,7 @@ class EndpointRuntime:
             raise TeacherError(
                 f"{self.base_url}: what it gives as log-probabilities are none: {error}. vLLM must be started with "
                 "--logprobs-mode raw_logprobs; an endpoint that cannot do otherwise can teach by its text alone: set "
-                "train.objective: sft and train.control: none, and leave out train.targets."
+                "train.objective: sft."
             ) from None
         if tokens:
             self._gave_logprobs = True
@@ -156,9 +156,9 @@ class EndpointRuntime:
     def _without_logprobs(self, reason: str) -> str:
         return (
             f"{self.base_url}: it does not give the log-probabilities of the {self.top_logprobs} likeliest tokens, "
-            f"which train.targets asks for ({reason}). llama.cpp's server gives them, and so does vLLM up to its "
-            "--max-logprobs. Use such an endpoint or a smaller train.targets.k; or learn from its text alone: set "
-            "train.objective: sft and train.control: none, and leave out train.targets."
+            f"which train.objective.targets asks for ({reason}). llama.cpp's server gives them, and so does vLLM up to "
+            "its --max-logprobs. Use such an endpoint or a smaller train.objective.targets.k; or learn from its text "
+            "alone: set train.objective: sft."
         )
 
     def _request(self, row: Row, sampling: Sampling) -> dict[str, Any]:

@@ -255,7 +255,7 @@ def training(
     student: int, teacher: int, recipe: Recipe, work: Workload, machine: Device, vocab: int, disk: Disk | None = None
 ) -> Training:
     """What training a student takes, and with it its control (train.control), the teacher's passes over the rows
-    (train.targets) and the teacher's own training (teacher.finetune).
+    (train.objective.targets) and the teacher's own training (teacher.finetune).
 
     Args:
         student: parameters.

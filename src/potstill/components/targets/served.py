@@ -21,9 +21,7 @@ from potstill.core.records import Row
 __all__ = ["Reason", "ServedRow", "ServedTokens", "count_rows", "require_distributions", "require_same_tokens"]
 
 Reason = Literal["tool_calls", "no_log_probs", "other_tokens"]
-_TEXT_ALONE = (
-    "learn from the text alone: set train.objective: sft and train.control: none, and leave out train.targets."
-)
+_TEXT_ALONE = "learn from the text alone: set train.objective: sft."
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 _SPECIAL = b"\xff"  # begins the bytes of a special token: no text has it
 

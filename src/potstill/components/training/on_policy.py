@@ -59,7 +59,7 @@ class OwnAnswers:
 
     def __post_init__(self) -> None:
         if self.accelerator.distributed_type == DistributedType.FSDP:
-            raise StepError("train.on_policy needs whole weights to draw with, and FSDP cuts them up: run without it.")
+            raise StepError("train.objective.on_policy needs whole weights to sample with, and FSDP shards them.")
         self.accelerator.register_for_checkpointing(self)
 
     def group(self, step: int) -> list[list[Example]]:

@@ -14,7 +14,7 @@ from potstill.components.runtimes import Runtime, Sampling
 from potstill.core.files import read_json, write_json
 from potstill.core.progress import progress_bar
 from potstill.core.recipe import Recipe
-from potstill.core.recipe.sections import Offload
+from potstill.core.recipe.teacher import Offload
 from potstill.core.records import Message, Row, read_rows, read_tools
 from potstill.stages.evaluate.answers import JudgedAnswer, answer_rows, score
 from potstill.stages.evaluate.fidelity import Array, fidelity
