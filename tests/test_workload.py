@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.core.records import Row, read_tools
+from potstill.core.records import Row
+from potstill.core.tools import read_tools
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "home-assistant"
 SIZES = {"test": 600, "validation": 300, "train": 4000}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fixtures import TOOLS, light_row, light_rows, write_jsonl
 from potstill.core.errors import DataError
-from potstill.core.files import write_json
-from potstill.core.records import Message, Row, read_rows, read_tools, write_rows
+from potstill.core.records import Call, Message, Row, ToolCall, read_rows, write_rows
 
 GOOD = json.dumps(light_row("attic", "on"))
 
@@ -25,7 +23,7 @@ GOOD = json.dumps(light_row("attic", "on"))
         ('{"messages": [{"role": "king", "content": "x"}]}', r"rows\.jsonl:2: messages\.0\.role: "),
         ('{"messages": [{"role": "user", "content": "x"}], "golden": 1}', r"rows\.jsonl:2: golden: "),
         ('{"messages": [{"role": "user", "content": "x"}]}', r"rows\.jsonl:2: the row has no assistant turn"),
-        (GOOD.replace('"{\\"room', '"{room'), r"rows\.jsonl:2: a tool call's arguments are not valid JSON"),
+        (GOOD.replace('"{\\"room', '"{room'), r"rows\.jsonl:2: the arguments of a tool call are not valid JSON"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, second_line: str, message: str) -> None:
@@ -76,38 +74,28 @@ def test_identity_is_of_the_prompt_alone(tmp_path: Path) -> None:
     assert Row.model_validate(light_row("attic", "off")).row_id not in ids
 
 
-def tool(**changes: Any) -> dict[str, Any]:
-    return {"type": "function", "function": TOOLS[0]["function"] | changes}
-
-
-@pytest.mark.parametrize(
-    ("tools", "message"),
-    [
-        ({}, "must be a list of tools"),
-        ([{"name": "x"}], "tool 0 must be"),
-        ([tool(), tool()], "two tools are named 'set_light'"),
-        ([tool(parameters={"type": "objekt"})], "parameters of tool 'set_light' are not a valid JSON Schema"),
-        ([tool(parameters={"type": "string"})], 'must be a JSON Schema with "type": "object"'),
-    ],
-)
-def test_tools_with_invalid_schemas_are_refused(tmp_path: Path, tools: Any, message: str) -> None:
-    path = tmp_path / "tools.json"
-    path.write_text(json.dumps(tools))
-    with pytest.raises(DataError, match=message):
-        read_tools(path)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"a": 1})
-    with pytest.raises(ValueError, match="Out of range float"):
-        write_json(tmp_path / "a.json", {"a": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
 def test_a_message_for_an_endpoint_has_ids_and_no_empty_keys() -> None:
     message = Message.model_validate(light_row("attic", "on")["completion"])
     sent = message.for_api()
     assert sent["content"] is None
     assert sent["tool_calls"][0]["id"] == "call_0"
     assert Message(role="user", content="hi").for_api() == {"role": "user", "content": "hi"}
+
+
+def test_a_call_keeps_its_arguments_as_a_tool_call() -> None:
+    call = Call(name="set_light", arguments={"room": "Küche", "level": 1.5})
+    assert ToolCall.of(call).call == call
+    assert ToolCall.of(call).function.arguments == '{"room": "Küche", "level": 1.5}'
+
+
+def test_rows_take_the_tools_of_a_file_where_they_have_none(tmp_path: Path) -> None:
+    own = [{"type": "function", "function": {"name": "own"}}]
+    shared = write_jsonl(tmp_path / "in.jsonl", [light_row("attic", "on"), light_row("hall", "on") | {"tools": own}])
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
+    rows = read_rows(shared, tools=tmp_path / "tools.json")
+    assert [list(row.tools) for row in rows] == [TOOLS, own]
+    write_rows(tmp_path / "out.jsonl", rows, tuple(TOOLS))
+    assert ["tools" in json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [False, True]
+    assert [row.tools for row in read_rows(tmp_path / "out.jsonl", tools=tmp_path / "tools.json")] == [
+        row.tools for row in rows
+    ]

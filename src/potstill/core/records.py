@@ -1,14 +1,14 @@
-"""Rows: what goes to a teacher, what comes back, and what the right answer is.
+"""Rows: the prompt that a model is given, the answer that a teacher gave, and the answer that is right.
 
-A row on disk is one JSON object a line, in OpenAI's shape:
+A file of rows has one JSON object per line, in OpenAI's format:
 
     {"messages": [{"role": "user", "content": "lights off in the kitchen"}],
      "tools": [{"type": "function", "function": {"name": ..., "parameters": {JSON Schema}}}],
      "completion": {"role": "assistant", "content": null, "tool_calls": [...]},
      "behaviour": "tool_call", "gold": {...}, "provenance": {...}}
 
-`completion` may instead be the last message of `messages`. `tools` may be left out when the recipe names a tools file.
-`gold` says what counts as right: see `Gold`.
+`completion` may instead be the last message of `messages`. `tools` may be left out where the recipe names a file of
+tools. `gold` says which answers are right: see `Gold`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.core.errors import DataError
-from potstill.core.files import read_json, read_json_lines, write_text
+from potstill.core.files import read_json_lines, write_text
+from potstill.core.tools import Tool, read_tools
 
 __all__ = [
     "BEHAVIOURS",
@@ -34,12 +35,10 @@ __all__ = [
     "Message",
     "Row",
     "ToolCall",
-    "check_tools",
     "first_problem",
     "read_generated",
     "read_labelled",
     "read_rows",
-    "read_tools",
     "write_rows",
 ]
 
@@ -47,8 +46,16 @@ Behaviour = Literal["tool_call", "multi_call", "clarify", "refuse", "answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = ("tool_call", "multi_call", "clarify", "refuse", "answer")
 
 
+class Call(BaseModel):
+    """A tool call: the tool's name, and the arguments as values."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    arguments: dict[str, Any]
+
+
 class Function(BaseModel):
-    """Name and JSON-encoded arguments of one call, as OpenAI's API returns them."""
+    """A tool call as OpenAI's API returns it: the tool's name, and the arguments as JSON text."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -56,11 +63,22 @@ class Function(BaseModel):
 
 
 class ToolCall(BaseModel):
-    """One entry of an assistant message's `tool_calls`; unknown keys (`id`) are kept out of identity."""
+    """One entry of an assistant message's `tool_calls`; keys such as `id` are dropped, since they say nothing."""
 
     model_config = ConfigDict(frozen=True)
     type: Literal["function"] = "function"
     function: Function
+
+    @classmethod
+    def of(cls, call: Call) -> ToolCall:
+        """The entry for a call."""
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        return cls(function=Function(name=call.name, arguments=arguments))
+
+    @property
+    def call(self) -> Call:
+        """The call with its arguments parsed; a row whose arguments are not JSON is rejected when it is read."""
+        return Call(name=self.function.name, arguments=json.loads(self.function.arguments))
 
 
 class Message(BaseModel):
@@ -74,16 +92,10 @@ class Message(BaseModel):
     tool_call_id: str | None = None
 
     def for_template(self) -> dict[str, Any]:
-        """The message as chat templates expect it: arguments as a mapping, absent keys left out."""
+        """The message as chat templates expect it: arguments as a mapping, and no absent keys."""
         out: dict[str, Any] = {"role": self.role, "content": self.content or ""}
         if self.tool_calls:
-            out["tool_calls"] = [
-                {
-                    "type": "function",
-                    "function": {"name": c.function.name, "arguments": json.loads(c.function.arguments)},
-                }
-                for c in self.tool_calls
-            ]
+            out["tool_calls"] = [{"type": "function", "function": c.call.model_dump()} for c in self.tool_calls]
         if self.name is not None:
             out["name"] = self.name
         if self.tool_call_id is not None:
@@ -101,16 +113,8 @@ class Message(BaseModel):
         return out
 
 
-class Call(BaseModel):
-    """A parsed tool call: the name and the decoded arguments."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    arguments: dict[str, Any]
-
-
 class GoldCall(BaseModel):
-    """A right call: for each argument the accepted values; an argument in `optional` may be left out."""
+    """A right call: the accepted values of each argument; the arguments in `optional` may be left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -119,10 +123,11 @@ class GoldCall(BaseModel):
 
 
 class Gold(BaseModel):
-    """What counts as a right answer to one prompt.
+    """Which answers to a prompt are right.
 
-    `calls` are matched as a set. For answers in words (`clarify`, `refuse`, `answer`), `match` is a regular expression
-    (searched, case ignored) that the text must contain; without one, the behaviour's own default is used.
+    calls   the tool calls that must be made, in any order
+    match   for answers in words (`clarify`, `refuse`, `answer`): a regular expression that must be found in the text,
+            case ignored; without it, the default of the behaviour is used
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,21 +136,21 @@ class Gold(BaseModel):
 
 
 class Row(BaseModel):
-    """A prompt, with the answer a teacher gave and the answer that is right, where known."""
+    """A prompt, with the answer of a teacher and the right answer where they are known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     messages: tuple[Message, ...] = Field(min_length=1)
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[Tool, ...] = ()
     completion: Message | None = None
     behaviour: Behaviour = "answer"
     gold: Gold | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     where: str = Field(default="", exclude=True)
-    """File and line the row was read from, for messages; never written."""
+    """The file and the line that the row was read from, for messages; it is never written."""
 
     @property
     def row_id(self) -> str:
-        """12 hex digits that name the prompt: a hash of messages and tools, not of order, answer or provenance."""
+        """12 hex digits that identify the prompt: a hash of the messages and tools, and of nothing else."""
         key = {"messages": [m.for_template() for m in self.messages], "tools": self.tools}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -157,18 +162,18 @@ class LabelledRow(BaseModel):
     text: str = Field(min_length=1)
     label: str = Field(min_length=1)
     where: str = Field(default="", exclude=True)
-    """File and line the row was read from, for messages; never written."""
+    """The file and the line that the row was read from, for messages; it is never written."""
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first complaint of a pydantic error, as `key.path: message`."""
+    """The first problem of a pydantic error, as `key.path: message`."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
     return f"{where}: {problem['msg']}"
 
 
 def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
-    """A row that says nothing of its behaviour but answers with calls is about calls."""
+    """The row with its behaviour, which the number of calls in its answer gives where the row does not name it."""
     completion = value.get("completion")
     calls = completion.get("tool_calls") if isinstance(completion, dict) else None
     if "behaviour" in value or not isinstance(calls, list) or not calls:
@@ -176,8 +181,8 @@ def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
     return value | {"behaviour": "tool_call" if len(calls) == 1 else "multi_call"}
 
 
-def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_completion: bool, where: str) -> Row:
-    """One row from its JSON object; `where` is file and line, for messages."""
+def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: bool, where: str) -> Row:
+    """A row from its JSON object; `where` is the file and the line, for messages."""
     messages = value.get("messages")
     if "completion" not in value and isinstance(messages, list) and messages:
         last = messages[-1]
@@ -194,38 +199,44 @@ def _parse_row(value: dict[str, Any], tools: tuple[dict[str, Any], ...], need_co
         raise DataError(f"{where}: {first_problem(error)}. See docs/row-format.md for the shape of a row.") from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{where}: a tool call's arguments are not valid JSON ({error.msg}). They must be a JSON object "
-            "in a string."
+            f"{where}: the arguments of a tool call are not valid JSON ({error.msg}). "
+            "They must be a JSON object in a string."
         ) from None
     if need_completion and row.completion is None:
         raise DataError(
-            f"{where}: the row has no assistant turn, so there is nothing to learn from it. Add a last "
-            "message with role "
-            '"assistant", or a "completion".'
+            f"{where}: the row has no assistant turn, so nothing can be learnt from it. "
+            'Add a last message with the role "assistant", or a "completion".'
         )
     return row
 
 
 def read_rows(
-    path: Path, *, tools: tuple[dict[str, Any], ...] = (), need_completion: bool = False, limit: int | None = None
+    path: Path, *, tools: Path | None = None, need_completion: bool = False, limit: int | None = None
 ) -> list[Row]:
-    """Rows of a JSONL file, validated; rows without tools get `tools`.
+    """The rows of a JSONL file.
+
+    Args:
+        path: the file.
+        tools: a JSON file with the tools of the rows that have none of their own, such as `data.tools`.
+        need_completion: whether every row must have an answer.
+        limit: the number of rows to read, from the top; None: all.
 
     Raises:
-        DataError: the file is absent, empty or broken; the message names the file and the line.
+        DataError: a file is absent, empty or broken; the message names the file and the line.
     """
+    shared = read_tools(tools) if tools else ()
     rows: list[Row] = []
     for number, value in read_json_lines(path):
         if limit is not None and len(rows) >= limit:
             break
-        rows.append(_parse_row(value, tools, need_completion, f"{path}:{number}"))
+        rows.append(_parse_row(value, shared, need_completion, f"{path}:{number}"))
     if not rows:
-        raise DataError(f"{path}: the file has no rows. Put one JSON object a line in it.")
+        raise _no_rows(path)
     return rows
 
 
 def read_labelled(path: Path) -> list[LabelledRow]:
-    """Rows of a JSONL file with a text and a label each.
+    """The rows of a JSONL file that have a text and a label each.
 
     Raises:
         DataError: the file is absent, empty or broken; the message names the file and the line.
@@ -238,65 +249,28 @@ def read_labelled(path: Path) -> list[LabelledRow]:
         except ValidationError as error:
             raise DataError(f'{where}: {first_problem(error)}. A row is {{"text": "...", "label": "..."}}.') from None
     if not rows:
-        raise DataError(f"{path}: the file has no rows. Put one JSON object a line in it.")
+        raise _no_rows(path)
     return rows
 
 
+def _no_rows(path: Path) -> DataError:
+    return DataError(f"{path}: the file has no rows. Put one JSON object per line into it.")
+
+
 def read_generated(folder: Path, split: str, limit: int | None = None) -> list[Row]:
-    """A split's answered rows from the directory of a generate step; none where the split has none.
+    """The answered rows of a split, from the directory of a generate step; none where the split has none.
 
     Raises:
         DataError: a file is broken.
     """
-    path = folder / f"{split}.jsonl"
+    path, tools = folder / f"{split}.jsonl", folder / "tools.json"
     if not path.is_file() or not path.stat().st_size:
         return []
-    tools = folder / "tools.json"
-    return read_rows(path, tools=read_tools(tools) if tools.is_file() else (), need_completion=True, limit=limit)
+    return read_rows(path, tools=tools if tools.is_file() else None, need_completion=True, limit=limit)
 
 
-def read_tools(path: Path) -> tuple[dict[str, Any], ...]:
-    """Tools of a JSON file, in OpenAI's shape, each schema checked against JSON Schema's own rules.
-
-    Raises:
-        DataError: the file is absent or not such a list, a name stands twice, or a schema is not valid.
-    """
-    tools = read_json(path, advice="`data.tools` must name a JSON file with a list of tools.")
-    if not isinstance(tools, list):
-        raise DataError(f"{path}: must be a list of tools, found {type(tools).__name__}.")
-    check_tools(tools, str(path))
-    return tuple(tools)
-
-
-def check_tools(tools: Iterable[Any], where: str) -> None:
-    """Raise DataError when a tool has no name, a name stands twice, or a schema is not valid JSON Schema."""
-    import jsonschema_rs
-
-    names: set[str] = set()
-    for index, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise DataError(
-                f'{where}: tool {index} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}.'
-            )
-        name = function["name"]
-        if name in names:
-            raise DataError(f"{where}: two tools are named {name!r}; names must differ.")
-        names.add(name)
-        schema = function.get("parameters", {"type": "object"})
-        try:
-            jsonschema_rs.meta.validate(schema)
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
-            message = str(error).splitlines()[0]
-            raise DataError(
-                f"{where}: the parameters of tool {name!r} are not a valid JSON Schema: {message}."
-            ) from None
-        if not isinstance(schema, dict) or schema.get("type") != "object":
-            raise DataError(f'{where}: the parameters of tool {name!r} must be a JSON Schema with "type": "object".')
-
-
-def write_rows(path: Path, rows: Iterable[Row], tools: tuple[dict[str, Any], ...] = ()) -> None:
-    """Rows as JSONL, whole or not at all; tools equal to `tools` are left out, to be given to `read_rows` again."""
+def write_rows(path: Path, rows: Iterable[Row], tools: tuple[Tool, ...] = ()) -> None:
+    """Write rows as JSONL. Rows that have exactly `tools` are written without them, to be read with a tools file."""
     shared = Row(messages=(Message(role="user", content=""),), tools=tools).tools
     lines = []
     for row in rows:

@@ -17,7 +17,7 @@ from potstill.components.models.recipe_models import load_models
 from potstill.components.sizing import cost, needs
 from potstill.components.sizing.cost import Training, Workload, disk_needed, kept_tokens, training
 from potstill.core.errors import DataError, RecipeError
-from potstill.core.records import read_rows, read_tools
+from potstill.core.records import read_rows
 from potstill.stages.check.checks import check_recipe
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ WORK = Workload(rows=1000, prompt=100, answer=50, epochs=3)
 TOKENS = 150_000
 STUDENT, TEACHER = 10**8, 10**9
 ALONE = {"control": "none"}
-
-
-def recipe_tools(workshop: Workshop) -> tuple[dict[str, Any], ...]:
-    return read_tools(workshop.folder / "tools.json")
 
 
 def spent(workshop: Workshop, work: Workload = WORK, teacher: int = TEACHER, **changes: Any) -> Training:
@@ -77,7 +73,7 @@ def test_the_teachers_own_training_is_counted(workshop: Workshop) -> None:
     tune: dict[str, Any] = {"teacher": {"finetune": {"rows": "gold.jsonl", "epochs": 2}}}
     recipe, chat, card = workshop.recipe(**tune), load_chat(workshop.model), find_device("RTX 3060")
     work = Workload.of(recipe, chat)
-    tokens = sum(len(chat.example(row).ids) for row in read_rows(rows, tools=recipe_tools(workshop)))
+    tokens = sum(len(chat.example(row).ids) for row in read_rows(rows, tools=workshop.folder / "tools.json"))
     assert work.finetune_tokens == pytest.approx(tokens)
     found, without = training(STUDENT, TEACHER, recipe, work, card, 384), spent(workshop, work)
     assert found.parts["finetune"] == pytest.approx(6e9 * tokens * 2)
@@ -221,7 +217,7 @@ def test_of_a_device_that_is_not_known_the_targets_own_limits_are_taken(workshop
 
 
 def used_by(workshop: Workshop, *files: str, answers_of: str = "") -> set[int]:
-    chat, tools = load_chat(workshop.model), recipe_tools(workshop)
+    chat, tools = load_chat(workshop.model), workshop.folder / "tools.json"
     used: set[int] = set()
     for file in files:
         for row in read_rows(workshop.folder / file, tools=tools):

@@ -14,6 +14,7 @@ import pytest
 from fixtures import TOOLS, light_row, write_jsonl
 from potstill.cli.render.plan import render_check
 from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.core import tools
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
@@ -170,11 +171,12 @@ def test_each_set_of_tools_is_checked_once(workshop: Workshop, tmp_path: Path, m
     own = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
     for line in (2, 5, 9):
         workshop.spoil("train.jsonl", line, lambda row: row.update(tools=[own]) or row.pop("gold"))
-    seen: list[Any] = []
-    checked = rows.check_tools
-    monkeypatch.setattr(rows, "check_tools", lambda tools, where: (seen.append(tools), checked(tools, where)))
+    seen: list[str] = []
+    made = tools._validator
+    tools._validators.cache_clear()
+    monkeypatch.setattr(tools, "_validator", lambda name, schema: (seen.append(name), made(name, schema))[1])
     check_recipe(workshop.recipe(), tmp_path)
-    assert sorted(tools[0]["function"]["name"] for tools in seen) == ["own", "set_light"]
+    assert sorted(seen) == ["own", "set_light"]
 
 
 GOLDS: dict[str, tuple[dict[str, Any], str]] = {

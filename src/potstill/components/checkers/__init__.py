@@ -1,1 +1,1 @@
-"""Judge an answer: pass, fail or unknown."""
+"""Decide whether an answer is right: one checker per file, each gives pass, fail or unknown."""

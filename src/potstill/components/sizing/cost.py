@@ -22,7 +22,7 @@ from potstill.components.sizing.training_memory import checkpoint_bytes
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.recipe import Recipe, Target
-from potstill.core.records import Row, read_rows, read_tools
+from potstill.core.records import Row, read_rows
 
 __all__ = ["Kept", "Training", "Workload", "disk_needed", "kept_tokens", "training"]
 
@@ -77,7 +77,7 @@ class Workload:
             answer, origin = recipe.generate.max_new_tokens / 2, "half of generate.max_new_tokens"
         prompt = statistics.mean(len(_prompt_ids(row, chat)) for row in _sample(splits["prompts"]))
         if recipe.teacher.finetune:
-            rows = read_rows(recipe.teacher.finetune.rows, tools=_tools(recipe), need_completion=True)
+            rows = read_rows(recipe.teacher.finetune.rows, tools=recipe.data.tools, need_completion=True)
             tuned = len(rows) * statistics.mean(len(_example(row, chat).ids) for row in _sample(rows))
         counts = len(splits["prompts"]), len(splits.get("validation", ()))
         return cls(counts[0], prompt, answer, recipe.train.epochs, origin, counts[1], tuned, splits)
@@ -93,17 +93,13 @@ class Workload:
         return self.rows + self.validation_rows
 
 
-def _tools(recipe: Recipe) -> tuple[dict[str, Any], ...]:
-    return read_tools(recipe.data.tools) if recipe.data.tools else ()
-
-
 def _read(recipe: Recipe) -> dict[str, list[Row]]:
     """Rows by split, as the stages will read them."""
-    data, tools = recipe.data, _tools(recipe)
-    splits = {"prompts": read_rows(data.prompts, tools=tools, limit=data.limit)}
+    data = recipe.data
+    splits = {"prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit)}
     if data.validation:
-        splits["validation"] = read_rows(data.validation, tools=tools)
-    return splits | {"test": read_rows(data.test, tools=tools, limit=data.test_limit)}
+        splits["validation"] = read_rows(data.validation, tools=data.tools)
+    return splits | {"test": read_rows(data.test, tools=data.tools, limit=data.test_limit)}
 
 
 @contextmanager

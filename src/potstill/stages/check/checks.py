@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.checkers.judge import is_judged
 from potstill.components.conversion.rules import require_exportable
 from potstill.components.licences.licences import judged_by_terms, licence_verdict
 from potstill.components.models.recipe_models import Model, Models, load_models
@@ -30,7 +31,7 @@ from potstill.core.errors import RecipeError
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.core.stats import quantile
-from potstill.stages.check.rows import Lengths, check_leakage, is_judged, measure_rows, read_splits
+from potstill.stages.check.rows import Lengths, check_leakage, measure_rows, read_splits
 
 __all__ = ["CheckResult", "ModelSummary", "Quantiles", "check_recipe"]
 

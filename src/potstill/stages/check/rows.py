@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.checkers.golds import check_golds
 from potstill.core.errors import DataError
 from potstill.core.progress import progress_bar
 from potstill.core.recipe import Recipe
-from potstill.core.records import Message, Row, check_tools, read_rows, read_tools
+from potstill.core.records import Message, Row, read_rows
 
-if TYPE_CHECKING:
-    import jsonschema_rs
-
-__all__ = ["Lengths", "check_golds", "check_leakage", "is_judged", "measure_rows", "read_splits"]
+__all__ = ["Lengths", "check_leakage", "measure_rows", "read_splits"]
 
 # an answer of one word, which shows where prompt and answer meet; text continued without roles begins with a space
 _PROBES = tuple(Message(role="assistant", content=text) for text in ("OK", " OK"))
@@ -33,108 +29,15 @@ def read_splits(recipe: Recipe) -> dict[str, list[Row]]:
         DataError: a file is absent or broken, a tool or a gold is not valid, or a finetune row has no assistant turn.
     """
     data, tune = recipe.data, recipe.teacher.finetune
-    tools = read_tools(data.tools) if data.tools else ()
-    splits = {"prompts": read_rows(data.prompts, tools=tools, limit=data.limit)}
+    splits = {"prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit)}
     if data.validation:
-        splits["validation"] = read_rows(data.validation, tools=tools)
-    splits["test"] = read_rows(data.test, tools=tools, limit=data.test_limit)
+        splits["validation"] = read_rows(data.validation, tools=data.tools)
+    splits["test"] = read_rows(data.test, tools=data.tools, limit=data.test_limit)
     if tune:
-        splits["finetune"] = read_rows(tune.rows, tools=tools, need_completion=True)
-    checked = _ToolSets(tools)
+        splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
     for rows in splits.values():
-        for row in rows:
-            checked.validators(row)
-            check_golds(row, checked)
+        check_golds(rows)
     return splits
-
-
-def _refuse_remote(uri: str) -> NoReturn:
-    raise ValueError(f"{uri} is not in the schema itself, and schemas are not fetched")
-
-
-class _ToolSets:
-    """Validators of each distinct set of tools, made once."""
-
-    def __init__(self, default: tuple[dict[str, Any], ...]) -> None:
-        self._default = default
-        self._made: dict[str, dict[str, jsonschema_rs.Validator]] = {}
-
-    def validators(self, row: Row) -> dict[str, jsonschema_rs.Validator]:
-        """Validator of each tool's arguments, by name.
-
-        Raises:
-            DataError: a tool of the row is not valid.
-        """
-        key = "" if row.tools == self._default else json.dumps(row.tools, sort_keys=True)
-        if key not in self._made:
-            self._made[key] = self._make(row)
-        return self._made[key]
-
-    def _make(self, row: Row) -> dict[str, jsonschema_rs.Validator]:
-        import jsonschema_rs
-
-        check_tools(row.tools, row.where)
-        out = {}
-        for tool in row.tools:
-            name, schema = tool["function"]["name"], tool["function"].get("parameters", {"type": "object"})
-            try:
-                out[name] = jsonschema_rs.validator_for(schema, retriever=_refuse_remote)
-            except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-                message = str(error).splitlines()[0]
-                raise DataError(
-                    f"{row.where}: the parameters of tool {name!r} cannot be used as a JSON Schema: {message}."
-                ) from None
-        return out
-
-
-def check_golds(row: Row, tools: _ToolSets) -> None:
-    """Raise DataError when what the row calls right can never be answered: pattern, tool or arguments are not valid."""
-    if row.gold is None:
-        return
-    if row.gold.match is not None:
-        try:
-            re.compile(row.gold.match, re.IGNORECASE)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise DataError(
-                f"{row.where}: gold.match is not a valid regular expression ({error}): {row.gold.match!r}. Mend it; to "
-                "look for plain text, put a backslash before each of . ^ $ * + ? { } [ ] ( ) | and \\."
-            ) from None
-    validators = tools.validators(row) if row.gold.calls else {}
-    for index, call in enumerate(row.gold.calls):
-        where = f"{row.where}: gold.calls[{index}]"
-        if call.name not in validators:
-            known = ", ".join(validators) or "none: give the row tools, or the recipe data.tools"
-            raise DataError(f"{where} names tool {call.name!r}, which the row does not have. Its tools are {known}.")
-        empty = [name for name, accepted in call.arguments.items() if not accepted]
-        if empty:
-            raise DataError(f"{where}: argument {empty[0]!r} accepts no value. List the values that are right.")
-        for arguments in _right_arguments(call.arguments, call.optional):
-            problem = next(validators[call.name].iter_errors(arguments), None)
-            if problem is not None:
-                said = json.dumps(arguments, ensure_ascii=False)
-                raise DataError(
-                    f"{where}: the right arguments {said} do not fit the schema of tool {call.name!r}: "
-                    f"{problem.message}. Mend the gold or the schema."
-                )
-
-
-def _right_arguments(accepted: Mapping[str, list[Any]], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Right arguments in which each accepted value is met once, and once without those that may be left out."""
-    first = {name: values[0] for name, values in accepted.items()}
-    yield first
-    if optional:
-        yield {name: value for name, value in first.items() if name not in optional}
-    for name, values in accepted.items():
-        for value in values[1:]:
-            yield first | {name: value}
-
-
-def is_judged(row: Row) -> bool:
-    """Whether the row says enough to tell a right answer from a wrong one."""
-    gold, answer = row.gold, row.completion
-    if row.behaviour in ("tool_call", "multi_call"):
-        return bool((gold and gold.calls) or (answer and answer.tool_calls))
-    return row.behaviour != "answer" or bool((gold and gold.match) or (answer and answer.content))
 
 
 class _PieceCache(ChatFormat):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from potstill.components.checkers.tool_calls import judge
+from potstill.components.checkers.judge import judge
 from potstill.components.runtimes import Runtime, Sampling
 from potstill.core.files import write_text
 from potstill.core.records import BEHAVIOURS, Row

@@ -15,7 +15,7 @@ from potstill.core.files import read_json, write_json
 from potstill.core.progress import progress_bar
 from potstill.core.recipe import Recipe
 from potstill.core.recipe.teacher import Offload
-from potstill.core.records import Message, Row, read_rows, read_tools
+from potstill.core.records import Message, Row, read_rows
 from potstill.stages.evaluate.answers import JudgedAnswer, answer_rows, score
 from potstill.stages.evaluate.fidelity import Array, fidelity
 
@@ -57,8 +57,7 @@ class _Bench:
 
 def measure(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:
     """See `potstill.stages.evaluate.stage.run`."""
-    tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
-    rows = read_rows(recipe.data.test, tools=tools, limit=recipe.data.test_limit)
+    rows = read_rows(recipe.data.test, tools=recipe.data.tools, limit=recipe.data.test_limit)
     bench = _Bench(recipe, rows, out)
     gguf = next(steps["export"].glob("*.gguf"))
     models: dict[str, Any] = {"teacher": None, "student": None, "control": None, "gguf": None}

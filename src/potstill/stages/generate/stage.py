@@ -9,7 +9,8 @@ from typing import Any
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
 from potstill.core.recipe import Recipe
-from potstill.core.records import Row, read_rows, read_tools, write_rows
+from potstill.core.records import Row, read_rows, write_rows
+from potstill.core.tools import read_tools
 
 __all__ = ["VERSION", "run"]
 
@@ -43,7 +44,7 @@ def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Pat
         ("train", recipe.data.prompts, recipe.data.limit),
         ("validation", recipe.data.validation, None),
     ):
-        rows = read_rows(path, tools=tools, limit=limit) if path else []
+        rows = read_rows(path, tools=recipe.data.tools, limit=limit) if path else []
         journal = Journal(out / f"{name}.journal.jsonl")
         if recipe.requested_logprobs and name == "train":
             ask_first_rows(recipe, teacher, rows, journal)

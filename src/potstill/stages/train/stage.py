@@ -13,7 +13,7 @@ from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import write_json
 from potstill.core.hashing import fingerprint, hash_model
 from potstill.core.recipe import ClassifierRecipe, Recipe
-from potstill.core.records import Row, read_generated, read_rows, read_tools
+from potstill.core.records import Row, read_generated, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,11 +84,10 @@ def finetune(recipe: Recipe, base: Path, out: Path) -> None:
     settings = recipe.teacher.finetune
     assert settings is not None
     chat = load_chat(base, recipe.chat.template)
-    tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
-    rows = read_rows(settings.rows, tools=tools, need_completion=True)
+    rows = read_rows(settings.rows, tools=recipe.data.tools, need_completion=True)
     validation: list[Row] = []
     if recipe.data.validation:
-        validation = [r for r in read_rows(recipe.data.validation, tools=tools) if r.completion is not None]
+        validation = [r for r in read_rows(recipe.data.validation, tools=recipe.data.tools) if r.completion is not None]
 
     def start() -> PreTrainedModel:
         if settings.shape is None:

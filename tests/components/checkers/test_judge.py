@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.components.chat.tool_calls import parse_answer
-from potstill.components.checkers.tool_calls import calls_match, compile_match, judge, schema_valid
+from potstill.components.checkers.calls import calls_match
+from potstill.components.checkers.judge import CHECKERS, is_judged, judge
+from potstill.components.checkers.pattern import compile_match
+from potstill.components.checkers.schema import schema_valid
 from potstill.core.errors import DataError
 from potstill.core.records import BEHAVIOURS, Behaviour, Call, Gold, GoldCall, Row
 
@@ -291,6 +294,25 @@ def test_a_row_that_says_nothing_is_not_judged() -> None:
         assert verdict.parses
     empty = {"role": "assistant", "content": ""}
     assert judge("", row("answer", completion=empty)).exact is None
+
+
+def test_a_row_is_judged_exactly_when_its_checker_knows_the_answer() -> None:
+    words = {"role": "assistant", "content": "It is 21 degrees."}
+    for silent in (
+        row("tool_call"),
+        row("multi_call"),
+        row("answer"),
+        row("answer", completion=words | {"content": ""}),
+    ):
+        assert not is_judged(silent)
+    judged = (
+        row("tool_call", calls=(LIGHT,)), row("clarify"), row("refuse"), row("answer", completion=words),
+        row("answer", match="21"),
+    )  # fmt: skip
+    for known in judged:
+        assert is_judged(known)
+        assert judge("", known).exact is False
+    assert set(CHECKERS) == set(BEHAVIOURS)
 
 
 @pytest.mark.parametrize(
