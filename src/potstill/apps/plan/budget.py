@@ -262,7 +262,8 @@ def _sizes(planned: dict[str, Any]) -> list[str]:
     cells = [["", "type", "weights", "bits", "memory", *["tokens/s"] * timed]]
     for row in planned["quantizations"]:
         sizes = format_size(row["weight_bytes"]), f"{row['bits_per_weight']:.2f}", format_size(row["memory_bytes"])
-        rate = [format_speed(*row["decode_tokens_per_s"], between="-")] if timed else []
+        low, high = row["decode_tokens_per_s"] or (0.0, 0.0)
+        rate = [format_speed(low, high, "-")] if timed else []
         cells.append(["*" * row["chosen"], row["quantization"], *sizes, *rate])
     head, *lines = aligned(cells, left=(0, 1))
     judged = ("fits" if not row["missed"] else f"misses {', '.join(row['missed'])}" for row in planned["quantizations"])
