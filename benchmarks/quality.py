@@ -46,7 +46,7 @@ from potstill.components.training.learner import Learner, Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.on_policy import OwnText
 from potstill.components.training.students import build_student, kept_layers
-from potstill.core.recipe import OnPolicy, Schedule, Shape, Student
+from potstill.core.recipe import FromScratch, OnPolicy, Schedule, TeacherLayers
 from potstill.stages.targets.scoring import write_targets
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -57,8 +57,8 @@ ENDS = 4  # that it writes to one when it is judged
 OWN = "own answers"
 # start: the student, its learning rate, and how many times the steps it takes
 STARTS = {
-    "4 of 8 layers": (Student(init="teacher_layers", layers=4), 1e-3, 1),
-    "from scratch": (Student(init="scratch", shape=Shape(layers=3, hidden=128, ffn=352, heads=4)), 3e-3, 4),
+    "4 of 8 layers": (TeacherLayers(layers=4), 1e-3, 1),
+    "from scratch": (FromScratch(init="scratch", layers=3, hidden=128, ffn=352, heads=4), 3e-3, 4),
 }
 STORED: dict[str, dict[str, Any]] = {
     "counts 50": {"kind": "counts", "draws": 50},

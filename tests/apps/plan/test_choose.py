@@ -145,7 +145,7 @@ def refused(workshop: Workshop, text: str, row: dict[str, Any], kind: type[Potst
 
 
 def test_a_recipe_that_would_not_be_valid_is_left_as_it_is(workshop: Workshop) -> None:
-    text = HEAD + SECTIONS["plain"] + "train: {targets: {kind: top_k}}\n" + TAIL
+    text = HEAD + SECTIONS["plain"] + "train: {objective: {targets: top_k}}\n" + TAIL
     row = {**ROW, "student": {**ROW["student"], "vocabulary": "workload"}}
     refused(workshop, text, row, RecipeError, "not valid, and was left as it is.*student.vocabulary")
     # an anchor within the section that another one needs

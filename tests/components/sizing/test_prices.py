@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from potstill.components.sizing import prices as costs
 from potstill.components.sizing.prices import Comparison, compare, device_cost, find_price
-from potstill.core.recipe import Economy, Price, Teacher
+from potstill.core.recipe import ApiTeacher, Economy, LocalTeacher, Price
 
 OWN = Price(input=2.0, output=10.0)
 API: dict[str, Any] = {"kind": "api", "model": "gpt-4.1-mini", "base_url": "https://api.openai.com/v1"}
@@ -38,8 +38,8 @@ def test_break_even_is_where_both_cost_the_same(once: float, device: float, api:
 def test_what_is_spent_before_the_first_answer() -> None:
     economy = Economy(watts=0, device_price=1000, train_hour_price=2.5)
     asked: dict[str, Any] = {"rows": 1000, "prompt": 100, "answer": 50, "seconds": 1.0, "training_hours": 4.0}
-    hosted = compare(Teacher(**API, price=OWN), economy, **asked)
-    here = compare(Teacher(model="org/teacher", price=OWN), economy, **asked)
+    hosted = compare(ApiTeacher(**API, price=OWN), economy, **asked)
+    here = compare(LocalTeacher(model="org/teacher", price=OWN), economy, **asked)
     assert hosted and here
     # an answer is 100 x 2 + 50 x 10 millionths; a teacher that runs here is paid by nobody for teaching
     assert hosted.by_api == here.by_api == pytest.approx(700e-6)
@@ -47,14 +47,14 @@ def test_what_is_spent_before_the_first_answer() -> None:
     assert here.once == pytest.approx(10)
     # the device's price is in each answer, and so not spent once more
     assert hosted.on_device == pytest.approx(device_cost(1.0, economy)) and hosted.on_device > 0
-    assert compare(Teacher(model="org/teacher"), economy, **asked) is None
+    assert compare(LocalTeacher(model="org/teacher"), economy, **asked) is None
 
 
 def test_the_recipes_own_price_comes_before_the_list() -> None:
-    listed = find_price(Teacher(**API))
+    listed = find_price(ApiTeacher(**API))
     assert listed and (listed.input, listed.output) == (0.40, 1.60)
     assert "OpenAI" in listed.says and listed.says.endswith("2026-06")
-    own = find_price(Teacher(**API, price=OWN))
+    own = find_price(ApiTeacher(**API, price=OWN))
     assert own and (own.input, own.output, own.says) == (2.0, 10.0, "teacher.price")
 
 
@@ -62,7 +62,7 @@ def test_the_recipes_own_price_comes_before_the_list() -> None:
     "change", [{"model": "gpt-unheard-of"}, {"base_url": "http://localhost:11434/v1"}, {"base_url": "https://a.b/v1"}]
 )
 def test_no_price_is_guessed(change: dict[str, str]) -> None:
-    assert find_price(Teacher(**{**API, **change})) is None
+    assert find_price(ApiTeacher(**{**API, **change})) is None
 
 
 def test_every_price_is_dated_and_found_by_one_row() -> None:
@@ -75,5 +75,5 @@ def test_every_price_is_dated_and_found_by_one_row() -> None:
         for model in row["models"]:
             assert (row["host"], model) not in seen
             seen.add((row["host"], model))
-            found = find_price(Teacher(kind="api", model=model, base_url=f"https://{row['host']}/v1"))
+            found = find_price(ApiTeacher(kind="api", model=model, base_url=f"https://{row['host']}/v1"))
             assert found and found.input == row["input"]

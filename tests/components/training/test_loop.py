@@ -37,7 +37,7 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.learner import Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])

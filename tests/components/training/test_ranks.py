@@ -27,8 +27,8 @@ from potstill.components.training.hidden import HiddenTeacher
 from potstill.components.training.learner import Objective
 from potstill.components.training.loop import train_model
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe.objectives import Hidden
-from potstill.core.recipe.recipe import Schedule
+from potstill.core.recipe import Hidden
+from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])
@@ -138,7 +138,7 @@ from potstill.components.chat.format import load_chat
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.on_policy import OwnAnswers, OwnText
 from potstill.components.training.ranks import make_accelerator
-from potstill.core.recipe.objectives import OnPolicy
+from potstill.core.recipe import OnPolicy
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import _examples
 model, rows, out = map(Path, sys.argv[1:4])

@@ -18,7 +18,7 @@ from potstill.components.training.students import (
     save_model,
 )
 from potstill.core.errors import RecipeError
-from potstill.core.recipe import Student
+from potstill.core.recipe import FromCheckpoint, TeacherLayers
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
@@ -37,7 +37,7 @@ def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, archite
 
 def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
     with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
-        kept_layers(Student(layers=9), load_causal_lm(tiny_model), [])
+        kept_layers(TeacherLayers(layers=9), load_causal_lm(tiny_model), [])
 
 
 def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None
     config = teacher.config
     chat = load_chat(folder)
     examples = [Example(tuple(range(3, 40)), 5, True)]
-    wanted = Student(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
+    wanted = TeacherLayers(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
     kept = kept_layers(wanted, teacher, examples)
     student = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
     assert student.config.num_hidden_layers == 3
@@ -73,12 +73,12 @@ def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None
 
 
 def test_settings_that_nothing_would_read_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs layers or hidden or ffn or kv_heads"):
-        Student()
-    with pytest.raises(ValueError, match="ffn is read only with init 'teacher_layers'"):
-        Student(init="checkpoint", model="x", ffn=8)
-    with pytest.raises(ValueError, match="layer_choice 'influence' is read only"):
-        Student(ffn=8, layer_choice="influence")
+    with pytest.raises(ValueError, match="needs layers, hidden, ffn or kv_heads"):
+        TeacherLayers()
+    with pytest.raises(ValueError, match="ffn"):
+        FromCheckpoint.model_validate({"init": "checkpoint", "model": "x", "ffn": 8})
+    with pytest.raises(ValueError, match="layer_choice: influence needs layers"):
+        TeacherLayers(ffn=8, layer_choice="influence")
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -88,7 +88,7 @@ def test_heads_are_tied_or_untied_where_the_recipe_says(tmp_path: Path, tied: bo
     if tied:
         teacher = _retied(teacher)
         teacher.get_output_embeddings().weight.data.mul_(2)
-    wanted = Student(layers=4, tied=tied)
+    wanted = TeacherLayers(layers=4, tied=tied)
     student = build_student(wanted, teacher, None, chat, 64, 0, [], [0, 1, 2, 3])
     embedding, head = student.get_input_embeddings().weight, student.get_output_embeddings().weight
     assert (embedding is head) == tied == student.config.tie_word_embeddings

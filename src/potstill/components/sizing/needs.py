@@ -248,7 +248,7 @@ def _check_hub_cache(models: Models) -> None:
 
 def _bytes_per_weight(recipe: Recipe) -> int:
     """What the teacher is saved and computes in."""
-    return 4 if recipe.local_teacher.saved_dtype == "float32" else 2
+    return 2 if recipe.teacher.kind == "local" and recipe.teacher.saved_dtype == "bfloat16" else 4
 
 
 def teacher_weight_bytes(recipe: Recipe, parameters: int, spec: ModelSpec | None) -> int:
