@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 BENCH := .bench-venv
 BENCH_READY := $(BENCH)/.ready
 
-.PHONY: demo test lint docs teacher bench clean
+.PHONY: demo test lint docs tutorial teacher bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,11 @@ bench: $(BENCH_READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_help.py
+	$(BIN)/python docs/make_artifacts.py
+
+# runs the commands of docs/tutorial.md and writes their output into the page; takes minutes
+tutorial: $(READY)
+	$(BIN)/python docs/make_tutorial.py
 
 teacher: $(READY)
 	examples/home-assistant/make_teacher.sh
