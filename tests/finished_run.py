@@ -8,9 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
+from potstill.core.artifacts.exported import (
+    Exported,
+    LogProbParity,
+    Parity,
+    StopTokenParity,
+    TemplateParity,
+    TokenizationParity,
+)
+from potstill.core.artifacts.metrics import (
+    Fidelity,
+    LeakedRows,
+    Metrics,
+    ModelMetrics,
+    Models,
+    Paired,
+    PairedCounts,
+    Rate,
+    Regression,
+    RuntimeMetrics,
+    Timing,
+)
+from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_json
 from potstill.core.recipe import Recipe, load_recipe
-from potstill.stages.evaluate.answers import rate
 
 RECIPE = """
 name: lights
@@ -39,98 +60,107 @@ FIDELITY = {
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
-def _model(name: str) -> dict[str, Any]:
-    def of(k: int, n: int) -> dict[str, Any] | None:
-        return rate([i < k for i in range(n)])
+def _model(name: str) -> ModelMetrics:
+    def of(k: int, n: int) -> Rate | None:
+        return Rate.of([i < k for i in range(n)])
 
     kl = FIDELITY.get(name)
-    return {
-        "params": {"teacher": 4_919_040}.get(name, 1_602_048),
-        "bytes": {"teacher": 9_847_112, "gguf": 1_911_456}.get(name, 6_412_800),
-        "exact": of(sum(COUNTS[name].values()), sum(N.values())),
-        "behaviours": {b: of(COUNTS[name][b], n) for b, n in N.items()},
-        "schema_valid": of(sum(COUNTS[name].values()) + 5, sum(N.values())),
-        "fidelity": kl
-        and {
-            "kl_mean": kl[0],
-            "kl_p99": kl[1],
-            "top1_agreement": kl[2],
-            "kl_low": 0.9 * kl[0],
-            "kl_high": 1.15 * kl[0],
-            "top1_low": kl[2] - 0.004,
-            "top1_high": kl[2] + 0.004,
-            "tokens": 1204,
-            "lower_bound": False,
-        },
-    }
+    return ModelMetrics(
+        params={"teacher": 4_919_040}.get(name, 1_602_048),
+        bytes={"teacher": 9_847_112, "gguf": 1_911_456}.get(name, 6_412_800),
+        exact=of(sum(COUNTS[name].values()), sum(N.values())),
+        behaviours={b: rate for b, n in N.items() if (rate := of(COUNTS[name][b], n))},
+        schema_valid=of(sum(COUNTS[name].values()) + 5, sum(N.values())),
+        fidelity=kl
+        and Fidelity(
+            kl_mean=kl[0],
+            kl_p99=kl[1],
+            top1_agreement=kl[2],
+            kl_low=0.9 * kl[0],
+            kl_high=1.15 * kl[0],
+            top1_low=kl[2] - 0.004,
+            top1_high=kl[2] + 0.004,
+            tokens=1204,
+        ),
+    )
 
 
-def _summary(median: float) -> dict[str, float]:
-    return {"median": median, "low": 0.94 * median, "high": 1.08 * median, "p95": 1.6 * median}
+def _timing(median: float) -> Timing:
+    return Timing(median=median, low=0.94 * median, high=1.08 * median, p95=1.6 * median)
 
 
-def metrics() -> dict[str, Any]:
-    """What the evaluate step measures."""
-    regressions = [
-        {
-            "row_id": f"{i:012x}",
-            "behaviour": "multi_call" if i % 2 else "tool_call",
-            "prompt": f"kitchen lights off and a timer for {i} minutes pls",
-            "teacher": '<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen", "state": "off"}}\n'
+def _regressions() -> list[Regression]:
+    lost = [
+        Regression(
+            row_id=f"{i:012x}",
+            behaviour="multi_call" if i % 2 else "tool_call",
+            prompt=f"kitchen lights off and a timer for {i} minutes pls",
+            teacher='<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen", "state": "off"}}\n'
             f'</tool_call>\n<tool_call>\n{{"name": "set_timer", "arguments": {{"minutes": {i}}}}}\n</tool_call>',
-            "student": '<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen", "state": "off"}}\n'
+            student='<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen", "state": "off"}}\n'
             "</tool_call>",
-            "expected": f'set_light(room="kitchen", state="off")\nset_timer(minutes={i})',
-        }
+            expected=f'set_light(room="kitchen", state="off")\nset_timer(minutes={i})',
+        )
         for i in range(1, 10)
     ]
-    regressions.insert(2, regressions[0] | {"row_id": "e" * 12, "prompt": EVIL, "student": EVIL + "x" * 300})
-    return {
-        "models": {name: _model(name) for name in ("teacher", "student", "control", "gguf")},
-        "paired": {
-            "gguf_vs_teacher": {"broken": 21, "fixed": 4, "n": 430},
-            "student_vs_control": {"broken": 9, "fixed": 48, "n": 430},
-            "gguf_vs_student": {"broken": 4, "fixed": 1, "n": 430},
-        },
-        "runtime": {
-            "load_s": 0.081,
-            "ttft_ms": _summary(11.3),
-            "decode_tokens_per_s": _summary(1184.0),
-            "peak_rss_mb": 57.4,
-            "threads": 2,
-            "context": 512,
-            "requests": 30,
-        },
-        "regressions": regressions,
-    }
+    hostile = {"row_id": "e" * 12, "prompt": EVIL, "student": EVIL + "x" * 300}
+    return [*lost[:2], lost[0].model_copy(update=hostile), *lost[2:]]
 
 
-def _gate(name: str, verdict: str, value: float, threshold: float, unit: str, **more: Any) -> dict[str, Any]:
+def metrics() -> Metrics:
+    """What the evaluate step measures."""
+    return Metrics(
+        models=Models(
+            teacher=_model("teacher"), student=_model("student"), control=_model("control"), gguf=_model("gguf")
+        ),
+        paired=Paired(
+            gguf_vs_teacher=PairedCounts(broken=21, fixed=4, n=430),
+            student_vs_control=PairedCounts(broken=9, fixed=48, n=430),
+            gguf_vs_student=PairedCounts(broken=4, fixed=1, n=430),
+        ),
+        runtime=RuntimeMetrics(
+            load_s=0.081,
+            ttft_ms=_timing(11.3),
+            decode_tokens_per_s=_timing(1184.0),
+            peak_rss_mb=57.4,
+            threads=2,
+            context=512,
+            requests=30,
+        ),
+        regressions=tuple(_regressions()),
+        leaked=LeakedRows(rows=0, of=430, row_ids=()),
+    )
+
+
+def _gate(key: str, name: str, verdict: str, value: float, threshold: float, unit: str, **more: Any) -> dict[str, Any]:
     detail = f"Measured {value:g} {unit}; threshold {threshold:g}."
-    gate = {"name": name, "verdict": verdict, "value": value, "low": None, "high": None, "threshold": threshold}
-    return gate | {"unit": unit, "detail": detail, "p_value": None} | more
+    gate = {"key": key, "name": name, "verdict": verdict, "value": value, "low": None, "high": None}
+    return gate | {"threshold": threshold, "unit": unit, "detail": detail, "p_value": None} | more
 
 
-def verdict(kind: str = "INCONCLUSIVE") -> dict[str, Any]:
-    """What the gate step says."""
-    undecided = "Student right on 405, teacher on 422 of 430 items: 96.0 % retained (bounds 94.2 % to 97.4 %); minimum "
-    undecided += "95.0 %. About 870 items would decide it if the rates stay as they are."
+def verdict(kind: str = "INCONCLUSIVE") -> Verdict:
+    """What the gate step decides."""
+    undecided = "The student is right on 405 and the teacher on 422 of 430 items: 96.0 % retained "
+    undecided += (
+        "(bounds 94.2 % to 97.4 %); minimum 95.0 %. About 870 items would decide it if the rates stay as they are."
+    )
     gates = [
-        _gate("exact", "PASS", 405 / 430, 0.9, "rate", low=0.921, high=0.957),
-        _gate("retention of teacher", "INCONCLUSIVE", 0.9597, 0.95, "ratio", low=0.942, high=0.974, detail=undecided),
-        _gate("distilled over control", "PASS", 39 / 430, 0.0, "rate", low=0.062, high=0.121),
-        _gate("kl_mean", "PASS", 0.0311, 0.05, "nats", low=0.028, high=0.0358),
-        _gate("file size", "PASS", 1.911456, 3.0, "MB"),
-        _gate("peak memory", "PASS", 57.4, 60.0, "MB"),
-        _gate("time to first token", "PASS", 11.3, 50.0, "ms", low=10.6, high=12.2),
-        _gate("decode speed", "PASS", 1184.0, 200.0, "tokens/s", low=1113.0, high=1278.7),
-    ]
+        _gate("gates.exact", "exact match", "PASS", 405 / 430, 0.9, "rate", low=0.921, high=0.957),
+        _gate("gates.retention", "retention of teacher", "INCONCLUSIVE", 0.9597, 0.95, "ratio", low=0.942, high=0.974,
+              detail=undecided),
+        _gate("gates.beats_control", "better than control", "PASS", 39 / 430, 0.0, "rate", low=0.062, high=0.121),
+        _gate("gates.kl_mean", "mean KL", "PASS", 0.0311, 0.05, "nats", low=0.028, high=0.0358),
+        _gate("target.file_mb", "file size", "PASS", 1.911456, 3.0, "MB"),
+        _gate("target.memory_mb", "peak memory", "PASS", 57.4, 60.0, "MB"),
+        _gate("target.ttft_ms", "time to first token", "PASS", 11.3, 50.0, "ms", low=10.6, high=12.2),
+        _gate("target.decode_tokens_per_s", "decode speed", "PASS", 1184.0, 200.0, "tokens/s", low=1113.0, high=1278.7),
+    ]  # fmt: skip
     if kind == "PASS":
         gates[1] |= {"verdict": "PASS", "low": 0.952, "high": 0.974}
     if kind == "FAIL":
         gates[1] |= {"verdict": "FAIL", "high": 0.948}
         gates[5] |= {"verdict": "FAIL", "value": 71.2, "detail": "Measured 71.2 MB; maximum 60 MB."}
-    return {"verdict": kind, "gates": gates}
+    return Verdict.model_validate({"verdict": kind, "gates": gates, "notes": ()})
 
 
 def _write_log(path: Path, floor: float, divergence: bool) -> None:
@@ -166,6 +196,30 @@ def _write_gguf(path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_exported(folder: Path, name: str, quantization: str = "Q8_0") -> None:
+    """A GGUF of one tensor, and exported.json."""
+    folder.mkdir(exist_ok=True)
+    file = folder / name
+    _write_gguf(file)
+    Exported(
+        file=name,
+        quantization=quantization,
+        bytes=file.stat().st_size,
+        bytes_f16=3_700_000,
+        bits_per_weight=8.5,
+        parameters=1_602_048,
+        tensor_types={"Q8_0": 14, "F32": 5},
+        notes=(),
+        parity=Parity(
+            tokenization=TokenizationParity(texts=28, identical=28),
+            template=TemplateParity(rows=8, identical=8),
+            stop_tokens=StopTokenParity(tokens=1, identical=1),
+            log_probs=LogProbParity(rows=8, tokens=127, max_difference=0.021, argmax_agreement=1.0, near_ties=0),
+            tolerance=0.05,
+        ),
+    ).write(folder)
 
 
 def finished_run(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE") -> tuple[Recipe, dict[str, Path]]:
@@ -209,9 +263,7 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     trained = {"steps": 240, "tokens": 216_000, "supervised_tokens": 61_000, "seconds": 81.2, "final": {"loss": 0.06}}
     params = {"params_student": 1_602_048, "params_teacher": 4_919_040}
     write_json(steps["train"] / "summary.json", {"student": trained, "control": trained, **params})
-    _write_gguf(steps["export"] / f"{recipe.name}-{recipe.export.quantization}.gguf")
-    log_probs = {"rows": 8, "tokens": 127, "max_difference": 0.021, "argmax_agreement": 1.0, "near_ties": 0}
-    parity = {"tokenization": {"texts": 28, "identical": 28}, "template": {"rows": 8, "identical": 8}}
-    write_json(steps["export"] / "parity.json", {**parity, "log_probs": log_probs, "tolerance": 0.05, "seconds": 3.2})
-    write_json(steps["evaluate"] / "metrics.json", metrics())
-    write_json(steps["gate"] / "verdict.json", verdict(kind))
+    quantization = recipe.export.quantization
+    write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)
+    metrics().write(steps["evaluate"])
+    verdict(kind).write(steps["gate"])

@@ -88,20 +88,22 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_classifier_can_be_the_teacher(encoder: Path, tmp_path: Path) -> None:
-    first = potstill("finetune", write_recipe(tmp_path, encoder), "--runs", tmp_path / "runs", "--json")
+    first = potstill(
+        "run", write_recipe(tmp_path, encoder), "--until", "finetune", "--runs", tmp_path / "runs", "--json"
+    )
     teacher = Path(json.loads(first.stdout)["stages"]["finetune"]["dir"]) / "model"
     path = write_recipe(tmp_path, encoder, teacher={"model": str(teacher)}, student={"layers": 1})
-    done = json.loads(potstill("gate", path, "--runs", tmp_path / "runs", "--json").stdout)
+    done = json.loads(potstill("run", path, "--until", "gate", "--runs", tmp_path / "runs", "--json").stdout)
     assert "finetune" not in done["stages"]
-    judged = potstill("gate", path, "--runs", tmp_path / "runs")
-    assert "distilled over control (no gate)" in judged.stdout
+    judged = potstill("run", path, "--until", "gate", "--runs", tmp_path / "runs")
+    assert "better than control (no gate)" in judged.stdout
 
 
 def test_the_gates_can_fail(encoder: Path, tmp_path: Path) -> None:
     gates = {"exact": 0.5, "parameters": 0.1, "speedup": 1000.0}
     short = {"epochs": 0.2, "batch_tokens": 256, "control": "none"}
     path = write_recipe(tmp_path, encoder, gates=gates, train=short, student={"layers": 4})
-    done = potstill("gate", path, "--runs", tmp_path / "runs", "--json")
+    done = potstill("run", path, "--until", "gate", "--runs", tmp_path / "runs", "--json")
     assert done.exit_code == 3
     folder = Path(json.loads(done.stdout)["stages"]["gate"]["dir"])
     found = {g["name"]: g["verdict"] for g in json.loads((folder / "verdict.json").read_text())["gates"]}
@@ -149,7 +151,7 @@ def test_verbs_of_language_models_say_so(encoder: Path, tmp_path: Path) -> None:
     path = write_recipe(tmp_path, encoder)
     planned = potstill("plan", path)
     assert planned.exit_code == 2
-    assert "this recipe's task is classify" in planned.stderr
-    exported = potstill("export", path, "--runs", tmp_path / "runs")
+    assert "the task of this recipe is classify" in planned.stderr
+    exported = potstill("run", path, "--until", "export", "--runs", tmp_path / "runs")
     assert exported.exit_code == 2
     assert "no stage export; its stages are check, finetune, train, evaluate, gate, package" in exported.stderr

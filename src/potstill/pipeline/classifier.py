@@ -14,9 +14,10 @@ from typing import Any
 from potstill.components.chat.format import resolve_model
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import ClassifierRecipe, recipe_hash
-from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
+from potstill.pipeline.legacy import RunResult, StepPlan, hash_model
 from potstill.stages.check import stage as plan
-from potstill.stages.evaluate import stage as evaluate
+from potstill.stages.evaluate import classifier as evaluate
+from potstill.stages.gate import classifier as gate
 from potstill.stages.package import stage as package
 from potstill.stages.train import stage as train
 
@@ -80,25 +81,6 @@ def _train(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
     return parts, ("finetune",), partial(train.distil_classifier, recipe, teacher)
 
 
-def _evaluate(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
-    teacher = _teacher(recipe, done)
-    parts = {
-        "version": evaluate.VERSION,
-        "settings": section_parts(recipe.evaluate),
-        "test": hash_file(recipe.data.test),
-        "context": recipe.data.context,
-        "out_of_scope": recipe.data.out_of_scope,
-        "teacher": hash_model(teacher),
-        "seed": recipe.seed,
-    }
-    return parts, ("train",), partial(evaluate.run_classifier, recipe, teacher, done.folder("train"))
-
-
-def _gate(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
-    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates)}
-    return parts, ("evaluate",), partial(evaluate.gate_classifier, recipe, done.folder("evaluate"))
-
-
 def _package(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
     folders = {name: step.dir for name, step in done.steps.items()}
     parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
@@ -107,6 +89,6 @@ def _package(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
 
 
 CLASSIFIER_STAGES: dict[str, Any] = {
-    "check": _check, "finetune": _finetune, "train": _train, "evaluate": _evaluate, "gate": _gate,
+    "check": _check, "finetune": _finetune, "train": _train, "evaluate": evaluate.STAGE, "gate": gate.STAGE,
     "package": _package,
 }  # fmt: skip

@@ -23,6 +23,7 @@ from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_pa
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import stage as evaluate
 from potstill.stages.export import stage as export
+from potstill.stages.gate import stage as gate
 from potstill.stages.generate import stage as generate
 from potstill.stages.package import stage as package
 from potstill.stages.report import stage as report
@@ -150,35 +151,6 @@ def _train(recipe: Recipe, done: RunResult) -> StepPlan:
     return parts, upstream, partial(train.run, recipe, folder, base, done.folder("generate"), targets)
 
 
-def _export(recipe: Recipe, done: RunResult) -> StepPlan:
-    parts = {
-        "version": export.VERSION,
-        "settings": section_parts(recipe.export),
-        "name": recipe.name,
-        "chat": _chat(recipe),
-    }
-    return parts, ("generate", "train"), partial(export.run, recipe, done.folder("train"), done.folder("generate"))
-
-
-def _evaluate(recipe: Recipe, done: RunResult) -> StepPlan:
-    folders = {name: done.folder(name) for name in ("train", "generate", "export")}
-    parts = {
-        "version": evaluate.VERSION,
-        "settings": section_parts(recipe.evaluate),
-        "test": hash_file(recipe.data.test),
-        "test_limit": recipe.data.test_limit,
-        "tools": _hash(recipe.data.tools),
-        "answers": section_parts(recipe.generate),
-        "tool_format": recipe.chat.tool_format,
-    }
-    return parts, tuple(folders), partial(evaluate.run, recipe, _teacher_folder(recipe, done), folders)
-
-
-def _gate(recipe: Recipe, done: RunResult) -> StepPlan:
-    parts = {"version": evaluate.VERSION, "gates": section_parts(recipe.gates), "target": recipe.target.hashed_values()}
-    return parts, ("evaluate",), partial(evaluate.gate, recipe, done.folder("evaluate"))
-
-
 def _before(stage: str) -> tuple[str, ...]:
     """All stages before this one, but for the check, which makes nothing."""
     names = tuple(LANGUAGE_STAGES)
@@ -200,5 +172,5 @@ def _report(recipe: Recipe, done: RunResult) -> StepPlan:
 
 LANGUAGE_STAGES: dict[str, Any] = {
     "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
-    "export": _export, "evaluate": _evaluate, "gate": _gate, "package": _package, "report": _report,
+    "export": export.STAGE, "evaluate": evaluate.STAGE, "gate": gate.STAGE, "package": _package, "report": _report,
 }  # fmt: skip

@@ -3,59 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics, Rate
 from potstill.core.artifacts.run import ClassifierRunMetrics, RunMetrics
-from potstill.core.files import read_json_object
 
-__all__ = ["run_metrics"]
-
-
-def _rate(model: dict[str, Any] | None) -> float | None:
-    return model["exact"]["rate"] if model and model["exact"] else None
+__all__ = ["classifier_run_metrics", "run_metrics"]
 
 
-def run_metrics(evaluated: Path, trained: Path) -> RunMetrics | ClassifierRunMetrics:
-    """The main numbers of a run, from what its stages left."""
-    metrics = read_json_object(evaluated / "metrics.json")
-    if "gguf" not in metrics["models"]:
-        return _classifier_metrics(metrics)
-    trained_summary = read_json_object(trained / "summary.json")
-    models, runtime = metrics["models"], metrics["runtime"]
-    teacher, shipped = _rate(models["teacher"]), _rate(models["gguf"])
-    fidelity = models["gguf"]["fidelity"] or {}
+def run_metrics(evaluated: Path) -> RunMetrics:
+    """The main numbers of a language model's run, from the directory of its evaluate step."""
+    metrics = Metrics.read(evaluated)
+    models, runtime = metrics.models, metrics.runtime
+    teacher, shipped = _rate(models.teacher.exact), _rate(models.gguf.exact)
+    fidelity = models.gguf.fidelity
     return RunMetrics(
-        **{
-            "teacher_exact": teacher,
-            "student_exact": shipped,
-            "control_exact": _rate(models["control"]),
-            "retention": shipped / teacher if shipped is not None and teacher else None,
-            "gguf_bytes": models["gguf"]["bytes"],
-            "params_teacher": models["teacher"]["params"],
-            "params_student": trained_summary["params_student"],
-            "decode_tokens_per_s": runtime["decode_tokens_per_s"]["median"],
-            "ttft_ms": runtime["ttft_ms"]["median"],
-            "peak_rss_mb": runtime["peak_rss_mb"],
-            "kl_mean": fidelity.get("kl_mean"),
-            "top1_agreement": fidelity.get("top1_agreement"),
-        }
+        teacher_exact=teacher,
+        student_exact=shipped,
+        control_exact=_rate(models.control.exact) if models.control else None,
+        retention=shipped / teacher if shipped is not None and teacher else None,
+        gguf_bytes=models.gguf.bytes,
+        params_teacher=models.teacher.params,
+        params_student=models.student.params,
+        decode_tokens_per_s=runtime.decode_tokens_per_s.median,
+        ttft_ms=runtime.ttft_ms.median,
+        peak_rss_mb=runtime.peak_rss_mb,
+        kl_mean=fidelity.kl_mean if fidelity else None,
+        top1_agreement=fidelity.top1_agreement if fidelity else None,
+        leaked_rows=metrics.leaked.rows,
     )
 
 
-def _classifier_metrics(metrics: dict[str, Any]) -> ClassifierRunMetrics:
-    """`run_metrics` of a classifier: exact is accuracy."""
-    models, speed = metrics["models"], metrics["speed"]
-    teacher, student = models["teacher"], models["student"]
+def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
+    """`run_metrics` of a classifier, where exact is accuracy."""
+    metrics = ClassifierMetrics.read(evaluated)
+    models, speed = metrics.models, metrics.speed
+    teacher, student = models.teacher, models.student
+    assert student.fidelity is not None
     return ClassifierRunMetrics(
-        **{
-            "teacher_exact": _rate(teacher),
-            "student_exact": _rate(student),
-            "control_exact": _rate(models.get("control")),
-            "retention": student["exact"]["k"] / teacher["exact"]["k"] if teacher["exact"]["k"] else None,
-            "params_teacher": teacher["params"],
-            "params_student": student["params"],
-            "student_ms": speed["student_ms"]["median"],
-            "speedup": speed["speedup"]["median"],
-            **student["fidelity"],
-        }
+        teacher_exact=teacher.exact.rate,
+        student_exact=student.exact.rate,
+        control_exact=models.control.exact.rate if models.control else None,
+        retention=student.exact.k / teacher.exact.k if teacher.exact.k else None,
+        params_teacher=teacher.params,
+        params_student=student.params,
+        student_ms=speed.student_ms.median,
+        speedup=speed.speedup.median,
+        kl_mean=student.fidelity.kl_mean,
+        top1_agreement=student.fidelity.top1_agreement,
+        leaked_rows=metrics.leaked.rows,
     )
+
+
+def _rate(found: Rate | None) -> float | None:
+    return found.rate if found else None

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from potstill.core.artifacts.run import RunReport, StageRun, VerdictWord
+from potstill.core.artifacts.run import RunReport, StageRun
+from potstill.core.artifacts.verdict import VerdictWord
 from potstill.core.steps import StepResult
-from potstill.pipeline.metrics import run_metrics
+from potstill.pipeline.metrics import classifier_run_metrics, run_metrics
 
 __all__ = ["RunResult"]
 
@@ -40,12 +41,15 @@ class RunResult:
 
     def report(self, changes: Mapping[str, str] | None = None) -> RunReport:
         """What the run has come to; `changes` are those of a sweep's variant."""
-        whole = "evaluate" in self.steps
+        metrics = None
+        if "evaluate" in self.steps:  # only a language model is exported
+            read = run_metrics if "export" in self.steps else classifier_run_metrics
+            metrics = read(self.folder("evaluate"))
         page = self.page("report.html")
         return RunReport(
             verdict=self.verdict,
             stages=self.stages(),
-            metrics=run_metrics(self.folder("evaluate"), self.folder("train")) if whole else None,
+            metrics=metrics,
             package=str(self.folder("package") / "package") if "package" in self.steps else None,
             report=str(page) if "report" in self.steps and page.is_file() else None,
             changes=dict(changes) if changes else None,

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from potstill.core.artifacts.run import RunRecord
+from potstill.core.artifacts.verdict import Verdict
 from potstill.core.environment import is_first_process
 from potstill.core.errors import UsageError
-from potstill.core.files import read_json_object, write_json
+from potstill.core.files import write_json
 from potstill.core.lock import lock_run
 from potstill.core.recipe import AnyRecipe, Recipe, recipe_hash
 from potstill.core.steps import Done, Stage, StepResult, run_step
@@ -79,7 +80,7 @@ def run(
 def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
     """The one page that says what this run is; rewritten as each step ends."""
     if "gate" in result.steps:
-        result.verdict = read_json_object(result.folder("gate") / "verdict.json")["verdict"]
+        result.verdict = Verdict.read(result.folder("gate")).verdict
     if not is_first_process():
         return
     if "report" in result.steps:

@@ -292,7 +292,7 @@ def test_nothing_half_written(tmp_path: Path, random_model: Any, make_checkpoint
     before = out.read_bytes()
     with torch.no_grad():
         model.lm_head.weight[5, 5] = float("nan")  # the last tensor: all others are on disk by then
-    with pytest.raises(StepError, match=r"lm_head\.weight: the weights hold a NaN"):
+    with pytest.raises(StepError, match=r"lm_head\.weight: the weights contain a NaN"):
         convert_checkpoint(make_checkpoint(model), out)
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["student.gguf"]

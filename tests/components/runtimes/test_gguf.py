@@ -19,8 +19,9 @@ import pytest
 from fixtures import TOOLS
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, Sampling
-from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer, measure_latency
+from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
 from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.runtimes.latency import measure_latency
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.core.errors import StepError
 from potstill.core.records import Message, Row
@@ -158,12 +159,12 @@ def test_latency_counts_what_it_says(chain_server: GGUFServer) -> None:
     begun = time.monotonic()
     measured = measure_latency(chain_server, [[5, 6, 7], [8, 9], [1] * 10_000], n_requests=5, max_new_tokens=16)
     wall = time.monotonic() - begun
-    assert measured["requests"] == 5
-    for summary in (measured["ttft_ms"], measured["decode_tokens_per_s"]):
-        assert 0 < summary["low"] <= summary["median"] <= summary["high"]
-        assert summary["median"] <= summary["p95"]
+    assert measured.requests == 5
+    for summary in (measured.ttft_ms, measured.decode_tokens_per_s):
+        assert 0 < summary.low <= summary.median <= summary.high
+        assert summary.median <= summary.p95
     # six requests with the warm-up; half of them take at least the median
-    assert 3 * measured["ttft_ms"]["median"] / 1000 < wall
+    assert 3 * measured.ttft_ms.median / 1000 < wall
 
 
 def test_latency_is_the_time_between_the_pieces(chain_server: GGUFServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +178,9 @@ def test_latency_is_the_time_between_the_pieces(chain_server: GGUFServer, monkey
 
     monkeypatch.setattr(chain_server, "stream", stream)
     measured = measure_latency(chain_server, [[1], [2]], n_requests=2, max_new_tokens=12)
-    assert measured["ttft_ms"]["median"] == pytest.approx(500)
-    assert measured["decode_tokens_per_s"]["median"] == pytest.approx((10 / 1 + 11 / 1) / 2)
-    assert measured["requests"] == 2
+    assert measured.ttft_ms.median == pytest.approx(500)
+    assert measured.decode_tokens_per_s.median == pytest.approx((10 / 1 + 11 / 1) / 2)
+    assert measured.requests == 2
     assert [body["prompt"] for body in asked] == [[1], [2], [1]]
     assert all(body["cache_prompt"] is False and body["ignore_eos"] is True for body in asked)
 

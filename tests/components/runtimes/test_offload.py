@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from finished_run import write_exported
 from fixtures import make_model, read_log, write_recipe
 from potstill.components.runtimes import load
 from potstill.components.runtimes.hf import HFRuntime
@@ -15,7 +16,9 @@ from potstill.components.runtimes.load import load_causal_lm, on_device
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import load_recipe
 from potstill.pipeline import run as pipeline
-from potstill.stages.evaluate import measure
+from potstill.stages.evaluate.measure import teacher_runtime
+from potstill.stages.evaluate.stage import STAGE
+from stage_runs import stage_inputs
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -57,10 +60,14 @@ def test_a_student_learns_the_same_from_it(
     assert logs[0] == logs[1]
 
 
-def test_it_is_judged_so_too(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+def test_it_is_evaluated_from_disk_too(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     away, student = {"model": str(tiny_model), "offload": "disk"}, {"init": "checkpoint", "model": str(tiny_model)}
     recipe = load_recipe(write_recipe(tmp_path, workload, away, student))
-    teacher = measure._teacher(measure._Bench(recipe, [], tmp_path), tiny_model)
+    steps = {name: tmp_path / name for name in ("train", "export")}
+    (steps["train"] / "student").mkdir(parents=True)
+    (steps["train"] / "student" / "config.json").write_text("{}")
+    write_exported(steps["export"], "tiny.gguf")
+    teacher = teacher_runtime(stage_inputs(STAGE, recipe, steps))
     assert isinstance(teacher, HFRuntime)
     assert {p.device.type for p in teacher.model.model.layers.parameters()} == {"meta"}
 

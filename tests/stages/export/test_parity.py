@@ -14,11 +14,13 @@ import pytest
 from fixtures import TOOLS, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
+from potstill.core.artifacts.exported import Exported, LogProbParity, Parity, TemplateParity
 from potstill.core.errors import ParityError, StepError
 from potstill.core.recipe import Recipe
 from potstill.core.records import Function, Message, Row, ToolCall
-from potstill.stages.export import stage as export
-from potstill.stages.export.parity import NASTY_TEXTS, _compare_log_probs, check_parity
+from potstill.stages.export.parity import TEST_TEXTS, check_parity, compare_log_probs
+from potstill.stages.export.stage import STAGE
+from stage_runs import run_stage
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
@@ -85,7 +87,7 @@ def student(tmp_path: Path) -> Path:
     return make_student(tmp_path / "student")
 
 
-def parity(gguf: Path, folder: Path, tolerance: float = 0.1, given: list[Row] | None = None) -> dict[str, Any]:
+def parity(gguf: Path, folder: Path, tolerance: float = 0.1, given: list[Row] | None = None) -> Parity:
     return check_parity(gguf, folder, load_chat(folder), given or rows(), tolerance=tolerance, context=256)
 
 
@@ -103,24 +105,25 @@ def test_an_honest_file_passes(tmp_path: Path, family: str) -> None:
     folder = make_student(tmp_path / "student", family)
     found = parity(to_gguf(folder), folder, tolerance=1e-3)
     completion = load_chat(folder).example(rows()[0]).n_supervised
-    assert found["tokenization"] == {"texts": 3 + len(NASTY_TEXTS) + 1, "identical": 3 + len(NASTY_TEXTS) + 1}
-    assert found["template"] == {"rows": 3, "identical": 3}
-    assert found["stop_tokens"] == {"tokens": 1, "identical": 1}
-    assert found["log_probs"]["tokens"] == 3 * completion
-    assert found["log_probs"]["argmax_agreement"] == 1
-    assert 0 < found["log_probs"]["max_difference"] < 1e-3
+    texts = 3 + len(TEST_TEXTS) + 1
+    assert (found.tokenization.texts, found.tokenization.identical) == (texts, texts)
+    assert found.template == TemplateParity(rows=3, identical=3)
+    assert (found.stop_tokens.tokens, found.stop_tokens.identical) == (1, 1)
+    assert found.log_probs.tokens == 3 * completion
+    assert found.log_probs.argmax_agreement == 1
+    assert 0 < found.log_probs.max_difference < 1e-3
 
 
 def test_a_file_without_a_template_is_compared_without(student: Path) -> None:
     (student / "chat_template.jinja").unlink()
     gguf = to_gguf(student)
     found = check_parity(gguf, student, load_chat(student, "plain"), rows(), tolerance=1e-3, context=256)
-    assert found["template"] is None
+    assert found.template is None
 
 
 def test_the_test_texts_are_normal_and_all_different() -> None:
-    assert all(unicodedata.normalize("NFC", text) == text for text in NASTY_TEXTS)
-    assert len(set(NASTY_TEXTS)) == len(NASTY_TEXTS) > 15
+    assert all(unicodedata.normalize("NFC", text) == text for text in TEST_TEXTS)
+    assert len(set(TEST_TEXTS)) == len(TEST_TEXTS) > 15
 
 
 # ---- planted faults in the weights ----
@@ -168,7 +171,7 @@ def test_a_wrong_weight_is_named(student: Path, fault: Callable[[Any], None], ca
 )
 def test_right_weights_with_wrong_settings_are_told_as_such(student: Path, change: dict[str, Any]) -> None:
     gguf = to_gguf(make_student(student.with_name("wrong"), **change))
-    with pytest.raises(ParityError, match="holds the checkpoint's weights, so it is the arithmetic"):
+    with pytest.raises(ParityError, match="holds the checkpoint's weights, so the arithmetic differs"):
         parity(gguf, student)
 
 
@@ -183,7 +186,7 @@ def test_altered_merges_are_told_with_both_readings(student: Path) -> None:
     (wrong / "tokenizer.json").write_text(json.dumps(tokenizer))
     gguf = to_gguf(wrong)
     told = r"In .+, at token \d+, after .* in\", llama\.cpp has \d+ \('Ġ'\), the checkpoint \d+ \('Ġthe'\)"
-    with pytest.raises(ParityError, match=rf"wrong\.gguf: .*cuts text otherwise.* {told}\. The file's merges"):
+    with pytest.raises(ParityError, match=rf"wrong\.gguf: .*tokenizes text differently.* {told}\. The file's merges"):
         parity(gguf, student)
 
 
@@ -198,7 +201,7 @@ def test_altered_merges_are_told_with_both_readings(student: Path) -> None:
 def test_a_changed_template_is_told_where_it_parts(student: Path, old: str, new: str) -> None:
     gguf = to_gguf(student, chat_template=TEMPLATE.replace(old, new))
     with pytest.raises(
-        ParityError, match=r"another prompt of validation\.jsonl:\d.*at token \d+, after .*chat template"
+        ParityError, match=r"another prompt for validation\.jsonl:\d.*at token \d+, after .*chat template"
     ):
         parity(gguf, student)
 
@@ -232,7 +235,7 @@ def test_an_end_token_that_llama_cpp_does_not_know_is_told(student: Path) -> Non
     gguf = to_gguf(student)
     chat = load_chat(student)
     more = ChatFormat(chat.tokenizer, chat.template, None, "<|im_end|>", frozenset([77]))
-    with pytest.raises(ParityError, match=r"ends an answer with token 77 .*goes on after it"):
+    with pytest.raises(ParityError, match=r"ends an answer with token 77 .*continues after it"):
         check_parity(gguf, student, more, rows(), tolerance=0.1, context=256)
 
 
@@ -244,7 +247,7 @@ def test_rows_beyond_the_context_cannot_be_compared(student: Path) -> None:
 # ---- ties ----
 
 
-class _Said:
+class _Given:
     """Stands for a runtime: its log-probabilities are given."""
 
     def __init__(self, chat: ChatFormat, probabilities: list[list[float]]) -> None:
@@ -259,24 +262,20 @@ class _Said:
 
 
 def _compared(chat: ChatFormat, expected: list[list[float]], found: list[list[float]], tolerance: float) -> Any:
-    trusted = _Said(chat, expected)
-    tested = _Said(chat, found)
+    trusted = _Given(chat, expected)
+    tested = _Given(chat, found)
     tested.log_probs = lambda ids, first: tested.numpy()  # type: ignore[method-assign]
     example = Example((1, 2, *range(len(expected))), 2, False)
-    return _compare_log_probs(tested, trusted, [(rows()[0], example)], tolerance)  # type: ignore[arg-type]
+    return compare_log_probs(tested, trusted, [(rows()[0], example)], tolerance)  # type: ignore[arg-type]
 
 
 def test_a_near_tie_is_counted_and_a_far_one_refused(student: Path) -> None:
     chat = load_chat(student)
     near, turned = [[0.500, 0.499, 0.001]], [[0.499, 0.500, 0.001]]
     same = [[0.1, 0.2, 0.7]]
-    assert _compared(chat, near + same, turned + same, 0.01) == {
-        "rows": 1,
-        "tokens": 2,
-        "max_difference": pytest.approx(0.002, abs=1e-5),
-        "argmax_agreement": 0.5,
-        "near_ties": 1,
-    }
+    assert _compared(chat, near + same, turned + same, 0.01) == LogProbParity.model_construct(
+        rows=1, tokens=2, max_difference=pytest.approx(0.002, abs=1e-5), argmax_agreement=0.5, near_ties=1
+    )
     # every difference is within the tolerance, but together they move the likeliest token too far: 0.07 nats
     with pytest.raises(ParityError, match=r"at token 2 .*is -0\.69\d\d in llama\.cpp and -0\.74\d\d in the checkpoint"):
         _compared(chat, [[0.510, 0.475, 0.015]], [[0.485, 0.4995, 0.0155]], 0.06)
@@ -289,7 +288,7 @@ def test_a_token_that_only_one_side_finds_likely_counts(student: Path) -> None:
         with pytest.raises(ParityError, match=f"of '{chat.tokenizer.id_to_token(1)}'"):
             _compared(chat, expected, found, 0.05)
     # both unlikely: not compared
-    assert _compared(chat, [[0.9999, 0.00009, 0.00001]], [[0.9999, 0.00001, 0.00009]], 0.05)["tokens"] == 1
+    assert _compared(chat, [[0.9999, 0.00009, 0.00001]], [[0.9999, 0.00001, 0.00009]], 0.05).tokens == 1
 
 
 def test_not_a_number_is_a_difference(student: Path) -> None:
@@ -315,27 +314,34 @@ def recipe(**changes: Any) -> Recipe:
 @pytest.fixture
 def steps(student: Path, tmp_path: Path) -> dict[str, Path]:
     """Directories of train, generate and export."""
-    found = {name: tmp_path / name for name in ("trained", "generated", "exported")}
+    found = {name: tmp_path / name for name in ("train", "generate", "export")}
     for folder in found.values():
         folder.mkdir()
-    student.rename(found["trained"] / "student")
+    student.rename(found["train"] / "student")
     write_jsonl(
-        found["generated"] / "train.jsonl", [json.loads(row.model_dump_json(exclude_none=True)) for row in rows()]
+        found["generate"] / "train.jsonl", [json.loads(row.model_dump_json(exclude_none=True)) for row in rows()]
     )
-    (found["generated"] / "validation.jsonl").write_text("")
+    (found["generate"] / "validation.jsonl").write_text("")
+    (found["generate"] / "tools.json").write_text("[]")
     return found
+
+
+def export(recipe: Recipe, steps: dict[str, Path]) -> Exported:
+    """What the stage leaves, on these finished steps."""
+    run_stage(STAGE, recipe, {name: steps[name] for name in ("train", "generate")}, steps["export"])
+    return Exported.read(steps["export"])
 
 
 def test_the_stage_leaves_the_shipped_file_and_its_numbers(steps: dict[str, Path]) -> None:
     import gguf
 
-    export.run(recipe(), steps["trained"], steps["generated"], steps["exported"])
-    shipped = steps["exported"] / "lights-Q8_0.gguf"
-    assert sorted(p.name for p in steps["exported"].iterdir()) == ["lights-Q8_0.gguf", "parity.json"]
-    found = json.loads((steps["exported"] / "parity.json").read_text())
-    assert found["file"]["bytes"] == shipped.stat().st_size < found["file"]["bytes_f16"]
-    assert 8.5 <= found["file"]["bits_per_weight"] < 9
-    assert found["log_probs"]["rows"] == 3
+    found = export(recipe(), steps)
+    shipped = steps["export"] / "lights-Q8_0.gguf"
+    assert sorted(p.name for p in steps["export"].iterdir()) == ["exported.json", "lights-Q8_0.gguf"]
+    assert found.file == shipped.name and found.quantization == "Q8_0"
+    assert found.bytes == shipped.stat().st_size < found.bytes_f16
+    assert 8.5 <= found.bits_per_weight < 9
+    assert found.parity.log_probs.rows == 3
     fields = gguf.GGUFReader(shipped).fields
     said = {key: fields[f"general.{key}"].contents() for key in ("name", "license", "base_model.0.repo_url")}
     assert said == {
@@ -345,24 +351,22 @@ def test_the_stage_leaves_the_shipped_file_and_its_numbers(steps: dict[str, Path
     }
 
 
-def test_an_f16_file_is_shipped_as_it_was_compared(steps: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    export.run(recipe(export={"quantization": "F16"}), steps["trained"], steps["generated"], steps["exported"])
-    assert sorted(p.name for p in steps["exported"].iterdir()) == ["lights-F16.gguf", "parity.json"]
+def test_an_f16_file_is_shipped_as_it_was_compared(steps: dict[str, Path]) -> None:
+    assert export(recipe(export={"quantization": "F16"}), steps).file == "lights-F16.gguf"
+    assert sorted(p.name for p in steps["export"].iterdir()) == ["exported.json", "lights-F16.gguf"]
 
 
 def test_no_file_is_shipped_when_parity_fails(steps: dict[str, Path]) -> None:
     strict = recipe(export={"parity_tolerance": 1e-7})
     with pytest.raises(ParityError, match=r"f16\.gguf: .*parity_tolerance is 1e-07.*rounding"):
-        export.run(strict, steps["trained"], steps["generated"], steps["exported"])
-    assert not list(steps["exported"].glob("lights-*"))
+        export(strict, steps)
+    assert not list(steps["export"].glob("lights-*"))
 
 
 def test_the_plain_template_is_shipped_and_starts_with_no_token_of_llama_cpps_own(steps: dict[str, Path]) -> None:
     """llama.cpp gives a template some bos_token also where the tokenizer has none: the prompt would begin with it."""
     plain = recipe(chat={"template": "plain", "context": 256})
-    export.run(plain, steps["trained"], steps["generated"], steps["exported"])
-    found = json.loads((steps["exported"] / "parity.json").read_text())
-    assert found["template"] == {"rows": 3, "identical": 3}
+    assert export(plain, steps).parity.template == TemplateParity(rows=3, identical=3)
 
 
 def test_a_date_that_training_never_saw_is_kept_out(steps: dict[str, Path], tmp_path: Path) -> None:
@@ -370,5 +374,4 @@ def test_a_date_that_training_never_saw_is_kept_out(steps: dict[str, Path], tmp_
     dated = "{{ date_string if date_string is defined else '26 Jul 2024' }}\n"
     (tmp_path / "dated.jinja").write_text(dated + TEMPLATE)
     chosen = recipe(chat={"template": str(tmp_path / "dated.jinja"), "context": 256})
-    export.run(chosen, steps["trained"], steps["generated"], steps["exported"])
-    assert json.loads((steps["exported"] / "parity.json").read_text())["template"] == {"rows": 3, "identical": 3}
+    assert export(chosen, steps).parity.template == TemplateParity(rows=3, identical=3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from potstill.core.artifacts.verdict import GateResult, VerdictWord
 from potstill.core.stats import (
     holm,
     mcnemar_exact,
@@ -23,8 +23,6 @@ from potstill.core.stats import (
     wilson_upper,
 )
 from potstill.stages.gate.gates import (
-    GateResult,
-    GateVerdict,
     better_gate,
     floor_gate,
     limit_gate,
@@ -38,7 +36,7 @@ Pair = tuple[list[bool], list[bool]]
 
 
 def pair(lost: int, gained: int, n: int, both: int | None = None) -> Pair:
-    """Results (new, old) with so many items lost, gained, and right in both (all the rest, unless told)."""
+    """Results (new, old) with so many items lost, gained, and right in both (default: all the rest)."""
     both = n - lost - gained if both is None else both
     neither = n - lost - gained - both
     new = [False] * lost + [True] * gained + [True] * both + [False] * neither
@@ -46,8 +44,8 @@ def pair(lost: int, gained: int, n: int, both: int | None = None) -> Pair:
     return new, old
 
 
-def items_told(result: GateResult) -> int:
-    """The number of items that the detail says would decide."""
+def items_needed(result: GateResult) -> int:
+    """The number of items that would decide, by the gate's detail."""
     return int(result.detail.split("About ")[1].split(" ")[0])
 
 
@@ -57,7 +55,7 @@ def items_told(result: GateResult) -> int:
 @pytest.mark.parametrize(
     ("k", "n", "verdict"), [(95, 100, "PASS"), (90, 100, "INCONCLUSIVE"), (82, 100, "INCONCLUSIVE"), (70, 100, "FAIL")]
 )
-def test_floor_gate(k: int, n: int, verdict: GateVerdict) -> None:
+def test_floor_gate(k: int, n: int, verdict: VerdictWord) -> None:
     result = floor_gate(k, n, 0.85, 0.05)
     assert result.verdict == verdict
     assert result.value == k / n
@@ -74,12 +72,14 @@ def test_floor_gate_decides_by_its_bounds(n: int, share: float, floor: float) ->
     assert (result.verdict == "FAIL") == (result.high < floor)
 
 
-def test_floor_gate_tells_how_many_items_decide() -> None:
-    assert items_told(floor_gate(90, 100, 0.85, 0.05)) == math.ceil(norm.isf(0.05) ** 2 * 0.85 * 0.15 / 0.05**2) == 138
+def test_floor_gate_says_how_many_items_decide() -> None:
+    assert (
+        items_needed(floor_gate(90, 100, 0.85, 0.05)) == math.ceil(norm.isf(0.05) ** 2 * 0.85 * 0.15 / 0.05**2) == 138
+    )
     assert floor_gate(126, 140, 0.85, 0.05).verdict == "PASS"  # the same rate, just more and just fewer than 138
     assert floor_gate(117, 130, 0.85, 0.05).verdict == "INCONCLUSIVE"
-    assert "no number of items" in floor_gate(85, 100, 0.85, 0.05).detail
-    assert "no number of items" in floor_gate(100, 100, 1.0, 0.05).detail
+    assert "No number of items" in floor_gate(85, 100, 0.85, 0.05).detail
+    assert "No number of items" in floor_gate(100, 100, 1.0, 0.05).detail
 
 
 def test_floor_gate_edges() -> None:
@@ -102,15 +102,15 @@ def test_retention_gate_is_the_ratio_on_the_same_items() -> None:
     assert retention_gate(student, teacher, 0.99, 0.025).verdict == "FAIL"
 
 
-def test_retention_gate_tells_how_many_items_decide() -> None:
+def test_retention_gate_says_how_many_items_decide() -> None:
     student, teacher = pair(16, 6, 161, both=59)
     for minimum in (0.8, 0.95):
-        told = items_told(retention_gate(student, teacher, minimum, 0.05))
-        times = math.ceil(told / 161 * 1.05)
+        needed = items_needed(retention_gate(student, teacher, minimum, 0.05))
+        times = math.ceil(needed / 161 * 1.05)
         larger = retention_gate(student * times, teacher * times, minimum, 0.05)
         assert larger.verdict == ("PASS" if minimum < 65 / 75 else "FAIL")
-        assert told > 161
-    assert "no number of items" in retention_gate([True, False], [False, True], 1.0, 0.05).detail
+        assert needed > 161
+    assert "No number of items" in retention_gate([True, False], [False, True], 1.0, 0.05).detail
 
 
 def test_retention_gate_needs_a_teacher_that_is_right() -> None:
@@ -154,7 +154,7 @@ def test_retention_gate_errs_as_often_as_alpha_says(n: int) -> None:
         (0, 0, 0, "INCONCLUSIVE"),
     ],
 )
-def test_paired_gate(lost: int, gained: int, n: int, verdict: GateVerdict) -> None:
+def test_paired_gate(lost: int, gained: int, n: int, verdict: VerdictWord) -> None:
     result = paired_gate("suite", *pair(lost, gained, n), margin=0.02, alpha=0.05)
     assert result.verdict == verdict
     assert result.p_value == pytest.approx(mcnemar_exact(lost, gained))
@@ -164,24 +164,24 @@ def test_paired_gate(lost: int, gained: int, n: int, verdict: GateVerdict) -> No
         assert (result.low, result.high) == (interval.low, interval.high)
 
 
-def test_a_proved_drop_fails_within_the_margin_too() -> None:
+def test_a_significant_drop_fails_even_within_the_margin() -> None:
     result = paired_gate("suite", *pair(20, 2, 5000), margin=0.02, alpha=0.05)
     assert result.high is not None
     assert result.high < 0.02
     assert result.verdict == "FAIL"
 
 
-def test_paired_gate_tells_how_many_items_decide() -> None:
-    assert items_told(paired_gate("suite", *pair(25, 25, 500), margin=0.02, alpha=0.05)) == 1546
+def test_paired_gate_says_how_many_items_decide() -> None:
+    assert items_needed(paired_gate("suite", *pair(25, 25, 500), margin=0.02, alpha=0.05)) == 1546
     # More items than an unchanged model needs, and still no verdict: the count is taken at the observed drop instead.
     crowded = paired_gate("suite", *pair(110, 90, 2000), margin=0.015, alpha=0.05)
     assert crowded.verdict == "INCONCLUSIVE"
-    assert "if nothing truly changed" in crowded.detail
+    assert "if the models are equally good" in crowded.detail
     beyond = paired_gate("suite", *pair(220, 190, 4000), margin=0.015, alpha=0.05)
     assert beyond.verdict == "INCONCLUSIVE"
-    told = items_told(beyond)
-    assert told > 4000
-    scale = told / 4000 * 1.02
+    needed = items_needed(beyond)
+    assert needed > 4000
+    scale = needed / 4000 * 1.02
     later = pair(round(220 * scale), round(190 * scale), round(4000 * scale))
     assert paired_gate("suite", *later, margin=0.015, alpha=0.05).verdict != "INCONCLUSIVE"
 
@@ -244,7 +244,7 @@ def test_better_gate() -> None:
     even = better_gate(*pair(10, 12, 200), alpha=0.05)
     assert even.verdict == "INCONCLUSIVE"
     assert even.detail.startswith("No better than plain fine-tuning on these items")
-    assert "no number of items" in better_gate(*pair(3, 3, 200), alpha=0.05).detail
+    assert "No number of items" in better_gate(*pair(3, 3, 200), alpha=0.05).detail
     assert better_gate([], [], alpha=0.05).verdict == "INCONCLUSIVE"
 
 
@@ -274,7 +274,7 @@ def test_better_gate_is_fair_to_both_sides(lost: int, gained: int, rest: int) ->
         ("min", 80, 100, "INCONCLUSIVE"),
     ],
 )
-def test_limit_gate(kind: Any, low: float, high: float, verdict: GateVerdict) -> None:
+def test_limit_gate(kind: Any, low: float, high: float, verdict: VerdictWord) -> None:
     assert limit_gate("p95", (low + high) / 2, 100, low, high, "ms", kind).verdict == verdict
 
 
@@ -295,8 +295,10 @@ def test_an_infinite_measurement_is_judged_and_can_be_written() -> None:
 # ---- all together ----
 
 
-def result_of(verdict: GateVerdict) -> GateResult:
-    return GateResult("x", verdict, None, None, None, 0.0, "rate", "")
+def result_of(verdict: VerdictWord) -> GateResult:
+    return GateResult(
+        key="", name="x", verdict=verdict, value=None, low=None, high=None, threshold=0.0, unit="rate", detail=""
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def result_of(verdict: GateVerdict) -> GateResult:
         (["INCONCLUSIVE", "FAIL", "PASS"], "FAIL"),
     ],
 )
-def test_overall(verdicts: list[GateVerdict], whole: GateVerdict) -> None:
+def test_overall(verdicts: list[VerdictWord], whole: VerdictWord) -> None:
     assert overall(result_of(v) for v in verdicts) == whole
 
 
@@ -323,7 +325,7 @@ def test_every_result_can_be_written_as_json(items: list[tuple[bool, bool]]) -> 
         better_gate(new, old, 0.05),
     ]
     for result in results:
-        assert json.loads(json.dumps(asdict(result), allow_nan=False))["verdict"] == result.verdict
+        assert json.loads(json.dumps(result.to_json(), allow_nan=False))["verdict"] == result.verdict
         assert result.detail.endswith(".")
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,9 +23,9 @@ from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import Recipe, Shape, load_recipe
 from potstill.core.records import Row
-from potstill.stages.evaluate.measure import _in_vocabulary, _Text
-from potstill.stages.export import stage as export
+from potstill.stages.export.stage import STAGE as EXPORT
 from potstill.stages.train import stage as train
+from stage_runs import run_stage
 
 ODD_TEXTS = [
     "",
@@ -127,6 +126,11 @@ def small_run(folder: Path, workload: Path, teacher: Path | None = None, **stude
     return recipe, out
 
 
+def export(recipe: Recipe, trained: Path, workload: Path, out: Path) -> None:
+    """Run the export stage; the workload's rows stand for generated ones."""
+    run_stage(EXPORT, recipe, {"train": trained, "generate": workload}, out)
+
+
 def test_a_run_trains_and_ships_the_trimmed_student(tmp_path: Path, workload: Path) -> None:
     recipe, out = small_run(tmp_path, workload, layers=2, ffn=64)
     whole, chat = load_chat(tmp_path / "teacher"), load_chat(out / "student")
@@ -135,8 +139,7 @@ def test_a_run_trains_and_ships_the_trimmed_student(tmp_path: Path, workload: Pa
     assert summary["vocabulary"] == len(kept) == chat.vocab_size < whole.vocab_size
     assert load_causal_lm(out / "control").config.vocab_size == len(kept)
 
-    (tmp_path / "export").mkdir()
-    export.run(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp
+    export(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp
     texts = [*filter(None, ODD_TEXTS), *(chat.tokenizer.decode(list(e.ids)) for e in rows_of(chat, ["", "quickly "]))]
     with GGUFServer(tmp_path / "export" / "lights-Q8_0.gguf", context=256) as server:
         assert server.vocab_size == len(kept)
@@ -157,8 +160,7 @@ def test_a_student_with_byte_fallback_ships_with_what_its_rows_use(
     recipe, out = small_run(tmp_path, workload, tmp_path / "teacher", layers=2)
     chat = load_chat(out / "student")
     assert chat.vocab_size < 700 and {chat.bos, chat.eos, "<unk>", "<0x0A>"} <= chat.tokenizer.get_vocab().keys()
-    (tmp_path / "export").mkdir()
-    export.run(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp
+    export(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp
     rows = [chat.tokenizer.decode(list(e.ids), skip_special_tokens=True) for e in rows_of(chat, [""])]
     with GGUFServer(tmp_path / "export" / "lights-Q8_0.gguf", context=256) as server:
         assert server.vocab_size == chat.vocab_size
@@ -172,16 +174,6 @@ def test_a_student_from_scratch_has_the_trimmed_vocabulary(tmp_path: Path, workl
     student, chat = load_causal_lm(out / "student"), load_chat(out / "student")
     assert student.config.vocab_size == chat.vocab_size == len(json.loads((out / "kept.json").read_text()))
     assert student.config.eos_token_id == chat.eos_id
-
-
-def test_fidelity_is_measured_over_the_kept_tokens(tmp_path: Path) -> None:
-    (tmp_path / "kept.json").write_text("[0, 2, 3]")
-    texts = [_Text((2, 3, 0), 1), _Text((2, 1), 1)]
-    expected = [np.log([[0.1, 0.5, 0.2, 0.2], [0.2, 0.2, 0.3, 0.3]]), np.log([[0.25] * 4])]
-    (text,), (found_SK,) = _in_vocabulary(texts, expected, tmp_path / "kept.json")
-    assert text == _Text((1, 2, 0), 1)  # the other has a token that the student lacks
-    np.testing.assert_allclose(np.exp(found_SK), [[0.2, 0.4, 0.4], [0.25, 0.375, 0.375]])
-    assert _in_vocabulary(texts, expected, tmp_path / "none.json") == (texts, expected)
 
 
 def test_stored_targets_are_refused(tmp_path: Path) -> None:

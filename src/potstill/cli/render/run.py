@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.environment import is_first_process
 from potstill.core.files import read_json_object
 from potstill.core.format import format_interval, format_value
@@ -60,7 +61,7 @@ def print_step(step: StepResult) -> None:
     _err.print(f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/")
 
 
-def verdict_table(gates: list[dict[str, Any]]) -> Table:
+def verdict_table(gates: Sequence[GateResult]) -> Table:
     """Gates as a table: each with its number, interval and threshold."""
     table = Table(title=None, header_style="bold", box=None, pad_edge=False)
     for column, justify in (
@@ -72,14 +73,9 @@ def verdict_table(gates: list[dict[str, Any]]) -> Table:
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for gate in gates:
-        verdict = Text(gate["verdict"], style=_STYLES[gate["verdict"]])
-        table.add_row(
-            gate["name"],
-            format_value(gate["value"], gate["unit"]),
-            format_interval(gate["low"], gate["high"], gate["unit"]),
-            format_value(gate["threshold"], gate["unit"]),
-            verdict,
-        )
+        verdict = Text(gate.verdict, style=_STYLES[gate.verdict])
+        value, threshold = format_value(gate.value, gate.unit), format_value(gate.threshold, gate.unit)
+        table.add_row(gate.name, value, format_interval(gate.low, gate.high, gate.unit), threshold, verdict)
     return table
 
 
@@ -91,17 +87,17 @@ def print_note(text: str) -> None:
 def print_verdict(result: RunResult) -> None:
     """The verdict table, details of gates that do not pass, notes, and where package and report are."""
     out = _console()
-    found = read_json_object(result.folder("gate") / "verdict.json")
+    found = Verdict.read(result.folder("gate"))
     report = result.report()
     out.print()
-    out.print(verdict_table(found["gates"]))
+    out.print(verdict_table(found.gates))
     out.print()
-    for gate in found["gates"]:
-        if gate["verdict"] != "PASS" and gate["detail"]:
-            out.print(f"{gate['name']}: {gate['detail']}")
-    for note in found["notes"]:
+    for gate in found.gates:
+        if gate.verdict != "PASS" and gate.detail:
+            out.print(f"{gate.name}: {gate.detail}")
+    for note in found.notes:
         out.print(note)
-    out.print(Text(f"verdict  {found['verdict']}", style=f"bold {_STYLES[found['verdict']]}"))
+    out.print(Text(f"verdict  {found.verdict}", style=f"bold {_STYLES[found.verdict]}"))
     if report.package:
         out.print(f"package  {report.package}/")
     if report.report:

@@ -27,16 +27,14 @@ from potstill.components.runtimes import Answer, OnAnswers, Sampling, llama_proc
 from potstill.core.errors import StepError
 from potstill.core.progress import progress_bar
 from potstill.core.records import Message, Row
-from potstill.core.stats import bootstrap_median, quantile
 
-__all__ = ["GGUFRuntime", "GGUFServer", "measure_latency"]
+__all__ = ["GGUFRuntime", "GGUFServer"]
 
 Array = NDArray[np.float32]
 
 _START_SECONDS = 600.0
 _REQUEST_SECONDS = 600.0
 _LOG_LINES, _LOG_BYTES = 8, 4000
-_MIN_DECODED = 8  # fewer tokens give no rate
 _FORCED = 1000.0  # a logit bias that no logit can outweigh
 _TOP = b'"top_logprobs":['
 _ENTRY = re.compile(rb'"id":(\d+),"token":"(?:[^"\\]|\\.)*","bytes":\[[\d,]*\],"logprob":(-?[\d.]+(?:e[-+]?\d+)?)')
@@ -333,60 +331,3 @@ class GGUFRuntime:
 def _row_seed(row: Row, seed: int) -> int:
     """32 bits, other for each row."""
     return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:8], 16)
-
-
-def measure_latency(
-    server: GGUFServer, prompts: Sequence[Sequence[int]], n_requests: int, max_new_tokens: int
-) -> dict[str, Any]:
-    """Time to first token (ms) and decode speed (tokens/s), one request after the other, nothing cached between them.
-
-    The first request warms the server up and is not counted. The time to first token runs from submission by the
-    client to the first token's arrival; speed is tokens after the first by the time between first and last, so that the
-    prompt has no part in it. End tokens are ignored: each request makes `max_new_tokens`.
-
-    Args:
-        prompts: token ids; taken in turn, those without room for the answer left out.
-
-    Returns:
-        {"ttft_ms": S, "decode_tokens_per_s": S, "requests": n}, S = {"median", "low", "high", "p95"}; low and high are
-        the 95 % percentile-bootstrap interval of the median.
-
-    Raises:
-        StepError: no prompt leaves room for the answer.
-        ValueError: fewer than 8 new tokens, or no request.
-    """
-    if max_new_tokens < _MIN_DECODED or n_requests < 1:
-        raise ValueError(f"needs {_MIN_DECODED} new tokens and one request, got {max_new_tokens} and {n_requests}")
-    fitting = [list(p) for p in prompts if 0 < len(p) <= server.slot_context - max_new_tokens]
-    if not fitting:
-        raise StepError(
-            f"None of {len(prompts)} prompts leaves room for {max_new_tokens} tokens in a context of "
-            f"{server.slot_context}, so speed cannot be measured. Raise chat.context."
-        )
-    ttft_ms: list[float] = []
-    speeds: list[float] = []
-    with progress_bar("latency", n_requests + 1) as ticker:
-        for number in range(n_requests + 1):
-            body = {"prompt": fitting[number % len(fitting)], "n_predict": max_new_tokens, "temperature": 0}
-            arrivals = server.stream(body | {"ignore_eos": True, "cache_prompt": False})
-            ticker.advance()
-            # Half a character is held back until it is whole, so the first piece may hold more than one token.
-            if number and len(arrivals) > 1 and arrivals[-1][1] >= _MIN_DECODED:
-                (first, n_first), (last, n_last) = arrivals[0], arrivals[-1]
-                ttft_ms.append(1000 * first)
-                speeds.append((n_last - n_first) / (last - first))
-    if not speeds:
-        raise StepError(
-            f"None of {n_requests} requests to {server.model.name} made {_MIN_DECODED} tokens; nothing was timed."
-        )
-    return {"ttft_ms": _summary(ttft_ms), "decode_tokens_per_s": _summary(speeds), "requests": len(speeds)}
-
-
-def _summary(values: Sequence[float]) -> dict[str, float]:
-    interval = bootstrap_median(values, seed=0)
-    return {
-        "median": quantile(values, 0.5),
-        "low": interval.low,
-        "high": interval.high,
-        "p95": quantile(values, 0.95),
-    }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.artifacts.verdict import VerdictWord
 
-__all__ = ["ClassifierRunMetrics", "RunMetrics", "RunRecord", "RunReport", "StageRun", "VerdictWord"]
-
-VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+__all__ = ["ClassifierRunMetrics", "RunMetrics", "RunRecord", "RunReport", "StageRun"]
 
 
 class StageRun(Part):
@@ -37,6 +36,7 @@ class RunMetrics(Part):
     """The main numbers of a language model's run; None where a run has no such number.
 
     Rates are between 0 and 1; sizes in bytes; times in milliseconds; KL in nats per token; memory in 10^6 bytes.
+    `leaked_rows` is the number of test rows that were also trained on and are left out of every score.
     """
 
     teacher_exact: float | None
@@ -51,6 +51,7 @@ class RunMetrics(Part):
     peak_rss_mb: float
     kl_mean: float | None
     top1_agreement: float | None
+    leaked_rows: int
 
 
 class ClassifierRunMetrics(Part):
@@ -66,6 +67,7 @@ class ClassifierRunMetrics(Part):
     speedup: float
     kl_mean: float
     top1_agreement: float
+    leaked_rows: int
 
 
 class RunReport(Part):

@@ -1,94 +1,158 @@
-"""Measure a distilled classifier beside its teacher and control, and judge it: accuracy, fidelity, size, speed."""
+"""Evaluate: measure a distilled classifier, its teacher and its control: accuracy, fidelity, size and speed."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from potstill.core.files import read_json_lines, read_json_object, write_json, write_json_lines
-from potstill.core.recipe import ClassifierRecipe
+from potstill.components.models.handover import classifier_teacher
+from potstill.core.artifacts.answers import ClassifiedRow, answers_file, write_answers
+from potstill.core.artifacts.metrics import (
+    ClassifierFidelity,
+    ClassifierMetrics,
+    ClassifierModelMetrics,
+    ClassifierModels,
+    ClassifierSpeed,
+    LeakedRows,
+    Median,
+    Rate,
+)
+from potstill.core.errors import DataError
+from potstill.core.hashing import HashedPath
+from potstill.core.leakage import leaked_texts
+from potstill.core.recipe import ClassifierEvaluate, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
-from potstill.core.stats import Interval, bootstrap_median, quantile
-from potstill.stages.evaluate.answers import rate
-from potstill.stages.gate.gates import GateResult, better_gate, floor_gate, limit_gate, overall, retention_gate
+from potstill.core.stats import bootstrap_median, quantile
+from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from potstill.components.runtimes.classifier import Classifier
 
-__all__ = ["judge_classifier", "measure_classifier"]
+__all__ = ["STAGE", "ClassifierEvaluateInputs"]
 
 _WARM_UP = 10
 
 
-def measure_classifier(recipe: ClassifierRecipe, teacher_folder: Path, trained: Path, out: Path) -> None:
-    """See `potstill.stages.evaluate.stage.run_classifier`."""
+@dataclass(frozen=True)
+class ClassifierEvaluateInputs:
+    """What the measurements depend on; `train` rows are read to find the test rows that were trained on."""
+
+    test: HashedPath
+    train: HashedPath
+    context: int
+    out_of_scope: str | None
+    teacher: HashedPath
+    student: HashedPath
+    control: HashedPath | None
+    settings: ClassifierEvaluate
+    seed: int
+
+
+def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
+    data = recipe.data
+    return ClassifierEvaluateInputs(
+        test=HashedPath.of_file(data.test),
+        train=HashedPath.of_file(data.train),
+        context=data.context,
+        out_of_scope=data.out_of_scope,
+        teacher=classifier_teacher(recipe, done),
+        student=done.path("train", "student"),
+        control=done.optional_path("train", "control"),
+        settings=recipe.evaluate,
+        seed=recipe.seed,
+    )
+
+
+def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     import torch
 
     from potstill.components.runtimes.classifier import Classifier
 
-    rows = read_labelled(recipe.data.test)
-    folders = {"teacher": teacher_folder, "student": trained / "student", "control": trained / "control"}
-    models = {name: Classifier(folder, recipe.data.context) for name, folder in folders.items() if folder.is_dir()}
-    before = torch.get_num_threads()
-    torch.set_num_threads(recipe.evaluate.threads)
+    rows, leaked = _read_rows(inputs)
+    folders = {"teacher": inputs.teacher, "student": inputs.student, "control": inputs.control}
+    models = {name: Classifier(model.path, inputs.context) for name, model in folders.items() if model}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(inputs.settings.threads)
     try:
         logits = {name: model.classify([row.text for row in rows]) for name, model in models.items()}
-        speed = _speed(models["teacher"], models["student"], rows, recipe)
+        speed = _measure_speed(models["teacher"], models["student"], rows, inputs)
     finally:
-        torch.set_num_threads(before)
-    entries: dict[str, Any] = {}
+        torch.set_num_threads(threads)
+    metrics: dict[str, ClassifierModelMetrics] = {}
     for name, model in models.items():
-        predicted = [model.labels[number] for number in logits[name].argmax(-1).tolist()]
-        _write_answers(out / f"answers-{name}.jsonl", rows, predicted)
-        entries[name] = {
-            "params": model.model.num_parameters(),
-            "bytes": (folders[name] / "model.safetensors").stat().st_size,
-            **_accuracy(rows, predicted, recipe.data.out_of_scope),
-            "fidelity": None if name == "teacher" else _fidelity(logits["teacher"], logits[name]),
-        }
-    write_json(out / "metrics.json", {"models": entries, "speed": speed})
+        labels = [model.labels[number] for number in logits[name].argmax(-1).tolist()]
+        answers = [
+            ClassifiedRow(text=row.text, label=row.label, predicted=label)
+            for row, label in zip(rows, labels, strict=True)
+        ]
+        write_answers(out / answers_file(name), answers)
+        fidelity = None if name == "teacher" else _fidelity(logits["teacher"], logits[name])
+        metrics[name] = _model_metrics(model, folders[name], answers, inputs.out_of_scope, fidelity)
+    models_metrics = ClassifierModels(
+        teacher=metrics["teacher"], student=metrics["student"], control=metrics.get("control")
+    )
+    ClassifierMetrics(models=models_metrics, speed=speed, leaked=leaked).write(out)
 
 
-def _write_answers(path: Path, rows: Sequence[LabelledRow], predicted: Sequence[str]) -> None:
-    """One line a test row: its text, its label, and what the model took it for."""
-    pairs = zip(rows, predicted, strict=True)
-    write_json_lines(path, ({"text": row.text, "label": row.label, "predicted": label} for row, label in pairs))
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=3)
 
 
-def _accuracy(rows: Sequence[LabelledRow], predicted: Sequence[str], out_of_scope: str | None) -> dict[str, Any]:
-    """Rates over all rows, and over those of the classes and those out of scope, where the recipe tells them apart."""
-    right = [row.label == label for row, label in zip(rows, predicted, strict=True)]
-    inside = [row.label != out_of_scope for row in rows]
-    told = out_of_scope is not None
-    return {
-        "exact": rate(right),
-        "in_scope": rate([r for r, within in zip(right, inside, strict=True) if within]) if told else None,
-        "out_of_scope": rate([r for r, within in zip(right, inside, strict=True) if not within]) if told else None,
-    }
+def _read_rows(inputs: ClassifierEvaluateInputs) -> tuple[list[LabelledRow], LeakedRows]:
+    """The rows to score, and those left out because they were also trained on."""
+    test = read_labelled(inputs.test.path)
+    leaked = {row.text for row in leaked_texts(test, read_labelled(inputs.train.path))}
+    rows = [row for row in test if row.text not in leaked]
+    if not rows:
+        raise DataError(
+            f"{inputs.test.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
+        )
+    return rows, LeakedRows(rows=len(test) - len(rows), of=len(test), row_ids=tuple(sorted(leaked)))
 
 
-def _fidelity(teacher_BC: Tensor, student_BC: Tensor) -> dict[str, float]:
-    """Mean KL(teacher || student), nats a row, and the share of rows on which both name the same class."""
+def _model_metrics(
+    model: Classifier,
+    folder: HashedPath | None,
+    answers: Sequence[ClassifiedRow],
+    out_of_scope: str | None,
+    fidelity: ClassifierFidelity | None,
+) -> ClassifierModelMetrics:
+    """Size, accuracy of all rows and, where the recipe distinguishes them, of rows in and out of scope."""
+    assert folder is not None
+    exact = Rate.of([answer.exact for answer in answers])
+    assert exact is not None  # there is at least one row
+    scoped = out_of_scope is not None
+    return ClassifierModelMetrics(
+        params=model.model.num_parameters(),
+        bytes=(folder.path / "model.safetensors").stat().st_size,
+        exact=exact,
+        in_scope=Rate.of([a.exact for a in answers if a.label != out_of_scope]) if scoped else None,
+        out_of_scope=Rate.of([a.exact for a in answers if a.label == out_of_scope]) if scoped else None,
+        fidelity=fidelity,
+    )
+
+
+def _fidelity(teacher_BC: Tensor, student_BC: Tensor) -> ClassifierFidelity:
     log_p_BC, log_q_BC = (x.double().log_softmax(-1) for x in (teacher_BC, student_BC))
     kl_B = (log_p_BC.exp() * (log_p_BC - log_q_BC)).sum(-1)
     same_B = teacher_BC.argmax(-1) == student_BC.argmax(-1)
-    return {"kl_mean": float(kl_B.mean()), "top1_agreement": float(same_B.double().mean())}
+    return ClassifierFidelity(kl_mean=float(kl_B.mean()), top1_agreement=float(same_B.double().mean()))
 
 
-def _speed(
-    teacher: Classifier, student: Classifier, rows: Sequence[LabelledRow], recipe: ClassifierRecipe
-) -> dict[str, Any]:
-    """Milliseconds for one text, tokenized and classified, by both in turn; and teacher's over student's, paired.
+def _measure_speed(
+    teacher: Classifier, student: Classifier, rows: Sequence[LabelledRow], inputs: ClassifierEvaluateInputs
+) -> ClassifierSpeed:
+    """Time single texts, by teacher and student in turn.
 
-    Each ratio is of one text, the two measured one after the other, so what slows the machine slows both.
+    Each ratio compares two measurements of the same text, one right after the other, so that whatever slows the machine
+    affects both.
     """
-    texts = [row.text for row in random.Random(recipe.seed).choices(rows, k=recipe.evaluate.latency_requests)]
+    texts = [row.text for row in random.Random(inputs.seed).choices(rows, k=inputs.settings.latency_requests)]
     times: dict[str, list[float]] = {"teacher": [], "student": []}
     models = {"teacher": teacher, "student": student}
     for text in texts[:_WARM_UP]:
@@ -100,45 +164,14 @@ def _speed(
             models[name].logits([text])
             times[name].append((time.perf_counter() - begun) * 1e3)
     ratios = [slow / fast for slow, fast in zip(times["teacher"], times["student"], strict=True)]
-    summaries = {f"{name}_ms": _summary(values, recipe.seed) for name, values in times.items()}
-    return summaries | {"speedup": _summary(ratios, recipe.seed), "threads": recipe.evaluate.threads}
+    return ClassifierSpeed(
+        teacher_ms=_median(times["teacher"], inputs.seed),
+        student_ms=_median(times["student"], inputs.seed),
+        speedup=_median(ratios, inputs.seed),
+        threads=inputs.settings.threads,
+    )
 
 
-def _summary(values: Sequence[float], seed: int) -> dict[str, float]:
-    interval: Interval = bootstrap_median(values, seed)
-    return {"median": quantile(values, 0.5), "low": interval.low, "high": interval.high}
-
-
-def judge_classifier(recipe: ClassifierRecipe, evaluated: Path, out: Path) -> None:
-    """Write `verdict.json`: every gate the recipe asks for, what they come to, and what is told beside them."""
-    metrics = read_json_object(evaluated / "metrics.json")
-    results = list(_gates(recipe, evaluated, metrics))
-    notes = []
-    if recipe.train.control == "sft" and not recipe.gates.beats_control:
-        detail = better_gate(_right(evaluated, "student"), _right(evaluated, "control"), recipe.gates.alpha).detail
-        notes.append(f"distilled over control (no gate): {detail}")
-    verdict = {"verdict": overall(results), "gates": [asdict(r) for r in results], "notes": notes}
-    write_json(out / "verdict.json", verdict)
-
-
-def _gates(recipe: ClassifierRecipe, evaluated: Path, metrics: dict[str, Any]) -> Iterator[GateResult]:
-    gates, alpha, models = recipe.gates, recipe.gates.alpha, metrics["models"]
-    student = _right(evaluated, "student")
-    if gates.exact is not None:
-        yield floor_gate(sum(student), len(student), gates.exact, alpha, name="accuracy")
-    if gates.retention is not None:
-        teacher = _right(evaluated, "teacher")
-        yield retention_gate(student, teacher, gates.retention, alpha, name="retention of teacher")
-    if gates.beats_control:
-        yield better_gate(student, _right(evaluated, "control"), alpha, name="distilled over control")
-    if gates.parameters is not None:
-        share = models["student"]["params"] / models["teacher"]["params"]
-        yield limit_gate("parameters", share, gates.parameters, unit="ratio")
-    if gates.speedup is not None:
-        s = metrics["speed"]["speedup"]
-        yield limit_gate("speed-up", s["median"], gates.speedup, s["low"], s["high"], "x", "min")
-
-
-def _right(evaluated: Path, model: str) -> list[bool]:
-    """Whether each test row was classified right, in order."""
-    return [row["label"] == row["predicted"] for _, row in read_json_lines(evaluated / f"answers-{model}.jsonl")]
+def _median(values: Sequence[float], seed: int) -> Median:
+    interval = bootstrap_median(values, seed)
+    return Median(median=quantile(values, 0.5), low=interval.low, high=interval.high)

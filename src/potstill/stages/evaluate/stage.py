@@ -1,66 +1,75 @@
-"""Measure the file that ships, and beside it the checkpoint, the control and the teacher; then judge."""
+"""Evaluate: measure the file that ships, and the checkpoint, the control and the teacher that it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.core.recipe import ClassifierRecipe, Recipe
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.handover import base_model, teacher_weights
+from potstill.components.runtimes import Sampling
+from potstill.core.artifacts.exported import Exported
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe
+from potstill.core.steps import Done, Stage
+from potstill.stages.evaluate.rows import RowFiles
 
-__all__ = ["VERSION", "gate", "gate_classifier", "run", "run_classifier"]
-
-VERSION = 2
+__all__ = ["STAGE", "EvaluateInputs"]
 
 
-def run(recipe: Recipe, teacher_folder: Path | None, steps: Mapping[str, Path], out: Path) -> None:
-    """Answer the test rows with each model, and write answers and `metrics.json`.
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """What the measurements depend on.
 
-    Args:
-        recipe: the recipe.
-        teacher_folder: the teacher's weights; None for an endpoint.
-        steps: directories of the steps train, generate and export.
-        out: step directory; answers that are there already are not asked for again.
+    weights      the teacher's weights; None for an endpoint
+    base         the model that the student starts from, where it starts from a checkpoint
+    kept         old ids of the tokens of a trimmed vocabulary; None for a full one
+    batch_size   rows that a local model decodes together
     """
+
+    rows: RowFiles
+    chat: ChatSettings
+    teacher: LocalTeacher | ApiTeacher
+    weights: HashedPath | None
+    base: HashedPath | None
+    student: HashedPath
+    control: HashedPath | None
+    kept: HashedPath | None
+    gguf: HashedPath
+    sampling: Sampling
+    batch_size: int
+    settings: Evaluate
+
+
+def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
+    answers = recipe.generate
+    return EvaluateInputs(
+        rows=RowFiles.of(recipe),
+        chat=ChatSettings.of(recipe.chat),
+        teacher=recipe.teacher,
+        weights=teacher_weights(recipe, done),
+        base=base_model(recipe),
+        student=done.path("train", "student"),
+        control=done.optional_path("train", "control"),
+        kept=done.optional_path("train", "kept.json"),
+        gguf=done.path("export", done.read("export", Exported).file),
+        sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
+        batch_size=answers.batch_size,
+        settings=recipe.evaluate,
+    )
+
+
+def _run(inputs: EvaluateInputs, out: Path) -> None:
     from potstill.stages.evaluate.measure import measure
 
-    measure(recipe, teacher_folder, steps, out)
+    measure(inputs, out).write(out)
 
 
-def gate(recipe: Recipe, evaluated: Path, out: Path) -> None:
-    """Judge `metrics.json` by the recipe's thresholds, and write `verdict.json`.
-
-    Args:
-        recipe: the recipe.
-        evaluated: directory of the evaluate step.
-        out: step directory.
-    """
-    from potstill.stages.gate.judgement import judge_run
-
-    judge_run(recipe, evaluated, out)
-
-
-def run_classifier(recipe: ClassifierRecipe, teacher_folder: Path, trained: Path, out: Path) -> None:
-    """Classify the test rows with teacher, student and control, and write answers and `metrics.json`.
-
-    Args:
-        recipe: the recipe.
-        teacher_folder: the teacher, with its classification head.
-        trained: directory of the train step.
-        out: step directory.
-    """
-    from potstill.stages.evaluate.classifier import measure_classifier
-
-    measure_classifier(recipe, teacher_folder, trained, out)
-
-
-def gate_classifier(recipe: ClassifierRecipe, evaluated: Path, out: Path) -> None:
-    """Judge `metrics.json` by the recipe's thresholds, and write `verdict.json`.
-
-    Args:
-        recipe: the recipe.
-        evaluated: directory of the evaluate step.
-        out: step directory.
-    """
-    from potstill.stages.evaluate.classifier import judge_classifier
-
-    judge_classifier(recipe, evaluated, out)
+STAGE = Stage(
+    name="evaluate",
+    reads=("finetune", "train", "export"),
+    inputs=_inputs,
+    run=_run,
+    version=3,
+    paid=("answers-*.jsonl",),
+)

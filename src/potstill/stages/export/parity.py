@@ -1,16 +1,15 @@
-"""Does the GGUF in llama.cpp do what the checkpoint does? Text to tokens, template, end of answer, and probabilities.
+"""Parity: the GGUF in llama.cpp is compared with the checkpoint: tokens, template, end of answer and probabilities.
 
-Answers written freely cannot tell: where two tokens are all but equally likely, rounding decides, and from there on the
-texts are two. So the same text is put to both, and the distributions of each next token are compared.
+Generated answers are not compared. Where two tokens are almost equally likely, rounding decides, and the answers differ
+from there on. Instead both sides read the same text, and the distributions of each next token are compared.
 """
 
-# ruff: noqa: RUF001 (letters that look like others are meant)
+# ruff: noqa: RUF001 (letters that look like others are intended)
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -22,16 +21,24 @@ from potstill.components.conversion.weights import Weights, plan_tensors
 from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.runtimes.load import load_causal_lm
+from potstill.core.artifacts.exported import (
+    LogProbParity,
+    Parity,
+    StopTokenParity,
+    TemplateParity,
+    TokenizationParity,
+)
 from potstill.core.errors import ParityError, StepError
 from potstill.core.progress import progress_bar
 from potstill.core.records import Message, Row
 
-__all__ = ["NASTY_TEXTS", "check_parity"]
+__all__ = ["TEST_TEXTS", "check_parity", "compare_log_probs"]
 
 Array = NDArray[np.float32]
 
-# What tokenizers disagree on. All in Unicode's normal form C: llama.cpp does not normalize, and conversion says so.
-NASTY_TEXTS = (
+# Text on which tokenizers disagree. All of it is in Unicode's normal form C, because llama.cpp does not normalize text
+# (the conversion has a note about that).
+TEST_TEXTS = (
     "it's WE'RE they'LL I'D you've o'clock 'tis 'S'T",
     "1 12 123 1234 12345678901234567890 3.14159 1,000,000.00 1e-9 0x1F 21°C ½ ² ٣٤",
     " one  two   three    four     \t tab\t\ttabs\t \tmixed ",
@@ -52,52 +59,47 @@ NASTY_TEXTS = (
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" + "ab" * 40 + " " * 40 + "\n" * 9 + "é" * 20,
     "<tool_call>\n</tool_call><think></think><|im_start|>user<|im_end|><s></s>[INST] [/INST]<|endoftext|><unk><pad>",
 )
-_COUNTED = float(np.log(1e-4))  # a token less likely than this for both is not compared
+_MIN_LOG_PROB = float(np.log(1e-4))  # tokens less likely than this on both sides are not compared
 _SHOWN = 40  # characters of text shown before a difference
 
 
 def check_parity(
     gguf_file: Path, checkpoint: Path, chat: ChatFormat, rows: Sequence[Row], *, tolerance: float, context: int
-) -> dict[str, Any]:
+) -> Parity:
     """Compare a GGUF (F16 or F32) in llama.cpp with the checkpoint it was made from.
 
-    Compared are: token ids of the rows' rendered texts and of `NASTY_TEXTS`; prompts from the file's own chat template,
-    as token ids (when it has one); the tokens that end an answer; log-probabilities (nats) of each completion token's
-    whole distribution, given all before it, over tokens likelier than 1e-4 for either. The likeliest token must be the
-    same, or within `tolerance` of the checkpoint's.
+    Four things are compared: token ids of the rows' rendered texts and of `TEST_TEXTS`; token ids of prompts from the
+    file's own chat template, if it has one; the tokens that end an answer; and, for each completion token, the whole
+    distribution of log-probabilities (nats) given all tokens before it, over tokens likelier than 1e-4 on either side.
+    The likeliest token must be the same, or within `tolerance` of the checkpoint's.
 
     Args:
         gguf_file: the file.
         checkpoint: Hugging Face folder.
-        chat: the checkpoint's tokenizer, with the template the student was trained with.
-        rows: with completions.
-        tolerance: largest accepted difference in log-probability, nats.
-        context: longest text, tokens; longer rows are cut.
-
-    Returns:
-        {"tokenization": {"texts", "identical"}, "template": {"rows", "identical"} or None,
-        "stop_tokens": {"tokens", "identical"},
-        "log_probs": {"rows", "tokens", "max_difference", "argmax_agreement", "near_ties"}}
+        chat: the checkpoint's tokenizer, with the template that the student was trained with.
+        rows: rows with completions.
+        tolerance: largest accepted difference of log-probability, in nats.
+        context: maximum length of a text in tokens; longer rows are cut.
 
     Raises:
-        ParityError: with what differs, where, both values, and what to do.
+        ParityError: names the difference, its place, both values, and what to do.
         StepError: llama.cpp does not load the file.
     """
     examples = _examples(chat, rows, context)
     threads = max(1, (os.cpu_count() or 2) // 2)
     with GGUFServer(gguf_file, context=context, threads=threads, exact=True) as server:
-        report: dict[str, Any] = {
-            "tokenization": _compare_tokens(server, chat, rows),
-            "template": _compare_template(server, chat, rows) if _has_template(gguf_file) else None,
-            "stop_tokens": _compare_stops(server, chat),
-        }
+        tokenization = _compare_tokens(server, chat, rows)
+        template = _compare_template(server, chat, rows) if _has_template(gguf_file) else None
+        stop_tokens = _compare_stops(server, chat)
         tested = GGUFRuntime(server, chat, context)
         trusted = HFRuntime(load_causal_lm(checkpoint), chat, context)
         try:
-            report["log_probs"] = _compare_log_probs(tested, trusted, examples, tolerance)
+            log_probs = compare_log_probs(tested, trusted, examples, tolerance)
         except ParityError as error:
             raise ParityError(f"{gguf_file.name}: {error} {_explain(gguf_file, checkpoint)}") from None
-    return report
+    return Parity(
+        tokenization=tokenization, template=template, stop_tokens=stop_tokens, log_probs=log_probs, tolerance=tolerance
+    )
 
 
 def _name(row: Row) -> str:
@@ -112,7 +114,7 @@ def _examples(chat: ChatFormat, rows: Sequence[Row], context: int) -> list[tuple
             continue
         try:
             example = chat.example(row)
-        except ValueError:  # not fit to train on, so it was not trained on
+        except ValueError:  # the row cannot be trained on, so it was not trained on
             continue
         if example.n_prompt < min(context, len(example.ids)):
             out.append((row, Example(example.ids[:context], example.n_prompt, example.eos_supervised)))
@@ -128,36 +130,37 @@ def _examples(chat: ChatFormat, rows: Sequence[Row], context: int) -> list[tuple
 
 
 def _texts(chat: ChatFormat, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Name and text: each row rendered whole, and each nasty text as a user would say it."""
+    """Name and text: each row rendered whole, and each test text as a user's message."""
     out = []
     for row in rows:
-        said = (*row.messages, row.completion) if row.completion else row.messages
-        out.append((_name(row), chat.render(said, row.tools)))
-    for index, text in enumerate((*NASTY_TEXTS, f"a{chat.eos}b{chat.bos or ''}c")):
+        messages = (*row.messages, row.completion) if row.completion else row.messages
+        out.append((_name(row), chat.render(messages, row.tools)))
+    for index, text in enumerate((*TEST_TEXTS, f"a{chat.eos}b{chat.bos or ''}c")):
         try:
             rendered = chat.render((Message(role="user", content=text),), generate=True)
-        except ValueError:  # a template that wants more than one user's message
+        except ValueError:  # the template needs more than one user message
             rendered = text
         out.append((f"test text {index} ({text[:20]!r}...)", rendered))
     return out
 
 
-def _compare_tokens(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> dict[str, int]:
+def _compare_tokens(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> TokenizationParity:
     texts = _texts(chat, rows)
     for name, text in texts:
         expected, found = chat.encode(text), server.tokenize(text)
         if expected != found:
             raise ParityError(
-                f"{server.model.name}: llama.cpp cuts text otherwise than the checkpoint's tokenizer. In {name}, "
-                f"{_first_difference(chat, expected, found)} The file's merges, pre-tokenizer or added tokens are not "
-                "those of the checkpoint's tokenizer.json: export again from the folder that was trained. If it stays "
-                "so, llama.cpp has no such tokenizer, and the student needs another."
+                f"{server.model.name}: llama.cpp tokenizes text differently from the checkpoint's tokenizer. "
+                f"In {name}, {_first_difference(chat, expected, found)} "
+                "The file's merges, pre-tokenizer or added tokens are not those of the checkpoint's tokenizer.json: "
+                "export again from the folder that was trained. "
+                "If the difference remains, llama.cpp has no such tokenizer, and the student needs another one."
             )
-    return {"texts": len(texts), "identical": len(texts)}
+    return TokenizationParity(texts=len(texts), identical=len(texts))
 
 
 def _first_difference(chat: ChatFormat, expected: Sequence[int], found: Sequence[int]) -> str:
-    """A sentence: where two sequences part, and what each has there."""
+    """A sentence about the first position where two sequences differ."""
 
     def shown(ids: Sequence[int]) -> str:
         return f"{ids[at]} ({chat.tokenizer.id_to_token(ids[at])!r})" if at < len(ids) else "the end"
@@ -175,11 +178,11 @@ def _has_template(gguf_file: Path) -> bool:
     return "tokenizer.chat_template" in gguf.GGUFReader(gguf_file).fields
 
 
-def _compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> dict[str, int]:
-    """Prompts that llama.cpp makes of messages and tools, as ids with what it adds in front, against the student's."""
+def _compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> TemplateParity:
+    """Compare prompts that llama.cpp renders from messages and tools, BOS token included, with the student's."""
     for row in rows:
         text = chat.render(row.messages, row.tools, generate=True)
-        # For a template that knows no tools llama.cpp makes up a prompt of its own; the student never saw tools then.
+        # for a template without tools, llama.cpp adds a tool prompt of its own that the student has never seen
         tools = row.tools if text != chat.render(row.messages, generate=True) else ()
         try:
             rendered = server.apply_template(row.messages, tools)
@@ -191,31 +194,37 @@ def _compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row])
         expected, found = chat.prompt_ids(row), server.tokenize(rendered, add_special=True)
         if expected != found:
             raise ParityError(
-                f"{server.model.name}: llama.cpp makes another prompt of {_name(row)} than the student was trained on: "
-                f"{_first_difference(chat, expected, found)} The file's chat template is another, or llama.cpp runs it "
-                "otherwise (numbers such as 1.0, dates, tojson). Export again with the template that was trained; if "
-                "it stays so, put a simpler one into chat.template and train with it."
+                f"{server.model.name}: llama.cpp renders another prompt for {_name(row)} than the student was trained "
+                f"on: {_first_difference(chat, expected, found)} The file has another chat template, or llama.cpp "
+                "runs it differently (numbers such as 1.0, dates, tojson). Export again with the template that was "
+                "trained. If the difference remains, put a simpler template into chat.template and train with it."
             )
-    return {"rows": len(rows), "identical": len(rows)}
+    return TemplateParity(rows=len(rows), identical=len(rows))
 
 
-def _compare_stops(server: GGUFServer, chat: ChatFormat) -> dict[str, int]:
+def _compare_stops(server: GGUFServer, chat: ChatFormat) -> StopTokenParity:
     for token in sorted(chat.stop_ids):
         if not server.ends_generation(token):
             raise ParityError(
                 f"{server.model.name}: the checkpoint ends an answer with token {token} "
-                f"({chat.tokenizer.id_to_token(token)!r}), but llama.cpp goes on after it. A GGUF names three such "
-                "tokens at most: leave those that matter in eos_token_id of generation_config.json, and export again."
+                f"({chat.tokenizer.id_to_token(token)!r}), but llama.cpp continues after it. A GGUF can name at most "
+                "three such tokens: keep the three that matter in eos_token_id of generation_config.json, and export "
+                "again."
             )
-    return {"tokens": len(chat.stop_ids), "identical": len(chat.stop_ids)}
+    return StopTokenParity(tokens=len(chat.stop_ids), identical=len(chat.stop_ids))
 
 
 # ---- probabilities ----
 
 
-def _compare_log_probs(
+def compare_log_probs(
     tested: GGUFRuntime, trusted: HFRuntime, examples: Sequence[tuple[Row, Example]], tolerance: float
-) -> dict[str, Any]:
+) -> LogProbParity:
+    """Compare the distributions of each completion token.
+
+    Raises:
+        ParityError: a difference is larger than `tolerance`, in nats.
+    """
     tokens = agreed = 0
     largest = 0.0
     with progress_bar("parity", len(examples)) as ticker:
@@ -225,34 +234,34 @@ def _compare_log_probs(
             difference_SV = _difference(expected_SV, found_SV)
             at, token = (int(i) for i in np.unravel_index(difference_SV.argmax(), difference_SV.shape))
             if difference_SV[at, token] > tolerance:
-                raise _apart(tested.chat, row, example, at, token, expected_SV, found_SV, tolerance)
+                raise _too_different(tested.chat, row, example, at, token, expected_SV, found_SV, tolerance)
             top_S, other_S = expected_SV.argmax(1), found_SV.argmax(1)
             every_S = np.arange(len(top_S))
             gap_S = expected_SV[every_S, top_S] - expected_SV[every_S, other_S]
             if gap_S.max() > tolerance:
                 at = int(gap_S.argmax())
-                raise _apart(tested.chat, row, example, at, int(other_S[at]), expected_SV, found_SV, tolerance)
+                raise _too_different(tested.chat, row, example, at, int(other_S[at]), expected_SV, found_SV, tolerance)
             tokens += len(top_S)
             agreed += int((top_S == other_S).sum())
             largest = max(largest, float(difference_SV.max()))
             ticker.advance()
-    return {
-        "rows": len(examples),
-        "tokens": tokens,
-        "max_difference": largest,
-        "argmax_agreement": agreed / tokens,
-        "near_ties": tokens - agreed,
-    }
+    return LogProbParity(
+        rows=len(examples),
+        tokens=tokens,
+        max_difference=largest,
+        argmax_agreement=agreed / tokens,
+        near_ties=tokens - agreed,
+    )
 
 
 def _difference(expected_SV: Array, found_SV: Array) -> Array:
-    """Absolute difference where either side finds the token likely enough; infinite where one is not a number."""
-    counted_SV = np.maximum(expected_SV, found_SV) > _COUNTED
+    """Absolute difference of tokens that either side finds likely enough; infinite where one side is not a number."""
+    counted_SV = np.maximum(expected_SV, found_SV) > _MIN_LOG_PROB
     difference_SV = np.nan_to_num(np.abs(expected_SV - found_SV), nan=np.inf)
     return np.where(counted_SV | np.isinf(difference_SV), difference_SV, np.float32(0))
 
 
-def _apart(
+def _too_different(
     chat: ChatFormat,
     row: Row,
     example: Example,
@@ -273,14 +282,14 @@ def _apart(
 
 
 def _explain(gguf_file: Path, checkpoint: Path) -> str:
-    """Which tensors of the file are not the checkpoint's, and what to do."""
+    """Sentences that name the tensors that differ from the checkpoint's, and say what to do."""
     weights = Weights(checkpoint)
     tensors = plan_tensors(weights, read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes))
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(gguf_file).tensors}
     odd = []
     for tensor in tensors:
         if tensor.name not in stored:
-            odd.append(f"{tensor.name} is not in it")
+            odd.append(f"{tensor.name} is missing")
             continue
         expected = np.concatenate(list(weights.read(tensor)))
         found = gguf.dequantize(stored[tensor.name].data, stored[tensor.name].tensor_type)
@@ -292,8 +301,8 @@ def _explain(gguf_file: Path, checkpoint: Path) -> str:
             odd.append(f"{tensor.name} holds {'the same values in another order' if reordered else 'other values'}")
     if odd:
         more = f" and {len(odd) - 1} more tensors differ" if len(odd) > 1 else ""
-        return f"The file is not this checkpoint's: {odd[0]}{more}. Export it again."
+        return f"The file was not made from this checkpoint: {odd[0]}{more}. Export it again."
     return (
-        "The file holds the checkpoint's weights, so it is the arithmetic: rounding, if the difference is small (raise "
-        "export.parity_tolerance), else a part of the model that llama.cpp computes in another way."
+        "The file holds the checkpoint's weights, so the arithmetic differs: by rounding, if the difference is small "
+        "(then raise export.parity_tolerance), or because llama.cpp computes a part of the model differently."
     )

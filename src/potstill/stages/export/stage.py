@@ -1,93 +1,107 @@
-"""Export: a checkpoint becomes a GGUF file, quantized, and its answers are compared with the checkpoint's."""
+"""Export: convert the student to a quantized GGUF file, and prove that it answers like the checkpoint."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.core.files import move_into_place, write_json
-from potstill.core.recipe import Recipe
-from potstill.core.records import Row, read_generated
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.names import model_name
+from potstill.core.artifacts.exported import Exported
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import Export, Recipe
+from potstill.core.records import read_rows
+from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
     from potstill.components.chat.format import ChatFormat
 
-__all__ = ["VERSION", "run"]
-
-VERSION = 2
+__all__ = ["STAGE", "ExportInputs"]
 
 
-def run(recipe: Recipe, trained: Path, generated: Path, out: Path) -> None:
-    """Write `NAME-QUANTIZATION.gguf` and `parity.json`.
+@dataclass(frozen=True)
+class ExportInputs:
+    """What the exported file depends on.
 
-    Parity is judged on the F16 file, where nothing but conversion can be at fault; what quantization costs is measured
-    by the evaluate step on the file that ships.
-
-    Args:
-        recipe: the recipe.
-        trained: directory of the train step; the student is in `student/`.
-        generated: directory of the generate step, for rows to compare on.
-        out: step directory.
-
-    Raises:
-        StepError: the checkpoint cannot be exported.
-        ParityError: the file does not answer like the checkpoint.
+    rows         generated rows on which file and checkpoint are compared, and the tools of those without their own
+    name         the model's name, in the file's metadata
+    license      SPDX identifier in the file's metadata; None: not known
+    base_model   name of the model that the student's weights come from, in the file's metadata; None: none
     """
-    from potstill.components.chat.format import load_chat
+
+    student: HashedPath
+    rows: HashedPath
+    tools: HashedPath
+    chat: ChatSettings
+    settings: Export
+    name: str
+    license: str | None
+    base_model: str | None
+
+
+def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
+    validation = done.optional_path("generate", "validation.jsonl")
+    base = {"teacher_layers": recipe.teacher.model, "checkpoint": recipe.student.model, "scratch": None}
+    base_model = base[recipe.student.init]
+    return ExportInputs(
+        student=done.path("train", "student"),
+        rows=validation if validation and validation.path.stat().st_size else done.path("generate", "train.jsonl"),
+        tools=done.path("generate", "tools.json"),
+        chat=ChatSettings.of(recipe.chat),
+        settings=recipe.export,
+        name=recipe.name,
+        license=None if recipe.package.license == "unknown" else recipe.package.license,
+        base_model=model_name(base_model) if base_model else None,
+    )
+
+
+def _run(inputs: ExportInputs, out: Path) -> None:
+    """Write `NAME-QUANTIZATION.gguf` and `exported.json`.
+
+    Parity is judged on an F16 file, where only the conversion can be at fault. The evaluate stage measures what
+    quantization costs.
+    """
     from potstill.components.conversion.convert import convert_checkpoint
     from potstill.stages.export.parity import check_parity
 
-    student = trained / "student"
-    settings = recipe.export
-    chat = load_chat(student, recipe.chat.template)
-    metadata, template = _metadata(recipe), _template(chat)
-    begun = time.monotonic()
+    student, settings = inputs.student.path, inputs.settings
+    chat = inputs.chat.load(student)
+    metadata, template = file_metadata(inputs), file_template(chat)
+    rows = read_rows(inputs.rows.path, tools=inputs.tools.path, need_completion=True, limit=settings.parity_rows)
     f16 = out / "f16.gguf"
     converted = convert_checkpoint(student, f16, quantization="F16", metadata=metadata, chat_template=template)
-    parity = check_parity(
-        f16, student, chat, _rows(recipe, generated), tolerance=settings.parity_tolerance, context=recipe.chat.context
-    )
-    shipped = out / f"{recipe.name}-{settings.quantization}.gguf"
+    parity = check_parity(f16, student, chat, rows, tolerance=settings.parity_tolerance, context=inputs.chat.context)
+    shipped, summary = out / f"{inputs.name}-{settings.quantization}.gguf", converted
     if settings.quantization == "F16":
-        move_into_place(f16, shipped)
-        summary = converted
+        f16.replace(shipped)
     else:
+        quantization = settings.quantization
         summary = convert_checkpoint(
-            student, shipped, quantization=settings.quantization, metadata=metadata, chat_template=template
+            student, shipped, quantization=quantization, metadata=metadata, chat_template=template
         )
         f16.unlink()
-    write_json(
-        out / "parity.json",
-        {
-            **parity,
-            "tolerance": settings.parity_tolerance,
-            "file": {
-                "name": shipped.name,
-                "quantization": settings.quantization,
-                "bytes": summary.file_bytes,
-                "bytes_f16": converted.file_bytes,
-                "bits_per_weight": round(summary.bits_per_weight, 4),
-                "parameters": summary.n_parameters,
-                "tensor_types": summary.tensor_types,
-                "notes": list(summary.notes),
-            },
-            "seconds": round(time.monotonic() - begun, 3),
-        },
-    )
+    Exported(
+        file=shipped.name,
+        quantization=settings.quantization,
+        bytes=summary.file_bytes,
+        bytes_f16=converted.file_bytes,
+        bits_per_weight=round(summary.bits_per_weight, 4),
+        parameters=summary.n_parameters,
+        tensor_types=summary.tensor_types,
+        notes=summary.notes,
+        parity=parity,
+    ).write(out)
 
 
-def _rows(recipe: Recipe, generated: Path) -> list[Row]:
-    """Rows to compare on: of the validation split where there is one."""
-    limit = recipe.export.parity_rows
-    return read_generated(generated, "validation", limit) or read_generated(generated, "train", limit)
+STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=3)
 
 
-def _template(chat: ChatFormat) -> str:
-    """The template the student was trained with, deaf to what llama.cpp adds and the student never saw.
+def file_template(chat: ChatFormat) -> str:
+    """The student's chat template, without the variables that llama.cpp defines and training did not.
 
-    llama.cpp gives every template today's date as `date_string` (Llama 3.1 prints it), and some `bos_token` also where
-    the tokenizer has none. The first is made undefined again, the second empty.
+    llama.cpp gives every template today's date as `date_string`, which Llama 3.1 prints, and a `bos_token` even where
+    the tokenizer has none. The first is made undefined, and the second empty.
     """
     unset = []
     if "date_string" in chat.template:
@@ -97,21 +111,15 @@ def _template(chat: ChatFormat) -> str:
     return "".join(unset) + chat.template
 
 
-def _metadata(recipe: Recipe) -> dict[str, str]:
-    """What the file says of itself: name, licence, and the model its weights come from."""
-    out = {"general.name": recipe.name}
-    if recipe.package.license != "unknown":
-        out["general.license"] = recipe.package.license
-    base = {"teacher_layers": recipe.teacher.model, "checkpoint": recipe.student.model, "scratch": None}[
-        recipe.student.init
-    ]
-    if base is None:
-        return out
-    if Path(base).is_dir():  # a folder's path says nothing to others
-        return out | {"general.base_model.0.name": Path(base).name}
-    organization, _, name = base.rpartition("/")
-    out["general.base_model.0.name"] = name
-    if organization:
-        out["general.base_model.0.organization"] = organization
-        out["general.base_model.0.repo_url"] = f"https://huggingface.co/{base}"
+def file_metadata(inputs: ExportInputs) -> dict[str, str]:
+    """The file's general metadata: name, licence, and the model that its weights come from."""
+    out = {"general.name": inputs.name}
+    if inputs.license:
+        out["general.license"] = inputs.license
+    if inputs.base_model:
+        organization, _, name = inputs.base_model.rpartition("/")
+        out["general.base_model.0.name"] = name
+        if organization:
+            out["general.base_model.0.organization"] = organization
+            out["general.base_model.0.repo_url"] = f"https://huggingface.co/{inputs.base_model}"
     return out

@@ -1,0 +1,79 @@
+"""Answers of a model to the test rows: one JSON object per line in `answers-MODEL.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from potstill.core.artifacts.base import Part
+from potstill.core.errors import StepError
+from potstill.core.files import write_text
+from potstill.core.records import first_problem
+
+__all__ = ["ClassifiedRow", "JudgedAnswer", "answers_file", "read_answers", "write_answers"]
+
+
+class JudgedAnswer(Part):
+    """A language model's answer to one test row, and the judgement of it.
+
+    prompt          last message of the user
+    text            raw answer, with tool calls in the model's own syntax
+    finish_reason   `stop`, or `length` for an answer that was cut off
+    exact           whether the answer is right; None for a row that does not say what is right
+    parses          whether tool calls in it could be read
+    schema_valid    whether tool calls fit the tools' schemas; None for a row without tools
+    expected        the right answer, for a person to read
+    """
+
+    row_id: str
+    behaviour: str
+    prompt: str
+    text: str
+    finish_reason: str
+    exact: bool | None
+    parses: bool
+    schema_valid: bool | None
+    expected: str
+
+
+class ClassifiedRow(Part):
+    """A classifier's answer to one test row: the text, its right label, and the predicted one."""
+
+    text: str
+    label: str
+    predicted: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the prediction is right."""
+        return self.label == self.predicted
+
+
+AnswerT = TypeVar("AnswerT", JudgedAnswer, ClassifiedRow)
+
+
+def answers_file(model: str) -> str:
+    """File name of a model's answers in the evaluate step's directory."""
+    return f"answers-{model}.jsonl"
+
+
+def write_answers(path: Path, answers: Sequence[Part]) -> None:
+    """Write answers, one per line, whole or not at all."""
+    write_text(path, "".join(answer.model_dump_json() + "\n" for answer in answers))
+
+
+def read_answers(path: Path, kind: type[AnswerT]) -> list[AnswerT]:
+    """Answers of one model, in the order of the test rows.
+
+    Raises:
+        StepError: a line is not an answer of this kind.
+    """
+    try:
+        return [kind.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValidationError as error:
+        raise StepError(
+            f"{path}: not a file of answers ({first_problem(error)}). Delete {path.parent} to evaluate again."
+        ) from None

@@ -1,0 +1,263 @@
+"""What the evaluate stage measures: metrics.json, of a language model and of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.stats import wilson
+
+__all__ = [
+    "ClassifierFidelity",
+    "ClassifierMetrics",
+    "ClassifierModelMetrics",
+    "ClassifierModels",
+    "ClassifierSpeed",
+    "Fidelity",
+    "LeakedRows",
+    "Median",
+    "Metrics",
+    "ModelMetrics",
+    "ModelName",
+    "Models",
+    "Paired",
+    "PairedCounts",
+    "Rate",
+    "Regression",
+    "RuntimeMetrics",
+    "Timing",
+]
+
+ModelName = Literal["teacher", "student", "control", "gguf"]
+
+
+class Rate(Part):
+    """`k` of `n` items, as a fraction, with the two-sided 95 % Wilson interval."""
+
+    k: int
+    n: int
+    rate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, outcomes: Sequence[bool]) -> Rate | None:
+        """Rate of the items that are true; None without items."""
+        if not outcomes:
+            return None
+        k, n = sum(outcomes), len(outcomes)
+        interval = wilson(k, n)
+        return cls(k=k, n=n, rate=k / n, low=interval.low, high=interval.high)
+
+
+class Median(Part):
+    """A median with its 95 % percentile-bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Timing(Median):
+    """A median with its interval, and the 95th percentile of the values."""
+
+    p95: float
+
+
+class LeakedRows(Part):
+    """Test rows that were also trained on. They are left out of every score.
+
+    rows       number of such rows in the test file
+    of         number of rows in the test file
+    row_ids    their prompts, each once
+    """
+
+    rows: int
+    of: int
+    row_ids: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What a report says about these rows; empty without any."""
+        if not self.rows:
+            return ""
+        were = "was also trained on, and is" if self.rows == 1 else "were also trained on, and are"
+        return f"{self.rows:,} of {self.of:,} test rows {were} left out of every score."
+
+
+# ---- language models ----
+
+
+class Fidelity(Part):
+    """How close a model's distributions are to the teacher's, on the teacher's own text.
+
+    KL divergences (teacher to model) are in nats per token, `top1_agreement` is a fraction of `tokens` positions. The
+    ends `_low` and `_high` are 95 % percentile-bootstrap intervals that resample whole rows, because tokens of one row
+    are not independent.
+
+    lower_bound   the teacher gave only a part of its distributions, so the true KL is at least this
+    """
+
+    kl_mean: float
+    kl_p99: float
+    top1_agreement: float
+    kl_low: float
+    kl_high: float
+    top1_low: float
+    top1_high: float
+    tokens: int
+    lower_bound: bool = False
+
+
+class ModelMetrics(Part):
+    """What was measured on one model; None where a model has no such number.
+
+    params         number of parameters
+    bytes          size of its weights' files
+    behaviours     exact match by behaviour
+    schema_valid   answers whose tool calls fit the tools' schemas, of rows with tools
+    fidelity       None for the teacher itself, and where the teacher gives no distributions
+    """
+
+    params: int | None
+    bytes: int | None
+    exact: Rate | None
+    behaviours: dict[str, Rate]
+    schema_valid: Rate | None
+    fidelity: Fidelity | None = None
+
+
+class Models(Part):
+    """The measured models: `student` is the trained checkpoint, `gguf` the shipped file made from it."""
+
+    teacher: ModelMetrics
+    student: ModelMetrics
+    control: ModelMetrics | None
+    gguf: ModelMetrics
+
+    def present(self) -> Iterator[tuple[ModelName, ModelMetrics]]:
+        """Name and metrics of each model that the run has."""
+        yield "teacher", self.teacher
+        yield "gguf", self.gguf
+        yield "student", self.student
+        if self.control is not None:
+            yield "control", self.control
+
+
+class PairedCounts(Part):
+    """Two models on the same `n` items: items that only the second got right, and that only the first did."""
+
+    broken: int
+    fixed: int
+    n: int
+
+
+class Paired(Part):
+    """Comparisons of two models on the same items."""
+
+    gguf_vs_teacher: PairedCounts
+    student_vs_control: PairedCounts | None
+    gguf_vs_student: PairedCounts
+
+
+class RuntimeMetrics(Part):
+    """The shipped file in llama.cpp, in a process of its own with one slot.
+
+    load_s                seconds until the server was ready
+    ttft_ms               milliseconds from request to first token
+    decode_tokens_per_s   tokens per second after the first token
+    requests              number of timed requests
+    peak_rss_mb           most memory that the process held, in 10^6 bytes
+    threads               threads of llama.cpp
+    context               tokens of context
+    """
+
+    load_s: float
+    ttft_ms: Timing
+    decode_tokens_per_s: Timing
+    requests: int
+    peak_rss_mb: float
+    threads: int
+    context: int
+
+
+class Regression(Part):
+    """A test row that the teacher answered right and the shipped file (`student`) did not."""
+
+    row_id: str
+    behaviour: str
+    prompt: str
+    teacher: str
+    student: str
+    expected: str
+
+
+class Metrics(Artifact):
+    """All measurements of a language model's run."""
+
+    FILE: ClassVar[str] = "metrics.json"
+
+    models: Models
+    paired: Paired
+    runtime: RuntimeMetrics
+    regressions: tuple[Regression, ...]
+    leaked: LeakedRows
+
+
+# ---- classifiers ----
+
+
+class ClassifierFidelity(Part):
+    """Mean KL divergence from the teacher in nats per row, and the fraction of rows with the same predicted class."""
+
+    kl_mean: float
+    top1_agreement: float
+
+
+class ClassifierModelMetrics(Part):
+    """What was measured on one classifier; `exact` is its accuracy.
+
+    in_scope, out_of_scope   accuracy by kind of row; None where the recipe does not distinguish them
+    """
+
+    params: int
+    bytes: int
+    exact: Rate
+    in_scope: Rate | None
+    out_of_scope: Rate | None
+    fidelity: ClassifierFidelity | None
+
+
+class ClassifierModels(Part):
+    """The measured classifiers."""
+
+    teacher: ClassifierModelMetrics
+    student: ClassifierModelMetrics
+    control: ClassifierModelMetrics | None
+
+    def present(self) -> Iterator[tuple[str, ClassifierModelMetrics]]:
+        """Name and metrics of each model that the run has."""
+        yield "teacher", self.teacher
+        yield "student", self.student
+        if self.control is not None:
+            yield "control", self.control
+
+
+class ClassifierSpeed(Part):
+    """Milliseconds per text, tokenization included; `speedup` is the teacher's time over the student's, per text."""
+
+    teacher_ms: Median
+    student_ms: Median
+    speedup: Median
+    threads: int
+
+
+class ClassifierMetrics(Artifact):
+    """All measurements of a classifier's run."""
+
+    FILE: ClassVar[str] = "metrics.json"
+
+    models: ClassifierModels
+    speed: ClassifierSpeed
+    leaked: LeakedRows

@@ -1,0 +1,65 @@
+"""The test rows that are scored: those of the test file whose prompts no model was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potstill.core.artifacts.metrics import LeakedRows
+from potstill.core.errors import DataError
+from potstill.core.hashing import HashedPath
+from potstill.core.leakage import leaked_rows
+from potstill.core.recipe import Recipe
+from potstill.core.records import Row, read_rows
+
+__all__ = ["RowFiles", "read_test_rows"]
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """The test file, and the files that were trained on.
+
+    test_limit      number of test rows to use; None: all
+    tools           tools of rows that name none of their own
+    prompts         rows that the student learns from, of which `prompts_limit` are used
+    finetune_rows   rows that the teacher was fine-tuned on
+    """
+
+    test: HashedPath
+    test_limit: int | None
+    tools: HashedPath | None
+    prompts: HashedPath
+    prompts_limit: int | None
+    finetune_rows: HashedPath | None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RowFiles:
+        """The files of a recipe."""
+        data, finetune = recipe.data, recipe.teacher.finetune
+        return cls(
+            test=HashedPath.of_file(data.test),
+            test_limit=data.test_limit,
+            tools=HashedPath.of_file(data.tools) if data.tools else None,
+            prompts=HashedPath.of_file(data.prompts),
+            prompts_limit=data.limit,
+            finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
+        )
+
+
+def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
+    """The rows to score, and those left out because they were also trained on.
+
+    Raises:
+        DataError: a file is broken, or every test row was trained on.
+    """
+    tools = files.tools.path if files.tools else None
+    test = read_rows(files.test.path, tools=tools, limit=files.test_limit)
+    trained_on = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
+    if files.finetune_rows:
+        trained_on += read_rows(files.finetune_rows.path, tools=tools)
+    leaked = {row.row_id: None for row, _ in leaked_rows(test, trained_on)}
+    rows = [row for row in test if not leaked or row.row_id not in leaked]
+    if not rows:
+        raise DataError(
+            f"{files.test.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
+        )
+    return rows, LeakedRows(rows=len(test) - len(rows), of=len(test), row_ids=tuple(leaked))

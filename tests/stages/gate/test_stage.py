@@ -1,0 +1,95 @@
+"""What a verdict says about its gates, and without a gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finished_run import metrics
+from potstill.core.artifacts.answers import JudgedAnswer, answers_file, write_answers
+from potstill.core.artifacts.metrics import LeakedRows
+from potstill.core.artifacts.verdict import Verdict
+from potstill.core.recipe import load_recipe
+from potstill.stages.gate.stage import STAGE
+from stage_runs import run_stage
+
+RECIPE = "name: t\ndata: {prompts: p.jsonl, test: t.jsonl}\nteacher: {model: m}\nstudent: {layers: 1}\n"
+NO_LEAKS = LeakedRows(rows=0, of=430, row_ids=())
+
+
+def judged(
+    folder: Path, sections: str, student: str, control: str, leaked: LeakedRows = NO_LEAKS, *, fidelity: bool = True
+) -> Verdict:
+    """The verdict on models whose answers are right where a letter is `x`; teacher and file answer as the student."""
+    (folder / "recipe.yaml").write_text(RECIPE + sections)
+    evaluated = folder / "evaluate"
+    evaluated.mkdir()
+    for name, marks in {"teacher": student, "gguf": student, "student": student, "control": control}.items():
+        answers = [
+            JudgedAnswer(
+                row_id=str(i), behaviour="answer", prompt="", text="", finish_reason="stop", exact=mark == "x",
+                parses=True, schema_valid=None, expected="",
+            )
+            for i, mark in enumerate(marks)
+        ]  # fmt: skip
+        if answers:
+            write_answers(evaluated / answers_file(name), answers)
+    whole = metrics().model_copy(update={"leaked": leaked})
+    if not fidelity:
+        gguf = whole.models.gguf.model_copy(update={"fidelity": None, "exact": None, "behaviours": {}})
+        whole = whole.model_copy(update={"models": whole.models.model_copy(update={"gguf": gguf})})
+    whole.write(evaluated)
+    run_stage(STAGE, load_recipe(folder / "recipe.yaml"), {"evaluate": evaluated}, folder / "gate")
+    return Verdict.read(folder / "gate")
+
+
+@pytest.mark.parametrize(
+    ("student", "control", "says"),
+    [
+        ("x" * 20, "x" * 8 + "-" * 12, "Better than plain fine-tuning"),
+        ("x" * 8 + "-" * 12, "x" * 20, "Worse than plain fine-tuning"),
+        ("x" * 12 + "-" * 8, "x" * 11 + "-" * 9, "No better than plain fine-tuning"),
+    ],
+)
+def test_a_note_says_whether_distillation_paid(tmp_path: Path, student: str, control: str, says: str) -> None:
+    found = judged(tmp_path, "gates: {beats_control: false}\n", student, control)
+    assert found.gates == ()
+    assert len(found.notes) == 1 and says in found.notes[0] and "(no gate)" in found.notes[0]
+
+
+def test_no_note_where_a_gate_says_it(tmp_path: Path) -> None:
+    found = judged(tmp_path, "gates: {beats_control: true}\n", "x" * 20, "x" * 8 + "-" * 12)
+    assert [gate.verdict for gate in found.gates] == ["PASS"]
+    assert found.notes == ()
+
+
+def test_each_gate_has_the_key_of_its_threshold(tmp_path: Path) -> None:
+    sections = (
+        "gates: {exact: 0.9, behaviours: {refuse: 0.8}, retention: 0.95, beats_control: true, quantization_drop: 0.5,\n"
+        "        kl_mean: 0.05, top1_agreement: 0.9}\n"
+        "target: {file_mb: 3, memory_mb: 60, ttft_ms: 50, decode_tokens_per_s: 200}\n"
+    )
+    found = judged(tmp_path, sections, "x" * 100, "x" * 50 + "-" * 50)
+    assert [gate.key for gate in found.gates] == [
+        "gates.exact", "gates.behaviours.refuse", "gates.retention", "gates.beats_control", "gates.quantization_drop",
+        "gates.kl_mean", "gates.top1_agreement", "target.file_mb", "target.memory_mb", "target.ttft_ms",
+        "target.decode_tokens_per_s",
+    ]  # fmt: skip
+    assert len({gate.name for gate in found.gates}) == len(found.gates)
+
+
+def test_a_gate_with_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
+    sections = (
+        "gates: {exact: 0.9, behaviours: {refuse: 0.8}, retention: 0.95, beats_control: true, quantization_drop: 0.5,\n"
+        "        kl_mean: 0.05, top1_agreement: 0.9}\n"
+    )
+    found = judged(tmp_path, sections, "", "", fidelity=False)
+    assert found.verdict == "INCONCLUSIVE" and len(found.gates) == 7
+    assert all(gate.verdict == "INCONCLUSIVE" and gate.detail.startswith("Not judged: ") for gate in found.gates)
+
+
+def test_leaked_rows_are_in_a_note(tmp_path: Path) -> None:
+    leaked = LeakedRows(rows=2, of=430, row_ids=("a" * 12,))
+    found = judged(tmp_path, "", "x", "", leaked)
+    assert found.notes == ("2 of 430 test rows were also trained on, and are left out of every score.",)
