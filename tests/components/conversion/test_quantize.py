@@ -127,7 +127,7 @@ def test_sizes() -> None:
     assert quantized_nbytes((3, 256), T.Q4_K) == 3 * 144
     assert quantized_nbytes((2, 5, 64), T.Q8_0) == 10 * 2 * 34
     assert quantized_nbytes((7,), T.F32) == 28
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         quantized_nbytes((3, 200), T.Q4_K)
 
 

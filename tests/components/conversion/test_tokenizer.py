@@ -301,9 +301,9 @@ def test_merges_that_llama_cpp_cannot_follow_are_noted(spm: dict[str, Any], read
     pairs: list[list[str]] = tokenizer["model"]["merges"]
     twice = next(pair for pair in pairs if sum("".join(other) == "".join(pair) for other in pairs) > 1)
     pairs.remove(twice)
-    assert any("1 pairs are merged by one only" in note for note in read(tokenizer, tokenizer_config=SPM).notes)
+    assert any("1 pairs are merged by only one of them" in note for note in read(tokenizer, tokenizer_config=SPM).notes)
     pairs.append(twice)
-    assert any("1 pairs are merged by one only" in note for note in read(tokenizer, tokenizer_config=SPM).notes)
+    assert any("1 pairs are merged by only one of them" in note for note in read(tokenizer, tokenizer_config=SPM).notes)
 
 
 def test_space_prefixes(spm: dict[str, Any], read: Any, disagreements: Any) -> None:

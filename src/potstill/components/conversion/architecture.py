@@ -188,7 +188,7 @@ def _rope(values: Mapping[str, Any], architecture: str, context: int, head_dim: 
 
 
 def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path) -> None:
-    """Raise StepError where yarn is not the paper's own: llama.cpp reads no other values from a file and uses these."""
+    """Raise StepError for yarn with settings other than the paper's, which llama.cpp uses for every file."""
     usual = {"attention_factor": attention_factor, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     given = {key: given[key] for key in given if given[key] is not None}
     own = [key for key, value in usual.items() if not math.isclose(given.get(key, value), value, rel_tol=1e-3)]
@@ -196,7 +196,7 @@ def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path)
         own.append("mscale")
     if own:
         raise StepError(
-            f"{path}: yarn with its own {', '.join(own)} cannot be exported; llama.cpp runs a file with "
+            f"{path}: yarn with its own {', '.join(own)} cannot be exported: llama.cpp runs every file with "
             f"{', '.join(f'{key} {value:.4g}' for key, value in usual.items())}. Leave the key out of rope_parameters "
             "and train the student that way."
         )

@@ -1,8 +1,8 @@
-"""A Hugging Face checkpoint becomes a GGUF file: same weights, same tokenizer, same chat template.
+"""Convert a Hugging Face checkpoint to a GGUF file with the same weights, tokenizer and chat template.
 
-Tensors are read and quantized in blocks of rows and written one at a time, so peak memory is about the largest of them
-as it is stored. The file appears under its name only when it is whole. What llama.cpp would run or tokenize differently
-is refused, or named in `notes`.
+Tensors are read and quantized in blocks of rows and written one at a time, so peak memory is about the stored size of
+the largest tensor. The file appears under its name only when it is complete. A model that llama.cpp would run or
+tokenize differently is refused; smaller differences are listed in `notes`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from potstill.core.files import replacing
 __all__ = ["ConversionSummary", "convert_checkpoint"]
 
 _ROPE_FREQS = "rope_freqs.weight"
-# Keys that say how to read the file: they follow from the checkpoint, never from the caller.
+# Keys that say how to read the file. They come from the checkpoint, never from the caller.
 _OWN_KEYS = ("general.architecture", "general.file_type", "general.quantization_version", "general.alignment")
 
 
 @dataclass(frozen=True)
 class ConversionSummary:
-    """What was written. `tensor_types` counts tensors by GGUF type; `notes` tell a person what to mind."""
+    """What was written. `tensor_types` counts tensors by GGUF type; `notes` are differences that a user should know."""
 
     architecture: str
     quantization: str
@@ -63,18 +63,18 @@ def convert_checkpoint(
     """Write a Hugging Face folder as a GGUF file.
 
     Args:
-        checkpoint: folder with config.json, safetensors, tokenizer.json and, where there are, tokenizer_config.json,
+        checkpoint: folder with config.json, safetensors and tokenizer.json, and optionally tokenizer_config.json,
             generation_config.json and chat_template.jinja.
         out: the file to write; replaced when it exists.
         quantization: a key of `potstill.components.conversion.quantize.QUANTIZATIONS`.
         metadata: extra text for the file under its GGUF key (`general.name`, `general.license`,
             `general.base_model.0.name` and so on); `general.base_model.count` is counted from these.
         chat_template: used instead of the checkpoint's own.
-        importance: for a matrix's GGUF name, the mean of its squared inputs, float32, one value for each column.
-        threads: for quantization; the processor's count where None.
+        importance: mean of the squared inputs of a matrix by its GGUF name, float32, one value per column.
+        threads: threads for quantization; None: one per processor.
 
     Raises:
-        StepError: the checkpoint is not whole, or cannot run alike in llama.cpp; the message says what to do.
+        StepError: the checkpoint is incomplete, or llama.cpp would run it differently; the message says what to do.
         ValueError: `metadata` holds a key that is not one of `general.*`, or one that the file needs for itself.
     """
     weights = Weights(checkpoint)
@@ -107,7 +107,7 @@ def convert_checkpoint(
 
 
 def _write_general(writer: GGUFWriter, metadata: Mapping[str, str], n_parameters: int, quantization: str) -> None:
-    """The caller's metadata, the counts that llama.cpp's tools expect beside numbered entries, and the file's own."""
+    """Write the caller's metadata, the counts that llama.cpp's tools expect for numbered entries, and the file type."""
     writer.add_type("model")
     for key, value in metadata.items():
         if not key.startswith("general.") or key in _OWN_KEYS:
@@ -132,7 +132,7 @@ def _write_file(
     importance: Mapping[str, NDArray[np.float32]],
     threads: int | None,
 ) -> None:
-    """Header first, then each tensor as it is ready; the name appears last."""
+    """Write the header, then each tensor as it is ready; the file gets its name last."""
     divisors = parameters.rope.divisors
     if divisors is not None:
         writer.add_tensor_info(_ROPE_FREQS, divisors.shape, divisors.dtype, divisors.nbytes)
@@ -158,7 +158,7 @@ def _stored(
     importance: NDArray[np.float32] | None,
     threads: int | None,
 ) -> NDArray[np.uint8]:
-    """The bytes of a tensor as the file holds them; never the whole tensor as float32."""
+    """The bytes of a tensor as stored in the file; the whole tensor is never in memory as float32."""
     out = np.empty(quantized_nbytes(tensor.shape, qtype), dtype=np.uint8)
     filled = 0
     for block in weights.read(tensor):
@@ -177,7 +177,7 @@ def _shape_notes(
     types: Mapping[str, GGMLQuantizationType],
     quantization: str,
 ) -> list[str]:
-    """A warning where rows that are no multiple of 256 cost bits."""
+    """A note where rows that are not a multiple of 256 weights need more bits."""
     if not quantization.endswith(("_K", "_K_M")):
         return []
     odd = [t for t in tensors if len(t.shape) > 1 and t.shape[-1] % 256]
@@ -186,6 +186,6 @@ def _shape_notes(
     rows = sorted({t.shape[-1] for t in odd})
     used = sorted({types[t.name].name for t in odd})
     return [
-        f"{len(odd)} matrices have rows of {', '.join(map(str, rows))} weights, no multiple of 256, and are stored as "
-        f"{', '.join(used)}: the file is larger than {quantization} usually is"
+        f"{len(odd)} matrices have rows of {', '.join(map(str, rows))} weights, not a multiple of 256, and are stored "
+        f"as {', '.join(used)}: the file is larger than usual for {quantization}"
     ]

@@ -1,8 +1,8 @@
-"""Which of llama.cpp's pre-tokenizers splits text as a tokenizer.json does.
+"""Find the pre-tokenizer of llama.cpp that splits text as a tokenizer.json does.
 
-llama.cpp cannot run a pre-tokenizer from the file: it knows some by name (`tokenizer.ggml.pre`). The name is found here
-from the splitting steps themselves, so that a retrained or pruned vocabulary is recognized as well as the original, and
-anything that llama.cpp does not know is refused: a near miss would cut text differently, silently.
+llama.cpp cannot run a pre-tokenizer from the file: it knows some by name (`tokenizer.ggml.pre`). The name is found from
+the splitting steps, so that a retrained or pruned vocabulary is recognized as well as the original. A pre-tokenizer
+that llama.cpp does not know is refused, because a similar one would silently tokenize text differently.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _DEEPSEEK3 = (
     + _TAIL
 )
 
-# Splitting steps, in order -> llama.cpp's names, each with whether it takes a whole word that is in the vocabulary
-# without looking at merges (tokenizer.json's `ignore_merges`).
+# Splitting steps, in order -> llama.cpp's names, each with whether a whole word in the vocabulary becomes one token
+# without merges (tokenizer.json's `ignore_merges`).
 PRE_TOKENIZERS: dict[tuple[str, ...], tuple[tuple[str, bool], ...]] = {
     ("gpt2",): (("gpt-2", False),),
     ("digit", "gpt2"): (("smollm", False),),
@@ -46,12 +46,13 @@ PRE_TOKENIZERS: dict[tuple[str, ...], tuple[tuple[str, bool], ...]] = {
     ("punctuation", "gpt2", "digits", "[0-9][0-9][0-9]"): (("falcon", False),),
 }
 
-# Where llama.cpp's own expression is not the original's, found on 1,000 hostile strings; the other names agreed on all.
+# Names whose expression in llama.cpp is not the original's, and the text on which they differ, found with 1,000 hostile
+# strings. The other names agreed on all of them.
 APPROXIMATE = {
     "tekken": "text with combining marks or letter case beyond ASCII",
     "gpt-4o": "text with combining marks or letter case beyond ASCII",
     "deepseek-coder": "text with spaces beyond ASCII",
-    "falcon": "numbers, where the vocabulary was not trained with this pre-tokenizer,",
+    "falcon": "numbers, if the vocabulary was not trained with this pre-tokenizer,",
 }
 
 
@@ -63,16 +64,15 @@ def pre_tokenizer_name(tokenizer: dict[str, Any], where: str) -> str:
         where: its path, for messages.
 
     Raises:
-        StepError: llama.cpp has no pre-tokenizer that splits alike; the message shows the steps.
+        StepError: llama.cpp has no pre-tokenizer that splits in the same way; the message shows the steps.
     """
     steps = tuple(_steps(tokenizer["pre_tokenizer"], where))
     candidates = PRE_TOKENIZERS.get(steps)
     if candidates is None:
         raise StepError(
-            f"{where}: no pre-tokenizer of llama.cpp is known to split text as this one does: "
-            f"{' then '.join(steps) or 'none'}. Under another's name it would cut text differently and answer worse "
-            "without "
-            f"a sign. Use a student whose tokenizer splits like one of {', '.join(known_names())}."
+            f"{where}: no pre-tokenizer of llama.cpp splits text as this one does: {' then '.join(steps) or 'none'}. "
+            "With another one the file would tokenize text differently and give worse answers without any warning. "
+            f"Use a student whose tokenizer splits like one of {', '.join(known_names())}."
         )
     ignore_merges = bool(tokenizer["model"].get("ignore_merges"))
     for name, ignores in candidates:
@@ -82,9 +82,8 @@ def pre_tokenizer_name(tokenizer: dict[str, Any], where: str) -> str:
     if unmade:
         raise StepError(
             f"{where}: `ignore_merges` is {str(ignore_merges).lower()}, but llama.cpp's {candidates[0][0]!r} does the "
-            f"opposite, so {len(unmade)} tokens that no merges lead to ({', '.join(map(repr, unmade[:3]))}) would be "
-            "cut "
-            "differently. Use a tokenizer with the other setting."
+            f"opposite, so {len(unmade)} tokens that no merges produce ({', '.join(map(repr, unmade[:3]))}) would be "
+            "tokenized differently. Use a tokenizer with the other setting."
         )
     return candidates[0][0]
 
@@ -109,7 +108,7 @@ def _steps(node: dict[str, Any] | None, where: str) -> Iterator[str]:
     if node is not None and kind == "Split" and "Regex" in node["pattern"]:
         step = _plain(node["pattern"]["Regex"])
         behaviour = (node.get("behavior"), bool(node.get("invert")))
-        # An expression that matches all text cuts alike whether its matches are set apart or all else is thrown away.
+        # an expression that matches all text splits in the same way whether it keeps its matches or removes the rest
         if behaviour == ("Isolated", False) or (behaviour == ("Removed", True) and step.endswith(_TAIL)):
             yield step
             return

@@ -1,7 +1,7 @@
-"""The quantization of tensors, each in the type that `potstill.components.models.gguf_types` gives it.
+"""Quantize tensors, each to the type that `potstill.components.models.gguf_types` chooses.
 
-The work is done by `ggml_quantize_chunk`, a C symbol of the llama.cpp library inside the xllamacpp wheel, so the bytes
-are llama.cpp's own. Where the library does not export it, gguf-py's numpy code does the types it knows, bit for bit.
+The work is done by `ggml_quantize_chunk`, a C function of the llama.cpp library in the xllamacpp wheel, so the bytes
+are llama.cpp's own. Where the library does not export it, gguf-py's numpy code produces the same bytes for some types.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["QUANTIZATIONS", "file_type", "quantize", "quantized_nbytes", "tensor
 
 _Type = GGMLQuantizationType
 
-# Name a user writes -> the file type GGUF records.
+# Name in a recipe -> file type in GGUF.
 QUANTIZATIONS: dict[str, LlamaFileType] = {
     "F32": LlamaFileType.ALL_F32,
     "F16": LlamaFileType.MOSTLY_F16,
@@ -38,9 +38,9 @@ QUANTIZATIONS: dict[str, LlamaFileType] = {
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
 
-# Types whose C code ignores the importance matrix, so numpy gives the same bytes with one as without.
+# Types whose C code ignores the importance matrix, so numpy gives the same bytes with and without one.
 _IGNORE_IMPORTANCE = (_Type.Q8_0,)
-# Largest relative root-mean-square error of a sound quantizer on normal noise (measured: 0.005 to 0.08).
+# Largest relative root-mean-square error of a correct quantizer on normal noise (measured: 0.005 to 0.08).
 _MAX_ERROR = {_Type.Q4_K: 0.12, _Type.Q5_K: 0.06, _Type.Q6_K: 0.04}
 _F16_MAX = 65504.0
 _CHUNK_WEIGHTS = 1 << 20
@@ -79,12 +79,12 @@ def tensor_type(
         quantization: a key of `QUANTIZATIONS`.
         tied: the file has no `output.weight`, so the token embedding is the output matrix too.
         importance: an importance matrix is used.
-        large: llama.cpp takes it for a 70B.
+        large: llama.cpp treats the model as one of 70B parameters.
 
     Raises:
         StepError: the quantization is not known.
     """
-    file_type(quantization)  # tells of one that is not known
+    file_type(quantization)  # raises for an unknown one
     kind = gguf_types.tensor_type(
         name, tuple(shape), quantization, layers=n_layers, tied=tied, importance=importance, large=large
     )
@@ -101,7 +101,7 @@ def quantized_nbytes(shape: Sequence[int], qtype: GGMLQuantizationType) -> int:
     """Bytes of a tensor in a type; ValueError when the type's block does not divide the last axis."""
     weights, nbytes = _block(qtype)
     if shape[-1] % weights:
-        raise ValueError(f"a row of {shape[-1]} weights is no multiple of {qtype.name}'s block of {weights}")
+        raise ValueError(f"a row of {shape[-1]} weights is not a multiple of {qtype.name}'s block of {weights}")
     return math.prod(shape) // weights * nbytes
 
 
@@ -117,18 +117,18 @@ def quantize(
     Args:
         array: float32, any shape; quantized along the last axis.
         qtype: a type that `tensor_type` gives.
-        importance: weight of each column (mean of its squared inputs), float32, one value for each column.
-        threads: how many rows of blocks at a time; the processor's count where None.
+        importance: weight of each column (mean of its squared inputs), float32, one value per column.
+        threads: number of threads; None: one per processor.
 
     Raises:
-        StepError: a value is not finite or too large for F16, or nothing here can write the type.
+        StepError: a value is not finite or too large for F16, or this machine cannot write the type.
         ValueError: the shapes do not fit.
     """
     array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise StepError(
-            "the weights hold a NaN or an infinity: training diverged or the file is damaged. Export an earlier "
-            "checkpoint."
+            "the weights contain a NaN or an infinity: the training diverged, or the file is damaged. "
+            "Export an earlier checkpoint."
         )
     if qtype is _Type.F32:
         return array
@@ -157,7 +157,9 @@ def quantize(
 def _checked_importance(importance: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     importance = np.ascontiguousarray(importance, dtype=np.float32)
     if importance.shape != (columns,):
-        raise ValueError(f"importance has shape {importance.shape}, a tensor of {columns} columns needs ({columns},)")
+        raise ValueError(
+            f"importance has shape {importance.shape}, but a tensor of {columns} columns needs ({columns},)"
+        )
     if not np.isfinite(importance).all() or (importance < 0).any():
         raise ValueError("importance must be finite and not negative")
     return importance
@@ -185,7 +187,7 @@ def _run_native(
     nbytes: int,
     threads: int,
 ) -> NDArray[np.uint8]:
-    """Blocks of rows, several at a time: ctypes lets go of Python's lock while the C code runs."""
+    """Quantize blocks of rows in several threads: ctypes releases Python's lock while the C code runs."""
     columns = array.shape[-1]
     rows = array.size // columns
     out = np.empty(nbytes, dtype=np.uint8)
@@ -216,9 +218,9 @@ def _numpy_knows(qtype: GGMLQuantizationType) -> bool:
 
 @cache
 def _is_trusted(qtype: GGMLQuantizationType) -> bool:
-    """Whether the C symbol gives this type rightly: as gguf-py's bytes, or, where it has none, with a small error.
+    """Whether the C function is right for this type: gguf-py's bytes, or a small error where gguf-py lacks the type.
 
-    Run once for each type: a library whose type numbers or arguments had changed would write nonsense silently.
+    This is tested once per type: a library with other type numbers or arguments would silently write wrong bytes.
     """
     chunk = _native()
     if chunk is None:

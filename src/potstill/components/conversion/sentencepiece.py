@@ -1,7 +1,7 @@
-"""A SentencePiece-style tokenizer.json (`▁` for a space, bytes for what has no token) in llama.cpp's terms.
+"""Convert a SentencePiece-style tokenizer.json (`▁` for a space, bytes for text without a token) for llama.cpp.
 
-tokenizer.json merges pairs by rank; llama.cpp merges whichever neighbours make the token of the highest score. Ranks
-give the scores, and where the two would not always agree, a note says so.
+tokenizer.json merges pairs by rank, and llama.cpp merges the neighbours that form the token with the highest score. The
+scores are made from the ranks. Where the two algorithms can disagree, a note says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BYTE_TOKENS = [f"<0x{value:02X}>" for value in range(256)]
 
 @dataclass(frozen=True)
 class SentencePiece:
-    """Score of each token of the vocabulary, whether a space goes before a text, and what differs all the same."""
+    """Scores of the vocabulary's tokens, whether a text gets a leading space, and notes on remaining differences."""
 
     scores: dict[str, float]
     add_space_prefix: bool
@@ -43,7 +43,7 @@ def read_sentencepiece(
         chat: whether the student is prompted through a chat template.
 
     Raises:
-        StepError: a byte has no token, or spaces are handled in a way that llama.cpp does not know.
+        StepError: a byte has no token, or spaces are handled in a way that llama.cpp does not support.
     """
     vocab = tokenizer["model"]["vocab"]
     absent = [text for text in BYTE_TOKENS if text not in vocab]
@@ -57,15 +57,14 @@ def read_sentencepiece(
     notes = [note] if note else []
     if loose:
         notes.append(
-            f"llama.cpp merges by token and tokenizer.json by pair: {loose} pairs are merged by one only, or in "
-            "another "
-            "order, so some texts may be cut differently"
+            f"llama.cpp merges by token and tokenizer.json by pair: {loose} pairs are merged by only one of them, or "
+            "in another order, so some texts may be tokenized differently"
         )
     return SentencePiece(scores, prefix, tuple(notes))
 
 
 def _space_prefix(tokenizer: dict[str, Any], path: Path, chat: bool) -> tuple[bool, str | None]:
-    """Whether llama.cpp should put a space before a text, and what it then does differently."""
+    """Whether llama.cpp should put a space before a text, and a note on the remaining difference."""
     normalizer, pre = tokenizer["normalizer"], tokenizer["pre_tokenizer"]
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
     if pre is None and steps in ([PREPEND_SPACE, _REPLACE], [_REPLACE]):
@@ -76,20 +75,19 @@ def _space_prefix(tokenizer: dict[str, Any], path: Path, chat: bool) -> tuple[bo
         if scheme == "never":
             return False, None
         if scheme == "always":
-            return True, "llama.cpp puts a space also before a text that starts with one; tokenizer.json does not"
-        # A chat template's text starts with a special token as a rule, and then no part of it gets a space.
-        what = "never does" if chat else "does so after each special token too, and where a space is already"
-        return not chat, f"tokenizer.json puts a space before a text's first word only; llama.cpp {what}"
+            return True, "llama.cpp puts a space even before a text that starts with one, and tokenizer.json does not"
+        # text from a chat template usually starts with a special token, and then no part of it gets a space
+        what = "never does" if chat else "does so after each special token too, and where there is a space already"
+        return not chat, f"tokenizer.json puts a space only before the first word of a text, and llama.cpp {what}"
     shown = json.dumps({"normalizer": normalizer, "pre_tokenizer": pre}, ensure_ascii=False)
     raise StepError(
-        f"{path}: {shown} cannot be exported: llama.cpp's SentencePiece tokenizer turns spaces into {_SPACE} and may "
-        "put "
-        "one in front, nothing else. Use a student with such a tokenizer."
+        f"{path}: {shown} cannot be exported: llama.cpp's SentencePiece tokenizer only turns spaces into {_SPACE}, "
+        "with or without one in front of the text. Use a student with such a tokenizer."
     )
 
 
 def _scores(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tuple[dict[str, float], int]:
-    """A score for each token, and how many pairs make the two algorithms differ (0: they always agree).
+    """A score for each token, and the number of pairs on which the two algorithms differ (0: they always agree).
 
     They agree when every pair that joins to a token is a merge, and the merges that make one token follow each other.
     """

@@ -1,6 +1,6 @@
-"""The tokenizer of a checkpoint, from its tokenizer.json, as GGUF metadata.
+"""Convert the tokenizer of a checkpoint, from its tokenizer.json, to GGUF metadata.
 
-Two kinds are known. Byte-level BPE becomes llama.cpp's `gpt2` model: tokens, merges and a pre-tokenizer by name.
+Two kinds are supported. Byte-level BPE becomes llama.cpp's `gpt2` model: tokens, merges and a pre-tokenizer by name.
 SentencePiece-style BPE becomes its `llama` model: tokens and scores.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["TokenizerMetadata", "read_chat_template", "read_tokenizer"]
 
 # gguf.TokenType
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-# Names in which llama.cpp takes the rstrip of all added tokens but these for granted, whatever the file says.
+# In files with these in their name, llama.cpp strips spaces after all added tokens but the ones below.
 _STRIPPING_NAMES = ("phi-3", "phi3")
 _NEVER_STRIPPED = {"<unk>", "<s>", "<|endoftext|>"}
 _KEYS = {role: f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "eot", "eom")} | {
@@ -75,10 +75,10 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
             generation_config.json.
         vocab_size: rows of the embedding; ids beyond the tokenizer's become unused tokens.
         chat: whether the student is prompted through a chat template.
-        name: the file's general.name, which llama.cpp looks at.
+        name: the file's general.name, which changes what llama.cpp does.
 
     Raises:
-        StepError: a file is absent or broken, or llama.cpp would cut text differently.
+        StepError: a file is missing or broken, or llama.cpp would tokenize text differently.
     """
     path = checkpoint / "tokenizer.json"
     tokenizer = _read_json(path)
@@ -137,26 +137,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file; an empty one where there is no file, but for tokenizer.json."""
     if not path.is_file() and path.name == "tokenizer.json":
         raise StepError(
-            f"{path}: no such file. Export reads the fast tokenizer; load the tokenizer with transformers' "
-            "AutoTokenizer "
-            "and save it again with save_pretrained."
+            f"{path}: no such file. Export reads the fast tokenizer: load the tokenizer with transformers' "
+            "AutoTokenizer, and save it again with save_pretrained."
         )
     return read_json_object(path, missing_ok=True, error=StepError, advice="Save the checkpoint again.")
 
 
 def _check_model(tokenizer: dict[str, Any], path: Path) -> None:
-    """Raise StepError for a kind of tokenizer that is not exported."""
+    """Raise StepError for a kind of tokenizer that cannot be exported."""
     model = tokenizer["model"]
     odd = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
     if model.get("type") != "BPE" or odd:
         raise StepError(
-            f"{path}: a {model.get('type')} tokenizer{' with ' + odd[0] if odd else ''} cannot be exported. Supported: "
-            "plain "
-            "BPE, byte-level or SentencePiece-style."
+            f"{path}: a {model.get('type')} tokenizer{' with ' + odd[0] if odd else ''} cannot be exported. "
+            "Supported: plain BPE, byte-level or SentencePiece-style."
         )
     if not model["merges"]:
         raise StepError(
-            f"{path}: the tokenizer has no merges; llama.cpp does not load one without. Train it with some."
+            f"{path}: the tokenizer has no merges, and llama.cpp needs some. Train the tokenizer with merges."
         )
 
 
@@ -174,9 +172,8 @@ def _words(tokenizer: dict[str, Any], vocab_size: int, path: Path) -> dict[int, 
     for index, text in words.items():
         if ids.setdefault(text, index) != index:
             raise StepError(
-                f"{path}: ids {ids[text]} and {index} both hold the token {text!r}, which llama.cpp does not load. "
-                "Save the "
-                "tokenizer again."
+                f"{path}: ids {ids[text]} and {index} both have the token {text!r}, which llama.cpp does not load. "
+                "Save the tokenizer again."
             )
     return words
 
@@ -189,7 +186,7 @@ def _text(value: Any) -> str | None:
 
 
 def _named(config: dict[str, Any], words: dict[int, str], path: Path) -> dict[str, int]:
-    """Ids of the tokens that tokenizer_config.json gives a part: bos, eos, unk, pad, and extras under their text."""
+    """Ids of the tokens that tokenizer_config.json gives a role: bos, eos, unk, pad, and extra tokens by their text."""
     found = {role: _text(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
     extras = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     texts = [_text(value) for value in (extras.values() if isinstance(extras, dict) else extras)]
@@ -207,7 +204,7 @@ def _named(config: dict[str, Any], words: dict[int, str], path: Path) -> dict[st
 def _template(node: dict[str, Any] | None, path: Path) -> tuple[list[int], list[int]]:
     """Ids that the post-processor puts before and after a text.
 
-    It alone decides: transformers 5 ignores tokenizer_config.json's add_bos_token where there is a tokenizer.json.
+    Only the post-processor counts: transformers 5 ignores add_bos_token where there is a tokenizer.json.
     """
     if node is None or node["type"] == "ByteLevel":
         return [], []
@@ -242,7 +239,7 @@ def _special_ids(
     ends = [index for index in dict.fromkeys(ends) if index in words]
     if not ends:
         raise StepError(
-            f"{path.parent}: no end-of-sequence token, so the student would never stop. Set eos_token in "
+            f"{path.parent}: there is no end-of-sequence token, so the student would never stop. Set eos_token in "
             "tokenizer_config.json or eos_token_id in config.json."
         )
     special |= dict(zip(("eos", "eot", "eom"), ends, strict=False))
@@ -250,7 +247,7 @@ def _special_ids(
         raise StepError(
             f"{path}: the post-processor starts a text with tokens {before}; llama.cpp can only add bos_token."
         )
-    # Without one, llama.cpp would take id 11, whatever that is, and show it to the chat template as bos_token.
+    # without one, llama.cpp uses id 11, whatever that is, and gives it to the chat template as bos_token
     fallback = next((index for index in _ids(config.get("bos_token_id")) if index in words), special["eos"])
     special.setdefault("bos", before[0] if before else fallback)
     return special
@@ -270,7 +267,7 @@ def _types(tokenizer: dict[str, Any], words: dict[int, str], vocab_size: int, na
             if text in model["vocab"]:
                 types[model["vocab"][text]] = _BYTE
     for token in tokenizer["added_tokens"]:
-        # transformers treats the tokens that tokenizer_config.json names as special, whatever their flag says.
+        # transformers treats tokens that tokenizer_config.json names as special, even without the flag
         types[token["id"]] = _CONTROL if token["special"] or token["id"] in named else _USER_DEFINED
     if model.get("byte_fallback") and model.get("unk_token") in model["vocab"]:
         types[model["vocab"][model["unk_token"]]] = _UNKNOWN
@@ -278,7 +275,7 @@ def _types(tokenizer: dict[str, Any], words: dict[int, str], vocab_size: int, na
 
 
 def _byte_level(tokenizer: dict[str, Any], words: dict[int, str], path: Path) -> tuple[str, tuple[str, ...]]:
-    """The pre-tokenizer's name of a byte-level tokenizer, and what llama.cpp does differently."""
+    """Name of a byte-level tokenizer's pre-tokenizer, and notes on what llama.cpp does differently."""
     notes = []
     normalizer = tokenizer["normalizer"]
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
@@ -286,25 +283,25 @@ def _byte_level(tokenizer: dict[str, Any], words: dict[int, str], path: Path) ->
         if step["type"] != "NFC":
             raise StepError(
                 f"{path}: normalizer {step['type']} cannot be exported: llama.cpp's BPE tokenizers normalize nothing. "
-                "Use a "
-                "student whose tokenizer has none, or NFC."
+                "Use a student whose tokenizer has no normalizer, or NFC."
             )
-        notes.append("llama.cpp does not normalize text to NFC: text with combining marks is cut differently")
+        notes.append("llama.cpp does not normalize text to NFC, so it tokenizes text with combining marks differently")
     pre = pre_tokenizer_name(tokenizer, str(path))
     if pre in APPROXIMATE:
         notes.append(
-            f"llama.cpp's {pre!r} pre-tokenizer is only close to the original: {APPROXIMATE[pre]} may be cut otherwise"
+            f"llama.cpp's {pre!r} pre-tokenizer is only close to the original: {APPROXIMATE[pre]} may be tokenized "
+            "differently"
         )
     if tokenizer["model"].get("unk_token") and sum(len(text) == 1 for text in words.values()) < 256:
-        notes.append("bytes without a token are dropped by llama.cpp; tokenizer.json makes them the unknown token")
+        notes.append("llama.cpp drops bytes that have no token, and tokenizer.json turns them into the unknown token")
     return pre, tuple(notes)
 
 
 def _check_added_tokens(tokenizer: dict[str, Any], name: str, path: Path) -> tuple[str, ...]:
-    """Notes on what llama.cpp leaves out of added tokens.
+    """Notes on settings of added tokens that llama.cpp ignores.
 
     Raises:
-        StepError: it would cut text around them differently for certain.
+        StepError: it would certainly tokenize text around them differently.
     """
     added = tokenizer["added_tokens"]
     normalizer = tokenizer["normalizer"]
@@ -312,9 +309,8 @@ def _check_added_tokens(tokenizer: dict[str, Any], name: str, path: Path) -> tup
     normalized = [token["content"] for token in added if token.get("normalized")]
     if PREPEND_SPACE in steps and normalized:
         raise StepError(
-            f"{path}: the added token {normalized[0]!r} is normalized, so tokenizer.json finds it after a space only "
-            "and "
-            "llama.cpp everywhere. Add such tokens as AddedToken(..., normalized=False) and train so."
+            f"{path}: the added token {normalized[0]!r} is normalized, so tokenizer.json finds it only after a space "
+            "and llama.cpp finds it everywhere. Add such tokens as AddedToken(..., normalized=False), and train again."
         )
     flagged = {
         flag: {token["content"] for token in added if token.get(flag)} for flag in ("lstrip", "rstrip", "single_word")
@@ -323,9 +319,8 @@ def _check_added_tokens(tokenizer: dict[str, Any], name: str, path: Path) -> tup
         contents = {token["content"] for token in added}
         if flagged["rstrip"] != contents - _NEVER_STRIPPED or not contents >= _NEVER_STRIPPED:
             raise StepError(
-                f"The name {name!r} makes llama.cpp drop the spaces after special tokens, as Phi-3 does and this "
-                "tokenizer "
-                "does not. Give general.name a value without 'phi-3' and 'phi3'."
+                f"The name {name!r} makes llama.cpp drop the spaces after special tokens, as Phi-3's tokenizer does "
+                "and this one does not. Choose a recipe name without 'phi-3' and 'phi3'."
             )
         flagged["rstrip"] = set()
     return tuple(

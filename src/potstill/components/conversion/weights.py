@@ -1,4 +1,4 @@
-"""A checkpoint's tensors in GGUF's names and order, read in blocks of rows."""
+"""Read a checkpoint's tensors under their GGUF names and in GGUF order, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LAYER = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor to write. `heads` is set where llama.cpp's rotary embedding wants the rows in another order."""
+    """One tensor to write. `heads` is set where llama.cpp's rotary embedding needs the rows in another order."""
 
     name: str
     source: str
@@ -76,7 +76,7 @@ class Weights:
                 self.shapes[name] = tuple(view.get_shape())
 
     def read(self, tensor: Tensor) -> Iterator[NDArray[np.float32]]:
-        """A tensor as float32 in blocks of rows, the rows in the order that llama.cpp wants."""
+        """A tensor as float32 in blocks of rows, the rows in the order that llama.cpp needs."""
         from safetensors import safe_open
 
         head = tensor.shape[0] // tensor.heads if tensor.heads else 1
@@ -86,7 +86,7 @@ class Weights:
             for first in range(0, tensor.shape[0], step):
                 block: NDArray[np.float32] = view[first : first + step].float().numpy()
                 if tensor.heads:
-                    # transformers rotates the halves of a head, llama.cpp's `llama` neighbours: interleave the halves.
+                    # transformers rotates the two halves of a head, llama.cpp rotates neighbours: interleave them
                     halves = block.reshape(-1, 2, head // 2, *block.shape[1:])
                     block = halves.swapaxes(1, 2).reshape(block.shape)
                 yield block
@@ -112,10 +112,10 @@ def _safetensors_files(checkpoint: Path) -> list[Path]:
 
 
 def plan_tensors(weights: Weights, parameters: Hyperparameters) -> list[Tensor]:
-    """The tensors to write, in layer order, each checked against the shape that config.json promises.
+    """The tensors to write, in layer order, each checked against the shape that config.json implies.
 
     Raises:
-        StepError: a tensor is absent, has another shape, or is not known.
+        StepError: a tensor is missing, has another shape, or is unknown.
     """
     expected = _expected_shapes(parameters)
     found: dict[str, Tensor] = {}
@@ -124,10 +124,10 @@ def plan_tensors(weights: Weights, parameters: Hyperparameters) -> list[Tensor]:
         if name is None or (name == "output.weight" and parameters.tied):
             continue
         if name not in expected or shape != expected[name]:
-            promised = expected.get(name, "none such")
             raise StepError(
-                f"The checkpoint's tensor {source} has shape {shape}, but config.json promises {promised}. The folder "
-                "mixes files of two models, or the model was changed after config.json was written; save it again."
+                f"The checkpoint's tensor {source} has shape {shape}, but config.json implies "
+                f"{expected.get(name, 'no such tensor')}. The folder mixes files of two models, or the model was "
+                "changed after config.json was written: save it again."
             )
         found[name] = Tensor(name, source, shape, _rotated_heads(name, parameters))
     missing = [name for name in expected if name not in found and not name.endswith(".bias")]
@@ -140,10 +140,10 @@ def plan_tensors(weights: Weights, parameters: Hyperparameters) -> list[Tensor]:
 
 
 def _gguf_name(source: str) -> str | None:
-    """GGUF's name of a checkpoint tensor; None for what is computed and not learned.
+    """GGUF's name of a checkpoint's tensor; None for one that is computed and not learnt.
 
     Raises:
-        StepError: the tensor is not known.
+        StepError: the tensor is unknown.
     """
     stem, _, kind = source.rpartition(".")
     if kind == "inv_freq":
@@ -155,13 +155,13 @@ def _gguf_name(source: str) -> str | None:
         if match and match[2] in _LAYER:
             return f"blk.{int(match[1])}.{_LAYER[match[2]]}.{kind}"
     raise StepError(
-        f"The checkpoint's tensor {source} is not known, and leaving it out would change the answers. Export a plain "
-        "model without adapters or extra heads."
+        f"The checkpoint's tensor {source} is unknown, and without it the answers would change. Export a plain model "
+        "without adapters or extra heads."
     )
 
 
 def _expected_shapes(p: Hyperparameters) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor, in the order they are written; biases are listed whether or not the checkpoint has them."""
+    """Shape of each tensor in the order of writing, with all possible biases."""
     hidden, queries, keys = p.hidden_size, p.n_heads * p.head_dim, p.n_kv_heads * p.head_dim
     layer: dict[str, tuple[int, ...]] = {
         "attn_norm": (hidden,),
