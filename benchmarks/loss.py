@@ -1,17 +1,18 @@
-"""The loss alone: hidden states and heads in, loss and gradients out; time over the matrix products', and memory.
+"""The loss alone, from hidden states and heads to loss and gradients: time relative to its products, and memory.
 
     python benchmarks/loss.py [--json FILE] [--rounds N] [--only VARIANT ...] [--case CASE ...] [--tiny]
 
-Two sizes (2048 tokens of a 32,000 vocabulary, 1024 of 151,936), forward KL and JSD, fp32, student 512 wide, teacher
-1024. "floor" is the matrix products alone, in chunks of 1024 tokens. potstill runs in chunks of its own choice, and in
-chunks of 1024, which Liger is given too. Times are medians of rounds in which the variants
-take turns in one process, after a warm-up that compiles. Memory is the highest resident set during one step less that
-before it, in a process of its own; the floor's holds its own buffers. Peers take part if they are installed (`pip
-install 'potstill[bench]'`): TRL's GKD and its chunked loss, Liger's chunked JSD, eager and compiled.
+There are two sizes (2048 tokens of a 32,000 vocabulary, 1024 of 151,936), each with forward KL and JSD, in fp32, with a
+student of width 512 and a teacher of width 1024. "floor" is the matrix products alone, in chunks of 1024 tokens.
+potstill runs in chunks of its own choice, and in chunks of 1024, which Liger uses too. Times are medians of rounds in
+which the variants take turns in one process, after a warm-up that compiles. Memory is the highest resident set during
+one step, minus that before the step, in a process of its own; that of the floor includes its own buffers. Other tools
+are included if they are installed (`pip install 'potstill[bench]'`): TRL's GKD and its chunked loss, Liger's chunked
+JSD, eager and compiled.
 
-With a CUDA device it is 8192 tokens of a 128,256 vocabulary instead, student and teacher 4096 wide, weights in bf16,
-the floor in chunks of 4096; memory is what torch has allocated at most. The Triton kernel is then first held against
-float64. What does not fit is left out.
+With a CUDA device, the size is 8192 tokens of a 128,256 vocabulary instead, with student and teacher of width 4096,
+weights in bf16, and the floor in chunks of 4096; memory is the most that torch has allocated. The Triton kernel is
+first compared with float64. Variants that do not fit are left out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CHUNK = 1024
 
 
 class Size(NamedTuple):
-    """Tokens and vocabulary; widths of student and teacher; type of the weights."""
+    """Number of tokens, vocabulary, widths of student and teacher, and type of the weights."""
 
     tokens: int
     vocab: int
@@ -60,7 +61,7 @@ OBJECTIVES: tuple[str, ...] = ("forward_kl", "jsd")
 
 
 class Inputs(NamedTuple):
-    """Leaves: student's hidden states and head want gradients; labels for the peer that asks for them."""
+    """Inputs: the student's hidden states and head need gradients; labels are for the tool that requires them."""
 
     student_NH: Tensor
     head_VH: Tensor
@@ -73,7 +74,7 @@ Step = Callable[[Inputs, str], Tensor]
 
 
 def make_inputs(size: Size) -> Inputs:
-    """Logits of about unit size, so that no distribution is a spike."""
+    """Inputs whose logits have about unit size, so that no distribution is a spike."""
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:
@@ -86,7 +87,7 @@ def make_inputs(size: Size) -> Inputs:
 
 
 def floor(chunk: int) -> Step:
-    """Five products: both projections, the gradients of hidden states and head."""
+    """The five products: both projections, and the gradients of hidden states and head."""
 
     @torch.no_grad()
     def step(x: Inputs, objective: str) -> Tensor:
@@ -106,7 +107,7 @@ def floor(chunk: int) -> Step:
 
 
 def ours(kernel: Any, chunk_tokens: int | None = None) -> Step:
-    """potstill with one of its row kernels."""
+    """potstill's loss with one of its row kernels."""
 
     def step(x: Inputs, objective: str) -> Tensor:
         sums = linear_divergence(
@@ -121,7 +122,7 @@ def ours(kernel: Any, chunk_tokens: int | None = None) -> Step:
 
 
 def trl_gkd() -> Step:
-    """TRL's GKD loss on whole logits."""
+    """TRL's GKD loss, on whole logits."""
     from trl.experimental.gkd.gkd_trainer import GKDTrainer
 
     def step(x: Inputs, objective: str) -> Tensor:
@@ -152,7 +153,7 @@ def trl_chunked() -> Step:
 
 
 def liger(compiled: bool) -> Step:
-    """Liger's chunked JSD; its beta 0 is forward KL. The hard part has weight 0, and is computed all the same."""
+    """Liger's chunked JSD; beta 0 is forward KL. The hard part has weight 0 and is computed nevertheless."""
     from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
     def step(x: Inputs, objective: str) -> Tensor:
@@ -181,13 +182,13 @@ VARIANTS: dict[str, Callable[[], Step]] = {
 
 
 def wait() -> None:
-    """Until the device is done."""
+    """Wait until the device has finished."""
     if CUDA:
         torch.cuda.synchronize()
 
 
 def run(step: Step, x: Inputs, objective: str) -> tuple[float, float]:
-    """Seconds and loss of one step; gradients are let go before the next."""
+    """Seconds and loss of one step; gradients are freed before the next."""
     wait()
     begun = time.perf_counter()
     loss = step(x, objective)
@@ -198,9 +199,9 @@ def run(step: Step, x: Inputs, objective: str) -> tuple[float, float]:
 
 
 def peak_mb(variant: str, size: Size, objective: str) -> float:
-    """Most that is resident, or allocated on the device, during a step beyond what was before. In a fresh process."""
+    """Highest memory during a step, resident or on the device, minus that before it. For a fresh process."""
     step = VARIANTS[variant]()
-    # whatever is loaded or compiled once is not the step's; another size would compile anew
+    # what is loaded or compiled once does not belong to the step; another size would compile again
     run(step, make_inputs(size if "compile" in variant else size._replace(tokens=64, vocab=256)), objective)
     x = make_inputs(size)
     if CUDA:
@@ -209,7 +210,7 @@ def peak_mb(variant: str, size: Size, objective: str) -> float:
         run(step, x, objective)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: proc(5)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the highest resident set: proc(5)
     resident = status_mb("VmRSS")
     run(step, x, objective)
     return status_mb("VmHWM") - resident
@@ -225,26 +226,26 @@ def ask_peak(variant: str, case: str, objective: str, tiny: bool) -> float:
 
 
 def give_back() -> None:
-    """Freed memory is kept for the next step, but all variants' kept together do not fit beside the largest step."""
+    """Return freed memory: what all variants keep for their next step would not fit together with the largest step."""
     if not CUDA and status_mb("VmRSS") * 2**20 > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def available(wanted: list[str] | None) -> dict[str, Step]:
-    """The variants that can run here; the first two always do, and what is missing is told."""
+    """The variants that can run here. The first two always can; missing tools are printed."""
     steps = {}
     for name, make in VARIANTS.items():
         if wanted and name not in wanted and name not in ("floor", "potstill torch"):
             continue
         try:
             steps[name] = make()
-        except (ImportError, RuntimeError) as error:  # a lazily loaded package raises the latter
+        except (ImportError, RuntimeError) as error:  # a lazily loaded package raises RuntimeError
             print(f"{name}: left out ({error})", file=sys.stderr)
     return steps
 
 
 def first_losses(steps: dict[str, Step], x: Inputs, objective: str) -> dict[str, float]:
-    """Each variant once, which compiles it; one that the device has no memory for is left out."""
+    """Loss of each variant, run once so that it compiles; without variants that exceed the device's memory."""
     losses = {}
     for name, step in list(steps.items()):
         try:
@@ -258,7 +259,7 @@ def first_losses(steps: dict[str, Step], x: Inputs, objective: str) -> dict[str,
 
 
 def measure(case: str, size: Size, objective: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All variants at one size, in turn. A loss that differs is told: it is not the same work."""
+    """Measure all variants at one size, in turn. A loss that differs is printed, because it is not the same work."""
     steps, x = available(args.only), make_inputs(size)
     losses = first_losses(steps, x, objective)
     taken: dict[str, list[float]] = {name: [] for name in steps}
@@ -307,7 +308,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--only", action="append", choices=list(VARIANTS), help="besides the first two; may be repeated"
+        "--only", action="append", choices=list(VARIANTS), help="in addition to the first two; may be repeated"
     )
     parser.add_argument("--case", action="append", help='for example "jsd, 2048 x 32000"; may be repeated')
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
@@ -318,7 +319,7 @@ def main() -> None:
         variant, case, objective = args.peak
         print(peak_mb(variant, sizes[case], objective))
         return
-    # as in training: the steps' blocks are not mapped anew each time, for all variants alike
+    # as in training: memory blocks are not mapped again in each step, for all variants alike
     keep_freed_memory()
     print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     if CUDA:

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--json FILE]
 
-Prints seconds a step (median of the steps of all rounds) for a Llama of 4.9 million parameters and 4096 tokens a step.
+Prints seconds per step (median over the steps of all rounds) for a Llama of 4.9 million parameters and 4096 tokens per
+step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS, STEPS = 3, 6
 
 
 def steps(keep: bool) -> list[float]:
-    """Seconds of each training step in this process, the first one left out."""
+    """Seconds of each training step in this process, without the first."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -2,8 +2,8 @@
 
     python benchmarks/offload.py [--json FILE]
 
-A Llama of 214 million random weights in fp32 reads 512 tokens, in fresh processes in turn. Seconds a pass are medians
-of all rounds, the first pass of each left out; the resident set holds pages of files that the system can drop.
+A Llama of 214 million random weights in fp32 reads 512 tokens, in fresh processes in turn. Seconds per pass are medians
+over all rounds, without the first pass of each. The resident set includes pages of files that the system can drop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIANTS: dict[str, Any] = {"in memory": None, "on disk": "disk"}
 
 
 def save_model(folder: Path) -> None:
-    """A model of random weights."""
+    """Save a model with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def save_model(folder: Path) -> None:
 
 @torch.no_grad()
 def passes(folder: Path, variant: str) -> dict[str, Any]:
-    """Seconds of each pass but the first in this process, and its highest resident set."""
+    """Seconds of each pass in this process except the first, and the highest resident set."""
     model, ids = load_causal_lm(folder, offload=VARIANTS[variant]).eval(), torch.arange(TOKENS)[None]
     taken = []
     for _ in range(PASSES + 1):

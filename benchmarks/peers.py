@@ -1,4 +1,4 @@
-"""TRL's trainers on potstill's rows: the same batches, learning rates, decay and clipping; only the work differs.
+"""TRL's trainers on potstill's rows, with the same batches, learning rates, weight decay and clipping.
 
 Used by step.py and quality.py. TRL comes with `pip install "potstill[bench]"`.
 """
@@ -31,12 +31,12 @@ def train_by_trl(
     chunked: bool = False,
     width: int = 0,
 ) -> list[float]:
-    """Train `student` in place, in fp32 by forward KL; the loss of each step.
+    """Train `student` in place, in fp32 by forward KL, and return the loss of each step.
 
     Args:
         steps: the rows of each optimizer step.
-        chunked: by DistillationTrainer, which is handed the rows in place of samples; otherwise GKDTrainer, lmbda 0.
-        width: least length that rows are padded to; the longest row of a step if that is more.
+        chunked: use DistillationTrainer, which gets the rows instead of samples; otherwise GKDTrainer with lmbda 0.
+        width: minimum length to which rows are padded; longer if the longest row of a step is longer.
     """
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     trainer_class, config_class, own = _classes(chunked)
@@ -72,7 +72,7 @@ def train_by_trl(
 
 
 def _classes(chunked: bool) -> tuple[Any, Any, dict[str, Any]]:
-    """Trainer, its configuration, and what that alone needs."""
+    """The trainer, its configuration class, and the options that only this one needs."""
     if chunked:
         from trl import DistillationConfig, DistillationTrainer
 
@@ -89,7 +89,7 @@ def _printer() -> Any:
 
 
 def _collate(rows: Sequence[Example], width: int) -> dict[str, torch.Tensor]:
-    """Rows padded right, in the names of both trainers; all tokens but each row's first are trained."""
+    """Rows padded on the right, under the names that both trainers use; all tokens but each row's first are trained."""
     width = max(width, *(len(r.ids) for r in rows))
     ids = torch.tensor([[*r.ids, *[_PAD] * (width - len(r.ids))] for r in rows])
     mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in rows])
@@ -101,14 +101,14 @@ def _collate(rows: Sequence[Example], width: int) -> dict[str, torch.Tensor]:
 
 
 def _dataset() -> Any:
-    """The trainers look at its columns; the rows come from the loader."""
+    """A dataset whose columns the trainers inspect; the rows come from the loader."""
     from datasets import Dataset
 
     return Dataset.from_list([{"prompt": "a", "messages": [{"role": "user", "content": "a"}]}] * 8)
 
 
 def _tokenizer() -> Any:
-    """The trainers ask for one, and read its special tokens alone."""
+    """A tokenizer, of which the trainers read only the special tokens."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast

@@ -4,8 +4,8 @@
     python benchmarks/plan.py speed [--only NAME ...] [--threads N] [--json FILE]
 
 `memory` writes each shape at reduced depth, serves it in a process of its own, reads a prompt of 600 tokens, and
-compares VmHWM with the plan. `speed` calibrates this machine first, on small models of other shapes as `potstill
-calibrate-device` does, and then compares the medians of decoding; it needs an idle machine. Both print Markdown.
+compares VmHWM with the prediction. `speed` first calibrates this machine on small models of other shapes, as `potstill
+calibrate` does, and then compares the medians; it needs an idle machine. Both print Markdown.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ DENSE = {"max_position_embeddings": 32768}
 def shape(
     kind: str, vocab: int, hidden: int, ffn: int, layers: int, heads: int, kv: int, **more: Any
 ) -> dict[str, Any]:
-    """A config.json in short."""
+    """Make a config.json from a short form."""
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     sizes = dict(zip(names, (vocab, hidden, ffn, layers, heads), strict=True))
     return DENSE | sizes | {"architectures": [f"{kind}ForCausalLM"], "num_key_value_heads": kv} | more
 
 
-# real widths, depth cut where a file would be much over 600 MB; the quantization beside it
+# real widths, with fewer layers where a file would be much larger than 600 MB; and the quantization
 SHAPES: dict[str, tuple[dict[str, Any], str]] = {
     "Qwen2.5-0.5B": (shape("Qwen2", 151936, 896, 4864, 24, 14, 2, tie_word_embeddings=True), "Q4_K_M"),
     "Qwen2.5-0.5B untied": (shape("Qwen2", 151936, 896, 4864, 8, 14, 2), "Q8_0"),
@@ -93,7 +93,7 @@ PROMPT = 256  # tokens, of `speed`
 CONTEXTS, KV_TYPES = (512, 2048, 8192), ("f16", "q8_0")
 
 
-# left out of `speed`: a single block, and files that take longest to write
+# not part of `speed`: a single block, and the files that take longest to write
 SLOW = ("Llama-3.1-8B, 2 layers", "Qwen2.5-7B, 1 layer")
 
 Rows = list[dict[str, Any]]
@@ -112,7 +112,7 @@ def written(name: str) -> Iterator[tuple[ModelSpec, Path]]:
 
 
 def measure_memory(names: list[str], threads: int) -> Rows:
-    """Predicted and measured bytes of each shape, context and KV type."""
+    """Predict and measure the bytes of each shape, context and KV type."""
     rows: Rows = []
     for name in names:
         with written(name) as (spec, path):
@@ -129,10 +129,10 @@ def measure_memory(names: list[str], threads: int) -> Rows:
 
 
 def measure_speed(names: list[str], threads: int) -> Rows:
-    """Predicted and measured tokens a second of each shape, none of which the calibration has seen."""
+    """Predict and measure tokens per second of each shape; none of them is part of the calibration."""
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CONFIG_HOME"] = folder  # the user's own calibration stays as it is
+        os.environ["XDG_CONFIG_HOME"] = folder  # the user's own calibration is not changed
         calibrate([], threads, lambda text: print(text, file=sys.stderr, flush=True))
         device = find_device("this", quick=True)
     for name in names:
@@ -149,18 +149,18 @@ def measure_speed(names: list[str], threads: int) -> Rows:
 
 
 def error(row: dict[str, Any], of: str = "") -> float:
-    """Share by which a prediction is off; `of` is `prompt_` for that of reading a prompt."""
+    """Relative error of a prediction; `of` is `prompt_` for the prediction of prompts."""
     return float(row[f"{of}predicted"] / row[f"{of}measured"] - 1)
 
 
 def say(row: dict[str, Any]) -> None:
-    """A row as it comes, on stderr."""
+    """Print a row on stderr as soon as it is measured."""
     told = [f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()]
     print(*told, f"{error(row):+.1%}", file=sys.stderr, flush=True)
 
 
 def memory_table(rows: Rows) -> list[str]:
-    """A line a shape: its file, the least and most that was measured, and the largest error."""
+    """A line per shape: its file, the lowest and highest measurement, and the largest error."""
     lines = ["| Shape | Type | File, bytes | Off by | Resident, MB | Largest error |", "|---|---|---|---|---|---|"]
     for name, group in itertools.groupby(rows, key=lambda row: row["shape"]):
         own = list(group)
@@ -172,7 +172,7 @@ def memory_table(rows: Rows) -> list[str]:
 
 
 def speed_table(rows: Rows) -> list[str]:
-    """A line a shape."""
+    """A line per shape."""
     lines = [
         "| Shape | Type | Decoding, predicted | Measured | Error | Prompt, predicted | Measured | Error |",
         "|---|---|---|---|---|---|---|---|",

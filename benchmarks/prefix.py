@@ -1,9 +1,9 @@
-"""What keeping a common prefix once is worth: training steps on rows with a system turn, with and without, in turn.
+"""What computing a common prefix once is worth: training steps on rows with a system message, with and without it.
 
     python benchmarks/prefix.py [--json FILE]
 
-For each prefix (tokens that all rows of a batch begin with) it prints the median seconds of a step, forward and
-backward in bf16, and how far the losses of both variants are apart.
+For each length of prefix (tokens with which all rows of a batch begin), it prints the median seconds of a step, forward
+and backward in bf16, and the difference between the losses of both variants.
 """
 
 from __future__ import annotations

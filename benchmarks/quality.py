@@ -1,18 +1,18 @@
-"""What distillation is worth on real text: a 3-million-parameter teacher of stories, and students of its layers or new.
+"""What distillation is worth on real text: a teacher of 3 million parameters, and students of its layers or new ones.
 
     python benchmarks/quality.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N] [--case CASE ...] [--tiny]
 
-Every student of one start and seed sees the same rows in the same steps. Held out are stories that none has seen; there
-"KL" is from the teacher to the student, and "loss" the cross-entropy of the text, both in nats a token. Differences are
-to the full online distillation, paired by seed, with 95 % Student intervals over the seeds.
+All students of one start and seed see the same rows in the same steps. Held-out stories are in no training. On them,
+"KL" goes from the teacher to the student, and "loss" is the cross-entropy of the text, both in nats per token.
+Differences are relative to the full online distillation, paired by seed, with 95 % Student intervals over the seeds.
 
-- plain: fine-tuning on the text. online: forward KL to the whole teacher. TRL GKD: the same by TRL's trainer.
-- counts 50, counts 12: 50 or 12 draws a token, stored. top 12 + tail: the twelve likeliest and the mass of all others.
-- top 12 renormalised: the twelve likeliest scaled to sum to 1, as if the teacher never said anything else.
+- plain: fine-tuning on the text. online: forward KL to the whole teacher. TRL GKD: the same with TRL's trainer.
+- counts 50, counts 12: 50 or 12 stored draws per token. top 12 + tail: the twelve likeliest and the mass of all others.
+- top 12 renormalised: the twelve likeliest, scaled to sum to 1, as if the teacher gave no mass to other tokens.
 
-Own answers: the online students of 4 layers learn on by reverse KL, from the ends of stories: off-policy, or with half
-or all of the ends written by themselves. "KL" is then reverse KL, from the student to the teacher, on what the student
-writes after held-out beginnings; differences are to learning on off-policy.
+Own answers: the online students of 4 layers are trained further by reverse KL on the ends of stories: off-policy, or
+with half or all of the ends written by the student. "KL" is then reverse KL, from the student to the teacher, on what
+the student writes after held-out beginnings. Differences are relative to off-policy training.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ from potstill.stages.targets.scoring import write_targets
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024
 TRAINED, HELD_OUT = 450, 100  # stories
-PROMPT, DRAWN = 24, 96  # tokens of a beginning, and most that a student writes after it
-ENDS = 4  # that it writes to one when it is judged
+PROMPT, DRAWN = 24, 96  # tokens of a beginning, and maximum that a student writes after it
+ENDS = 4  # ends that it writes to each beginning when it is judged
 OWN = "own answers"
-# start: the student, its learning rate, and how many times the steps it takes
+# start: the student, its learning rate, and the factor on the number of steps
 STARTS = {
     "4 of 8 layers": (TeacherLayers(layers=4), 1e-3, 1),
     "from scratch": (FromScratch(init="scratch", layers=3, hidden=128, ffn=352, heads=4), 3e-3, 4),
@@ -71,7 +71,7 @@ T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 
 
 class Renormalised(TargetsReader):
-    """A top-k store whose tail is thrown away."""
+    """A top-k store without its tail."""
 
     def lookup(self, keys: Any) -> Any:
         found = super().lookup(keys)
@@ -81,7 +81,7 @@ class Renormalised(TargetsReader):
 
 @dataclass(frozen=True)
 class World:
-    """What all trainings share."""
+    """What all trainings have in common."""
 
     teacher: Any
     chat: Any
@@ -96,11 +96,11 @@ class World:
 
 
 def load_world(data: Path, steps: int, folder: Path) -> World:
-    """Teacher and stories, each cut at `CONTEXT` tokens; the last ones are held out."""
+    """Teacher and stories, each cut at `CONTEXT` tokens; the last stories are held out."""
     model = data / "models" / "bitllama-3M"
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     texts = json.loads((data / "tinystories" / "tinystories_1000.json").read_text(encoding="utf-8"))
-    # a few steps need few stories
+    # few steps need few stories
     texts = texts[: min(TRAINED, 10 * steps)] + texts[-min(HELD_OUT, 5 * steps) :]
     rows = [Example(tuple(tokenizer.encode(text).ids[:CONTEXT]), 1, True) for text in texts]
     held_out = min(HELD_OUT, 5 * steps)
@@ -109,13 +109,13 @@ def load_world(data: Path, steps: int, folder: Path) -> World:
 
 
 def schedule(world: World, rate: float, times: float = 1.0) -> Schedule:
-    """As many epochs as make the steps, so many times."""
+    """A schedule with as many epochs as give the number of steps, times a factor."""
     once = len(plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, 1.0, 0))
     return Schedule(epochs=times * world.steps / once, batch_tokens=STEP_TOKENS, learning_rate=rate)
 
 
 def store(world: World, variant: str, seed: int) -> Path:
-    """The teacher's targets for the rows that are trained on, made once; draws are made anew for each seed."""
+    """The teacher's targets for the training rows, made once; draws are made again for each seed."""
     settings = STORED[variant]
     if settings["kind"] == "counts":
         settings, variant = settings | {"seed": seed}, f"{variant}, seed {seed}"
@@ -128,7 +128,7 @@ def store(world: World, variant: str, seed: int) -> Path:
 
 
 def objective(world: World, variant: str, seed: int) -> Objective:
-    """What a variant of potstill's learns from."""
+    """The objective of one of potstill's variants."""
     if variant == "plain":
         return Objective()
     if variant == "online":
@@ -139,7 +139,7 @@ def objective(world: World, variant: str, seed: int) -> Objective:
 
 
 def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
-    """One student, trained, and the CPU seconds it took."""
+    """Train one student, and return it with the CPU seconds."""
     shape, rate, times = STARTS[start]
     student = build_student(
         shape,
@@ -167,7 +167,7 @@ def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float
 
 
 def trained_and_judged(world: World, start: str, variant: str, seed: int) -> dict[str, float]:
-    """What a trained student is worth on the held-out stories."""
+    """Train a student and judge it on the held-out stories."""
     student, seconds = train(world, start, variant, seed)
     return {"seconds": seconds} | judge(world, student, world.held_out)
 
@@ -186,7 +186,7 @@ def judge(world: World, student: Any, examples: list[Example], **divergence: Any
 
 
 def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
-    """The online student of a seed, taken further both ways; each judged on its own answers."""
+    """Train the online student of a seed further, on- and off-policy, and judge each on its own answers."""
     begun, _ = train(world, "4 of 8 layers", "online", seed)
     rows = [replace(row, n_prompt=PROMPT) for row in world.train if len(row.ids) > PROMPT]
     plan = schedule(world, STARTS["4 of 8 layers"][1] / 5)
@@ -225,7 +225,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def tabulate(start: str, found: dict[str, list[dict[str, float]]], reference: str) -> list[dict[str, Any]]:
-    """Means over seeds, and differences to the reference, relative and paired."""
+    """Means over seeds, and relative differences to the reference, paired by seed."""
     rows = []
     for variant, runs in found.items():
         row: dict[str, Any] = {"case": start, "variant": variant, "runs": runs}

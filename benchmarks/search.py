@@ -1,4 +1,4 @@
-"""How long `potstill plan CONFIG --search` looks for students: three teachers on three devices.
+"""How long `potstill search` takes: three teachers on three devices.
 
     python benchmarks/search.py [--rounds N] [--json FILE]
 
@@ -26,7 +26,7 @@ DEVICES = ("Raspberry Pi 5", "Phone LPDDR4X 4GB", "RTX 3060")
 
 
 def seconds(teacher: str, device: str) -> float:
-    """One search."""
+    """CPU seconds of one search."""
     config = load_config(str(CONFIGS / f"{teacher}.json"))
     goal = Goal(find_device(device), Serving(2048), Limits(decode=10.0))
     begun = time.process_time()

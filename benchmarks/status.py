@@ -1,4 +1,4 @@
-"""What the kernel says of this process's memory."""
+"""Memory of this process, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def status_mb(name: str) -> float:
-    """A line of /proc/self/status in MB of 2^20 bytes: VmRSS, what is resident; VmHWM, the most that was.
+    """A line of /proc/self/status in MB of 2^20 bytes: VmRSS is the resident set, VmHWM its highest value so far.
 
-    Not ru_maxrss, which starts from the parent's peak.
+    ru_maxrss does not serve, because it starts from the peak of the parent process.
     """
     path = Path("/proc/self/status")
     for line in path.read_text().splitlines() if path.is_file() else ():

@@ -1,16 +1,16 @@
-"""A whole training step: potstill's own loop beside TRL's trainers, on the same rows; tokens a CPU second and memory.
+"""A whole training step of potstill and of TRL's trainers on the same rows: tokens per CPU second, and memory.
 
     python benchmarks/step.py [--json FILE] [--rounds N] [--steps N] [--vocab V ...] [--only VARIANT ...] [--tiny]
 
-Off-policy distillation by forward KL in fp32: teacher of 8 layers of 512, student of 4 layers of 256, tied heads,
-random weights, AdamW. A step has 2 rows of 512 tokens or, "ragged", as many rows of 60 to 480 tokens as fit into 1024
-(3 on average); only their own tokens are counted, not what pads them. "TRL GKD" is its GKDTrainer with lmbda 0: its
-collator pads a batch to its longest row; "to 512" has all rows of 512, as a loader of fixed shapes does. "TRL chunked"
-is its DistillationTrainer, which has no off-policy mode: it is handed the rows in place of samples.
+The work is off-policy distillation by forward KL in fp32: a teacher of 8 layers of width 512, a student of 4 layers of
+width 256, tied heads, random weights, AdamW. A step has 2 rows of 512 tokens or, "ragged", as many rows of 60 to 480
+tokens as fit into 1024 (3 on average). Only tokens of rows are counted, without padding. "TRL GKD" is its GKDTrainer
+with lmbda 0, whose collator pads a batch to its longest row; "to 512" pads all rows to 512, as a loader of fixed shapes
+does. "TRL chunked" is its DistillationTrainer, which has no off-policy mode and gets the rows instead of samples.
 
-Every variant is a fresh process, and rounds take turns. Times are the process's CPU time from one optimizer step to the
-next, the first left out, medians of all rounds; memory is the highest resident set of the whole process. Losses of the
-online variants, which see the same rows in the same steps, must be equal to 4 decimals.
+Every variant runs in a fresh process, and rounds take turns. Times are the CPU time of the process from one optimizer
+step to the next, without the first, as medians over all rounds. Memory is the highest resident set of the whole
+process. The losses of the online variants, which see the same rows in the same steps, must be equal to 4 decimals.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WHOLE, RAGGED = 512, (60, 480)
 SHAPES = {"teacher": (512, 8), "student": (256, 4)}
 DRAWS, SEED = 50, 0
 SCHEDULE = Schedule(epochs=1.0, batch_tokens=2 * WHOLE, learning_rate=1e-3)
-# variant: who trains, and on which rows
+# variant: which tool trains, and on which rows
 VARIANTS = {
     "TRL GKD": ("gkd", "whole"),
     "TRL chunked": ("chunked", "whole"),
@@ -59,14 +59,14 @@ VARIANTS = {
 
 
 def make_rows(kind: str, vocab: int, steps: int) -> list[Example]:
-    """Random tokens; all but the first are trained."""
+    """Rows of random tokens; all tokens but the first are trained."""
     rng = random.Random(SEED)
     lengths = [WHOLE if kind == "whole" else rng.randint(*RAGGED) for _ in range((2 if kind == "whole" else 3) * steps)]
     return [Example(tuple(rng.randrange(3, vocab) for _ in range(length)), 1, True) for length in lengths]
 
 
 def make_model(who: str, vocab: int) -> Any:
-    """A Llama of random weights, the same in each process; wide enough that its distributions are not flat."""
+    """A Llama with random weights, the same in each process, whose distributions are not flat."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     hidden, layers = SHAPES[who]
@@ -80,12 +80,12 @@ def make_model(who: str, vocab: int) -> Any:
 
 
 def planned(rows: list[Example]) -> list[list[int]]:
-    """Rows of each step in potstill's plan, for the peers to take the same."""
+    """The rows of each step in potstill's plan, which the other tools use too."""
     return [group[0] for group in plan_steps([len(r.ids) for r in rows], SCHEDULE.batch_tokens, 1, 1.0, SEED)]
 
 
 def potstill_losses(rows: list[Example], vocab: int, store: Path | None) -> list[float]:
-    """Train by potstill, as a recipe does; the losses of its log."""
+    """Train with potstill, as a recipe does, and return the losses of its log."""
     teacher, stored = None, None
     if store is None:
         teacher = make_model("teacher", vocab)
@@ -100,19 +100,19 @@ def potstill_losses(rows: list[Example], vocab: int, store: Path | None) -> list
 
 
 def targets_meta(vocab: int) -> TargetsMeta:
-    """Sampled counts."""
+    """Meta data of a store of sampled counts."""
     made_by = dict.fromkeys(("teacher_hash", "tokenizer_hash", "template_hash"), "benchmark")
     return TargetsMeta(kind="counts", draws=DRAWS, seed=SEED, vocab_size=vocab, dtype="float32", **made_by)
 
 
 def write_store(rows: list[Example], vocab: int, store: Path) -> None:
-    """What the targets stage does, in a process of its own so that it does not count."""
+    """Do the work of the targets stage, in a process of its own so that it is not measured."""
     with TargetsWriter(store, targets_meta(vocab)) as writer:
         write_targets(make_model("teacher", vocab), rows, writer, 2 * WHOLE)
 
 
 def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
-    """Train by a variant in this process; CPU seconds and tokens of each step but the first, losses, peak."""
+    """Train a variant in this process: CPU seconds and tokens of each step but the first, losses, peak memory."""
     who, kind = VARIANTS[variant]
     rows = make_rows(kind, vocab, steps + 1)
     marks: list[float] = []
@@ -131,7 +131,7 @@ def one(variant: str, vocab: int, steps: int, store: Path) -> dict[str, Any]:
 
 
 def ask(arguments: list[str]) -> str:
-    """The last line of a process of its own."""
+    """Run this script in a process of its own, and return its last line."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}:\n{done.stderr[-2000:]}")
@@ -139,7 +139,7 @@ def ask(arguments: list[str]) -> str:
 
 
 def summary(vocab: int, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Medians of all rounds; ragged variants against the peer's fixed shapes."""
+    """Medians over all rounds; ragged variants are compared with the other tool's fixed shapes."""
     rows = []
     for variant, rounds in found.items():
         rates = [t / s for r in rounds for t, s in zip(r["tokens"], r["seconds"], strict=True)]
@@ -158,7 +158,7 @@ def summary(vocab: int, found: dict[str, list[dict[str, Any]]]) -> list[dict[str
 
 
 def require_equal(rows: list[dict[str, Any]]) -> None:
-    """Refuse variants that see the same rows and teacher, and do not have the same losses to 4 decimals."""
+    """Require that variants with the same rows and teacher have the same losses to 4 decimals."""
     for kind in ("whole", "ragged"):
         same = [r for r in rows if VARIANTS[r["variant"]][1] == kind and VARIANTS[r["variant"]][0] != "stored"]
         for row in same[1:]:
@@ -167,7 +167,7 @@ def require_equal(rows: list[dict[str, Any]]) -> None:
 
 
 def measure(vocab: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All variants at one vocabulary, in turn; prints and returns their rows."""
+    """Measure all variants at one vocabulary, in turn; print and return their rows."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only or VARIANTS}
     with tempfile.TemporaryDirectory() as store:
         rest = [str(vocab), str(args.steps), store, *(["--tiny"] if args.tiny else [])]
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4, help="measured steps of a round")
+    parser.add_argument("--steps", type=int, default=4, help="measured steps per round")
     parser.add_argument("--vocab", type=int, nargs="*")
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="may be repeated")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")

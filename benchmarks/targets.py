@@ -1,12 +1,12 @@
-"""The targets store: bytes a token, and tokens a second in and out, for counts of 50 and 16 draws and top 32 and 8.
+"""The targets store: bytes per token, and speed of writing and reading, for 50 and 16 draws and top 32 and 8.
 
     python benchmarks/targets.py [--json FILE] [--tokens N] [--vocab V] [--model FOLDER --texts FILE] [--tiny]
 
-Without a model the teacher is synthetic: a Zipf prior times a random 64-dimensional head, at a scale where it is about
-as sure of itself as a language model (2.0 nats, 12 distinct ids in 50 draws) and its ids are on average as frequent as
-those of English text (9.7 bits an id): these two decide the bytes. No two of its contexts are alike, so nothing repeats
-that a real text would repeat. With a model, `--texts` is a JSON list of strings or a text file, and the distributions
-are the model's own. Times are seconds of this process's CPU, one thread.
+Without a model, the teacher is synthetic: a Zipf prior times a random 64-dimensional head. Its scale is chosen so that
+it is about as certain as a language model (2.0 nats, 12 distinct ids in 50 draws) and its ids are on average as
+frequent as those of English text (9.7 bits per id); these two decide the number of bytes. No two of its contexts are
+alike, so nothing repeats that would repeat in a real text. With a model, `--texts` is a JSON list of strings or a text
+file, and the distributions are those of the model. Times are CPU seconds of this process with one thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ROW, BATCH_ROWS, ROUNDS = 256, 16, 5
 
 
 def synthetic(tokens: int, vocab: int) -> Iterator[tuple[SequenceKey, Tensor]]:
-    """Sequences of `ROW` tokens with their logits (ROW, V), the same at each call."""
+    """Sequences of `ROW` tokens with their logits (ROW, V), the same in each call."""
     generator = torch.Generator().manual_seed(0)
     head_HV = torch.randn(64, vocab, generator=generator)
     prior_V = 1.5 * torch.log(torch.arange(vocab) + 2.7)
@@ -74,7 +74,7 @@ def real(folder: Path, texts: Path, tokens: int) -> Iterator[tuple[SequenceKey, 
 
 
 def measure(case: dict[str, Any], rows: Iterator[tuple[SequenceKey, Tensor]], folder: Path) -> dict[str, Any]:
-    """One kind of target: written once, read in a shuffled order; the teacher's own time is not counted."""
+    """Measure one kind of target: written once, read in shuffled order, without the time of the teacher."""
     writer: TargetsWriter | None = None
     keys, writing = [], 0.0
     for key, logits_NV in rows:

@@ -1,4 +1,4 @@
-"""Turns CLINC150's data_full.json into rows of {"text", "label"}: its own splits, each with its out-of-scope rows.
+"""Turn CLINC150's data_full.json into rows of {"text", "label"}, in its own splits, with their out-of-scope rows.
 
 python examples/clinc150/make_rows.py data_full.json --out examples/clinc150/data
 """
@@ -13,7 +13,7 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def prepare(data: dict[str, list[list[str]]], out: Path) -> dict[str, int]:
-    """Write NAME.jsonl for each split. Returns rows per split."""
+    """Write NAME.jsonl for each split, and return the number of rows per split."""
     out.mkdir(parents=True, exist_ok=True)
     counts = {}
     for name, split in SPLITS.items():

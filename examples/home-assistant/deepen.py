@@ -1,9 +1,9 @@
-"""Puts new layers between those of a trained model, so that it begins as good as it was and has more to learn with.
+"""Put new layers between those of a trained model. It starts as good as it was, with more weights to train.
 
     python examples/home-assistant/deepen.py --model build/commands --layers 14 --out build/deep
 
-The old layers are spread evenly. A new one has random weights, but adds nothing at first: the two matrices by which it
-writes into the residual stream are zero, as in the block expansion of LLaMA Pro (Wu et al., 2024, arXiv:2401.02415).
+The old layers are spread evenly. A new layer has random weights but changes nothing at first: the two matrices that
+write into the residual stream are zero, as in the block expansion of LLaMA Pro (Wu et al., 2024, arXiv:2401.02415).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ SILENT = ("self_attn.o_proj", "mlp.down_proj")
 
 
 def deepen(folder: Path, layers: int, out: Path) -> None:
-    """Write the model in `folder`, a Llama, with `layers` layers to `out`, its tokenizer too.
+    """Write the Llama in `folder`, deepened to `layers` layers, and its tokenizer to `out`.
 
     Raises:
-        ValueError: it has more layers already.
+        ValueError: the model already has as many layers or more.
     """
     from transformers import AutoModelForCausalLM
 
@@ -31,7 +31,7 @@ def deepen(folder: Path, layers: int, out: Path) -> None:
     model = load_causal_lm(folder)
     old = model.config.num_hidden_layers
     if layers <= old:
-        raise ValueError(f"{folder} has {old} layers: ask for more than that.")
+        raise ValueError(f"{folder} has {old} layers: give a larger number.")
     config = type(model.config).from_dict(model.config.to_dict())
     config.num_hidden_layers = layers
     torch.manual_seed(0)
@@ -53,8 +53,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained model")
-    parser.add_argument("--layers", type=int, required=True, help="layers that the new one has")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the new one")
+    parser.add_argument("--layers", type=int, required=True, help="number of layers of the new model")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new model")
     args = parser.parse_args()
     deepen(args.model, args.layers, args.out)
 

@@ -1,11 +1,12 @@
-"""Rows that teach a new model to copy: words of the workload, and words that nobody says, to be said again.
+"""Make rows that teach a new model to copy: it repeats words of the workload and words that do not exist.
 
     python examples/home-assistant/echo.py --rows build/train.jsonl --tokenizer build/tokenizer --out build/echo.jsonl
 
-A word that was never seen before can only be copied, and a model this small finds that out late from the workload's own
-rows, where a copied value is one lesson among many: this folder's README has the numbers. Half of the words are made of
-one to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as common ones. Each row
-begins with "repeat:", so that a command that the model does not understand is not taken for one.
+A word that a model has never seen can only be copied. From the workload's own rows, in which a copied value is one of
+many things to learn, a model this small learns copying late (the README of this folder has the numbers). Half of the
+words are made of one to three tokens drawn evenly from the vocabulary, so that rare tokens are copied as often as
+common ones. Each row begins with "repeat:", so that the model does not confuse a command that it does not understand
+with a request to copy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROWS = 30_000
 
 
 def words_of(path: Path) -> list[str]:
-    """Every word, letters only, that a user says in the first rows of a file, in alphabetical order."""
+    """Words of users in the first rows of a file, letters only, in alphabetical order."""
     words: set[str] = set()
     with path.open(encoding="utf-8") as file:
         for _, line in zip(range(ROWS), file, strict=False):
@@ -29,7 +30,7 @@ def words_of(path: Path) -> list[str]:
 
 
 def pieces_of(folder: Path) -> list[str]:
-    """Every token of a tokenizer that is letters only, in order of id."""
+    """Tokens of a tokenizer that are letters only, in order of id."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

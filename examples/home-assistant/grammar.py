@@ -1,4 +1,4 @@
-"""Reads the phrasing files: sections, their splits, and the wordings that one line stands for."""
+"""Read the phrasing files: sections, their splits, and the wordings that one line stands for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHOICE = re.compile(r"\(([^()]*)\)")
 
 @dataclass(frozen=True)
 class Phrasing:
-    """One line: its wordings (slots still in braces), whether it is an order, and arguments the wording implies."""
+    """One line: its wordings with slots in braces, whether it is a command, and arguments that the wording implies."""
 
     name: str
     wordings: tuple[str, ...]
@@ -24,13 +24,13 @@ class Phrasing:
 
     @property
     def pairs(self) -> bool:
-        """Whether the line makes two calls, by a slot that is numbered 2."""
+        """Whether the line makes two calls: it has a slot with the number 2."""
         return "2}" in self.wordings[0]
 
 
 @dataclass
 class Section:
-    """A group of phrasings that share their kind of answer."""
+    """A group of phrasings with the same kind of answer."""
 
     kind: str
     target: str
@@ -63,7 +63,7 @@ def read_phrasings(folder: Path) -> list[Section]:
     """All sections of `folder`/*.txt.
 
     Raises:
-        ValueError: a line stands before the first section or the first split.
+        ValueError: a line comes before the first section or the first split.
     """
     sections: list[Section] = []
     for path in sorted(folder.glob("*.txt")):
@@ -82,7 +82,7 @@ def read_phrasings(folder: Path) -> list[Section]:
                 key, _, value = line.partition(" = ")
                 setattr(sections[-1], key, value)
             elif not sections or not split:
-                raise ValueError(f"{path}:{number}: a phrasing must stand under a [section] and a split.")
+                raise ValueError(f"{path}:{number}: a phrasing must come after a [section] and a split.")
             else:
                 section = sections[-1]
                 name = f"{section.name.replace(' ', '.')}/{split}/{len(section.phrasings[split])}"

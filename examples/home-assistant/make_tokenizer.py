@@ -1,8 +1,8 @@
-"""Trains the teacher's tokenizer: byte-level BPE with 960 tokens, on rows that `workload.py` wrote.
+"""Train the teacher's tokenizer, byte-level BPE with 960 tokens, on the rows of `workload.py`.
 
     python examples/home-assistant/make_tokenizer.py --rows DIR/train.jsonl --out teacher
 
-The folder has what `transformers.AutoTokenizer` reads, the chat template too.
+The folder holds what `transformers.AutoTokenizer` reads, including the chat template.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ CALLS = ("<tool_call>", "</tool_call>")
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What merges are learnt on: as above, but the space before a word stands alone. So no token joins a space to letters,
-# and a word is cut into the same tokens after a space, where the user said it, and after a quote, where it is copied.
-LEARNT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[,_]\p{L}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# The split on which merges are learned. It differs from the one above in that the space before a word stands alone. No
+# token therefore joins a space to letters, and a word has the same tokens after a space (in the user's text) and after
+# a quote (in the call that copies it).
+LEARNED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[,_]\p{L}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 VOCABULARY = 960
 MARKS = re.compile("|".join(map(re.escape, (PAD, START, END, *CALLS))))
 
 
 def render(row: dict[str, Any]) -> str:
-    """User text and answer as the chat template writes them, without the system turn, the same for all rows."""
+    """User text and answer as the chat template writes them, without the system message, which all rows share."""
     completion = row["completion"]
     blocks = []
     for call in completion.get("tool_calls", ()):
@@ -41,7 +42,7 @@ def render(row: dict[str, Any]) -> str:
 
 
 def texts(path: Path, limit: int) -> Iterator[str]:
-    """Training text: the system turn once in a hundred rows, so that tool names are learnt but do not rule."""
+    """Training text, with the system message in every hundredth row, so that tool names do not dominate the merges."""
     names = ",".join(tool["function"]["name"] for tool in json.loads((HERE / "tools.json").read_text(encoding="utf-8")))
     with path.open(encoding="utf-8") as file:
         for index, line in enumerate(file):
@@ -66,7 +67,7 @@ def make_tokenizer(rows: Path, out: Path, *, size: int = VOCABULARY, limit: int 
         return pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = split(LEARNT)
+    tokenizer.pre_tokenizer = split(LEARNED)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -76,7 +77,7 @@ def make_tokenizer(rows: Path, out: Path, *, size: int = VOCABULARY, limit: int 
     )
     tokenizer.train_from_iterator((piece for text in texts(rows, limit) for piece in between_marks(text)), trainer)
     tokenizer.pre_tokenizer = split(PATTERN)
-    # The trainer marks all five as special; the two of tool calls must stay in decoded text.
+    # The trainer marks all five tokens as special, but the two of tool calls must stay in decoded text.
     state = json.loads(tokenizer.to_str())
     for token in state["added_tokens"]:
         token["special"] = token["content"] not in CALLS
@@ -97,7 +98,7 @@ def make_tokenizer(rows: Path, out: Path, *, size: int = VOCABULARY, limit: int 
 
 
 def between_marks(text: str) -> list[str]:
-    """The pieces of a text between marks: what BPE sees when the tokenizer is used."""
+    """The pieces of a text between marks, which is what BPE sees when the tokenizer is used."""
     return [piece for piece in MARKS.split(text) if piece]
 
 

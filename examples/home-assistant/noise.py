@@ -1,4 +1,4 @@
-"""Makes clean text look typed or spoken in haste. Slot values are never touched: the right answer stays the same."""
+"""Make clean text look typed or spoken in haste. Slot values never change, so the right answer stays the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 __all__ = ["Piece", "articles", "foreign", "plain", "typos"]
 
 Piece = tuple[str, bool]
-"""Text, and whether it is protected: a slot's words."""
+"""A text, and whether it is protected because it is the value of a slot."""
 
 _NEIGHBOURS = {
     "a": "sqz", "b": "vgn", "c": "xdv", "d": "sfe", "e": "wrd", "f": "dgr", "g": "fht", "h": "gjy", "i": "uok",
@@ -85,5 +85,5 @@ def foreign(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 
 
 def plain(pieces: list[Piece]) -> list[Piece]:
-    """All lower-case, without commas and full stops between the words; values in protected pieces are lower already."""
+    """Lower case throughout, without punctuation between words; protected values are lower case already."""
     return [(text if protected else re.sub(r"[,;.!?]", "", text).lower(), protected) for text, protected in pieces]

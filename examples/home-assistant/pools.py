@@ -1,4 +1,4 @@
-"""Words that open slots are filled with. Each word belongs to one split only, by its hash (`split_of`)."""
+"""Words for open slots. Each word belongs to one split only, which its hash decides (`split_of`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["MESSAGES", "TODOS", "TRAIN_TEXTS", "WORDS", "pool", "split_of"]
 
 
 def split_of(key: str) -> str:
-    """The split that a word belongs to: half train, a fifth validation, three tenths test."""
+    """The split of a word: half of the words are in train, a fifth in validation, three tenths in test."""
     bucket = zlib.crc32(key.lower().encode()) % 100
     return "train" if bucket < 50 else "validation" if bucket < 70 else "test"
 
@@ -193,7 +193,7 @@ WORDS = {
 }
 """Word lists by kind."""
 
-# {o} an object, {n} a noun, {a} an adjective, {i} an item, {p} a person; all of the split that uses the pattern.
+# {o} is an object, {n} a noun, {a} an adjective, {i} an item, {p} a person; all from the split that uses the pattern.
 MESSAGES = _lines("""
 the {o} is {a}
 I am at the {n}
@@ -300,7 +300,7 @@ walk to the {n}
 finish the {n}
 """)
 
-# More for train alone, of kinds of sentences that the hash gave to the other splits.
+# More patterns for train alone, of kinds that the hash put into the other splits.
 TRAIN_TEXTS = {
     "text": _lines("""
 I sold the {o}

@@ -1,4 +1,4 @@
-"""Fills slots: what the user says, and the argument value that it stands for."""
+"""Fill slots: the words of the user, and the argument value that they stand for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _TAKEN = frozenset(
 
 @dataclass(frozen=True)
 class Fill:
-    """One filled slot: the words said, the argument, its value, and whether the value comes from an open pool."""
+    """One filled slot: the user's words, the argument, its value, and whether the value comes from an open pool."""
 
     slot: str
     surface: str
@@ -60,7 +60,7 @@ def _held_words() -> frozenset[str]:
 
 
 def _owner(kind: str, value: object) -> str:
-    """The split that alone may use a closed value; "train" stands for all splits."""
+    """The only split that may use a closed value; "train" stands for all splits."""
     bucket = zlib.crc32(f"{kind}:{value}".encode()) % 100
     return "test" if bucket < 12 else "validation" if bucket < 20 else "train"
 
@@ -75,7 +75,7 @@ def number_words(number: int) -> str:
 
 
 class Filler:
-    """Draws slot values of one split; `lower` rows are lower-case throughout, so that copied values are too."""
+    """Draw slot values of one split. Rows with `lower` are in lower case throughout, including copied values."""
 
     def __init__(self, rng: random.Random, split: str) -> None:
         self.rng, self.split = rng, split
@@ -85,11 +85,11 @@ class Filler:
             kind: pool(lines, split) + (TRAIN_TEXTS[kind] if train else ())
             for kind, lines in {"text": MESSAGES, "todo": TODOS}.items()
         }
-        # train has more values of two words: a value that is cut short is the commonest mistake of all
+        # train has more values of two words, because a value that is cut short is the most frequent mistake
         self._longer = 0.25 if train else 0.0
 
     def fill(self, slot: str, lower: bool) -> Fill:
-        """A value for `slot`; a trailing 2 makes the second of a pair.
+        """A value for `slot`; a trailing 2 asks for the second value of a pair.
 
         Raises:
             KeyError: there is no such slot.
@@ -101,7 +101,7 @@ class Filler:
             surface, value = surface.lower(), value.lower() if isinstance(value, str) else value
         return Fill(slot, surface, arg, value, is_open)
 
-    # -- open slots: the value is copied from what the user said --
+    # -- open slots: the value is copied from the user's text --
 
     def _open(self, kind: str) -> tuple[str, str, str, bool]:
         common = {"room": ROOMS, "door": DOORS, "list": LISTS, "scene": SCENES}.get(kind)
@@ -117,8 +117,9 @@ class Filler:
         return value, "text" if kind == "todo" else kind, value, True
 
     def _invented(self) -> str:
-        """A word that is in no list, so that copying cannot be done by heart: parts of two words of train joined,
-        syllables, or letters at random."""
+        """A word that is in no list, so that it can only be copied: joined parts of two train words, syllables, or
+        random
+        letters."""
         while True:
             roll = self.rng.random()
             if roll < 0.55:
@@ -200,7 +201,7 @@ class Filler:
         return text
 
     def _reworded(self, word: str) -> str:
-        """A pattern's word, or another in its place: what is copied must not be known by heart from its first word."""
+        """A word of a pattern, or another one instead, so that a text cannot be completed from its first word."""
         if word.startswith("{") or self.rng.random() < 0.6:
             return word
         return self.rng.choice(_FUNCTION) if self.rng.random() < 0.2 else self._word(self.rng.choice("onaip"))
@@ -216,25 +217,25 @@ class Filler:
         return self._pattern("todo")
 
     def _babble(self, count: int) -> str:
-        """Words in no order: what is copied must not have to make sense."""
+        """Words in random order, so that copying also works for text that makes no sense."""
         words = [
             self.rng.choice(_FUNCTION) if self.rng.random() < 0.35 else self._word(self.rng.choice("onaip"))
             for _ in range(count)
         ]
         return " ".join([*words, self._word("n")])
 
-    # -- closed slots: the value is worked out from what the user said --
+    # -- closed slots: the value is derived from the user's text --
 
     def _number(self, kind: str, values: Sequence[int]) -> int:
         owned = [value for value in values if _owner(kind, value) == self.split]
         shared = [value for value in values if _owner(kind, value) == "train"]
-        # A held value is drawn three times as often as another, at most half the time.
+        # A value that belongs to one split is drawn three times as often as others, at most half of the time.
         if self.split != "train" and self.rng.random() < min(0.5, 3 * len(owned) / len(values)):
             return self.rng.choice(owned)
         return self.rng.choice(shared)
 
     def _said(self, number: int) -> str:
-        """A number in digits, or now and then in words."""
+        """A number in digits, or sometimes in words."""
         if number > 100 or self.rng.random() < 0.65:
             return str(number)
         words = number_words(number)
@@ -280,7 +281,7 @@ class Filler:
         return f"{self._said(number)} {self.rng.choice(('minutes', 'minutes', 'min'))}", "minutes", number, False
 
     def _slot_minutes_adj(self) -> tuple[str, str, int, bool]:
-        # Those that would need "an" are left out: the article before the slot is "a".
+        # Numbers that would need "an" are left out, because the article before the slot is "a".
         number = self._number("minutes", [n for n in range(2, 100) if n not in (8, 11, 18) and n // 10 != 8])
         return f"{self._said(number)}{self.rng.choice((' ', '-'))}minute", "minutes", number, False
 
@@ -296,7 +297,7 @@ class Filler:
         return self._clock(hour, minute), "time", value, False
 
     def _clock(self, hour: int, minute: int) -> str:
-        """One way to say a time; morning and afternoon are always told apart."""
+        """One way to say a time, always clear about morning or afternoon."""
         rng = self.rng
         if value := {(12, 0): "noon", (0, 0): "midnight"}.get((hour, minute)):
             return value

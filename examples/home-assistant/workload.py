@@ -1,8 +1,8 @@
-"""Writes the home-assistant workload: rows of train, validation and test that share no phrasing and no open value.
+"""Write the home-assistant workload: train, validation and test rows that share no phrasing and no open value.
 
     python examples/home-assistant/workload.py --out DIR --train 120000 --validation 600 --test 600 --seed 0
 
-Phrasings are in phrasings/*.txt, words in pools.py, values in slots.py, typing errors in noise.py.
+Phrasings are in phrasings/*.txt, words in pools.py, values in slots.py, and typing errors in noise.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from slots import Fill, Filler
 HERE = Path(__file__).resolve().parent
 SOURCE = "home-assistant workload@1"
 SHARES = {"tool_call": 0.50, "multi_call": 0.18, "clarify": 0.16, "refuse": 0.16}
-# What is hardest is trained on more often: several commands in a line, and typing errors.
+# The hardest rows, several commands in a line and typing errors, are more frequent in train.
 TRAIN_SHARES = {"tool_call": 0.42, "multi_call": 0.26, "clarify": 0.17, "refuse": 0.15}
 TYPOS, TRAIN_TYPOS = 0.13, 0.2
 TRAIN_ARTICLES = 0.2
@@ -51,7 +51,7 @@ PREPOSITION = re.compile(r"(in|on|at) ")
 
 @dataclass(frozen=True)
 class Clause:
-    """One command: its pieces of text, its calls, the values drawn and the phrasing it came from."""
+    """One command: its pieces of text, its calls, the values that were drawn, and its phrasing."""
 
     pieces: tuple[Piece, ...]
     fills: tuple[Fill, ...]
@@ -60,29 +60,29 @@ class Clause:
 
     @property
     def open_end(self) -> bool:
-        """Whether the last thing said is a value of free length, so that nothing may follow without a mark."""
+        """Whether the text ends with a value of free length, so that nothing may follow without punctuation."""
         return self.pieces[-1][1] and self.fills[-1].open
 
     @property
     def bare(self) -> bool:
-        """Whether it breaks off: nothing, not even a full stop, follows."""
+        """Whether the text breaks off, without even a full stop."""
         return not self.pieces[-1][1] and bool(BARE_END.search(self.pieces[-1][0]))
 
     @property
     def free_end(self) -> bool:
-        """Whether a word after the last value could be taken for a part of it."""
+        """Whether a word after the last value could be mistaken for a part of it."""
         return self.pieces[-1][1] and self.fills[-1].slot in FREE_END
 
 
 def variants(value: str | int, is_open: bool) -> list[str | int]:
-    """Values a person would accept in place of `value`: other upper and lower case, for copied words only."""
+    """Accepted values in addition to `value`: other upper and lower case, for copied words only."""
     if isinstance(value, int) or not is_open:
         return [value]
     return list(dict.fromkeys([value, value.lower(), value.title(), value[:1].upper() + value[1:]]))
 
 
 class Writer:
-    """Draws rows of one split."""
+    """Draw rows of one split."""
 
     def __init__(self, sections: list[Section], tools: dict[str, list[str]], split: str, seed: int) -> None:
         self.rng = random.Random(f"{seed}:{split}")
@@ -93,12 +93,12 @@ class Writer:
         self._cycles = {kind: self._cycle(kind) for kind in self.by_kind} | {"multi": self._cycle("tool")}
 
     def _cycle(self, kind: str) -> Iterator[Section]:
-        """Sections in turn, each round in a new order, so that all get an equal share."""
+        """Sections in turn, in a new order each round, so that all have the same share."""
         while True:
             yield from self.rng.sample(self.by_kind[kind], len(self.by_kind[kind]))
 
     def clause(self, section: Section, phrasing: Phrasing, lower: bool) -> Clause:
-        """A phrasing with its slots filled; combinations of closed values that belong to test are drawn again."""
+        """A phrasing with filled slots; combinations of closed values that belong to test are drawn again."""
         while True:
             wording = self.rng.choice(phrasing.wordings)
             fills, pieces = [], []
@@ -141,7 +141,7 @@ class Writer:
         return self.rng.choice(fits) if fits else None
 
     def _wrap(self, pieces: list[Piece], order: bool, last: Clause) -> list[Piece]:
-        """Politeness before and after, where it cannot be taken for a part of what was said."""
+        """Add polite words before and after, where they cannot be mistaken for a part of a value."""
         order = order and not PREPOSITION.match(pieces[0][0])
         if self.rng.random() < 0.4:
             pieces = [(self.rng.choice(ORDER_PREFIXES if order else OTHER_PREFIXES) + " ", False), *pieces]
@@ -152,7 +152,7 @@ class Writer:
         return pieces
 
     def _text(self, pieces: list[Piece], lower: bool, may_stop: bool) -> tuple[str, list[str]]:
-        """The pieces as one line, after noise; and the names of the noise."""
+        """The pieces as one line after noise, and the names of the noise."""
         noises = []
         typing = TRAIN_TYPOS if self.split == "train" else TYPOS
         kinds = [("foreign@1", 0.1, foreign), ("typos@1", typing, typos)]
@@ -222,7 +222,7 @@ class Writer:
         pieces = list(clauses[0].pieces)
         for clause in clauses[1:]:
             connector = " " if run_on else self.rng.choice(CONNECTORS)
-            # A semicolon or full stop that is then dropped would leave an open value without an end.
+            # If a semicolon or full stop were dropped later, an open value would have no end.
             if lower and not connector.strip(" ,;.").isalpha() and not run_on:
                 connector = " and "
             pieces = [*pieces, (connector, False), *clause.pieces]
@@ -245,12 +245,12 @@ class Writer:
 
 
 def text_key(text: str) -> str:
-    """A text without case and punctuation: rows with the same key count as the same."""
+    """A text without case and punctuation; rows with the same key count as equal."""
     return " ".join(re.sub(r"[^\w%°]+", " ", text.lower()).split())
 
 
 def generate(split: str, count: int, seed: int, seen: set[str]) -> list[dict[str, Any]]:
-    """`count` rows in the split's shares, none whose text is in `seen`; `seen` grows by their texts."""
+    """`count` rows in the split's shares, none with a text in `seen`; their texts are added to `seen`."""
     functions = [tool["function"] for tool in json.loads((HERE / "tools.json").read_text(encoding="utf-8"))]
     tools = {function["name"]: list(function["parameters"]["properties"]) for function in functions}
     writer = Writer(read_phrasings(HERE / "phrasings"), tools, split, seed)
@@ -273,7 +273,7 @@ def generate(split: str, count: int, seed: int, seen: set[str]) -> list[dict[str
 
 
 def skeletons(sections: Iterable[Section], split: str) -> set[str]:
-    """All wordings of a split, slots in braces."""
+    """All wordings of a split, with slots in braces."""
     return {w for section in sections for phrasing in section.phrasings[split] for w in phrasing.wordings}
 
 
@@ -313,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same rows (default 0)")
     args = parser.parse_args(argv)
     seen: set[str] = set()
-    # Test first: whatever it says, train may not say.
+    # Test comes first: train must not have any of its texts.
     splits = {split: generate(split, getattr(args, split), args.seed, seen) for split in reversed(SPLITS)}
     summary = check(splits)
     args.out.mkdir(parents=True, exist_ok=True)

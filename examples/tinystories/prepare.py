@@ -1,4 +1,4 @@
-"""Turns a JSON list of stories into prompts for text continuation: the first words of each story, in three splits.
+"""Turn a JSON list of stories into prompts for text continuation: the first words of each story, in three splits.
 
 python examples/tinystories/prepare.py STORIES.json --out examples/tinystories/data
 """
@@ -15,13 +15,13 @@ SHARES = {"train": 0.8, "validation": 0.05, "test": 0.15}
 
 
 def opening(story: str) -> str:
-    """The first words as they stand, spaces and line ends included."""
+    """The first words unchanged, including spaces and line ends."""
     found = re.match(rf"\s*(?:\S+\s+){{0,{WORDS - 1}}}\S+", story)
     return found.group() if found else story
 
 
 def prepare(stories: list[str], out: Path) -> dict[str, int]:
-    """Write NAME.jsonl for each split; a story that begins like an earlier one is left out. Returns rows per split."""
+    """Write NAME.jsonl for each split, without stories that begin like an earlier one; return the rows per split."""
     openings = list(dict.fromkeys(opening(story) for story in stories))
     out.mkdir(parents=True, exist_ok=True)
     counts, start = {}, 0
