@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from potstill.cli.main import main
-from potstill.core.recipe import load_recipe
+from potstill.core.recipe import ClassifierGates, Gates, Target, load_recipe
 from potstill.core.records import read_labelled, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +121,13 @@ def test_commands_exist(page: Path) -> None:
             reject_unknown(words[1:])
         except AssertionError as error:
             raise AssertionError(f"`{line}`: {error}") from None
+
+
+def test_every_gate_is_explained() -> None:
+    page = (ROOT / "docs" / "gates.md").read_text()
+    for section, kind in (("gates", Gates), ("gates", ClassifierGates), ("target", Target)):
+        for key in set(kind.model_fields) - {"device", "economy"}:
+            assert f"`{section}.{key}`" in page
 
 
 def test_rows_of_the_row_format_are_valid(tmp_path: Path) -> None:
