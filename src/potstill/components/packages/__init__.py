@@ -1,1 +1,1 @@
-"""The manifest of a package and its verification."""
+"""Packages: the entries of a manifest, a recipe without paths of this machine, and verification."""

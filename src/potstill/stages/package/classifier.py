@@ -1,96 +1,144 @@
-"""The package of a classifier: the student's folder as it was judged, a model card, and a manifest."""
+"""Package of a classifier: the student's folder as it was judged, a model card, and a manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from potstill import __version__
-from potstill.components.packages.manifest import data_entry, file_entry, read_step
-from potstill.core.recipe import ClassifierRecipe, recipe_hash
-from potstill.stages.package import words
+from potstill.components.models.names import model_name
+from potstill.components.packages.entries import data_file, package_files, step_entry
+from potstill.components.packages.portable import portable_recipe
+from potstill.core.artifacts.manifest import ClassifierManifest, ManifestData, ManifestTeacher
+from potstill.core.artifacts.metrics import ClassifierMetrics, ClassifierModelMetrics
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.verdict import Verdict
+from potstill.core.format import format_size
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.steps import Done, Stage
+from potstill.stages.package import markdown
+from potstill.stages.package.folder import finish, link, new_package
 
-__all__ = ["build_manifest", "write_card"]
+__all__ = ["STAGE", "ClassifierPackageInputs"]
 
+_STEPS = ("finetune", "train", "evaluate", "gate")
 _VERDICTS = {
-    "PASS": "All gates of its recipe hold for these very files.",
-    "FAIL": "It does not do what its recipe asks of it. The gates below say where.",
-    "INCONCLUSIVE": "The test rows at hand cannot tell whether it does all that its recipe asks.",
+    "PASS": "All gates of its recipe pass for these files.",
+    "FAIL": "It does not do what its recipe asks for. The gates below say where.",
+    "INCONCLUSIVE": "There are too few test rows to decide whether it does all that its recipe asks for.",
 }
 
 
-def build_manifest(recipe: ClassifierRecipe, steps: Mapping[str, Path], package: Path) -> dict[str, Any]:
-    """What each file of the package is, and where all of it came from; with the files that are in it so far."""
-    stamps = {name: read_step(folder / "step.json") for name, folder in steps.items()}
+@dataclass(frozen=True)
+class ClassifierPackageInputs:
+    """What the package says, and the files it is made of; see `PackageInputs`."""
+
+    name: str
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    license: str
+    teacher: str
+    teacher_license: str
+    data: dict[str, HashedPath]
+    data_license: str
+    context: int
+    student: HashedPath
+    metrics: HashedPath
+    verdict: HashedPath
+    steps: dict[str, HashedPath]
+
+
+def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierPackageInputs:
     data = recipe.data
-    rows = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {
-        "format": 1,
-        "task": recipe.task,
-        "name": recipe.name,
-        "potstill": __version__,
-        "files": {path.name: file_entry(path) for path in sorted(package.iterdir())},
-        "verdict": read_step(steps["gate"] / "verdict.json"),
-        "license": recipe.student.license,
-        "recipe_sha256": recipe_hash(recipe),
-        "recipe": _portable(recipe.model_dump(mode="json")),
-        "teacher": {"name": _portable(recipe.teacher.model), "license": recipe.teacher.license},
-        "data": {name: data_entry(path) for name, path in rows.items() if path} | {"license": data.license},
-        "metrics": read_step(steps["evaluate"] / "metrics.json"),
-        "steps": {
-            name: {key: stamp.get(key) for key in ("fingerprint", "finished", "seconds", "git_commit")}
-            for name, stamp in stamps.items()
-        },
-        "versions": stamps["evaluate"]["versions"],
-    }
+    files = {"train": data.train, "validation": data.validation, "test": data.test}
+    return ClassifierPackageInputs(
+        name=recipe.name,
+        recipe=portable_recipe(recipe),
+        recipe_sha256=recipe_hash(recipe),
+        license=recipe.student.license,
+        teacher=model_name(recipe.teacher.model),
+        teacher_license=recipe.teacher.license,
+        data={name: HashedPath.of_file(path) for name, path in files.items() if path},
+        data_license=data.license,
+        context=data.context,
+        student=done.path("train", "student"),
+        metrics=done.path("evaluate", ClassifierMetrics.FILE),
+        verdict=done.path("gate", Verdict.FILE),
+        steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
+    )
 
 
-def _portable(value: Any) -> Any:
-    """Values with no path of this machine: files and folders by their names alone."""
-    if isinstance(value, dict):
-        return {key: _portable(v) for key, v in value.items()}
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
+    with new_package(out) as folder:
+        for file in sorted(inputs.student.path.iterdir()):
+            link(file, folder)
+        finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-def write_card(recipe: ClassifierRecipe, manifest: dict[str, Any]) -> str:
-    """Text of the card, README.md; `manifest` as `build_manifest` gives it."""
-    front = {"license": recipe.student.license, "library_name": "transformers", "pipeline_tag": "text-classification"}
-    student, verdict = manifest["metrics"]["models"]["student"], manifest["verdict"]
-    says = _VERDICTS[verdict["verdict"]] if verdict["gates"] else "Its recipe sets no gates, so nothing was judged."
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=2)
+
+
+def _manifest(inputs: ClassifierPackageInputs, folder: Path) -> ClassifierManifest:
+    """The manifest of a package, with the files that are in it so far."""
+    records = {name: StepRecord.read(path.path.parent) for name, path in inputs.steps.items()}
+    return ClassifierManifest(
+        name=inputs.name,
+        potstill=__version__,
+        files=package_files(folder),
+        verdict=Verdict.read(inputs.verdict.path.parent),
+        license=inputs.license,
+        recipe_sha256=inputs.recipe_sha256,
+        recipe=inputs.recipe,
+        teacher=ManifestTeacher(name=inputs.teacher, license=inputs.teacher_license),
+        data=ManifestData(
+            files={name: data_file(file) for name, file in inputs.data.items()}, license=inputs.data_license
+        ),
+        metrics=ClassifierMetrics.read(inputs.metrics.path.parent),
+        steps={name: step_entry(record) for name, record in records.items()},
+        versions=records["evaluate"].versions,
+    )
+
+
+def _card(inputs: ClassifierPackageInputs, manifest: ClassifierManifest) -> str:
+    """Text of README.md."""
+    front = {"license": inputs.license, "library_name": "transformers", "pipeline_tag": "text-classification"}
+    metrics, verdict = manifest.metrics, manifest.verdict
+    student = metrics.models.student
+    says = _VERDICTS[verdict.verdict] if verdict.gates else "Its recipe sets no gates, so nothing was judged."
     opening = (
-        f"# {recipe.name}\n\n**Verdict: {verdict['verdict']}.** {says}\n\n"
-        f"A classifier distilled from {words.code(manifest['teacher']['name'])} with potstill {__version__}: "
-        f"{student['params']:,} parameters, {words.size(student['bytes'])}. Load the folder with "
+        f"# {inputs.name}\n\n**Verdict: {verdict.verdict}.** {says}\n\n"
+        f"A classifier distilled from {markdown.code(inputs.teacher)} with potstill {__version__}: "
+        f"{student.params:,} parameters, {format_size(student.bytes)}. Load the folder with "
         "`AutoModelForSequenceClassification` and `AutoTokenizer`."
     )
     limits = (
-        f"## Limits\n\n- It was judged on {student['exact']['n']:,} test rows of one workload. What it does with "
-        f"anything else is not known.\n- A text is cut at {recipe.data.context} tokens.\n"
-        "- Speed is that of the machine that measured it; yours will differ."
+        f"## Limits\n\n- It was judged on {student.exact.n:,} test rows of one workload. Nothing is known about other "
+        f"texts.\n- Texts are cut at {inputs.context} tokens.\n"
+        "- Speed was measured on one machine, and differs on others."
     )
-    sections = [opening, words.gates(verdict), _models(manifest["metrics"]), limits]
+    sections = [opening, markdown.gates_section(verdict), _measurements(metrics), limits]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(s for s in sections if s) + "\n"
 
 
-def _models(metrics: dict[str, Any]) -> str:
-    """Teacher, student and control, in a table."""
-    shown = {"exact": "accuracy", "in_scope": "in scope", "out_of_scope": "out of scope"}
-    kinds = [kind for kind in shown if metrics["models"]["student"][kind]]
-    rows = [
-        (name, f"{entry['params']:,}", *(words.rate(entry[kind]) for kind in kinds), _kl(entry["fidelity"]))
-        for name, entry in metrics["models"].items()
-    ]
-    header = ("model", "parameters", *(shown[kind] for kind in kinds), "KL to the teacher, nats a row")
-    speed = metrics["speed"]
+def _measurements(metrics: ClassifierMetrics) -> str:
+    """Teacher, student and control in a table, and their speed."""
+    scoped = metrics.models.student.in_scope is not None
+    header = ["model", "parameters", "accuracy", *(["in scope", "out of scope"] if scoped else [])]
+    rows = [_row(name, model, scoped) for name, model in metrics.models.present()]
+    speed = metrics.speed
     times = (
-        f"One text takes {speed['student_ms']['median']:.2f} ms, the teacher {speed['teacher_ms']['median']:.2f} ms "
-        f"(medians, {speed['threads']} threads)."
+        f"One text takes {speed.student_ms.median:.2f} ms, and {speed.teacher_ms.median:.2f} ms with the teacher "
+        f"(medians, {speed.threads} threads)."
     )
-    return f"## What was measured\n\n{words.table(header, rows)}\n\n{times}"
+    table = markdown.table([*header, "KL from the teacher, nats per row"], rows)
+    return "\n\n".join(text for text in ("## Measurements", table, metrics.leaked.sentence, times) if text)
 
 
-def _kl(fidelity: dict[str, float] | None) -> str:
-    return f"{fidelity['kl_mean']:.4f}" if fidelity else "-"
+def _row(name: str, model: ClassifierModelMetrics, scoped: bool) -> list[str]:
+    rates = [model.exact, *([model.in_scope, model.out_of_scope] if scoped else [])]
+    kl = f"{model.fidelity.kl_mean:.4f}" if model.fidelity else "-"
+    return [name, f"{model.params:,}", *map(markdown.rate, rates), kl]

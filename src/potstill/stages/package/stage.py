@@ -1,103 +1,175 @@
-"""Package: the folder that ships. The GGUF, a Modelfile, a model card, and a manifest of what it is all made from."""
+"""Package: the folder that ships, with the GGUF, a Modelfile, a model card, and a manifest of where all came from.
+
+A model whose gates failed is packaged as well: its card and manifest say so first.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from potstill.components.packages.manifest import MANIFEST, build_manifest, file_entry, teacher_name, verify_package
-from potstill.core.errors import StepError
-from potstill.core.files import move_into_place, write_json, write_text
-from potstill.core.recipe import ClassifierRecipe, Recipe
+from potstill import __version__
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.names import base_model_name, model_name, teacher_name
+from potstill.components.packages.entries import data_file, package_files, step_entry
+from potstill.components.packages.portable import portable_recipe, without_login
+from potstill.components.runtimes import Sampling
+from potstill.core.artifacts.exported import Exported
+from potstill.core.artifacts.generated import Generated, TeacherIdentity
+from potstill.core.artifacts.manifest import Manifest, ManifestData, ManifestStudent, ManifestTeacher
+from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.verdict import Verdict
+from potstill.core.files import write_text
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe.recipe import Recipe, recipe_hash
+from potstill.core.steps import Done, Stage
+from potstill.stages.package.folder import finish, link, new_package
 
-__all__ = ["VERSION", "run", "run_classifier", "verify_package"]
+__all__ = ["STAGE", "Licenses", "PackageInputs"]
 
-VERSION = 1
+_STEPS = ("finetune", "generate", "targets", "train", "export", "evaluate", "gate")
 
 
-def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
-    """Write `out/package/`, whole or not at all.
+@dataclass(frozen=True)
+class Licenses:
+    """SPDX identifiers by the recipe; `unknown` for one that it does not name."""
 
-    A file whose gates failed is packaged as well: its card and manifest say so first.
+    model: str
+    teacher: str
+    data: str
 
-    Args:
-        recipe: the recipe.
-        steps: directories of the finished steps: generate, train, export, evaluate, gate; finetune where there is one.
-        out: step directory.
 
-    Raises:
-        StepError: the export step's directory holds no GGUF.
-        RecipeError: `package.system` or a licence's name cannot stand in a Modelfile.
+@dataclass(frozen=True)
+class PackageInputs:
+    """What the package says, and the files it is made of.
+
+    recipe, recipe_sha256   the recipe's values, without paths of this machine, and their hash
+    teacher, base_model     names of the teacher, and of the model that the student descends from
+    objective               name of the training objective
+    system                  system message of the Modelfile
+    data                    data files by the recipe's key
+    student                 the checkpoint, for its tokenizer and chat template
+    gguf                    the file that ships
+    steps                   step.json of each finished step by stage
     """
-    from potstill.components.chat.format import load_chat
+
+    name: str
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    licenses: Licenses
+    teacher: str
+    base_model: str
+    student_init: Literal["teacher_layers", "scratch", "checkpoint"]
+    objective: str
+    chat: ChatSettings
+    sampling: Sampling
+    system: str | None
+    data: dict[str, HashedPath]
+    finetune_rows: HashedPath | None
+    student: HashedPath
+    gguf: HashedPath
+    generated: HashedPath
+    exported: HashedPath
+    metrics: HashedPath
+    verdict: HashedPath
+    steps: dict[str, HashedPath]
+
+
+def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
+    data, answers, finetune = recipe.data, recipe.generate, recipe.teacher.finetune
+    files = {"prompts": data.prompts, "validation": data.validation, "test": data.test, "tools": data.tools}
+    return PackageInputs(
+        name=recipe.name,
+        recipe=portable_recipe(recipe),
+        recipe_sha256=recipe_hash(recipe),
+        licenses=Licenses(recipe.package.license, recipe.teacher.license, data.license),
+        teacher=teacher_name(recipe),
+        base_model=base_model_name(recipe),
+        student_init=recipe.student.init,
+        objective=recipe.train.objective,
+        chat=ChatSettings.of(recipe.chat),
+        sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
+        system=recipe.package.system,
+        data={name: HashedPath.of_file(path) for name, path in files.items() if path},
+        finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
+        student=done.path("train", "student"),
+        gguf=done.path("export", done.read("export", Exported).file),
+        generated=done.path("generate", Generated.FILE),
+        exported=done.path("export", Exported.FILE),
+        metrics=done.path("evaluate", Metrics.FILE),
+        verdict=done.path("gate", Verdict.FILE),
+        steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
+    )
+
+
+def _run(inputs: PackageInputs, out: Path) -> None:
     from potstill.stages.package.card import write_card
     from potstill.stages.package.ollama import write_modelfile
 
-    shipped = next(iter(sorted(steps["export"].glob("*.gguf"))), None)
-    if shipped is None:
-        raise StepError(f"{steps['export']}: there is no GGUF to package. Delete this directory to export again.")
-    chat = load_chat(steps["train"] / "student", recipe.chat.template)
-    building = _new_folder(out)
-    _link(shipped, building / shipped.name)
-    notice = _notice(recipe)
-    if notice:
-        write_text(building / "LICENSE", notice)
-    write_text(building / "Modelfile", write_modelfile(recipe, shipped, chat, notice))
-    manifest = build_manifest(recipe, steps, building)
-    card = write_card(recipe, manifest, shipped.name, has_chat=recipe.chat.template != "plain")
-    _finish(building, manifest, card, out)
+    chat = inputs.chat.load(inputs.student.path)
+    notice = _notice(inputs)
+    with new_package(out) as folder:
+        link(inputs.gguf.path, folder)
+        if notice:
+            write_text(folder / "LICENSE", notice)
+        write_text(folder / "Modelfile", write_modelfile(inputs, chat, notice))
+        finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest))
 
 
-def run_classifier(recipe: ClassifierRecipe, steps: Mapping[str, Path], out: Path) -> None:
-    """Write `out/package/`, whole or not at all: the student's files as they were judged, model card and manifest.
-
-    Args:
-        recipe: the recipe.
-        steps: directories of the finished steps: train, evaluate, gate; finetune where there is one.
-        out: step directory.
-    """
-    from potstill.stages.package import classifier
-
-    building = _new_folder(out)
-    for file in sorted((steps["train"] / "student").iterdir()):
-        _link(file, building / file.name)
-    manifest = classifier.build_manifest(recipe, steps, building)
-    _finish(building, manifest, classifier.write_card(recipe, manifest), out)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=2)
 
 
-def _new_folder(out: Path) -> Path:
-    building = out / "package.tmp"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    return building
+def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
+    """The manifest of a package, with the files that are in it so far."""
+    generated = Generated.read(inputs.generated.path.parent)
+    exported = Exported.read(inputs.exported.path.parent)
+    metrics = Metrics.read(inputs.metrics.path.parent)
+    records = {name: StepRecord.read(path.path.parent) for name, path in inputs.steps.items()}
+    finetune_rows = inputs.finetune_rows
+    return Manifest(
+        name=inputs.name,
+        potstill=__version__,
+        files=package_files(folder),
+        verdict=Verdict.read(inputs.verdict.path.parent),
+        license=inputs.licenses.model,
+        recipe_sha256=inputs.recipe_sha256,
+        recipe=inputs.recipe,
+        teacher=ManifestTeacher(
+            name=inputs.teacher,
+            license=inputs.licenses.teacher,
+            identity=_portable_identity(generated.teacher),
+            finetuned_on=data_file(finetune_rows) if finetune_rows else None,
+        ),
+        student=ManifestStudent(
+            init=inputs.student_init,
+            base_model=inputs.base_model,
+            params=exported.parameters,
+            quantization=exported.quantization,
+        ),
+        data=ManifestData(
+            files={name: data_file(file) for name, file in inputs.data.items()}, license=inputs.licenses.data
+        ),
+        answers=generated.splits,
+        parity=exported.parity,
+        metrics=metrics.model_copy(update={"regressions": ()}),
+        steps={name: step_entry(record) for name, record in records.items()},
+        versions=records["evaluate"].versions,
+    )
 
 
-def _finish(building: Path, manifest: dict[str, Any], text: str, out: Path) -> None:
-    """Add the card, its entry and the manifest, and put the folder in its place."""
-    card = building / "README.md"
-    write_text(card, text)
-    manifest["files"] = dict(sorted({**manifest["files"], card.name: file_entry(card)}.items()))
-    write_json(building / MANIFEST, manifest)
-    move_into_place(building, out / "package")
+def _portable_identity(teacher: TeacherIdentity) -> TeacherIdentity:
+    endpoint = without_login(teacher.endpoint) if teacher.endpoint else None
+    return teacher.model_copy(update={"model": model_name(teacher.model), "endpoint": endpoint})
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file system has no such links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _notice(recipe: Recipe) -> str:
-    """What the recipe says of licences; empty when it says nothing."""
+def _notice(inputs: PackageInputs) -> str:
+    """Text of LICENSE: the licences that the recipe names; empty where it names none."""
     named = {
-        "This model": recipe.package.license,
-        f"The teacher, {teacher_name(recipe)}": recipe.teacher.license,
-        "The training data": recipe.data.license,
+        "This model": inputs.licenses.model,
+        f"The teacher, {inputs.teacher}": inputs.licenses.teacher,
+        "The training data": inputs.licenses.data,
     }
     known = [f"{what}: {license}" for what, license in named.items() if license != "unknown"]
-    return "\n".join(["Licences, by their SPDX names, as the recipe gives them.", "", *known, ""]) if known else ""
+    return "\n".join(["Licences by their SPDX identifiers, as stated in the recipe.", "", *known, ""]) if known else ""

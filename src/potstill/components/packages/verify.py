@@ -1,0 +1,45 @@
+"""Verify a package: its files are those of its manifest, bit by bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from potstill.core.artifacts.manifest import FileEntry, FileList, Manifest
+from potstill.core.hashing import hash_file
+
+__all__ = ["verify_package"]
+
+
+def verify_package(folder: Path) -> list[str]:
+    """Problems of a package, one sentence each; empty for a package that is whole.
+
+    Every file in the manifest must exist with its hash and size, and there must be no other file. This shows that a
+    package is complete and unchanged, not who made it.
+    """
+    path = folder / Manifest.FILE
+    if not path.is_file():
+        return [f"{Manifest.FILE} is missing, so the package cannot be verified."]
+    try:
+        files = FileList.model_validate_json(path.read_bytes()).files
+    except ValidationError:
+        return [f"{Manifest.FILE} is not a manifest of potstill: it has no readable list of files."]
+    problems = [_problem(folder, name, entry) for name, entry in files.items()]
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    extra = sorted(present - files.keys() - {Manifest.FILE})
+    return [problem for problem in problems if problem] + [f"{name} is not in the manifest." for name in extra]
+
+
+def _problem(folder: Path, name: str, entry: FileEntry) -> str | None:
+    path = folder / name
+    if Path(name).name != name or path.is_symlink():
+        return f"{name} is not a plain file in the package's own folder."
+    if not path.is_file():
+        return f"{name} is missing."
+    if path.stat().st_size != entry.bytes:
+        return f"{name} has {path.stat().st_size} bytes, but the manifest says {entry.bytes}."
+    found = hash_file(path)
+    if found == entry.sha256:
+        return None
+    return f"{name} has changed: its SHA-256 is {found}, but the manifest says {entry.sha256}."

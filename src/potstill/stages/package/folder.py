@@ -1,0 +1,45 @@
+"""The package's folder: built beside its place, and moved there when it is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from potstill.components.packages.entries import file_entry
+from potstill.core.artifacts.manifest import ClassifierManifest, Manifest
+from potstill.core.files import replacing, write_text
+
+__all__ = ["CARD", "PACKAGE", "finish", "link", "new_package"]
+
+PACKAGE = "package"
+CARD = "README.md"
+ManifestT = TypeVar("ManifestT", Manifest, ClassifierManifest)
+
+
+@contextmanager
+def new_package(out: Path) -> Iterator[Path]:
+    """An empty folder to build the package in; it becomes `out/package` when the block ends without an error."""
+    with replacing(out / PACKAGE) as building:
+        building.mkdir(parents=True)
+        yield building
+
+
+def link(source: Path, folder: Path) -> None:
+    """Put a file into a folder: a hard link, or a copy where the file system has no hard links."""
+    target = folder / source.name
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def finish(folder: Path, manifest: ManifestT, card: Callable[[ManifestT], str]) -> None:
+    """Add the model card, its entry in the manifest, and the manifest."""
+    path = folder / CARD
+    write_text(path, card(manifest))
+    files = dict(sorted({**manifest.files, CARD: file_entry(path)}.items()))
+    manifest.model_copy(update={"files": files}).write(folder)
