@@ -157,11 +157,11 @@ def test_beginning_that_the_runtime_writes_is_left_out(tokenizer: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{{ strftime_now('%d %b') }}" + TEMPLATE, "day's date"),
+        ("{{ strftime_now('%d %b') }}" + TEMPLATE, "today's date"),
         ("{{ raise_exception('no') }}", "refuses a plain conversation (no)"),
         ("{{ messages[-1].content }}", "leaves out, repeats or moves"),
-        (TEMPLATE.replace("message.content or ''", "(message.content or '')[:40]"), "otherwise than its parts"),
-        (TEMPLATE.replace("{{ message.role }}", "{{ message.role }}{{ loop.index }}"), "beside it"),
+        (TEMPLATE.replace("message.content or ''", "(message.content or '')[:40]"), "not the sum of its turns"),
+        (TEMPLATE.replace("{{ message.role }}", "{{ message.role }}{{ loop.index }}"), "depends on its neighbours"),
         ("{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}", "system prompt"),
     ],
     ids=["date", "refuses", "moves", "truncates", "numbers", "no system"],

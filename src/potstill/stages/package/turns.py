@@ -1,12 +1,12 @@
-"""What a chat template puts around each turn, found by rendering, and the same as a template in Ollama's Go syntax.
+"""Translate a chat template to Ollama's Go syntax, by rendering it and reading what it puts around each turn.
 
-Ollama's TEMPLATE is a Go template, and no program turns Jinja into one. But most chat templates do no more than put
-fixed text around the system prompt, the tools' names and each message. Such text is found by rendering marked messages.
-What is found is then put to conversations it was not taken from; where one renders otherwise, there is no Go template,
-rather than one that is nearly right.
+Ollama's TEMPLATE is a Go template, and no program translates Jinja to Go templates. But most chat templates only put
+fixed text around the system prompt, the tools' names and each message. This text is found by rendering marked messages.
+The result is then tested on other conversations. If one of them renders differently, there is no Go template, because
+an almost correct one would be worse than none.
 
-Ollama gives a template `.System` (all system messages, joined), `.Tools`, and `.Messages` (system messages among them
-once more; neighbours of one role joined), each with `.Role`, `.Content` and `.ToolCalls`.
+Ollama gives a template `.System` (all system messages, joined), `.Tools`, and `.Messages` (with the system messages
+again, and neighbours of the same role joined), each with `.Role`, `.Content` and `.ToolCalls`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NAMES = ("ztool_one", "ztool_two", "ztool_three")
 
 
 class UnwritableTemplate(Exception):
-    """The chat template does more than put fixed text around turns; the message is the reason, as a clause."""
+    """The chat template does more than put fixed text around turns; the message is a clause with the reason."""
 
 
 @dataclass(frozen=True)
 class _Calls:
-    """Text around one call's name and arguments, between calls, and between words and the first call."""
+    """Text around a call's name and arguments, between calls, and between an answer's text and its first call."""
 
     before: str
     between: str
@@ -41,7 +41,7 @@ class _Calls:
     joint: str
     gap: str
     result: tuple[str, str]
-    """Around a tool's answer."""
+    """Text before and after the result of a call."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Turns:
     """Text around the parts of a conversation.
 
     Args:
-        heads: what stands before the first turn, by (has a system prompt, has tools).
+        heads: text before the first turn, by (has a system prompt, has tools).
         user, assistant: text before and after a message.
-        generation: text after which the assistant begins to speak.
-        tool_joint: text between two tools' names; None when tools are not written.
-        calls: None when calls and their results are not written.
-        notes: what the template does that is not written here, one sentence each.
+        generation: text after the last message, where the assistant begins.
+        tool_joint: text between two tools' names; None for a template whose tools cannot be translated.
+        calls: None for a template whose calls and results cannot be translated.
+        notes: sentences about what the template does and the Go template does not.
     """
 
     heads: dict[tuple[bool, bool], _Head]
@@ -66,7 +66,7 @@ class Turns:
     notes: tuple[str, ...] = ()
 
     def render(self, system: str, tools: Sequence[str], messages: Sequence[Message]) -> str:
-        """Text of a conversation, up to where the assistant speaks. `messages` has no system message."""
+        """Text of a conversation, up to where the assistant begins. `messages` has no system message."""
         parts = []
         for part in self.heads[bool(system), bool(tools) and self.tool_joint is not None]:
             parts.append(system if part is _SYSTEM else (self.tool_joint or "").join(tools) if part is _TOOLS else part)
@@ -88,7 +88,7 @@ class Turns:
         return (calls.gap if message.content else "") + calls.joint.join(blocks)
 
     def go_template(self, leave_out: str | None = None) -> str:
-        """The same as a Go template; `leave_out` is a beginning that the runtime writes itself."""
+        """The Go template; `leave_out` is text at the beginning that the runtime adds itself."""
         return f"{self._go_head(leave_out or '')}{self._go_messages()}{_go(self.generation)}"
 
     def _go_head(self, leave_out: str) -> str:
@@ -109,9 +109,12 @@ class Turns:
         return f"{{{{ if .Tools }}}}{by_system(True)}{{{{ else }}}}{by_system(False)}{{{{ end }}}}"
 
     def _go_messages(self) -> str:
-        """Ollama reads the tag that marks a call from the first text after `if .ToolCalls`: nothing may stand
-        between the two, so the joint is written after a call and not before one."""
-        content = said = "{{ .Content }}"
+        """Template of all messages.
+
+        Ollama reads the tag that marks a call from the first text after `if .ToolCalls`. Nothing may come between the
+        two, so the text between calls is written after a call and not before one.
+        """
+        content = answer = "{{ .Content }}"
         if self.calls:
             c = self.calls
             gap = _when("$calls", _go(c.gap))
@@ -121,8 +124,8 @@ class Turns:
                 f"{_go(c.after)}{joint}"
             )
             made = f"{{{{ range $i, $call := .ToolCalls }}}}{call}{{{{ end }}}}"
-            said = f"{{{{ $calls := .ToolCalls }}}}{_when('.Content', content + gap)}{_when('.ToolCalls', made)}"
-        branches = [("user", self.user, content), ("assistant", self.assistant, said)]
+            answer = f"{{{{ $calls := .ToolCalls }}}}{_when('.Content', content + gap)}{_when('.ToolCalls', made)}"
+        branches = [("user", self.user, content), ("assistant", self.assistant, answer)]
         if self.calls:
             branches.append(("tool", self.calls.result, content))
         written = "{{ else ".join(
@@ -132,7 +135,7 @@ class Turns:
 
 
 def _go(text: str) -> str:
-    """Text as a Go template gives it back."""
+    """Text with its braces escaped for a Go template."""
     return text.replace("{{", '{{ "{{" }}')
 
 
@@ -160,7 +163,7 @@ _USER, _USER_2, _ASSISTANT = _message("user", _U1), _message("user", _U2), _mess
 
 
 class _Prober:
-    """Renders marked conversations and cuts them at the marks."""
+    """Renders marked conversations and splits them at the marks."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
@@ -173,7 +176,7 @@ class _Prober:
             raise UnwritableTemplate(f"it refuses a plain conversation ({reason})") from None
 
     def cut(self, messages: Sequence[Message], *marks: str, tools: int = 0, generate: bool = True) -> list[str]:
-        """The text before, between and after the marks, each of which must be there once, in order."""
+        """The text before, between and after the marks, each of which must occur once and in order."""
         rest, parts = self.text(messages, tools, generate), []
         for mark in marks:
             before, found, rest = rest.partition(mark)
@@ -185,18 +188,18 @@ class _Prober:
 
 def _without(text: str, start: str = "", end: str = "") -> str:
     if not (text.startswith(start) and text.endswith(end) and len(text) >= len(start) + len(end)):
-        raise UnwritableTemplate("what it writes around a message depends on the messages beside it")
+        raise UnwritableTemplate("the text around a message depends on its neighbours")
     return text[len(start) : len(text) - len(end)]
 
 
 def find_turns(chat: ChatFormat) -> Turns:
-    """What the chat template writes around each turn, proved on conversations it was not found on.
+    """What the chat template writes around each turn, tested on other conversations than it was found with.
 
     Raises:
-        UnwritableTemplate: it does more than that.
+        UnwritableTemplate: the template does more than that.
     """
     if "strftime_now" in chat.template:
-        raise UnwritableTemplate("it writes the day's date")
+        raise UnwritableTemplate("it writes today's date")
     probe = _Prober(chat)
     user_after = probe.cut([_USER], _U1, generate=False)[1]
     assistant_after = probe.cut([_USER, _ASSISTANT], _U1, _A1, generate=False)[2]
@@ -210,12 +213,12 @@ def find_turns(chat: ChatFormat) -> Turns:
         tool_joint=None,
         calls=None,
     )
-    _prove(bare, chat, 0)
+    _verify(bare, chat, 0)
     return _with_tools(probe, bare)
 
 
 def _head(probe: _Prober, user_before: str, system: bool, tools: int) -> _Head:
-    """The parts before the first user's turn; tools by name alone, in one list."""
+    """The parts before the first user turn, with the tools' names in one list."""
     messages = [_message("system", _S), _USER] if system else [_USER]
     text = _without(probe.cut(messages, _U1, tools=tools)[0], end=user_before)
     if text.count(_S) != int(system):
@@ -240,7 +243,7 @@ def _head(probe: _Prober, user_before: str, system: bool, tools: int) -> _Head:
 
 
 def _with_tools(probe: _Prober, bare: Turns) -> Turns:
-    """The turns with tools, calls and results, where the template writes tools by name alone."""
+    """The turns with tools, calls and results, where the template writes only the names of tools."""
     try:
         if probe.text([_USER], 2) == probe.text([_USER]):
             return bare
@@ -249,11 +252,11 @@ def _with_tools(probe: _Prober, bare: Turns) -> Turns:
         turns = Turns(
             bare.heads | heads, bare.user, bare.assistant, bare.generation, joint, _find_calls(probe, bare)
         )  # fmt: skip
-        _prove(turns, probe.chat, 3)
+        _verify(turns, probe.chat, 3)
     except UnwritableTemplate as reason:
-        note = f"Tools, calls and their results are not written: of them, {reason}."
+        note = f"Tools, calls and their results are left out, because {reason}."
         return Turns(bare.heads, bare.user, bare.assistant, bare.generation, None, None, (note,))
-    note = "Ollama writes the arguments of earlier calls without spaces; the student was trained on them with spaces."
+    note = "Ollama writes the arguments of earlier calls without spaces; the student was trained with spaces."
     return Turns(turns.heads, turns.user, turns.assistant, turns.generation, joint, turns.calls, (note,))
 
 
@@ -263,18 +266,18 @@ def _find_calls(probe: _Prober, bare: Turns) -> _Calls:
     before, after = bare.user[1] + bare.assistant[0], bare.assistant[1] + bare.user[0]
     calls = [_call(name, arguments) for name in _NAMES[:2]]
 
-    def said(content: str | None, *made: ToolCall) -> str:
+    def rendered(content: str | None, *made: ToolCall) -> str:
         marks = (_U1, _U2)
         text = probe.cut([_USER, _message("assistant", content, *made), _USER_2], *marks)[1]
         return _without(text, start=before, end=after)
 
-    one, two = said(None, calls[0]), said(None, *calls)
+    one, two = rendered(None, calls[0]), rendered(None, *calls)
     opening, found, rest = one.partition(_NAMES[0])
     between, found_too, closing = rest.partition(shown)
     if not found or not found_too:
         raise UnwritableTemplate("it does not write a call as its name and then its arguments")
     joint = _without(two, start=one, end=opening + _NAMES[1] + between + shown + closing)
-    gap = _without(said(_A1, calls[0]), start=_A1, end=one)
+    gap = _without(rendered(_A1, calls[0]), start=_A1, end=one)
     made = _message("assistant", None, calls[0])
     result = probe.cut([_USER, made, _message("tool", _RESULT)], _U1, _RESULT)
     return _Calls(
@@ -290,22 +293,22 @@ def _find_calls(probe: _Prober, bare: Turns) -> _Calls:
     )
 
 
-def _prove(turns: Turns, chat: ChatFormat, tools: int) -> None:
-    """Raise UnwritableTemplate unless conversations render alike, up to where the assistant speaks."""
+def _verify(turns: Turns, chat: ChatFormat, tools: int) -> None:
+    """Raise UnwritableTemplate unless conversations render the same, up to where the assistant begins."""
     probe = _Prober(chat)
     long = _message("user", "Line one\nline two: {{ x }} <b>&'\"</b> größer 灯")
     short = _message("assistant", "Yes.")
-    talks: list[list[Message]] = [[long], [_USER, short, long], [long, short, _USER, _ASSISTANT, _USER_2]]
+    conversations: list[list[Message]] = [[long], [_USER, short, long], [long, short, _USER, _ASSISTANT, _USER_2]]
     if tools:
         call, nested = _call("ztool_two", {}), _call("ztool_one", {"a": [1, 2.5], "b": {"c": None}})
         result = _message("tool", '{"ok": true}')
-        talks += [
+        conversations += [
             [long, _message("assistant", None, call, nested), result, short, _USER_2],
             [_USER, _message("assistant", "So:", nested), result],
         ]
     for count in range(tools + 1):
         for system in ("", "Be brief.\nBe kind."):
-            for talk in talks:
+            for conversation in conversations:
                 head = [_message("system", system)] if system else []
-                if probe.text([*head, *talk], count) != turns.render(system, _NAMES[:count], talk):
-                    raise UnwritableTemplate("it writes a conversation otherwise than its parts")
+                if probe.text([*head, *conversation], count) != turns.render(system, _NAMES[:count], conversation):
+                    raise UnwritableTemplate("a conversation is not the sum of its turns")
