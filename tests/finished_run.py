@@ -16,6 +16,7 @@ from potstill.core.artifacts.exported import (
     TemplateParity,
     TokenizationParity,
 )
+from potstill.core.artifacts.generated import Generated, SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import (
     Fidelity,
     LeakedRows,
@@ -29,8 +30,9 @@ from potstill.core.artifacts.metrics import (
     RuntimeMetrics,
     Timing,
 )
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.training import StepValues, Trained, TrainSummary
 from potstill.core.artifacts.verdict import Verdict
-from potstill.core.files import write_json
 from potstill.core.recipe import Recipe, load_recipe
 
 RECIPE = """
@@ -172,14 +174,17 @@ def _write_log(path: Path, floor: float, divergence: bool) -> None:
         line = {
             "step": step,
             "loss": cross_entropy * 0.8,
-            "divergence": max(0.005, 3.1 * fall + floor / 3 + noise * 0.2) if divergence else 0.0,
+            "divergence": max(0.005, 3.1 * fall + floor / 3 + noise * 0.2) if divergence else None,
             "cross_entropy": cross_entropy,
             "grad_norm": 1.0,
             "learning_rate": 1e-3,
             "tokens": 900,
+            "layers": 2,
+            "tokens_per_s": 9000.0,
+            "mfu": 0.1,
         }
         if step % 24 == 23:
-            line["validation_divergence"] = 3.1 * fall + floor / 2.4 if divergence else 0.0
+            line["validation_divergence"] = 3.1 * fall + floor / 2.4 if divergence else None
             line["validation_cross_entropy"] = floor * 1.25 + 5.2 * fall
         lines.append(line)
     write_jsonl(path, lines)
@@ -236,33 +241,36 @@ def finished_run(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE")
     steps = {name: folder / "runs" / f"{name}-{i:012d}" for i, name in enumerate(names)}
     for i, (name, step) in enumerate(steps.items()):
         step.mkdir(parents=True)
-        write_json(
-            step / "step.json",
-            {
-                "fingerprint": f"{i:x}" * 64,
-                "step": name,
-                "versions": {"python": "3.11.2", "potstill": "0.1.0", "torch": "2.13.0"},
-                "git_commit": "c0ffee" * 6 + "c0ff",
-                "argv": [str(folder / "bin" / "potstill"), "run"],
-                "host": {"system": "Linux", "machine": "x86_64", "cpus": 2},
-                "finished": "2026-11-23T02:00:00+00:00",
-                "seconds": 12.5 * (i + 1),
-            },
-        )
+        StepRecord(
+            stage=name,
+            stage_version=1,
+            fingerprint=f"{i:x}" * 64,
+            inputs={},
+            reads={},
+            versions={"python": "3.11.2", "potstill": "0.1.0", "torch": "2.13.0"},
+            git_commit="c0ffee" * 6 + "c0ff",
+            argv=[str(folder / "bin" / "potstill"), "run"],
+            host={"system": "Linux", "machine": "x86_64", "cpus": 2},
+            finished="2026-11-23T02:00:00+00:00",
+            seconds=12.5 * (i + 1),
+        ).write(step)
     _fill(steps, loaded, kind)
     return loaded, steps
 
 
 def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
-    identity = {"kind": "local", "model": "teacher", "revision": None, "weights_sha256": "ab" * 32}
-    split = {"prompts": 24, "kept": 23, "set_aside": {"length": 1}, "completion_tokens": 801}
-    write_json(steps["generate"] / "summary.json", {"teacher": identity, "splits": {"train": split}})
+    identity = TeacherIdentity(kind="local", model="teacher", weights_sha256="ab" * 32)
+    split = SplitCounts(prompts=24, kept=23, rejected={"length": 1}, completion_tokens=801)
+    Generated(teacher=identity, splits={"train": split}).write(steps["generate"])
+    write_jsonl(steps["generate"] / "train.jsonl", [])
     make_tokenizer(steps["train"] / "student")
     _write_log(steps["train"] / "student.log.jsonl", 0.05, divergence=True)
     _write_log(steps["train"] / "control.log.jsonl", 0.11, divergence=False)
-    trained = {"steps": 240, "tokens": 216_000, "supervised_tokens": 61_000, "seconds": 81.2, "final": {"loss": 0.06}}
-    params = {"params_student": 1_602_048, "params_teacher": 4_919_040}
-    write_json(steps["train"] / "summary.json", {"student": trained, "control": trained, **params})
+    last = StepValues(loss=0.06, grad_norm=1.0, learning_rate=1e-4, tokens=900)
+    trained = TrainSummary(
+        steps=240, tokens=216_000, supervised_tokens=61_000, seconds=81.2, resumed_at=0, final=last, params=1_602_048
+    )
+    Trained(student=trained, control=trained, vocabulary=400).write(steps["train"])
     quantization = recipe.export.quantization
     write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)
     metrics().write(steps["evaluate"])

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from fixtures import labelled_rows, make_encoder, write_jsonl
 from potstill.cli.main import main
-from potstill.stages.package.stage import verify_package
+from potstill.components.packages.verify import verify_package
 
 
 @pytest.fixture(scope="module")

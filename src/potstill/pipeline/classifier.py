@@ -18,7 +18,7 @@ from potstill.pipeline.legacy import RunResult, StepPlan, hash_model
 from potstill.stages.check import stage as plan
 from potstill.stages.evaluate import classifier as evaluate
 from potstill.stages.gate import classifier as gate
-from potstill.stages.package import stage as package
+from potstill.stages.package import classifier as package
 from potstill.stages.train import stage as train
 
 __all__ = ["CLASSIFIER_STAGES"]
@@ -81,14 +81,7 @@ def _train(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
     return parts, ("finetune",), partial(train.distil_classifier, recipe, teacher)
 
 
-def _package(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
-    folders = {name: step.dir for name, step in done.steps.items()}
-    parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
-    upstream = ("finetune", "train", "evaluate", "gate")
-    return parts, upstream, partial(package.run_classifier, recipe, folders)
-
-
 CLASSIFIER_STAGES: dict[str, Any] = {
     "check": _check, "finetune": _finetune, "train": _train, "evaluate": evaluate.STAGE, "gate": gate.STAGE,
-    "package": _package,
+    "package": package.STAGE,
 }  # fmt: skip

@@ -9,13 +9,11 @@ recipe has none of gives None. See `potstill.pipeline.run` for how stages are ru
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from potstill.components.chat.format import resolve_model
-from potstill.components.sizing.prices import find_price
 from potstill.components.targets.meta import FORMAT
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import Recipe, recipe_hash
@@ -151,26 +149,8 @@ def _train(recipe: Recipe, done: RunResult) -> StepPlan:
     return parts, upstream, partial(train.run, recipe, folder, base, done.folder("generate"), targets)
 
 
-def _before(stage: str) -> tuple[str, ...]:
-    """All stages before this one, but for the check, which makes nothing."""
-    names = tuple(LANGUAGE_STAGES)
-    return names[1 : names.index(stage)]
-
-
-def _package(recipe: Recipe, done: RunResult) -> StepPlan:
-    folders = {name: step.dir for name, step in done.steps.items()}
-    parts = {"version": package.VERSION, "recipe": recipe_hash(recipe)}
-    return parts, _before("package"), partial(package.run, recipe, folders)
-
-
-def _report(recipe: Recipe, done: RunResult) -> StepPlan:
-    folders = {name: step.dir for name, step in done.steps.items()}
-    price = find_price(recipe.teacher)
-    parts = {"version": report.VERSION, "recipe": recipe_hash(recipe), "price": asdict(price) if price else None}
-    return parts, _before("report"), partial(report.run, recipe, folders)
-
-
 LANGUAGE_STAGES: dict[str, Any] = {
     "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
-    "export": export.STAGE, "evaluate": evaluate.STAGE, "gate": gate.STAGE, "package": _package, "report": _report,
+    "export": export.STAGE, "evaluate": evaluate.STAGE, "gate": gate.STAGE, "package": package.STAGE,
+    "report": report.STAGE,
 }  # fmt: skip

@@ -11,25 +11,28 @@ import pytest
 import yaml
 
 from finished_run import RECIPE, finished_run, metrics
-from potstill.components.packages.manifest import portable_recipe
+from potstill.components.packages.portable import portable_recipe
+from potstill.components.packages.verify import verify_package
+from potstill.core.artifacts.exported import Exported
+from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.metrics import LeakedRows, Metrics, Models
 from potstill.core.errors import RecipeError, StepError
 from potstill.core.files import write_json
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import Recipe, load_recipe
-from potstill.stages.package.stage import run, verify_package
+from potstill.stages.package.stage import STAGE
+from stage_runs import run_stage
 
 FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json"}
 
 
-def packaged(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE", **measured: Any) -> Path:
-    """Folder of a package made from a finished run; `measured` replaces parts of metrics.json."""
+def packaged(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE", measured: Metrics | None = None) -> Path:
+    """Folder of a package made from a finished run; `measured` replaces its metrics."""
     loaded, steps = finished_run(folder / "run", recipe, kind)
     if measured:
-        path = steps["evaluate"] / "metrics.json"
-        write_json(path, json.loads(path.read_text()) | measured)
+        measured.write(steps["evaluate"])
     out = folder / "package-0123456789ab"
-    out.mkdir()
-    run(loaded, steps, out)
+    run_stage(STAGE, loaded, steps, out)
     return out / "package"
 
 
@@ -76,45 +79,41 @@ def test_killed_and_run_again_leaves_the_same(tmp_path: Path) -> None:
     (folder / "stray").write_text("x")
     found = sorted((tmp_path / "run" / "runs").iterdir(), key=lambda p: p.name.rpartition("-")[2])
     steps = {p.name.rpartition("-")[0]: p for p in found}
-    run(load_recipe(tmp_path / "run" / "lights.yaml"), steps, folder.parent)
+    run_stage(STAGE, load_recipe(tmp_path / "run" / "lights.yaml"), steps, folder.parent)
     assert {p.name: hash_file(p) for p in folder.iterdir()} == before
 
 
 def test_without_a_gguf_nothing_is_written(tmp_path: Path) -> None:
     recipe, steps = finished_run(tmp_path / "run")
-    next(steps["export"].glob("*.gguf")).unlink()
-    with pytest.raises(StepError, match="no GGUF to package"):
-        run(recipe, steps, tmp_path)
+    (steps["export"] / Exported.read(steps["export"]).file).unlink()
+    with pytest.raises(StepError, match=r"the export step left no lights-Q8_0\.gguf"):
+        run_stage(STAGE, recipe, steps, tmp_path)
     assert not (tmp_path / "package").exists()
 
 
 # ---- the manifest ----
 
 
-def test_manifest_tells_where_all_came_from(tmp_path: Path) -> None:
-    folder = packaged(tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["files"]) == FILES - {"manifest.json"}
-    test = tmp_path / "run" / "data" / "test.jsonl"
-    assert manifest["data"]["test"] == {
-        "file": "test.jsonl",
-        "sha256": hash_file(test),
-        "bytes": test.stat().st_size,
-        "rows": 12,
-    }
-    assert manifest["data"]["license"] == "apache-2.0"
-    assert manifest["teacher"]["weights_sha256"] == "ab" * 32
-    assert manifest["teacher"]["license"] == "apache-2.0"
-    assert manifest["recipe"]["data"]["prompts"] == "data/train.jsonl"
-    assert manifest["recipe"]["teacher"]["model"] == "teacher"
-    assert manifest["recipe"]["gates"]["retention"] == 0.95
-    assert manifest["verdict"]["verdict"] == "INCONCLUSIVE"
-    assert manifest["steps"]["gate"]["fingerprint"] == "5" * 64
-    assert manifest["versions"]["torch"] == "2.13.0"
-    assert manifest["parity"]["tokenization"]["identical"] == 28
+def test_manifest_says_where_everything_came_from(tmp_path: Path) -> None:
+    manifest = Manifest.read(packaged(tmp_path))
+    assert set(manifest.files) == FILES - {"manifest.json"}
+    test, found = tmp_path / "run" / "data" / "test.jsonl", manifest.data.files["test"]
+    assert (found.file, found.sha256, found.bytes) == ("test.jsonl", hash_file(test), test.stat().st_size)
+    assert found.rows == 12 and manifest.data.files["tools"].rows is None
+    assert manifest.data.license == "apache-2.0"
+    assert manifest.teacher.license == "apache-2.0"
+    assert manifest.teacher.identity and manifest.teacher.identity.weights_sha256 == "ab" * 32
+    assert manifest.recipe["data"]["prompts"] == "data/train.jsonl"
+    assert manifest.recipe["teacher"]["model"] == "teacher"
+    assert manifest.recipe["gates"]["retention"] == 0.95
+    assert manifest.verdict.verdict == "INCONCLUSIVE"
+    assert manifest.steps["gate"].fingerprint == "5" * 64
+    assert manifest.versions["torch"] == "2.13.0"
+    assert manifest.parity.tokenization.identical == 28
+    assert manifest.metrics.regressions == ()
 
 
-def test_no_file_tells_a_path_of_this_machine(tmp_path: Path) -> None:
+def test_no_file_has_a_path_of_this_machine(tmp_path: Path) -> None:
     endpoint = RECIPE.replace(
         "teacher: {model: teacher, ", "teacher: {model: teacher, finetune: {rows: data/train.jsonl}, "
     )
@@ -125,14 +124,14 @@ def test_no_file_tells_a_path_of_this_machine(tmp_path: Path) -> None:
             assert not re.search(r"(?<![\w./:])/(?:home|root|tmp|work|Users|var)/", path.read_text()), path.name
 
 
-def test_paths_far_apart_are_told_by_name_alone(tmp_path: Path) -> None:
+def test_files_far_apart_have_their_names_only(tmp_path: Path) -> None:
     value = yaml.safe_load(RECIPE) | {"teacher": {"model": "/somewhere/ann/big"}}
-    told = portable_recipe(Recipe.model_validate(value, context={"folder": tmp_path}))
-    assert told["teacher"]["model"] == "big"
-    assert told["data"]["test"] == "test.jsonl"
+    found = portable_recipe(Recipe.model_validate(value, context={"folder": tmp_path}))
+    assert found["teacher"]["model"] == "big"
+    assert found["data"]["test"] == "test.jsonl"
 
 
-def test_password_of_an_endpoint_is_not_told(tmp_path: Path) -> None:
+def test_the_password_of_an_endpoint_is_left_out(tmp_path: Path) -> None:
     teacher = {"kind": "api", "model": "big", "base_url": "http://ann:secret@host.example:8080/v1"}
     value = yaml.safe_load(RECIPE) | {
         "teacher": teacher,
@@ -140,9 +139,9 @@ def test_password_of_an_endpoint_is_not_told(tmp_path: Path) -> None:
         "train": {"objective": "sft", "control": "none"},
         "gates": {},
     }
-    told = portable_recipe(Recipe.model_validate(value, context={"folder": tmp_path}))
-    assert told["teacher"]["base_url"] == "http://host.example:8080/v1"
-    assert told["student"]["model"] == "someone/small"
+    found = portable_recipe(Recipe.model_validate(value, context={"folder": tmp_path}))
+    assert found["teacher"]["base_url"] == "http://host.example:8080/v1"
+    assert found["student"]["model"] == "someone/small"
 
 
 def flip(path: Path) -> None:
@@ -160,7 +159,7 @@ def flip(path: Path) -> None:
         (lambda f: (f / "README.md").write_text("better"), "README.md has 6 bytes"),
         (lambda f: (f / "Modelfile").unlink(), "Modelfile is missing"),
         (lambda f: (f / "extra.bin").write_text("x"), "extra.bin is not in the manifest"),
-        (lambda f: (f / "manifest.json").unlink(), "manifest.json is not there"),
+        (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda f: (f / "manifest.json").write_text("[]"), "not a manifest"),
         (lambda f: (f / "manifest.json").write_text("{"), "not a manifest"),
         (lambda f: ((f / "LICENSE").unlink(), (f / "LICENSE").symlink_to(f / "README.md")), "not a plain file"),
@@ -181,7 +180,7 @@ def test_manifest_cannot_point_outside(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["../../secret"] = {"sha256": hash_file(secret), "bytes": 1}
     write_json(folder / "manifest.json", manifest)
-    assert verify_package(folder) == ["../../secret is not a plain file of the package's own folder."]
+    assert verify_package(folder) == ["../../secret is not a plain file in the package's own folder."]
 
 
 # ---- the Modelfile ----
@@ -210,12 +209,12 @@ def test_template_that_cannot_be_written_is_left_out_and_says_why(tmp_path: Path
     dated = RECIPE.replace("{context: 512}", "{context: 512, template: ../dated.jinja}")
     text = (packaged(tmp_path, dated) / "Modelfile").read_text()
     assert "TEMPLATE" not in modelfile(text)
-    assert "# No TEMPLATE:" in text and "day's date" in " ".join(text.split("\n# "))
+    assert "# No TEMPLATE:" in text and "today's date" in " ".join(text.split("\n# "))
 
 
 def test_text_that_a_modelfile_cannot_hold_is_refused(tmp_path: Path) -> None:
     quotes = RECIPE.replace("You switch the lights.", """'say \"\"\"hello\"\"\"'""")
-    with pytest.raises(RecipeError, match=r"package\.system cannot stand"):
+    with pytest.raises(RecipeError, match=r"package\.system: an Ollama Modelfile cannot hold this text"):
         packaged(tmp_path, quotes)
 
 
@@ -242,7 +241,7 @@ def test_card_has_the_front_matter_that_hubs_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [("PASS", "All gates of its recipe hold"), ("FAIL", "does not do what"), ("INCONCLUSIVE", "cannot tell")],
+    [("PASS", "All gates of its recipe pass"), ("FAIL", "does not do what"), ("INCONCLUSIVE", "too few test rows")],
 )
 def test_card_says_the_verdict_first(tmp_path: Path, kind: str, says: str) -> None:
     text = (packaged(tmp_path, kind=kind) / "README.md").read_text().split("---\n", 2)[2]
@@ -254,26 +253,35 @@ def test_card_says_the_verdict_first(tmp_path: Path, kind: str, says: str) -> No
 def test_card_gives_numbers_with_intervals(tmp_path: Path) -> None:
     text = (packaged(tmp_path) / "README.md").read_text()
     assert "| multi_call | 96.7 % (88.6 to 99.1), 58 of 60 | 86.7 % (75.8 to 93.1), 52 of 60 |" in text
-    assert "0.0311 nats in the mean and 0.412" in text
-    assert "| decode speed | 1184 tokens/s (1113 to 1279) |" in text
+    assert "0.0311 nats on average and 0.412" in text
+    assert "| decode speed | 1,184 tokens/s (1,113 to 1,279) |" in text
+
+
+def with_every_model(update: dict[str, Any], **models: Any) -> Metrics:
+    """The finished run's metrics with an update to each model, and models replaced."""
+    found = metrics()
+    changed = {name: model.model_copy(update=update) for name, model in found.models.present()}
+    return found.model_copy(update={"models": Models.model_construct(**(changed | models))})
 
 
 def test_text_continuation_has_no_counts_and_no_chat(tmp_path: Path) -> None:
-    whole = metrics()
-    for model in whole["models"].values():
-        model |= {"exact": None, "behaviours": {}, "schema_valid": None}
+    unjudged = with_every_model({"exact": None, "behaviours": {}, "schema_valid": None})
     plain = RECIPE.replace("{context: 512}", "{context: 512, template: plain}")
-    folder = packaged(tmp_path, plain, models=whole["models"])
+    folder = packaged(tmp_path, plain, measured=unjudged)
     text = (folder / "README.md").read_text()
-    assert "no right answers to count" in text and "/completion" in text and "chat/completions" not in text
+    assert "do not say what is right" in text and "/completion" in text and "chat/completions" not in text
     assert "exact_match" not in text
     said = modelfile((folder / "Modelfile").read_text())
     assert said["TEMPLATE"][0].count("{{ .Content }}") == 2
 
 
 def test_api_teacher_leaves_out_fidelity(tmp_path: Path) -> None:
-    whole = metrics()
-    for model in whole["models"].values():
-        model["fidelity"] = None
-    text = (packaged(tmp_path, models=whole["models"] | {"control": None}) / "README.md").read_text()
+    folder = packaged(tmp_path, measured=with_every_model({"fidelity": None}, control=None))
+    text = (folder / "README.md").read_text()
     assert "KL divergence" not in text and "kl_mean" not in text.split("---\n")[1]
+
+
+def test_leaked_rows_are_on_the_card(tmp_path: Path) -> None:
+    leaked = LeakedRows(rows=3, of=433, row_ids=("a" * 12,))
+    folder = packaged(tmp_path, measured=metrics().model_copy(update={"leaked": leaked}))
+    assert "3 of 433 test rows were also trained on, and are left out" in (folder / "README.md").read_text()

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,18 +19,23 @@ import pytest
 
 from finished_run import EVIL, RECIPE, finished_run
 from fixtures import write_jsonl
-from potstill.core.files import write_json
-from potstill.stages.package import stage as package
+from potstill.core.artifacts.metrics import LeakedRows, Metrics, ModelMetrics, Models, PairedCounts, Rate
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.verdict import Verdict
+from potstill.core.recipe import Recipe
+from potstill.stages.package.stage import STAGE as PACKAGE
 from potstill.stages.report import stage as report
-from potstill.stages.report.charts import Line, Rate, kept_chart, training_chart
+from potstill.stages.report.charts import Line, rates_chart, training_chart
+from potstill.stages.report.differences import mark_differences
+from potstill.stages.report.distillation import DistillationSection, SplitBar, distillation_section
 from potstill.stages.report.facts import read_facts
-from potstill.stages.report.story import tell_distillation
-from potstill.stages.report.words import mark_differences
+from potstill.stages.report.stage import STAGE
+from stage_runs import run_stage, stage_inputs
 
 ROOT = Path(report.__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "circle", "rect", "use"}
-Change = Callable[[dict[str, Any]], object]
+Change = Callable[[Metrics], Metrics]
 
 TEXT_ONLY = RECIPE.replace("gates: {exact: 0.9, retention: 0.95, beats_control: true, kl_mean: 0.05}", "").replace(
     "student: {init: teacher_layers, layers: 2}",
@@ -37,31 +43,32 @@ TEXT_ONLY = RECIPE.replace("gates: {exact: 0.9, retention: 0.95, beats_control: 
 )
 
 
+def packaged_run(
+    folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE", change: Change = lambda metrics: metrics
+) -> tuple[Recipe, dict[str, Path]]:
+    """A finished run up to its package; its metrics are changed first."""
+    loaded, steps = finished_run(folder / "run", recipe, kind)
+    change(Metrics.read(steps["evaluate"])).write(steps["evaluate"])
+    package = folder / "run" / "runs" / "package-000000000006"
+    run_stage(PACKAGE, loaded, steps, package)
+    StepRecord.read(steps["gate"]).model_copy(update={"stage": "package"}).write(package)
+    return loaded, steps | {"package": package}
+
+
 def page(
     folder: Path,
-    change: Change = lambda _: None,
+    change: Change = lambda metrics: metrics,
     *,
     kind: str = "INCONCLUSIVE",
     recipe: str = RECIPE,
-    without: str = "",
     prepare: Callable[[dict[str, Path]], None] = lambda _: None,
 ) -> str:
-    """The page of a finished run whose metrics were changed first; `without` names a step that is not there."""
-    loaded, steps = finished_run(folder / "run", recipe, kind)
+    """The page of a finished run whose metrics were changed first."""
+    loaded, steps = packaged_run(folder, recipe, kind, change)
     prepare(steps)
-    path = steps["evaluate"] / "metrics.json"
-    metrics = json.loads(path.read_text())
-    change(metrics)
-    write_json(path, metrics)
-    steps["package"] = folder / "package"
-    steps["package"].mkdir()
-    package.run(loaded, steps, steps["package"])
-    steps.pop(without, None)
-    out = folder / "report"
-    out.mkdir()
-    report.run(loaded, steps, out)
-    assert [p.name for p in out.iterdir()] == ["report.html"]
-    return (out / "report.html").read_text()
+    run_stage(STAGE, loaded, steps, folder / "report")
+    assert [p.name for p in (folder / "report").iterdir()] == ["report.html"]
+    return (folder / "report" / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +115,15 @@ class Outline(HTMLParser):
 def test_verdict_comes_first_and_names_the_gate(usual: str) -> None:
     text = Outline(usual).text
     assert text.index("Inconclusive") < text.index("Gates")
-    assert "1 gate cannot be decided with these test items: retention of teacher. 7 of 8 hold." in text
+    assert "1 gate cannot be decided with these test items: retention of teacher. 7 of 8 pass." in text
     assert "About 870 items would decide it" in text
 
 
 @pytest.mark.parametrize(
     ("kind", "word", "says"),
     [
-        ("PASS", "Passes", "All 8 gates hold for the shipped file."),
-        ("FAIL", "Fails", "2 gates fail: retention of teacher and peak memory. 6 of 8 hold."),
+        ("PASS", "Passes", "All 8 gates pass for the shipped file."),
+        ("FAIL", "Fails", "2 gates fail: retention of teacher and peak memory. 6 of 8 pass."),
     ],
 )
 def test_verdict_in_words(tmp_path: Path, kind: str, word: str, says: str) -> None:
@@ -131,28 +138,29 @@ def test_numbers_stand_with_their_intervals_and_thresholds(usual: str) -> None:
     assert "94.2 % (92.1 to 95.7 %) 90.0 %" in text  # a gate: value, interval, threshold
     assert "96.7 % 86.7 % \N{MINUS SIGN}10.0" in text  # a behaviour: teacher, shipped, change
     assert "86.7 % 75.8 to 93.1 52 of 60" in text  # and with its interval and counts
-    assert "Against the teacher, on the same 430 items: 21 lost, 4 gained." in text
-    assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times that" in text
+    assert "Compared with the teacher on the same 430 items: 21 lost, 4 gained." in text
+    assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times as fast" in text
     assert "9.85 MB (5.15 times as much)" in text and "4.92 million (3.07 times as much)" in text
     assert "0.0311 0.028 to 0.0358 0.412 98.3 % 97.9 to 98.7 %" in text
     assert "ab" * 32 in text and "5" * 64 in text
     assert '"retention": 0.95' in html.unescape(text)
 
 
-def test_distillation_is_told_plainly(tmp_path: Path) -> None:
-    facts = read_facts(*finished_run(tmp_path / "run"))
+def test_whether_distillation_paid_is_said_plainly(tmp_path: Path) -> None:
+    facts = read_facts(stage_inputs(STAGE, *packaged_run(tmp_path)))
 
-    def told(broken: int, fixed: int) -> dict[str, Any]:
-        facts.metrics["paired"]["student_vs_control"] = {"broken": broken, "fixed": fixed, "n": 430}
-        return tell_distillation(facts)
+    def section(broken: int, fixed: int) -> DistillationSection:
+        pair = PairedCounts(broken=broken, fixed=fixed, n=430)
+        paired = facts.metrics.paired.model_copy(update={"student_vs_control": pair})
+        return distillation_section(replace(facts, metrics=facts.metrics.model_copy(update={"paired": paired})))
 
-    paid = told(9, 48)
-    assert paid["word"] == "It paid" and paid["bar"] == {"gained": 48, "lost": 9}
-    assert "+9.1 points (95\xa0% interval +5.9 to +12.6; exact McNemar test, p < 0.0001)" in paid["says"]
-    assert told(48, 9)["word"] == "It did not pay"
-    assert "\N{MINUS SIGN}9.1 points" in told(48, 9)["says"]
-    assert told(9, 10)["word"] == told(0, 0)["word"] == "No difference shown"
-    assert told(0, 0)["bar"] is None
+    paid = section(9, 48)
+    assert paid.word == "It paid" and paid.bar == SplitBar(gained=48, lost=9)
+    assert "+9.1 points (95\xa0% interval +5.9 to +12.6; exact McNemar test, p < 0.0001)" in paid.text
+    assert section(48, 9).word == "It did not pay"
+    assert "\N{MINUS SIGN}9.1 points" in section(48, 9).text
+    assert section(9, 10).word == section(0, 0).word == "No difference shown"
+    assert section(0, 0).bar is None
 
 
 def test_regressions_are_shown_side_by_side_with_what_differs(usual: str) -> None:
@@ -167,27 +175,40 @@ def test_regressions_are_shown_side_by_side_with_what_differs(usual: str) -> Non
 # ---- what is not there ----
 
 
-def no_golds(metrics: dict[str, Any]) -> None:
-    for model in metrics["models"].values():
-        model.update(exact=None, behaviours={}, schema_valid=None)
-    metrics["paired"] = {name: {"broken": 0, "fixed": 0, "n": 0} for name in metrics["paired"]}
-    metrics["regressions"] = []
+def each_model(metrics: Metrics, change: Callable[[str, ModelMetrics], ModelMetrics | None]) -> Metrics:
+    """The metrics with each model changed, or taken out."""
+    models = {name: change(name, model) for name, model in metrics.models.present()}
+    return metrics.model_copy(update={"models": Models.model_validate({"control": None} | models)})
 
 
-def no_control(metrics: dict[str, Any]) -> None:
-    metrics["models"]["control"] = None
-    metrics["paired"]["student_vs_control"] = None
+def no_golds(metrics: Metrics) -> Metrics:
+    nothing = PairedCounts(broken=0, fixed=0, n=0)
+    unjudged = {"exact": None, "behaviours": {}, "schema_valid": None}
+    changed = each_model(metrics, lambda name, model: model.model_copy(update=unjudged))
+    paired = metrics.paired.model_copy(update=dict.fromkeys(type(metrics.paired).model_fields, nothing))
+    return changed.model_copy(update={"paired": paired, "regressions": ()})
 
 
-def endpoint(metrics: dict[str, Any]) -> None:
-    no_control(metrics)
-    for model in filter(None, metrics["models"].values()):
-        model["fidelity"] = None
-    metrics["models"]["teacher"].update(params=None, bytes=None)
+def no_control(metrics: Metrics) -> Metrics:
+    changed = each_model(metrics, lambda name, model: None if name == "control" else model)
+    return changed.model_copy(update={"paired": metrics.paired.model_copy(update={"student_vs_control": None})})
 
 
-def nothing_lost(metrics: dict[str, Any]) -> None:
-    metrics["regressions"] = []
+def endpoint(metrics: Metrics) -> Metrics:
+    def without(name: str, model: ModelMetrics) -> ModelMetrics:
+        size = {"params": None, "bytes": None} if name == "teacher" else {}
+        return model.model_copy(update={"fidelity": None} | size)
+
+    return each_model(no_control(metrics), without)
+
+
+def nothing_lost(metrics: Metrics) -> Metrics:
+    return metrics.model_copy(update={"regressions": ()})
+
+
+def leaks(metrics: Metrics) -> Metrics:
+    leaked = LeakedRows(rows=1, of=431, row_ids=("a" * 12,))
+    return metrics.model_copy(update={"leaked": leaked})
 
 
 @pytest.mark.parametrize(
@@ -196,16 +217,17 @@ def nothing_lost(metrics: dict[str, Any]) -> None:
         (
             no_golds,
             (
-                "have no right answers, so nothing was counted",
-                "no right answers to count. By nearness to the teacher",
-                "Their 95 % intervals do not meet",
-                "Without right answers there is nothing",
-                "KL from the teacher, mean 0.0311 nats",
+                "do not say what is right, so no answers were counted",
+                "no right answers to count. The mean KL from the teacher is",
+                "Their 95 % intervals do not overlap",
+                "so regressions are unknown",
+                "mean KL from the teacher 0.0311 nats",
             ),
         ),
-        (no_control, ("(train.control: none), so nobody can tell what distillation added",)),
-        (endpoint, ("nearness to this teacher cannot be measured",)),
+        (no_control, ("(train.control: none), so the effect of distillation is unknown",)),
+        (endpoint, ("Closeness to this teacher could not be measured",)),
         (nothing_lost, ("None: the shipped file gets every item right that the teacher gets right.",)),
+        (leaks, ("1 of 431 test rows was also trained on, and is left out of every score.",)),
     ],
 )
 def test_missing_parts_are_left_out_with_a_sentence(tmp_path: Path, change: Change, sentences: tuple[str, ...]) -> None:
@@ -215,30 +237,31 @@ def test_missing_parts_are_left_out_with_a_sentence(tmp_path: Path, change: Chan
     assert not re.search(r"\b(nan|inf|null|None)\b(?!:)", text.split('"name": "lights"')[0])
 
 
-def test_text_of_the_teacher_alone_is_its_own_control(tmp_path: Path) -> None:
+def test_a_student_of_the_text_alone_has_no_control(tmp_path: Path) -> None:
     text = Outline(page(tmp_path, no_control, recipe=TEXT_ONLY)).text
-    assert "it would be its own control" in text
+    assert "so a control would be the same model" in text
 
 
 def test_no_gates_is_no_pass(tmp_path: Path) -> None:
-    loaded, steps = finished_run(tmp_path / "run")
-    write_json(steps["gate"] / "verdict.json", {"verdict": "INCONCLUSIVE", "gates": []})
-    report.run(loaded, steps, tmp_path)
-    text = Outline((tmp_path / "report.html").read_text()).text
+    loaded, steps = packaged_run(tmp_path)
+    Verdict(verdict="INCONCLUSIVE", gates=(), notes=()).write(steps["gate"])
+    run_stage(STAGE, loaded, steps, tmp_path / "report")
+    text = Outline((tmp_path / "report" / "report.html").read_text()).text
     assert "The recipe sets no gates, so nothing was judged" in text and "Threshold" not in text
 
 
-@pytest.mark.parametrize("step", ["package", "export", "check"])
-def test_steps_that_are_not_there_leave_the_page_whole(tmp_path: Path, step: str) -> None:
-    assert "Size and speed" in Outline(page(tmp_path, without=step)).text
-
-
 def test_without_logs_there_are_no_curves(tmp_path: Path) -> None:
-    loaded, steps = finished_run(tmp_path / "run")
-    for log in steps["train"].glob("*.log.jsonl"):
-        log.unlink()
-    report.run(loaded, steps, tmp_path)
-    assert "No training log was kept." in Outline((tmp_path / "report.html").read_text()).text
+    def prepare(steps: dict[str, Path]) -> None:
+        for log in steps["train"].glob("*.log.jsonl"):
+            log.unlink()
+
+    assert "There is no training log." in Outline(page(tmp_path, prepare=prepare)).text
+
+
+def test_the_training_claim_is_there_only_when_it_is_true(usual: str, tmp_path: Path) -> None:
+    claim = "No test prompt was in the training data."
+    assert claim in Outline(usual).text
+    assert claim not in Outline(page(tmp_path, leaks)).text
 
 
 # ---- how it is made ----
@@ -285,11 +308,10 @@ def test_no_path_of_this_machine(usual: str, tmp_path_factory: pytest.TempPathFa
 
 
 def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    loaded, steps = finished_run(tmp_path / "run")
-    report.run(loaded, steps, tmp_path)
-    first = (tmp_path / "report.html").read_bytes()
-    report.run(loaded, steps, tmp_path)
-    assert (tmp_path / "report.html").read_bytes() == first
+    loaded, steps = packaged_run(tmp_path)
+    for name in ("first", "second"):
+        run_stage(STAGE, loaded, steps, tmp_path / name)
+    assert (tmp_path / "first" / "report.html").read_bytes() == (tmp_path / "second" / "report.html").read_bytes()
 
 
 def luminance(colour: str) -> float:
@@ -319,8 +341,9 @@ def test_contrast_is_aa(scheme: str) -> None:
 
 
 def test_charts_take_the_pages_colours_and_say_what_they_show() -> None:
-    rates = {"A <b> (3)": {"teacher": Rate(0.9, 0.8, 0.95), "gguf": Rate(0.7, 0.6, 0.8)}}
-    chart = kept_chart(rates, 'teacher "90"')
+    teacher = Rate(k=90, n=100, rate=0.9, low=0.8, high=0.95)
+    rates = {"A <b> (3)": {"teacher": teacher, "gguf": teacher.model_copy(update={"rate": 0.85})}}
+    chart = rates_chart(rates, 'teacher "90"')
     assert 'aria-label="teacher &#34;90&#34;"' in chart and "A &lt;b&gt; (3)" in chart
     assert "var(--series-teacher)" in chart and "var(--series-gguf)" in chart
     assert not re.search(r"#0[0-9a-f]{5}", chart)
@@ -393,9 +416,9 @@ def test_dark_mode_is_dark(usual: str, tmp_path: Path) -> None:
 # ---- costs ----
 
 
-def test_without_a_price_nothing_is_said_of_costs(usual: str) -> None:
+def test_without_a_price_the_page_has_no_costs(usual: str) -> None:
     assert "What an answer costs" not in usual
-    assert "declares of costs" not in usual
+    assert "except for the costs" not in usual
 
 
 def priced(folder: Path, output: float, economy: str = "") -> str:
@@ -423,5 +446,5 @@ def test_costs_stand_beside_the_endpoints(tmp_path: Path) -> None:
     answers = once / (1e-3 - 10 / 1000 * seconds / 3600 * 0.3)
     assert f"after {answers:,.0f} answers: {once:.3g} were spent" in cheap
     assert cheap.count('aria-label="The student has paid for itself') == 1
-    assert "but for what the recipe declares of costs" in cheap
+    assert "except for the costs that the recipe declares" in cheap
     assert "from the first answer" in priced(tmp_path / "free", 18)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from potstill.core.recipe.recipe import AnyRecipe, Recipe
+from potstill.core.recipe import AnyRecipe, Recipe
 
 __all__ = ["portable_recipe", "without_login"]
 

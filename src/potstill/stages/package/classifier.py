@@ -18,7 +18,7 @@ from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.format import format_size
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.core.steps import Done, Stage
 from potstill.stages.package import markdown
 from potstill.stages.package.folder import finish, link, new_package

@@ -41,7 +41,8 @@ def gates_section(verdict: Verdict) -> str:
         return ""
     header = ("gate", "verdict", "value", "interval", "threshold")
     details = [f"- {g.name}: {escaped(g.detail)}" for g in verdict.gates if g.verdict != "PASS"]
-    return "\n\n".join(["## Gates", table(header, map(_row, verdict.gates)), *(["\n".join(details)] if details else [])])
+    parts = ["## Gates", table(header, map(_row, verdict.gates)), "\n".join(details)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _row(gate: GateResult) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe.recipe import Recipe, recipe_hash
+from potstill.core.recipe import Recipe, recipe_hash
 from potstill.core.steps import Done, Stage
 from potstill.stages.package.folder import finish, link, new_package
 
@@ -88,7 +88,7 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         teacher=teacher_name(recipe),
         base_model=base_model_name(recipe),
         student_init=recipe.student.init,
-        objective=recipe.train.objective,
+        objective=recipe.train.objective.name,
         chat=ChatSettings.of(recipe.chat),
         sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
         system=recipe.package.system,

@@ -1,7 +1,7 @@
-"""Charts as SVG that lives inside the page: its text is text, its colours are the page's own, light or dark.
+"""Charts as SVG inside the page: their text is text, and their colours are the page's, in light and dark mode.
 
-matplotlib draws; what it writes is then made part of a page: no header, no metadata, ids that no second chart has, and
-CSS variables in place of the placeholder colours below. The same numbers give the same bytes.
+matplotlib draws them. Its output is then fitted into a page: no header, no metadata, ids that are unique on the page,
+and CSS variables instead of the placeholder colours below. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -16,36 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from potstill.core.artifacts.metrics import Rate
 from potstill.core.format import format_large
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MARKERS", "Line", "Rate", "cost_chart", "kept_chart", "training_chart"]
+__all__ = ["MARKERS", "Line", "cost_chart", "rates_chart", "training_chart"]
 
-_WIDTH = 370  # CSS pixels at scale 1: a phone shows the chart a little smaller, a desk a little larger
+_WIDTH = 370  # CSS pixels at scale 1: a little smaller on a phone, a little larger on a desktop
 _INK, _MUTED, _LINE = "#010203", "#020304", "#030405"
 _SERIES = {"teacher": "#040506", "gguf": "#050607", "student": "#060708", "control": "#070809"}
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {v: f"series-{k}" for k, v in _SERIES.items()}
 _TICKS = 7
-_POINTS = 240  # of a training curve; more cannot be seen
+_POINTS = 240  # points of a training curve; more cannot be seen
 MARKERS = {"teacher": "D", "gguf": "o", "student": "s", "control": "^"}
-"""Each model's mark, in matplotlib's letters: shape tells them apart where colour does not."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share with its interval, all in [0, 1]."""
-
-    rate: float
-    low: float
-    high: float
+"""Marker of each model, by matplotlib's letter: shapes distinguish models where colours do not."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: x and y of its points. `model` gives colour and mark; a dotted one has a mark at each point."""
+    """One curve. `model` gives colour and marker; a dotted curve has a marker at each point."""
 
     model: str
     x: Sequence[float]
@@ -53,12 +45,12 @@ class Line:
     dotted: bool = False
 
 
-def kept_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:
-    """Dot and whisker for each model, one group of rows a behaviour.
+def rates_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:
+    """A dot with a whisker for each model, in one group per behaviour.
 
     Args:
-        groups: by the group's title, then by model ("teacher", "gguf", "student", "control").
-        label: what the chart says, for those who do not see it.
+        groups: rates by the group's title, then by model ("teacher", "gguf", "student", "control").
+        label: text of the chart for screen readers.
     """
     models = max((len(g) for g in groups.values()), default=1)
     height = len(groups) * (26 + 15 * models) + 40
@@ -90,12 +82,12 @@ def _whisker(axes: Axes, rate: Rate, y: float, model: str) -> None:
 
 
 def training_chart(lines: Sequence[Line], name: str, label: str) -> Markup:
-    """Curves over optimizer steps, in nats a token; on a logarithmic scale where they span more than a factor of 8.
+    """Curves over optimizer steps, in nats per token; on a logarithmic scale if they span more than a factor of 8.
 
     Args:
         lines: the curves.
-        name: part of the chart's ids; no other chart of the page may have it.
-        label: what the chart says, for those who do not see it.
+        name: part of the chart's ids, unique on the page.
+        label: text of the chart for screen readers.
     """
     with _drawing(250) as (figure, axes):
         values = [y for line in lines for y in line.y if y > 0]
@@ -116,14 +108,14 @@ def training_chart(lines: Sequence[Line], name: str, label: str) -> Markup:
 
 
 def cost_chart(once: float, on_device: float, by_api: float, break_even: float | None, label: str) -> Markup:
-    """Cost over answers, the device against the endpoint; to twice the break-even, or a million answers.
+    """Total cost over answers, device and endpoint, up to twice the break-even point or a million answers.
 
     Args:
-        once: spent on the device's side before the first answer.
-        on_device: of one answer.
-        by_api: of one answer.
-        break_even: answers at which both have cost the same.
-        label: what the chart says, for those who do not see it.
+        once: amount spent for the device before the first answer.
+        on_device: cost of one answer.
+        by_api: cost of one answer.
+        break_even: number of answers at which both have cost the same; None: never.
+        label: text of the chart for screen readers.
     """
     with _drawing(230) as (figure, axes):
         most = 2 * break_even if break_even else 1e6
@@ -137,7 +129,7 @@ def cost_chart(once: float, on_device: float, by_api: float, break_even: float |
         axes.set_xlim(0, most)
         axes.set_ylim(0, 1.05 * max(max(pair) for pair in ends.values()))
         ticks = [0, most / 2, most]
-        axes.set_xticks(ticks, [_short_count(tick) for tick in ticks])
+        axes.set_xticks(ticks, [format_large(tick, short=True) for tick in ticks])
         axes.grid(axis="y", color=_LINE, linewidth=1)
         axes.tick_params(axis="x", pad=7)
         axes.set_xlabel("answers", color=_MUTED, fontsize=12)
@@ -146,12 +138,8 @@ def cost_chart(once: float, on_device: float, by_api: float, break_even: float |
         return _inline(figure, "cost", label)
 
 
-def _short_count(value: float) -> str:
-    return format_large(value, short=True)
-
-
 def _plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Round numbers of each decade, written plainly."""
+    """Round numbers of each decade, without exponents."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):
@@ -163,7 +151,7 @@ def _plain_ticks(axes: Axes, low: float, high: float) -> None:
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Means of neighbours, so that no more than `_POINTS` points are left."""
+    """Means of neighbouring points, at most `_POINTS` of them."""
     stride = max(1, math.ceil(len(x) / _POINTS))
     cuts = range(0, len(x), stride)
     means = [sum(y[i : i + stride]) / len(y[i : i + stride]) for i in cuts]
@@ -172,7 +160,7 @@ def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[flo
 
 @contextmanager
 def _drawing(height: int) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of `_WIDTH` by `height` CSS pixels; the user's own matplotlib settings play no part."""
+    """A figure of `_WIDTH` by `height` CSS pixels, independent of the user's matplotlib settings."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -187,7 +175,7 @@ def _drawing(height: int) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _inline(figure: Figure, name: str, label: str) -> Markup:
-    """The figure as an element of an HTML page."""
+    """The figure as an element of the page."""
     out = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(out, format="svg", transparent=True, metadata=metadata)

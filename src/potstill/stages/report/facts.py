@@ -1,62 +1,63 @@
-"""What the earlier steps left, read once; a part that a run has none of is None or empty."""
+"""What the earlier steps left, read once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from potstill.core.files import read_json_lines, read_json_object
-from potstill.core.recipe import Recipe
+from pydantic import BaseModel
 
-__all__ = ["Facts", "read_facts"]
+from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.training import LogLine, Trained, read_log
+from potstill.core.artifacts.verdict import Verdict
+from potstill.stages.report.stage import ReportInputs
+
+__all__ = ["AnswerTokens", "Facts", "read_facts"]
+
+
+class AnswerTokens(BaseModel):
+    """Numbers of tokens of a prompt and of the teacher's answer."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _AnsweredRow(BaseModel):
+    provenance: AnswerTokens = AnswerTokens()
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Contents of the steps' files, by what they tell."""
+    """The stage's inputs, and the artifacts that they name.
 
-    recipe: Recipe
-    metrics: dict[str, Any]
-    verdict: dict[str, Any]
-    trained: dict[str, Any]
-    manifest: dict[str, Any]
-    parity: dict[str, Any]
-    logs: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    """Training log lines of "student" and "control"."""
-    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """step.json of each step, by stage."""
-    answers: list[dict[str, int]] = field(default_factory=list)
-    """Tokens of each row that the teacher answered: prompt_tokens, completion_tokens."""
+    logs      training logs by model
+    answers   tokens of each row that the teacher answered
+    steps     records of the run's steps by stage
+    """
 
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    return [line for _, line in read_json_lines(path)] if path.is_file() else []
+    inputs: ReportInputs
+    metrics: Metrics
+    verdict: Verdict
+    manifest: Manifest
+    trained: Trained
+    logs: Mapping[str, Sequence[LogLine]]
+    answers: Sequence[AnswerTokens]
+    steps: Mapping[str, StepRecord]
 
 
-def _read_answers(path: Path) -> list[dict[str, int]]:
-    told = [line.get("provenance", {}) for line in _read_log(path)]
-    counted = [{key: int(row.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")} for row in told]
-    return [row for row in counted if all(row.values())]
-
-
-def read_facts(recipe: Recipe, steps: Mapping[str, Path]) -> Facts:
-    """Read the directories of train, evaluate and gate, and of generate, export and package where they are."""
-    train = steps["train"]
-    package = steps["package"] / "package" / "manifest.json" if "package" in steps else Path()
+def read_facts(inputs: ReportInputs) -> Facts:
+    """Read the artifacts."""
+    lines = inputs.answers.path.read_text(encoding="utf-8").splitlines()
+    rows = [_AnsweredRow.model_validate_json(line).provenance for line in lines]
     return Facts(
-        recipe=recipe,
-        metrics=read_json_object(steps["evaluate"] / "metrics.json"),
-        verdict=read_json_object(steps["gate"] / "verdict.json"),
-        trained=read_json_object(train / "summary.json", missing_ok=True),
-        manifest=read_json_object(package) if package.is_file() else {},
-        parity=read_json_object(steps["export"] / "parity.json", missing_ok=True) if "export" in steps else {},
-        logs={name: log for name in ("student", "control") if (log := _read_log(train / f"{name}.log.jsonl"))},
-        answers=_read_answers(steps["generate"] / "train.jsonl") if "generate" in steps else [],
-        stamps={
-            name: stamp
-            for name, folder in steps.items()
-            if (stamp := read_json_object(folder / "step.json", missing_ok=True))
-        },
+        inputs=inputs,
+        metrics=Metrics.read(inputs.metrics.path.parent),
+        verdict=Verdict.read(inputs.verdict.path.parent),
+        manifest=Manifest.read(inputs.manifest.path.parent),
+        trained=Trained.read(inputs.trained.path.parent),
+        logs={name: read_log(inputs.trained.path.parent, name) for name in inputs.logs},
+        answers=[row for row in rows if row.prompt_tokens and row.completion_tokens],
+        steps={name: StepRecord.read(file.path.parent) for name, file in inputs.steps.items()},
     )

@@ -1,63 +1,81 @@
-"""Report: the one page a person reads. Self-contained, without a script, and without anything from the network."""
+"""Report: the page that a person reads. It is self-contained, without scripts, and loads nothing from the network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from potstill.components.sizing.prices import ListedPrice, find_price
+from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.step import StepRecord
+from potstill.core.artifacts.training import Trained
+from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
-from potstill.core.recipe import Recipe
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import Economy, Recipe, Target
+from potstill.core.steps import Done, Stage
 
-__all__ = ["VERSION", "run"]
+__all__ = ["STAGE", "ReportInputs"]
 
-VERSION = 2
+_STEPS = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", "gate", "package")
 
 
-def run(recipe: Recipe, steps: Mapping[str, Path], out: Path) -> None:
-    """Write `out/report.html`, whole or not at all.
+@dataclass(frozen=True)
+class ReportInputs:
+    """What the page shows.
 
-    Args:
-        recipe: the recipe.
-        steps: directories of the finished steps: train, evaluate, gate; generate, export and package where they are.
-        out: step directory.
+    price           price of the teacher's tokens; None: not known, and the page says nothing about costs
+    teacher_kind    an `api` teacher charges for the answers that the student learns from
+    objective       name of the training objective
+    alpha           significance level of the gates
+    logs            training logs of `student` and `control`
+    answers         the rows that the teacher answered
+    steps           step.json of each finished step by stage
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from potstill import __version__
-    from potstill.stages.report.charts import MARKERS
-    from potstill.stages.report.facts import read_facts
-    from potstill.stages.report.money import tell_cost
-    from potstill.stages.report.sources import tell_origin, tell_training
-    from potstill.stages.report.story import (
-        tell_distillation,
-        tell_fidelity,
-        tell_kept,
-        tell_regressions,
-        tell_size,
-        tell_verdict,
-    )
+    name: str
+    target: Target
+    economy: Economy
+    price: ListedPrice | None
+    teacher_kind: Literal["local", "api"]
+    objective: str
+    alpha: float
+    metrics: HashedPath
+    verdict: HashedPath
+    manifest: HashedPath
+    trained: HashedPath
+    logs: dict[str, HashedPath]
+    answers: HashedPath
+    steps: dict[str, HashedPath]
 
-    facts = read_facts(recipe, steps)
-    pages = Environment(
-        loader=PackageLoader("potstill.stages.report", ""),
-        autoescape=True,  # models write whatever they like: it is shown, never run
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = pages.get_template("page.html.jinja").render(
+
+def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
+    logs = {name: done.optional_path("train", f"{name}.log.jsonl") for name in ("student", "control")}
+    return ReportInputs(
         name=recipe.name,
-        teacher=facts.manifest.get("teacher", {}).get("name"),
-        version=__version__,
-        markers=MARKERS,
-        verdict=tell_verdict(facts),
-        kept=tell_kept(facts),
-        distillation=tell_distillation(facts),
-        size=tell_size(facts),
-        cost=tell_cost(facts),
-        fidelity=tell_fidelity(facts),
-        training=tell_training(facts),
-        regressions=tell_regressions(facts),
-        origin=tell_origin(facts),
+        target=recipe.target,
+        economy=recipe.target.economy,
+        price=find_price(recipe.teacher),
+        teacher_kind=recipe.teacher.kind,
+        objective=recipe.train.objective.name,
+        alpha=recipe.gates.alpha,
+        metrics=done.path("evaluate", Metrics.FILE),
+        verdict=done.path("gate", Verdict.FILE),
+        manifest=done.path("package", "package", Manifest.FILE),
+        trained=done.path("train", Trained.FILE),
+        logs={name: path for name, path in logs.items() if path},
+        answers=done.path("generate", "train.jsonl"),
+        steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
     )
-    write_text(out / "report.html", page)
+
+
+def _run(inputs: ReportInputs, out: Path) -> None:
+    from potstill.stages.report.facts import read_facts
+    from potstill.stages.report.page import render_page
+
+    write_text(out / "report.html", render_page(read_facts(inputs)))
+
+
+STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=3)

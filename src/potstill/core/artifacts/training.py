@@ -1,0 +1,201 @@
+"""What training leaves: the fine-tuned teacher, the student and its control, their logs, and stored targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.files import read_json_lines
+
+__all__ = [
+    "Finetuned",
+    "LogLine",
+    "LoopSummary",
+    "ServedRowCounts",
+    "StepValues",
+    "StoreStats",
+    "StoredTargets",
+    "TrainSummary",
+    "Trained",
+    "log_path",
+    "read_log",
+]
+
+
+class StepValues(Part):
+    """Values of one optimizer step; None for what the training does not have.
+
+    loss                  what the optimizer minimizes
+    divergence            from the teacher, on the teacher's text, in nats per supervised token (a classifier's: row)
+    cross_entropy         of the text, in nats per supervised token (a classifier's: row)
+    student_mass          the student's mean probability mass on the tokens of stored targets
+    teacher_mass          the teacher's, on the same tokens
+    hidden                distance of hidden states, mean over tokens and layers
+    hidden_weight         weight of `hidden` in the loss
+    sampled_divergence    from the teacher, on the student's samples, in nats per sampled token
+    grad_norm             norm of the gradient before it is clipped
+    learning_rate         learning rate of the step
+    tokens                supervised tokens (a classifier's: rows) of the global batch
+    validation_*          the same on rows that are not trained on; None where the step does not measure them
+    shallow_validation_*  the same for the layers that are also trained alone
+    """
+
+    loss: float
+    divergence: float | None = None
+    cross_entropy: float | None = None
+    student_mass: float | None = None
+    teacher_mass: float | None = None
+    hidden: float | None = None
+    hidden_weight: float | None = None
+    sampled_divergence: float | None = None
+    grad_norm: float
+    learning_rate: float
+    tokens: int
+    validation_divergence: float | None = None
+    validation_cross_entropy: float | None = None
+    shallow_validation_divergence: float | None = None
+    shallow_validation_cross_entropy: float | None = None
+
+
+class LogLine(StepValues):
+    """A line of `NAME.log.jsonl`.
+
+    step          number of the optimizer step, from 0
+    layers        number of layers that the step ran
+    tokens_per_s  all tokens of the global batch per second
+    mfu           useful operations as a fraction of what the machine can do (model FLOPs utilization)
+    """
+
+    step: int
+    layers: int
+    tokens_per_s: float
+    mfu: float
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """The training log of a model."""
+    return folder / f"{name}.log.jsonl"
+
+
+def read_log(folder: Path, name: str) -> list[LogLine]:
+    """The training log of a model; empty if there is none."""
+    path = log_path(folder, name)
+    return [LogLine.model_validate(value) for _, value in read_json_lines(path)] if path.is_file() else []
+
+
+class LoopSummary(Part):
+    """What a training did.
+
+    steps              optimizer steps
+    supervised_tokens  tokens that were learnt from, each as often as it was seen
+    tokens             all tokens of those rows
+    seconds            wall-clock seconds of the call that finished the training
+    resumed_at         step at which that call went on; 0 for a training that was not interrupted
+    final              values of the last step
+    """
+
+    steps: int
+    supervised_tokens: int
+    tokens: int
+    seconds: float
+    resumed_at: int
+    final: StepValues
+
+
+class TrainSummary(LoopSummary):
+    """A trained model.
+
+    params   number of parameters
+    """
+
+    params: int
+
+
+class Finetuned(Artifact):
+    """The fine-tuned teacher; its weights are in `model`."""
+
+    FILE: ClassVar[str] = "summary.json"
+
+    model: TrainSummary
+
+
+class Trained(Artifact):
+    """The student and its control, if there is one; their weights are in `student` and `control`.
+
+    vocabulary   number of tokens in the student's vocabulary
+    """
+
+    FILE: ClassVar[str] = "summary.json"
+
+    student: TrainSummary
+    control: TrainSummary | None
+    vocabulary: int
+
+
+class StoreStats(Part):
+    """Size and fidelity of a targets store; divergences in nats per token, measured when the store was written.
+
+    kind, draws, k, vocab_size, temperature, seed, dtype and the hashes are those of the store's own meta.json.
+
+    shards, sequences, tokens, bytes     numbers of each in the store
+    bytes_per_token, ids_per_token       None for an empty store
+    entropy                              of the teacher
+    tail_mass                            the teacher's mass on tokens that are not stored
+    kl_stored_teacher                    counts: KL(stored || teacher), which is the sampling noise
+    bias, bias_standard_error            counts: mean of -ln p over the samples less the entropy of p; the bias is 0
+                                         within its standard error if the samples are unbiased
+    kl_buckets                           top_k: KL(teacher || stored) over the k tokens and one bucket of all others
+    kl_even_tail                         top_k: the same over all tokens, with the tail spread evenly
+    """
+
+    kind: Literal["counts", "top_k"]
+    draws: int | None = None
+    k: int | None = None
+    vocab_size: int
+    teacher_hash: str
+    tokenizer_hash: str
+    template_hash: str
+    temperature: float
+    seed: int | None = None
+    dtype: str
+    shards: int
+    sequences: int
+    tokens: int
+    bytes: int
+    bytes_per_token: float | None
+    ids_per_token: float | None
+    entropy: float
+    tail_mass: float
+    kl_stored_teacher: float | None = None
+    bias: float | None = None
+    bias_standard_error: float | None = None
+    kl_buckets: float | None = None
+    kl_even_tail: float | None = None
+
+
+class ServedRowCounts(Part):
+    """Rows that an endpoint answered: with its distributions, or as text only, by reason.
+
+    distributions   the endpoint's log-probabilities are the targets
+    tool_calls      text only: the endpoint parsed the tool calls, so the tokens are not known
+    no_log_probs    text only: the endpoint gave no log-probabilities
+    other_tokens    text only: the student splits the answer into other tokens
+    """
+
+    distributions: int = 0
+    tool_calls: int = 0
+    no_log_probs: int = 0
+    other_tokens: int = 0
+
+
+class StoredTargets(Artifact):
+    """The teacher's stored distributions; the store is in `store`.
+
+    rows   how many rows of an endpoint have distributions; None for a local teacher
+    """
+
+    FILE: ClassVar[str] = "summary.json"
+
+    store: StoreStats
+    rows: ServedRowCounts | None

@@ -1,0 +1,46 @@
+"""The page: all sections in one template."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from potstill import __version__
+from potstill.stages.report.charts import MARKERS
+from potstill.stages.report.cost import cost_section
+from potstill.stages.report.distillation import distillation_section
+from potstill.stages.report.facts import Facts
+from potstill.stages.report.fidelity import fidelity_section
+from potstill.stages.report.provenance import provenance_section
+from potstill.stages.report.quality import quality_section, regressions_section
+from potstill.stages.report.runtime import runtime_section
+from potstill.stages.report.training import training_section
+from potstill.stages.report.verdict import verdict_section
+
+__all__ = ["render_page"]
+
+
+def render_page(facts: Facts) -> str:
+    """The page's HTML; the same facts give the same bytes."""
+    pages = Environment(
+        loader=PackageLoader("potstill.stages.report", ""),
+        autoescape=True,  # a model's answer is shown as text, whatever it contains
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("page.html.jinja").render(
+        name=facts.inputs.name,
+        teacher=facts.manifest.teacher.name,
+        version=__version__,
+        markers=MARKERS,
+        verdict=verdict_section(facts),
+        leaked=facts.metrics.leaked.sentence,
+        quality=quality_section(facts),
+        distillation=distillation_section(facts),
+        runtime=runtime_section(facts),
+        cost=cost_section(facts),
+        fidelity=fidelity_section(facts),
+        training=training_section(facts),
+        regressions=regressions_section(facts),
+        provenance=provenance_section(facts),
+    )

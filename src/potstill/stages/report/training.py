@@ -1,0 +1,88 @@
+"""Training curves, and what the training cost in time, steps and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from potstill.core.artifacts.training import TrainSummary
+from potstill.core.format import format_duration, format_large
+from potstill.stages.report.charts import Line, training_chart
+from potstill.stages.report.facts import Facts
+from potstill.stages.report.quality import ModelKey
+
+__all__ = ["Chart", "SummaryRow", "TrainingSection", "training_section"]
+
+_NAMES = {"student": "Distilled student", "control": "Plain fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its title."""
+
+    title: str
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """The training of one model."""
+
+    name: str
+    seconds: str
+    steps: str
+    tokens: str
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """Charts, their legend, and a table."""
+
+    charts: Sequence[Chart]
+    models: Sequence[ModelKey]
+    summaries: Sequence[SummaryRow]
+
+
+def training_section(facts: Facts) -> TrainingSection | None:
+    """Curves of what was logged; None without logs."""
+    if not facts.logs:
+        return None
+    charts = (
+        _chart(facts, "cross_entropy", "Cross-entropy on the teacher's answers", ("student", "control")),
+        _chart(facts, "divergence", "Divergence from the teacher", ("student",)),
+    )
+    summaries = {"student": facts.trained.student, "control": facts.trained.control}
+    return TrainingSection(
+        charts=[chart for chart in charts if chart],
+        models=[ModelKey(name, _NAMES[name]) for name in facts.logs],
+        summaries=[_summary(_NAMES[name], summary) for name, summary in summaries.items() if summary],
+    )
+
+
+def _chart(facts: Facts, quantity: str, title: str, models: tuple[str, ...]) -> Chart | None:
+    """One quantity over steps: training as a line, validation as marks; None where it was not logged."""
+    lines, parts = [], []
+    for name in models:
+        log = facts.logs.get(name, ())
+        for column, dotted in ((quantity, False), (f"validation_{quantity}", True)):
+            points = [(line.step + 1, value) for line in log if (value := getattr(line, column))]
+            if points:
+                x, y = zip(*points, strict=True)
+                lines.append(Line(name, x, y, dotted))
+                rows = "validation" if dotted else "training"
+                parts.append(f"{_NAMES[name]}, {rows}: from {y[0]:.3g} to {y[-1]:.3g}")
+    if not lines:
+        return None
+    label = f"{title}, nats per token, over optimizer steps. {'; '.join(parts)}."
+    return Chart(title, training_chart(lines, f"curve-{quantity}", label))
+
+
+def _summary(name: str, summary: TrainSummary) -> SummaryRow:
+    return SummaryRow(
+        name=name,
+        seconds=format_duration(summary.seconds, short=True),
+        steps=f"{summary.steps:,}",
+        tokens=f"{format_large(summary.tokens)}, of which {format_large(summary.supervised_tokens)} in answers",
+    )
