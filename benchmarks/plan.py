@@ -28,9 +28,9 @@ from potstill.components.hardware.calibrate import calibrate, serve_once
 from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.memory import memory
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
-from potstill.components.hardware.speed import Part, speed
+from potstill.components.hardware.speed import Placement, speed
 from potstill.components.models.configs import from_config
-from potstill.components.models.gguf_header import header_bytes
+from potstill.components.models.header_size import header_bytes
 from potstill.components.models.spec import ModelSpec
 
 DENSE = {"max_position_embeddings": 32768}
@@ -123,7 +123,7 @@ def measure_memory(names: list[str], threads: int) -> Rows:
                 measured = serve_once(path, context=context, kv_type=kv, prompt=tokens, decode=8, threads=threads)
                 row = {"shape": name, "quantization": spec.quantization, "context": context, "kv": kv, "file": size}
                 row |= {"file_error": predicted.weights - size, "predicted": predicted.total}
-                rows.append(row | {"measured": measured["peak_bytes"]})
+                rows.append(row | {"measured": measured.peak_bytes})
                 say(rows[-1])
     return rows
 
@@ -133,17 +133,17 @@ def measure_speed(names: list[str], threads: int) -> Rows:
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CONFIG_HOME"] = folder  # the user's own calibration is not changed
-        calibrate([], threads, lambda text: print(text, file=sys.stderr, flush=True))
+        calibrate([], threads, lambda text: print(text, file=sys.stderr, flush=True)).store()
         device = find_device("this", quick=True)
     for name in names:
         with written(name) as (spec, path):
-            decoding, reading = (speed(spec, [Part(device, 1.0)], tokens, "f16") for tokens in (64, PROMPT))
+            decoding, reading = (speed(spec, [Placement(device, 1.0)], tokens, "f16") for tokens in (64, PROMPT))
             measured = serve_once(path, context=512, prompt=16, decode=48, threads=threads, repeats=5)
             read = serve_once(path, context=512, prompt=PROMPT, decode=1, threads=threads, repeats=3)
             middle = statistics.harmonic_mean
             row = {"shape": name, "quantization": spec.quantization, "predicted": middle(decoding.decode)}
-            row |= {"measured": measured["decode_tokens_per_s"], "prompt_predicted": middle(reading.prefill)}
-            rows.append(row | {"prompt_measured": read["prefill_tokens_per_s"]})
+            row |= {"measured": measured.decode_tokens_per_s, "prompt_predicted": middle(reading.prefill)}
+            rows.append(row | {"prompt_measured": read.prefill_tokens_per_s})
             say(rows[-1])
     return rows
 

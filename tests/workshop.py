@@ -13,9 +13,11 @@ import yaml
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
 from potstill.components.models.configs import from_config
+from potstill.core.artifacts.check import CheckResult
 from potstill.core.errors import UsageError
 from potstill.core.recipe import Recipe, load_recipe
-from potstill.stages.check import stage as plan
+from potstill.core.steps import Done, blanked
+from potstill.stages.check.stage import STAGE
 
 _NAMES = {
     "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
@@ -101,12 +103,18 @@ class Workshop:
         """Rows of a JSONL file."""
         return [json.loads(text) for text in (self.folder / file).read_text().splitlines()]
 
+    def check(self, recipe: Recipe, out: Path) -> CheckResult:
+        """The artifact of the check stage, run with the inputs that it declares."""
+        inputs = STAGE.inputs(recipe, Done({}, STAGE.reads))
+        STAGE.run(blanked(inputs), out)
+        return CheckResult.read(out)
+
     def refused(self, recipe: Recipe) -> str:
         """The message of a check that must fail; nothing is written, neither in the step nor where the run would be."""
         out, runs = self.folder / "out", self.folder / "runs"
         out.mkdir(exist_ok=True)
         with pytest.raises(UsageError) as caught:
-            plan.check(recipe, runs, out)
+            self.check(recipe, out)
         assert caught.value.exit_code == 2
         assert list(out.iterdir()) == []
         assert not runs.exists()

@@ -1,9 +1,11 @@
-"""Options of `potstill plan`: what is refused and by which name, what counts once, and what fits into 80 columns."""
+"""`potstill fit`, `search`, `devices` and `plan`: wrong options, names that mean the same, and pages of 80 columns."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from fixtures import CONFIGS
-from potstill.apps.plan.answer import aligned
-from potstill.apps.plan.options import Ask, Wanted
+from potstill.apps.plan.options import ServingOptions
+from potstill.apps.plan.search import SearchOptions
 from potstill.cli.main import main
+from potstill.cli.render.tables import aligned
 from potstill.components.hardware.devices import load_devices
+from potstill.components.hardware.fit import FITS, NO_FIT
 from potstill.components.models.gguf_types import QUANTIZATIONS
 from potstill.components.models.shapes import shape_to_config
 from potstill.core.errors import UsageError
@@ -27,14 +31,19 @@ if TYPE_CHECKING:
     from workshop import Workshop
 
 MODEL = str(CONFIGS / "qwen3-4b.json")
+LLAMA = str(CONFIGS / "llama-3.1-8b.json")
 SHAPE = "llama:layers=4,hidden=256,ffn=1024,heads=4,kv_heads=2,vocab=49152,tied=1,context=2048"
+KEYS = [
+    "weight_bytes", "bits_per_weight", "kv_bytes", "compute_bytes", "total_bytes", "decode_tokens_per_s",
+    "max_context", "verdict",
+]  # fmt: skip
 
 
 def run(*words: str, columns: int | None = None) -> Result:
-    return CliRunner(env={"COLUMNS": str(columns) if columns else None}).invoke(main, ["plan", *words])
+    return CliRunner(env={"COLUMNS": str(columns) if columns else None}).invoke(main, [*words])
 
 
-def told(*words: str) -> str:
+def refused(*words: str) -> str:
     """The message of a wrong usage; nothing else is printed."""
     done = run(*words)
     assert done.exit_code == 2, done.output
@@ -43,96 +52,115 @@ def told(*words: str) -> str:
     return done.stderr
 
 
-def planned(*words: str) -> dict[str, Any]:
+def found(*words: str) -> dict[str, Any]:
     done = run(*words, "--json")
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout))
+
+
+def page(*words: str) -> str:
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def recipe_of(workshop: Workshop, **changes: Any) -> str:
+    workshop.recipe(**changes)
+    return str(workshop.folder / "recipe.yaml")
 
 
 # ---- numbers ----
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1"])
-@pytest.mark.parametrize("option", ["--memory", "--decode", "--ttft"])
-def test_a_measure_is_positive_and_finite(option: str, value: str) -> None:
-    words = [MODEL, "--device", "pi5", option, value, *(["--search"] if option != "--memory" else [])]
-    assert f"{option} must be more than 0 and finite, found" in told(*words)
+@pytest.mark.parametrize(("command", "option"), [("fit", "--memory"), ("search", "--decode"), ("search", "--ttft")])
+def test_a_measure_must_be_positive_and_finite(command: str, option: str, value: str) -> None:
+    message = refused(command, MODEL, "--device", "pi5", option, value)
+    assert f"{option} must be more than 0 and finite, found" in message
 
 
-@pytest.mark.parametrize("option", ["--context", "--parallel", "--vocabulary"])
-def test_a_count_is_positive(option: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("fit", "--context"), ("fit", "--parallel"), ("search", "--vocabulary")]
+)
+def test_a_count_must_be_positive(command: str, option: str) -> None:
     for value in ("0", "-3"):
-        said = told(MODEL, "--device", "pi5", option, value, *(["--search"] if option == "--vocabulary" else []))
-        assert f"{option} must be more than 0" in said
+        assert f"{option} must be more than 0" in refused(command, MODEL, "--device", "pi5", option, value)
 
 
-def test_what_no_machine_can_count_is_told() -> None:
+def test_numbers_that_no_machine_can_count_are_refused() -> None:
     for option in ("--context", "--parallel"):
-        assert f"{option} must be at most 2,147,483,647" in told(MODEL, "--device", "pi5", option, "9" * 400)
-    assert "--memory must be at most" in told(MODEL, "--device", "pi5", "--memory", "1e300")
+        assert f"{option} must be at most 2,147,483,647" in refused("fit", MODEL, "--device", "pi5", option, "9" * 400)
+    assert "--memory must be at most" in refused("fit", MODEL, "--device", "pi5", "--memory", "1e300")
 
 
 def test_limits_reach_the_search() -> None:
-    words = (SHAPE, "--search", "--device", "pi5", "--context", "256")
-    limits = planned(*words, "--decode", "0.5", "--ttft", "90000.5")["limits"]
+    words = ("search", SHAPE, "--device", "pi5", "--context", "256")
+    limits = found(*words, "--decode", "0.5", "--ttft", "90000.5")["limits"]
     assert (limits["decode"], limits["ttft"]) == (0.5, 90.0005)
-    # one so small that it would have counted as none
-    assert planned(*words, "--decode", "1e-9")["limits"]["decode"] == 1e-9
+    # a limit so small that it could have counted as none
+    assert found(*words, "--decode", "1e-9")["limits"]["decode"] == 1e-9
     with pytest.raises(UsageError, match="--ttft"):
-        Wanted(ttft=float("nan"))
+        SearchOptions(ttft=float("nan"))
 
 
-def test_a_vocabulary_has_a_token_for_each_byte_and_none_that_the_teacher_has_not() -> None:
-    words = (SHAPE, "--search", "--device", "pi5", "--vocabulary")
-    assert "--vocabulary 255: a trimmed vocabulary keeps 256 tokens" in told(*words, "255")
-    assert "--vocabulary 49153: the teacher has 49,152 tokens" in told(*words, "49153")
-    assert planned(*words, "256")["vocabulary"] == 256
+def test_a_vocabulary_has_a_token_for_each_byte_and_none_that_the_teacher_lacks() -> None:
+    words = ("search", SHAPE, "--device", "pi5", "--vocabulary")
+    assert "--vocabulary 255: a trimmed vocabulary keeps 256 tokens" in refused(*words, "255")
+    assert "--vocabulary 49153: the teacher has 49,152 tokens" in refused(*words, "49153")
+    assert found(*words, "256")["vocabulary"] == 256
 
 
 # ---- the model's own context ----
 
 
-def test_no_model_is_planned_beyond_its_positions() -> None:
-    said = told(SHAPE, "--device", "pi5", "--context", "2049")
-    assert "--context 2049" in said and "was made for 2,048 tokens at most" in said
-    assert planned(SHAPE, "--device", "pi5", "--context", "2048")["context"] == 2048
-    # where none is asked, 4096 is no serving but a usual length
-    assert planned(SHAPE, "--device", "pi5")["context"] == 2048
-    assert planned(SHAPE, "--device", "pi5", "--search")["context"] == 2048
-    assert "the teacher was made for 2,048 tokens" in told(SHAPE, "--device", "pi5", "--search", "--context", "2049")
-    # a shape that says nothing of it has no bound
-    assert planned(SHAPE.replace(",context=2048", ""), "--device", "pi5", "--context", "9000")["context"] == 9000
+def test_no_model_is_predicted_beyond_its_positions() -> None:
+    message = refused("fit", SHAPE, "--device", "pi5", "--context", "2049")
+    assert "--context 2049" in message and "was made for 2,048 tokens at most" in message
+    assert found("fit", SHAPE, "--device", "pi5", "--context", "2048")["context"] == 2048
+    # the default of 4096 is lowered to what the model can do
+    assert found("fit", SHAPE, "--device", "pi5")["context"] == 2048
+    assert found("search", SHAPE, "--device", "pi5")["context"] == 2048
+    assert "the teacher was made for 2,048 tokens" in refused("search", SHAPE, "--device", "pi5", "--context", "2049")
+    # a shape without a context has no bound
+    unbound = SHAPE.replace(",context=2048", "")
+    assert found("fit", unbound, "--device", "pi5", "--context", "9000")["context"] == 9000
 
 
-# ---- options that nothing reads ----
-
-SEARCHING = [["--decode", "5"], ["--ttft", "100"], ["--vocabulary", "9000"], ["--write", "1"]]
+# ---- options that do not apply ----
 
 
-@pytest.mark.parametrize("option", SEARCHING, ids=lambda words: words[0])
-def test_limits_of_a_search_are_refused_without_one(option: list[str], workshop: Workshop) -> None:
-    workshop.recipe()
-    for what in (MODEL, str(workshop.folder / "recipe.yaml")):
-        assert told(what, "--device", "pi5", *option).startswith(f"potstill: {option[0]} has no effect for a ")
+@pytest.mark.parametrize("option", [["--train-on", "RTX 4090"], ["--write", "1"]], ids=lambda words: words[0])
+def test_options_that_need_a_recipe_are_refused_for_a_model(option: list[str]) -> None:
+    assert refused("search", MODEL, *option).startswith(f"potstill: {option[0]} needs a recipe (.yaml).")
 
 
-def test_what_does_not_apply_is_refused_by_name(workshop: Workshop) -> None:
-    workshop.recipe()
-    recipe = str(workshop.folder / "recipe.yaml")
-    cases = {
-        (recipe, "--quantization", "Q8_0"): "--quantization has no effect for a recipe",
-        (recipe, "--host", "Desktop DDR4-3200"): "--host has no effect for a recipe",
-        (recipe, "--search", "--host", "Desktop DDR4-3200"): "--host has no effect in the search of a recipe",
-        (MODEL, "--search", "--host", "Desktop DDR4-3200"): "--host has no effect in the search of a model",
-        (MODEL, "--train-on", "RTX 4090"): "--train-on has no effect for a model",
-        (MODEL, "--search", "--train-on", "RTX 4090"): "--train-on has no effect in the search of a model",
-        (MODEL, "--search", "--write", "1"): "--write has no effect in the search of a model",
-        (MODEL, "--devices"): "MODEL|RECIPE has no effect with --devices",
-        ("--devices", "--device", "pi5"): "--device has no effect with --devices",
-        (MODEL, "--device", "pi5", "--host", "Desktop DDR4-3200"): "--host Desktop DDR4-3200: a host takes",
-    }
-    for words, said in cases.items():
-        assert said in told(*words)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "--devices"), "'potstill plan --devices' is now: potstill devices"),
+        (("plan", "--search", "r.yaml"), "'potstill plan --search' is now: potstill search MODEL|RECIPE"),
+        (("plan", MODEL), f"'potstill plan MODEL' is now: potstill fit {MODEL}"),
+        (("calibrate-device",), "'potstill calibrate-device' is now: potstill calibrate"),
+    ],
+)
+def test_old_spellings_print_where_they_went(words: tuple[str, ...], message: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert message in done.stderr
+
+
+def test_each_command_has_only_its_own_options(workshop: Workshop) -> None:
+    recipe = recipe_of(workshop)
+    for words in (
+        ("plan", recipe, "--quantization", "Q8_0"), ("plan", recipe, "--host", "ddr4"),
+        ("plan", recipe, "--decode", "5"), ("plan", recipe, "--write", "1"), ("search", recipe, "--host", "ddr4"),
+        ("fit", MODEL, "--train-on", "RTX 4090"), ("fit", MODEL, "--decode", "5"), ("devices", "--device", "pi5"),
+    ):  # fmt: skip
+        done = run(*words)
+        assert done.exit_code == 2 and "No such option" in done.stderr
+    assert "--host Desktop DDR4-3200: a host takes" in refused(
+        "fit", MODEL, "--device", "pi5", "--host", "Desktop DDR4-3200"
+    )
 
 
 def test_a_gguf_file_has_a_quantization_of_its_own(tmp_path: Path) -> None:
@@ -141,57 +169,125 @@ def test_a_gguf_file_has_a_quantization_of_its_own(tmp_path: Path) -> None:
 
     path = tmp_path / "model.gguf"
     write_random_gguf(from_config(shape_to_config(SHAPE.replace("49152", "512"))).quantized("Q8_0"), path)
-    assert planned(str(path), "--device", "pi5")["quantization"] == "mixed"  # it names no file type
-    assert "is a GGUF file, whose weights are mixed" in told(str(path), "--device", "pi5", "--quantization", "q4_0")
+    assert found("fit", str(path), "--device", "pi5")["quantization"] == "mixed"  # it names no file type
+    message = refused("fit", str(path), "--device", "pi5", "--quantization", "q4_0")
+    assert "is a GGUF file, whose weights are mixed" in message
 
 
-def test_an_unknown_device_is_told_under_its_own_option(workshop: Workshop) -> None:
-    workshop.recipe()
-    recipe = str(workshop.folder / "recipe.yaml")
-    assert "--device 'abacus': no such device" in told(MODEL, "--device", "abacus")
-    assert "--host 'abacus': no such device" in told(MODEL, "--device", "RTX 3060", "--host", "abacus")
-    for words in ((recipe,), (recipe, "--search")):
-        assert "--train-on 'abacus': no such device" in told(*words, "--device", "pi5", "--train-on", "abacus")
+def test_an_unknown_device_is_reported_under_its_own_option(workshop: Workshop) -> None:
+    recipe = recipe_of(workshop)
+    assert "--device 'abacus': there is no such device" in refused("fit", MODEL, "--device", "abacus")
+    assert "--host 'abacus': there is no such device" in refused(
+        "fit", MODEL, "--device", "RTX 3060", "--host", "abacus"
+    )
+    for command in ("plan", "search"):
+        message = refused(command, recipe, "--device", "pi5", "--train-on", "abacus")
+        assert "--train-on 'abacus': there is no such device" in message
 
 
 # ---- names ----
 
 
-def test_capitals_do_not_count_and_what_is_said_twice_is_planned_once() -> None:
-    once = planned(
-        MODEL, "--device", "pi5", "--quantization", "q4_k_m", "--quantization", "Q4_K_M", "--kv-type", "Q8_0"
+def test_case_does_not_matter_and_what_is_given_twice_is_predicted_once() -> None:
+    once = found(
+        "fit", MODEL, "--device", "pi5", "--quantization", "q4_k_m", "--quantization", "Q4_K_M", "--kv-type", "Q8_0"
     )
     assert (once["quantization"], once["kv_type"], once["device"]) == ("Q4_K_M", "q8_0", "Raspberry Pi 5")
     devices = ("--device", "pi5", "--device", "3060", "--device", "raspberry-pi 5", "--device", "pi5")
-    assert [one["device"] for one in planned(MODEL, *devices)["plans"]] == ["Raspberry Pi 5", "RTX 3060"]
-    # named twice it is one device still
-    assert Ask(devices=("pi5", "Raspberry Pi 5")).one_device("unnamed") is not None
+    assert [one["device"] for one in found("fit", MODEL, *devices)["plans"]] == ["Raspberry Pi 5", "RTX 3060"]
+    # one device named twice is still one device
+    assert ServingOptions(devices=("pi5", "Raspberry Pi 5")).one_device("unnamed") is not None
     with pytest.raises(UsageError, match="give --device once"):
-        Ask(devices=("pi5", "RTX 3060")).one_device("unnamed")
+        ServingOptions(devices=("pi5", "RTX 3060")).one_device("unnamed")
 
 
-def test_a_search_honours_quantizations_that_a_recipe_can_ask_for() -> None:
-    words = (SHAPE, "--search", "--device", "pi5")
-    found = planned(*words, "--quantization", "q5_k_m", "--quantization", "F16", "--quantization", "Q5_K_M")
-    assert {one["quantization"] for one in found["students"]} <= {"Q5_K_M", "F16"}
-    assert found["teacher_itself"] == ["Q5_K_M", "F16"]
+def test_a_search_takes_the_quantizations_that_a_recipe_can_have() -> None:
+    words = ("search", SHAPE, "--device", "pi5")
+    result = found(*words, "--quantization", "q5_k_m", "--quantization", "F16", "--quantization", "Q5_K_M")
+    assert {one["quantization"] for one in result["students"]} <= {"Q5_K_M", "F16"}
+    assert result["teacher_itself"] == ["Q5_K_M", "F16"]
     unwritten = next(name for name in QUANTIZATIONS if name not in get_args(Quantization))
-    said = told(*words, "--quantization", unwritten)
-    assert f"--quantization {unwritten!r} is not one of {', '.join(get_args(Quantization))}" in said
-    # of a model that somebody else has quantized it can be asked
-    assert planned(MODEL, "--device", "pi5", "--quantization", unwritten)["quantization"] == unwritten
+    message = refused(*words, "--quantization", unwritten)
+    assert f"--quantization {unwritten!r} is not one of {', '.join(get_args(Quantization))}" in message
+    # somebody else may have quantized a model that way
+    assert found("fit", MODEL, "--device", "pi5", "--quantization", unwritten)["quantization"] == unwritten
 
 
-def test_devices_are_listed_as_json_with_where_they_come_from() -> None:
-    found = planned("--devices")["devices"]
-    assert [one["name"] for one in found] == [device.name for device in load_devices()]
-    for one, device in zip(found, load_devices(), strict=True):
+def test_devices_are_listed_as_json_with_their_sources() -> None:
+    listed = found("devices")["devices"]
+    assert [one["name"] for one in listed] == [device.name for device in load_devices()]
+    for one, device in zip(listed, load_devices(), strict=True):
         assert (one["source"], one["date"], one["memory"]) == (device.source, device.date, device.memory)
         assert one["bandwidth"] == pytest.approx(device.bandwidth) and one["usable_bytes"] == device.usable_bytes
         assert set(vars(device)) <= set(one)
 
 
-# ---- 80 columns ----
+# ---- fit ----
+
+
+def test_json_has_the_keys_of_every_fit() -> None:
+    one = found("fit", LLAMA, "--device", "Raspberry Pi 5")
+    assert list(one)[: len(KEYS)] == KEYS
+    assert one["verdict"] == FITS
+    assert one["bits_per_weight"] == pytest.approx(4.894, abs=1e-3)
+    low, high = one["decode_tokens_per_s"]
+    assert 0.5 < low < high < 5
+    assert one["max_context"] > 4096
+    several = found("fit", LLAMA, "--device", "pi5", "--device", "3060", "--quantization", "Q8_0")["plans"]
+    assert [one["device"] for one in several] == ["Raspberry Pi 5", "RTX 3060"]
+    assert [one["verdict"] for one in several] == [NO_FIT, FITS]
+
+
+def test_the_page_has_the_verdict_and_the_advice() -> None:
+    text = page("fit", LLAMA, "--device", "pi5", "--quantization", "Q8_0")
+    assert "Raspberry Pi 5: does not fit" in text
+    assert "would fit with" in text and "--quantization Q5_K_M" in text
+    table = page("fit", LLAMA, "--device", "pi5", "--quantization", "Q8_0", "--quantization", "Q4_K_M")
+    assert "Raspberry Pi 5" in table and table.count("does not fit") == 1 and table.count("fits") == 1
+    assert "Jetson Orin Nano" in page("devices")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no such file or folder"),
+        ([MODEL, "--quantization", "Q9"], "'Q9' is not one of"),
+        ([MODEL, "--kv-type", "q9"], "'q9' is not one of"),
+        ([MODEL, "--device", "abacus"], "no such device"),
+        ([MODEL, "--context", "0"], "--context must be more than 0"),
+        ([MODEL, "--memory", "-1"], "--memory must be more than 0"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_usage_of_fit_is_refused(arguments: list[str], message: str) -> None:
+    done = run("fit", *arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_without_a_network_a_hub_id_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    message = refused("fit", "no-one/no-such-model", "--device", "pi5")
+    assert "its config.json could not be downloaded (HF_HUB_OFFLINE is set)" in message
+
+
+def test_fit_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, time\n"
+        "from potstill.cli.main import main\n"
+        f"main(['fit', {LLAMA!r}, '--device', 'pi5'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'xllamacpp', 'gguf', 'httpx', 'safetensors', 'huggingface_hub'}\n"
+        "print(sorted(heavy & set(sys.modules)), time.process_time())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, seconds = done.stdout.splitlines()[-1].rsplit(" ", 1)
+    assert loaded == "[]"
+    assert float(seconds) < 1  # of the processor, because another process may slow the clock
+
+
+# ---- pages ----
 
 
 def narrow(*words: str) -> list[str]:
@@ -205,19 +301,19 @@ def narrow(*words: str) -> list[str]:
 
 
 def test_devices_in_80_columns() -> None:
-    lines = narrow("--devices")
+    lines = narrow("devices")
     for device in load_devices():
         assert any(line.startswith(f"{device.name} ") and line.endswith(device.date) for line in lines), device.name
         assert not any(device.source in line for line in lines)
-    assert "potstill plan --devices --json" in lines[-1]
+    assert "potstill devices --json" in lines[-1]
 
 
 def test_devices_and_quantizations_in_80_columns() -> None:
     names = ["pi5", "RTX 3060", "NVIDIA A100 80GB"]
-    words = [str(CONFIGS / "llama-3.1-70b.json")]
+    words = ["fit", str(CONFIGS / "llama-3.1-70b.json")]
     words += [word for name in names for word in ("--device", name)]
     words += [word for name in QUANTIZATIONS for word in ("--quantization", name)]
-    lines, plans = narrow(*words), planned(*words)["plans"]
+    lines, plans = narrow(*words), found(*words)["plans"]
     assert len(plans) == len(names) * len(QUANTIZATIONS)
     rest = iter(lines)
     # device by device, each row with all of its numbers
@@ -236,37 +332,57 @@ def test_devices_and_quantizations_in_80_columns() -> None:
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen2.5-72b", "qwen3-0.6b"])
 @pytest.mark.parametrize("device", ["pi5", "NVIDIA H100 SXM"])
 def test_a_search_in_80_columns(name: str, device: str) -> None:
-    words = (str(CONFIGS / f"{name}.json"), "--search", "--device", device, "--context", "2048")
-    lines, found = narrow(*words), planned(*words)
-    for number in found["shown"]:
-        one = found["students"][number - 1]
+    words = ("search", str(CONFIGS / f"{name}.json"), "--device", device, "--context", "2048")
+    lines, result = narrow(*words), found(*words)
+    for number in result["shown"]:
+        one = result["students"][number - 1]
         place = lines.index(f"{number:>3}  {one['id']}")
-        low, high = one["decode_tokens_per_s"]
+        first = format_duration(one["ttft_seconds"][1], short=True)
         assert lines[place + 1].split() == [
             f"{one['kept']:.0%}", *format_size(one["file_bytes"]).split(), *format_size(one["needed_bytes"]).split(),
-            format_speed(low, high, "-"), *format_duration(*[one["ttft_seconds"][1]] * 2, short=True).split(),
+            format_speed(*one["decode_tokens_per_s"], "-"), *first.split(),
         ]  # fmt: skip
     assert not any(re.search(r"\de[+-]\d", line) for line in lines)
 
 
-def test_a_recipes_pages_in_80_columns(workshop: Workshop) -> None:
-    workshop.recipe(target={"device": "pi5", "file_mb": 0.01, "decode_tokens_per_s": 1e9, "ttft_ms": 1e-6})
-    lines = narrow(str(workshop.folder / "recipe.yaml"))
+def test_the_table_of_a_search_and_its_json_agree() -> None:
+    words = ["search", LLAMA, "--device", "Raspberry Pi 5", "--context", "2048"]
+    result, table = found(*words), page(*words)
+    students, shown = result["students"], result["shown"]
+    assert [one["row"] for one in students] == list(range(1, len(students) + 1))
+    assert shown[0] == 1 and len(shown) <= 12 < len(students)
+    for one in students:
+        line = f"{one['row']:>3}  {one['id']}"
+        assert (line in table.splitlines()) is (one["row"] in shown)
+    assert f"{result['feasible']} students would do" in table
+    assert f"{len(shown)} of these {len(students)} are shown; --json lists them all" in table
+    # the headings are the bands of the rows below them
+    bands = [students[row - 1]["quality_band"] for row in shown]
+    assert [line[7:-1] for line in table.splitlines() if line.startswith("expect ")] == list(dict.fromkeys(bands))
+    assert result["teacher_itself"] == ["Q6_K", "Q4_K_M"]
+    assert "The teacher itself would do too, in Q6_K, Q4_K_M." in table
+
+
+def test_when_nothing_fits_the_limits_are_repeated() -> None:
+    message = refused("search", MODEL, "--device", "Raspberry Pi 5", "--decode", "5000")
+    assert "5000 tokens/s" in message and "--memory" in message
+
+
+def test_pages_of_a_recipe_in_80_columns(workshop: Workshop) -> None:
+    target = {"device": "pi5", "file_mb": 0.01, "decode_tokens_per_s": 1e9, "ttft_ms": 1e-6}
+    lines = narrow("plan", recipe_of(workshop, target=target))
     assert any(line.startswith("*  Q8_0 ") and "kB" in line for line in lines)
-    workshop.recipe(target={"device": "pi5"})
-    lines = narrow(str(workshop.folder / "recipe.yaml"), "--search", "--train-on", "Raspberry Pi Zero 2 W")
+    recipe = recipe_of(workshop, target={"device": "pi5"})
+    lines = narrow("search", recipe, "--train-on", "Raspberry Pi Zero 2 W")
     head = next(line for line in lines if line.startswith("row"))
     assert head.split() == ["row", "kept", "file", "memory", "tokens/s", "1st", "token", "training", "disk"]
 
 
 def test_a_sentence_is_one_line_where_no_width_is_known() -> None:
-    words = (str(CONFIGS / "llama-3.1-8b.json"), "--device", "pi5", "--quantization", "Q8_0")
-    advice = next(line for line in run(*words).stdout.splitlines() if line.startswith("would fit"))
-    assert len(advice) > 110 and advice.endswith("in all free for the model.")
+    words = ("fit", LLAMA, "--device", "pi5", "--quantization", "Q8_0")
+    advice = next(line for line in page(*words).splitlines() if line.startswith("would fit"))
+    assert len(advice) > 110 and advice.endswith("in total free for the model.")
     assert not any(len(line) > 80 for line in map(str.rstrip, run(*words, columns=80).stdout.splitlines()))
-
-
-# ---- words ----
 
 
 def test_lines_are_as_wide_as_their_longest_cell() -> None:
@@ -278,7 +394,7 @@ def test_lines_are_as_wide_as_their_longest_cell() -> None:
 
 
 def test_one_token_is_one_token() -> None:
-    page = run(SHAPE, "--device", "pi5", "--context", "1").stdout
-    assert "1 token, f16" in page and "1 tokens" not in page
-    page = run(SHAPE, "--device", "pi5", "--context", "2", "--search").stdout
-    assert "after a prompt of 1 token." in page and "1 tokens" not in page
+    text = page("fit", SHAPE, "--device", "pi5", "--context", "1")
+    assert "1 token, f16" in text and "1 tokens" not in text
+    text = page("search", SHAPE, "--device", "pi5", "--context", "2")
+    assert "after a prompt of 1 token." in text and "1 tokens" not in text

@@ -1,130 +1,187 @@
-"""Commands that predict: what a model or a recipe needs, how fast it runs, and whether it may ship."""
+"""Commands that predict: what a model or a recipe needs, how fast it runs, and whether it may be shipped."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from potstill.cli.options import json_option, load_language, recipe_argument
 
-if TYPE_CHECKING:
-    from potstill.apps.plan.options import Ask, Wanted
+__all__ = ["calibrate", "devices", "fit", "licences", "plan", "search"]
 
-__all__ = ["calibrate_device", "licences", "plan"]
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _serving(command: Callable[..., None]) -> Callable[..., None]:
+    """Options on how a model is served, besides its context."""
+    for option in (
+        click.option(
+            "--memory", "memory_gb", type=float, metavar="GB", help="Memory free for the model, in 10^9 bytes."
+        ),
+        click.option("--parallel", type=int, default=1, show_default=True, metavar="P", help="Conversations at once."),
+        click.option("--kv-type", default="f16", show_default=True, metavar="T", help="Type of the KV cache."),
+    ):
+        command = option(command)
+    return command
+
+
+_device = click.option(
+    "--device", "devices", multiple=True, metavar="D", help="Device name; 'this' measures this machine."
+)
+
+
+def _context(default: str) -> Decorator:
+    return click.option("--context", type=int, metavar="N", help=f"Tokens of one conversation. Default: {default}.")
 
 
 @click.command()
-@click.argument("model", metavar="MODEL|RECIPE", required=False)
-@click.option("--device", "devices", multiple=True, metavar="D", help="Device name; 'this' measures this machine.")
-@click.option("--context", type=int, metavar="N", help="Tokens of one conversation.  [default: 4096, or the recipe's]")
+@json_option
+def devices(as_json: bool) -> None:
+    """List the devices whose memory and speed are known."""
+    from dataclasses import asdict
+
+    from potstill.cli.render.devices import render_devices
+    from potstill.cli.render.page import print_json, print_page
+    from potstill.components.hardware.devices import load_devices
+
+    known = load_devices()
+    if as_json:
+        print_json({"devices": [{**asdict(device), "usable_bytes": device.usable_bytes} for device in known]})
+    else:
+        print_page(render_devices(known))
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@_device
+@_context("4096, or the model's own maximum")
 @click.option(
     "--quantization", "quantizations", multiple=True, metavar="Q",
-    help="Of a MODEL, or of --search's students.  [default: Q4_K_M; --search: Q8_0, Q6_K, Q4_K_M]",
+    help="Quantization of the weights. Default: Q4_K_M; a GGUF file has its own.",
 )  # fmt: skip
-@click.option("--kv-type", default="f16", show_default=True, metavar="T", help="Type of the KV cache.")
-@click.option("--parallel", type=int, default=1, show_default=True, metavar="P", help="Conversations at once.")
-@click.option("--memory", "memory_gb", type=float, metavar="GB", help="Memory free for the model, in 10^9 bytes.")
-@click.option("--host", metavar="D", help="Machine that a card is in.  [default: Desktop DDR5-5600]")
-@click.option("--devices", "list_devices", is_flag=True, help="List the devices that are known, and stop.")
-@click.option("--search", is_flag=True, help="List students of this teacher, or the recipe's, that the device can run.")
-@click.option("--decode", type=float, metavar="T", help="--search: tokens a second at least.  [default: the recipe's]")
-@click.option(
-    "--ttft", type=float, metavar="MS", help="--search: longest time to the first token.  [default: the recipe's]"
-)
-@click.option(
-    "--vocabulary", type=int, metavar="V",
-    help="--search: tokens kept of the vocabulary.  [default: all, or the recipe's]",
-)  # fmt: skip
-@click.option("--train-on", default="this", show_default=True, metavar="D", help="Device that trains, for the hours.")
-@click.option(
-    "--write", metavar="ID|ROW", help="--search: put that student into the recipe; a row where a device is named."
-)
+@_serving
+@click.option("--host", metavar="D", help="Host machine of a GPU device (CPU and RAM). Default: Desktop DDR5-5600.")
 @json_option
-def plan(model: str | None, list_devices: bool, as_json: bool, search: bool, **asked: Any) -> None:
-    """Say whether a model runs on a device, how fast, and what a recipe's student needs, before anything is paid for.
+def fit(model: str, as_json: bool, **options: Any) -> None:
+    """Say whether a model runs on a device, how fast, and with which context.
 
     MODEL is a config.json, a model's folder, a GGUF file, a hub id, or a shape such as
-    llama:layers=16,hidden=2048,ffn=8192,heads=32,kv_heads=8,vocab=128256,tied=1. A RECIPE is a .yaml file.
+    llama:layers=16,hidden=2048,ffn=8192,heads=32,kv_heads=8,vocab=128256,tied=1.
     """
-    from potstill.apps.plan.options import Ask, Wanted, refuse_idle
+    from potstill.apps.plan.fit import FitOptions, fit_model
+    from potstill.cli.render.fit import render_fits
+    from potstill.cli.render.page import print_json, print_page
 
-    recipe = Path(model) if model and Path(model).suffix.lower() in (".yaml", ".yml") else None
-    kind = ("recipe" if recipe else "model") + (" search" if search else "")
-    refuse_idle(_given(click.get_current_context()), "devices" if list_devices else kind)
-    if list_devices:
-        _list_devices(as_json)
-        return
-    if model is None:
-        raise click.UsageError("Missing argument 'MODEL|RECIPE'.")
-    wanted = Wanted(**{key: asked.pop(key) for key in Wanted.__dataclass_fields__})
-    host, ask = asked.pop("host"), Ask(**asked)
-    if search:
-        _search(recipe, model, ask, wanted, as_json)
-    elif recipe:
-        from potstill.apps.plan.budget import plan_recipe
-        from potstill.cli.render.run import print_plan
-
-        planned = plan_recipe(load_language(recipe), ask, wanted.train_on)
-        click.echo(json.dumps(planned)) if as_json else print_plan(planned)
+    found = fit_model(model, FitOptions(**options))
+    if as_json:
+        print_json(found[0] if len(found) == 1 else {"plans": found})
     else:
-        from potstill.apps.plan.answer import answer, to_json
-        from potstill.cli.render.run import print_fits
-
-        fits = answer(model, ask, quantizations=wanted.quantizations, host=host)
-        click.echo(json.dumps(to_json(fits))) if as_json else print_fits(fits)
+        print_page(render_fits(found))
 
 
-def _given(context: click.Context) -> list[str]:
-    """Options and arguments that the command line gives, but those that say what to do and how to print it."""
-    said = [p for p in context.command.params if p.name not in ("list_devices", "search", "as_json")]
-    given = [p for p in said if context.get_parameter_source(p.name or "") is ParameterSource.COMMANDLINE]
-    return [p.opts[0] if p.param_type_name == "option" else str(p.metavar) for p in given]
+@click.command()
+@click.argument("model", metavar="MODEL|RECIPE")
+@_device
+@_context("the recipe's, or 4096")
+@click.option(
+    "--quantization", "quantizations", multiple=True, metavar="Q",
+    help="Quantization of the students. Default: Q8_0, Q6_K and Q4_K_M.",
+)  # fmt: skip
+@click.option("--decode", type=float, metavar="T", help="Slowest decoding, in tokens/s. Default: the recipe's.")
+@click.option("--ttft", type=float, metavar="MS", help="Longest time to the first token. Default: the recipe's.")
+@click.option("--vocabulary", type=int, metavar="V", help="Tokens to keep. Default: all, or as the recipe says.")
+@_serving
+@click.option("--train-on", metavar="D", help="RECIPE: device that trains, for the hours. Default: this machine.")
+@click.option(
+    "--write", metavar="ID|ROW", help="RECIPE: put this student into the recipe; a row where a device is named."
+)
+@json_option
+def search(model: str, as_json: bool, **options: Any) -> None:
+    """List students that a device can run: cut from the teacher, or known small models.
+
+    MODEL is the teacher: a config.json, a model's folder, a hub id, or a shape. A RECIPE is a .yaml file; its teacher,
+    target and rows count.
+    """
+    from potstill.apps.plan.search import SearchOptions, search_students
+    from potstill.apps.plan.write import write_student
+    from potstill.cli.render.page import print_json, print_page
+    from potstill.cli.render.search import render_search
+
+    path = Path(model) if _is_recipe(model) else None
+    found = search_students(load_language(path) if path else None, model, SearchOptions(**options))
+    written = found.written
+    if path and written:  # before anything is printed, so that a refused write prints nothing
+        write_student(path, written.student, written.quantization)
+    print_json(found) if as_json else print_page(render_search(found))
+    if path and written:
+        click.echo(f"{path}: student and export.quantization are those of {written.id} now.", err=True)
 
 
-def _list_devices(as_json: bool) -> None:
-    """`plan --devices`."""
-    from potstill.apps.plan.answer import devices_json
-    from potstill.cli.render.run import print_devices
-
-    click.echo(json.dumps(devices_json())) if as_json else print_devices()
+def _is_recipe(name: str) -> bool:
+    return Path(name).suffix.lower() in (".yaml", ".yml")
 
 
-def _search(path: Path | None, model: str, ask: Ask, wanted: Wanted, as_json: bool) -> None:
-    """`plan --search`; a recipe is written before anything is printed, so that what is refused prints nothing."""
-    from potstill.apps.plan.choose import choose, write_choice
-    from potstill.cli.render.run import print_choice
+def _moved(option: str, now: str) -> Decorator:
+    """A hidden option of earlier versions, which says what to type now."""
 
-    found = choose(load_language(path) if path else None, model, ask, wanted)
-    if path and found["written"]:
-        write_choice(path, found["written"])
-    click.echo(json.dumps(found)) if as_json else print_choice(found)
-    if path and found["written"]:
-        click.echo(f"{path}: student and export.quantization are those of {found['written']['id']} now.", err=True)
+    def callback(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            raise click.UsageError(f"'potstill plan {option}' is now: {now}", context)
+
+    name = f"moved_{option.strip('-')}"
+    return click.option(option, name, is_flag=True, hidden=True, is_eager=True, expose_value=False, callback=callback)
+
+
+@click.command()
+@recipe_argument
+@_device
+@_context("the recipe's")
+@_serving
+@click.option("--train-on", default="this", show_default=True, metavar="D", help="Device that trains, for the hours.")
+@_moved("--devices", "potstill devices")
+@_moved("--search", "potstill search MODEL|RECIPE")
+@json_option
+def plan(recipe: Path, as_json: bool, **options: Any) -> None:
+    """Say what a recipe's student needs, what making it costs, and whether it may be shipped."""
+    from potstill.apps.plan.recipe import PlanOptions, plan_recipe
+    from potstill.cli.render.page import print_json, print_page
+    from potstill.cli.render.plan import render_plan
+
+    if not _is_recipe(str(recipe)):
+        raise click.UsageError(f"'potstill plan MODEL' is now: potstill fit {recipe}")
+    found = plan_recipe(load_language(recipe), PlanOptions(**options))
+    print_json(found) if as_json else print_page(render_plan(found))
 
 
 @click.command()
 @recipe_argument
 @json_option
 def licences(recipe: Path, as_json: bool) -> None:
-    """Say whether the student may ship, by the licences of teacher, base student and data. Not legal advice."""
-    from potstill.cli.render.run import print_licences
+    """Say whether the student may be shipped, by the licences of teacher, base student and data. Not legal advice."""
+    from potstill.cli.render.licences import render_licences
+    from potstill.cli.render.page import print_json, print_page
     from potstill.components.licences.licences import licence_verdict
 
-    verdict = licence_verdict(load_language(recipe)).to_json()
-    click.echo(json.dumps(verdict)) if as_json else print_licences(verdict)
+    verdict = licence_verdict(load_language(recipe))
+    print_json(verdict) if as_json else print_page(render_licences(verdict))
 
 
-@click.command("calibrate-device")
+@click.command()
 @click.argument("files", metavar="[GGUF]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="llama.cpp's threads.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of llama.cpp.")
 @json_option
-def calibrate_device(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
-    """Run GGUFs in llama.cpp, random ones if none are given, and keep this machine's rates for plans of 'this'."""
-    from potstill.components.hardware.calibrate import calibrate
+def calibrate(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
+    """Measure this machine in llama.cpp, on random models and the given ones, for later predictions for 'this'."""
+    from potstill.cli.render.page import print_json
+    from potstill.components.hardware.calibrate import calibrate as measure
 
-    stored = calibrate(files, threads, lambda text: click.echo(text, err=True))
-    click.echo(json.dumps(stored) if as_json else f"Rates for {threads} threads are in {stored['file']}.")
+    found = measure(files, threads, lambda text: click.echo(text, err=True))
+    path = found.store()
+    if as_json:
+        print_json({**found.model_dump(), "file": path})
+    else:
+        click.echo(f"Rates for {threads} threads are in {path}.")

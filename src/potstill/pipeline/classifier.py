@@ -13,9 +13,9 @@ from typing import Any
 
 from potstill.components.chat.format import resolve_model
 from potstill.core.hashing import hash_file
-from potstill.core.recipe import ClassifierRecipe, recipe_hash
+from potstill.core.recipe import ClassifierRecipe
 from potstill.pipeline.legacy import RunResult, StepPlan, hash_model
-from potstill.stages.check import stage as plan
+from potstill.stages.check import classifier as check
 from potstill.stages.evaluate import classifier as evaluate
 from potstill.stages.gate import classifier as gate
 from potstill.stages.package import classifier as package
@@ -37,18 +37,6 @@ def _base(recipe: ClassifierRecipe) -> Path:
 
 def _teacher(recipe: ClassifierRecipe, done: RunResult) -> Path:
     return done.folder("finetune") / "model" if "finetune" in done.steps else _base(recipe)
-
-
-def _check(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
-    test = recipe.data.test
-    parts = {
-        "version": plan.VERSION,
-        "recipe": recipe_hash(recipe),
-        "rows": _rows(recipe),
-        "test": hash_file(test) if test.is_file() else None,
-        "base": hash_model(_base(recipe)),
-    }
-    return parts, (), partial(plan.check_classifier, recipe, _base(recipe))
 
 
 def _finetune(recipe: ClassifierRecipe, done: RunResult) -> StepPlan | None:
@@ -82,6 +70,6 @@ def _train(recipe: ClassifierRecipe, done: RunResult) -> StepPlan:
 
 
 CLASSIFIER_STAGES: dict[str, Any] = {
-    "check": _check, "finetune": _finetune, "train": _train, "evaluate": evaluate.STAGE, "gate": gate.STAGE,
+    "check": check.STAGE, "finetune": _finetune, "train": _train, "evaluate": evaluate.STAGE, "gate": gate.STAGE,
     "package": package.STAGE,
 }  # fmt: skip

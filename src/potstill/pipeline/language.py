@@ -16,9 +16,9 @@ from typing import Any
 from potstill.components.chat.format import resolve_model
 from potstill.components.targets.meta import FORMAT
 from potstill.core.hashing import hash_file
-from potstill.core.recipe import Recipe, recipe_hash
+from potstill.core.recipe import Recipe
 from potstill.pipeline.legacy import RunResult, StepPlan, hash_model, section_parts
-from potstill.stages.check import stage as plan
+from potstill.stages.check import stage as check
 from potstill.stages.evaluate import stage as evaluate
 from potstill.stages.export import stage as export
 from potstill.stages.gate import stage as gate
@@ -47,19 +47,6 @@ def _teacher_folder(recipe: Recipe, done: RunResult) -> Path | None:
         if "finetune" in done.steps
         else resolve_model(recipe.teacher.model, recipe.teacher.revision)
     )
-
-
-def _check(recipe: Recipe, done: RunResult) -> StepPlan:
-    parts = {"version": plan.VERSION, "recipe": recipe_hash(recipe), "inputs": _inputs(recipe)}
-    parts["chat"] = _chat(recipe)
-    return parts, (), partial(plan.check, recipe, done.dir)
-
-
-def _inputs(recipe: Recipe) -> dict[str, Any]:
-    """Content hashes of everything the recipe points at; a missing file is told by the check itself."""
-    data, finetune = recipe.data, recipe.teacher.finetune
-    paths = [data.prompts, data.validation, data.test, data.tools, finetune.rows if finetune else None]
-    return {str(i): hash_file(p) if p and p.is_file() else None for i, p in enumerate(paths)}
 
 
 def _finetune(recipe: Recipe, done: RunResult) -> StepPlan | None:
@@ -150,7 +137,7 @@ def _train(recipe: Recipe, done: RunResult) -> StepPlan:
 
 
 LANGUAGE_STAGES: dict[str, Any] = {
-    "check": _check, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
+    "check": check.STAGE, "finetune": _finetune, "generate": _generate, "targets": _targets, "train": _train,
     "export": export.STAGE, "evaluate": evaluate.STAGE, "gate": gate.STAGE, "package": package.STAGE,
     "report": report.STAGE,
 }  # fmt: skip

@@ -1,254 +1,307 @@
-"""Which student a device can run: consistent with `plan` on the same shape, monotone in memory."""
+"""`potstill search RECIPE`: which student --write means, and what it does to the recipe's file."""
 
 from __future__ import annotations
 
-import itertools
+import errno
 import json
+import os
 import re
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fixtures import CONFIGS
-from potstill.apps.plan.search import BANDS, Goal, cuts, frontier, search, whole_teacher
+from potstill.apps.plan.candidates import Goal, feasible_candidates
+from potstill.apps.plan.write import write_student
 from potstill.cli.main import main
 from potstill.components.hardware.devices import find_device
-from potstill.components.hardware.fit import FITS, Serving, fit
-from potstill.components.models.shapes import shape_of, shape_to_config
-from potstill.components.models.source import load_config, load_spec
-from potstill.components.sizing.limits import Limits
-from potstill.core.errors import UsageError
+from potstill.components.hardware.fit import Serving
+from potstill.components.models.source import load_config
+from potstill.core.errors import PotstillError, RecipeError, UsageError
+from potstill.core.recipe import Recipe, load_recipe
 
-TEACHERS = ("qwen3-4b", "llama-3.1-8b", "qwen2.5-72b")
-DEVICES = {"Raspberry Pi 5": 1.0, "Phone LPDDR4X 4GB": None, "RTX 3060": None}
+if TYPE_CHECKING:
+    from click.testing import Result
 
+    from workshop import Workshop
 
-def teacher(name: str) -> dict[str, Any]:
-    return load_config(str(CONFIGS / f"{name}.json"))
+HEAD = """# A recipe with comments.
+name: lights   # kept
 
+data: {prompts: train.jsonl, test: test.jsonl, tools: tools.json, license: mit}
+chat:
+  context: 256
+teacher:
+  model: teacher
+  license: mit
+generate: {max_new_tokens: 64}
+"""
+TAIL = """
+# about the package
+package:
 
-def device(name: str) -> Any:
-    memory = DEVICES[name]
-    found = find_device(name)
-    return found.with_memory(memory * 1e9) if memory else found
-
-
-@pytest.mark.parametrize("where", DEVICES)
-@pytest.mark.parametrize("name", TEACHERS)
-def test_what_is_found_is_what_plan_says_of_its_shape(name: str, where: str) -> None:
-    goal = Goal(device(where), Serving(2048), Limits(decode=10.0))
-    found = search(teacher(name), goal)
-    assert found
-    shown = frontier(found)
-    assert shown[0] == found[0]
-    for one in shown:
-        planned = fit(load_spec(one.shape), one.spec.quantization or "", goal.device, goal.serving)
-        assert planned.verdict == FITS
-        assert planned.memory == one.memory
-        assert planned.speed == one.speed
-        assert one.speed.decode[0] >= 10
-        assert 0 < one.kept <= 1
-    rates = [one.speed.decode[0] for one in shown]
-    assert all(after >= 1.1 * before for before, after in itertools.pairwise(rates))
-    assert [one.worth for one in shown] == sorted((one.worth for one in shown), reverse=True)
-
-
-def test_a_card_takes_the_whole_teacher_and_a_small_board_does_not() -> None:
-    config = teacher("qwen3-4b")
-    card, board = (Goal(device(name), Serving(2048)) for name in ("RTX 3060", "Raspberry Pi 5"))
-    assert whole_teacher(config, card) == ["Q8_0", "Q6_K", "Q4_K_M"]
-    assert whole_teacher(config, board) == []
-    # the teacher is no student of itself
-    found = search(config, card)
-    assert 0.8 < max(one.kept for one in found) < 1
-    assert not any(one.student == {"init": "teacher_layers", "layers": 36} for one in found)
-    on_board = search(config, board)[0]
-    assert on_board.kept < 0.5
-    assert on_board.memory.needed <= 1e9
+  license: mit   # and so is this
+"""
+SECTIONS = {
+    "plain": "student:\n  init: teacher_layers\n  layers: 2\nexport:\n  quantization: Q8_0\n",
+    "blank and comment lines": (
+        "student:   # of what?\n\n  init: teacher_layers\n# in between\n  layers: 2\n\n  # of four\n  kv_heads: 1\n"
+        "export:\n\n# why\n  parity_rows: 4\n\n  quantization: Q8_0   # measured\n"
+    ),
+    "quoted keys": '"student":\n  init: teacher_layers\n  "layers": 2\n\'export\' :\n  quantization: Q8_0\n',
+    "a blank before the colon": "student :\n  init: teacher_layers\n  layers: 2\nexport :\n  quantization: Q8_0\n",
+    "flow": "student: {init: teacher_layers,\n  layers: 2}   # two\nexport: {quantization: Q8_0, parity_rows: 4}\n",
+    "no export": "student:\n  init: teacher_layers\n  layers: 2\n",
+    "empty export": "student:\n  init: teacher_layers\n  layers: 2\nexport:\n  # quantization: Q6_K\n",
+    "a shape": (
+        "student:\n  init: scratch\n  shape:\n    layers: 2\n    # wide\n    hidden: 64\n\n    ffn: 96\n    heads: 4\n"
+        "export:\n  quantization: Q8_0\n"
+    ),
+}
+ROW: dict[str, Any] = {"student": {"init": "teacher_layers", "layers": 3, "kv_heads": 1}, "quantization": "Q4_K_M"}
 
 
-@settings(max_examples=15, deadline=None)
-@given(gigabytes=st.floats(0.3, 6), more=st.floats(1, 4), vocabulary=st.sampled_from([None, 8000]))
-def test_more_memory_never_removes_a_student(gigabytes: float, more: float, vocabulary: int | None) -> None:
-    def students(memory: float) -> set[tuple[str, str | None]]:
-        goal = Goal(find_device("Raspberry Pi 5").with_memory(memory * 1e9), Serving(1024))
-        found = search(teacher("qwen3-0.6b"), goal, vocabulary=vocabulary)
-        return {(one.shape, one.spec.quantization) for one in found}
-
-    assert students(gigabytes) <= students(gigabytes * more)
-
-
-def test_cuts_are_shapes_a_recipe_can_ask_for() -> None:
-    config = teacher("qwen3-4b")
-    made = list(cuts(config, vocabulary=20_000))
-    assert len({shape_of(one) for one, _ in made}) == len(made) > 100
-    for one, student in made:
-        assert one["hidden_size"] % 256 == 0
-        assert one["intermediate_size"] % 256 == 0
-        # the ratio of query to key-value heads is the teacher's
-        assert one["num_attention_heads"] * config["num_key_value_heads"] == (
-            one["num_key_value_heads"] * config["num_attention_heads"]
-        )
-        assert set(student) <= {"init", "layers", "ffn", "hidden", "kv_heads"}
-        assert len(student) > 1
-        assert one["vocab_size"] == 20_000
-        assert shape_of(shape_to_config(shape_of(one))) == shape_of(one)
-
-
-def test_a_trimmed_vocabulary_lets_a_larger_student_in_and_is_written() -> None:
-    goal = Goal(find_device("Raspberry Pi 5").with_memory(0.4e9), Serving(512))
-    config = teacher("qwen3-0.6b")
-    full, trimmed = (
-        [one for one in search(config, goal, vocabulary=size) if one.origin == "teacher"] for size in (None, 8000)
-    )
-    assert max(one.kept for one in trimmed) > max((one.kept for one in full), default=0.0)
-    assert {one.student["vocabulary"] for one in trimmed} == {"workload"}
-    assert not any("vocabulary" in one.student for one in full)
-
-
-def test_a_whole_teacher_of_fewer_tokens_is_a_student() -> None:
-    goal = Goal(find_device("Raspberry Pi 5"), Serving(512))
-    largest = search(teacher("qwen3-0.6b"), goal, vocabulary=8000)[0]
-    assert (largest.kept, largest.id) == (1, "layers=28/Q8_0")
-    # a known model is not given tokens that it has not
-    small = search(teacher("qwen3-4b"), goal, vocabulary=100_000)
-    assert {one.spec.vocab for one in small if "SmolLM2" in one.origin} == {49152}
-    assert {one.spec.vocab for one in small if "SmolLM2" not in one.origin} == {100_000}
-
-
-def test_only_models_of_the_same_tokenizer_can_be_compared_with_their_teacher() -> None:
-    goal = Goal(device("RTX 3060"), Serving(2048))
-    # Qwen3 and Qwen2.5 have vocabularies of one size, and cut text differently
-    families = {"qwen2.5-72b": "Qwen/Qwen2.5", "qwen3-4b": "Qwen/Qwen3", "llama-3.1-8b": "meta-llama/"}
-    for name, family in families.items():
-        known = {one.origin for one in search(teacher(name), goal, same_tokenizer=True)} - {"teacher"}
-        assert known and all(origin.startswith(family) for origin in known)
-        assert {one.origin for one in search(teacher(name), goal)} > known
-    # of a tokenizer that nothing is known of, none is the same
-    own = {**teacher("llama-3.1-8b"), "vocab_size": 32000}
-    assert {one.origin for one in search(own, goal, same_tokenizer=True)} == {"teacher"}
-    # its licence goes with it, so that the verdict on the written recipe is not "unknown"
-    assert all(one.student["license"] for one in search(teacher("qwen3-4b"), goal) if one.origin != "teacher")
-
-
-def test_a_mixture_of_experts_is_told() -> None:
-    with pytest.raises(UsageError, match="cannot be cut from Qwen3MoeForCausalLM"):
-        search(teacher("qwen3-30b-a3b"), Goal(find_device("RTX 3060")))
-
-
-# ---- what to expect ----
-
-
-def test_more_parameters_never_lower_the_band() -> None:
-    goal = Goal(find_device("NVIDIA A100 80GB"), Serving(512))
-    for name in TEACHERS:
-        found = search(teacher(name), goal, quantizations=("Q4_0",))
-        for kind in (True, False):
-            mine = sorted((one for one in found if (one.origin == "teacher") is kind), key=lambda one: one.blocks)
-            ranks = [BANDS.index(one.band) for one in mine]
-            assert ranks == sorted(ranks, reverse=True)
-            assert len(set(ranks)) > 1
-        # and best comes first, whatever it was made of
-        ranks = [BANDS.index(one.band) for one in found]
-        assert ranks == sorted(ranks)
-
-
-def test_a_model_that_was_trained_stands_above_a_cut_that_has_lost_most() -> None:
-    goal = Goal(find_device("RTX 3060"), Serving(512))
-    found = {one.id: one for one in search(teacher("llama-3.1-8b"), goal)}
-    half, eighth = found["layers=16/Q4_K_M"], found["layers=4/Q4_K_M"]
-    trained = found["Qwen/Qwen2.5-0.5B-Instruct/Q4_K_M"]
-    assert eighth.blocks > 2 * trained.blocks
-    assert eighth.worth < trained.worth
-    # what keeps half of its teacher counts in full
-    assert half.worth == half.blocks
-
-
-@pytest.mark.parametrize(
-    "name", ["Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen3-1.7B", "HuggingFaceTB/SmolLM2-1.7B-Instruct"]
-)
-def test_a_known_model_of_1_5_billion_is_no_less_for_a_large_teacher(name: str) -> None:
-    found = search(teacher("qwen2.5-72b"), Goal(find_device("RTX 3060"), Serving(512)))
-    assert {BANDS.index(one.band) for one in found if one.origin == name} == {1}
-
-
-# ---- what is asked ----
-
-
-def test_no_student_has_a_longer_context_than_it_was_made_for() -> None:
-    config, card = teacher("llama-3.1-8b"), find_device("NVIDIA A100 80GB")
-    origins = {
-        context: {one.origin for one in search(config, Goal(card, Serving(context)), quantizations=("Q4_K_M",))}
-        for context in (8192, 8193, 40960, 40961)
+def written(workshop: Workshop, text: str, row: dict[str, Any] = ROW) -> tuple[str, dict[str, Any]]:
+    """The recipe's text and values after `write_student`; nothing else is left in the folder."""
+    path, before = workshop.folder / "recipe.yaml", yaml.safe_load(text)
+    path.write_bytes(text.encode())
+    files = set(workshop.folder.iterdir())
+    write_student(path, row["student"], row["quantization"])
+    assert set(workshop.folder.iterdir()) == files
+    after = path.read_bytes().decode()
+    values = yaml.safe_load(after)
+    assert values["student"] == row["student"]
+    assert values["export"] == {**(before.get("export") or {}), "quantization": row["quantization"]}
+    assert {k: v for k, v in values.items() if k not in ("student", "export")} == {
+        k: v for k, v in before.items() if k not in ("student", "export")
     }
-    small, qwen3, llama = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B-Instruct"
-    assert {small, qwen3, llama, "teacher"} <= origins[8192]
-    assert small not in origins[8193] and qwen3 in origins[40960]
-    assert qwen3 not in origins[40961] and {llama, "teacher"} <= origins[40961]
-    with pytest.raises(UsageError, match="the teacher was made for 131,072 tokens at most"):
-        search(config, Goal(card, Serving(131_073)))
+    recipe = load_recipe(path)
+    assert isinstance(recipe, Recipe)
+    assert (recipe.student.layers, recipe.student.kv_heads, recipe.export.quantization) == (3, 1, "Q4_K_M")
+    return after, values
 
 
-def test_a_cache_that_no_head_fills_leaves_a_student_out() -> None:
-    odd = shape_to_config("llama:layers=8,hidden=1536,ffn=4096,heads=32,kv_heads=8,vocab=49152,tied=1,context=4096")
-    goal = Goal(find_device("RTX 3060"), Serving(512, "q8_0"))  # heads of 48
-    found = search(odd, goal)
-    assert found and all(one.origin != "teacher" for one in found)
-    assert "teacher" in {one.origin for one in search(odd, replace(goal, serving=Serving(512)))}
-    assert whole_teacher(odd, goal) == []
+# ---- the file ----
 
 
-def test_only_the_quantizations_that_are_asked_are_looked_at() -> None:
-    goal = Goal(find_device("RTX 3060"), Serving(512))
-    asked = {one.spec.quantization for one in search(teacher("qwen3-4b"), goal, quantizations=("Q5_K_M", "F16"))}
-    assert asked == {"Q5_K_M", "F16"}
-    assert {one.spec.quantization for one in search(teacher("qwen3-4b"), goal)} == {"Q8_0", "Q6_K", "Q4_K_M"}
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("case", SECTIONS)
+def test_a_student_replaces_another_and_the_rest_stays(workshop: Workshop, case: str, newline: str) -> None:
+    text = (HEAD + SECTIONS[case] + TAIL).replace("\n", newline)
+    after, _ = written(workshop, text)
+    assert after.startswith(HEAD.replace("\n", newline))
+    assert TAIL.replace("\n", newline) in after
+    # one kind of line end
+    assert after.count("\n") == after.count(newline)
+    assert len(re.findall(r"(?m)^['\"]?student", after)) == len(re.findall(r"(?m)^['\"]?export", after)) == 1
 
 
-def test_an_id_is_one_students_own() -> None:
-    found = search(teacher("llama-3.1-8b"), Goal(find_device("RTX 3060"), Serving(512)))
-    assert len({one.id for one in found}) == len(found) > 500
-    assert all(re.fullmatch(r"[A-Za-z0-9=,./_-]{5,60}", one.id) for one in found)
-    everything = frontier(found, 1.0)
-    assert len(everything) > 2 * len(frontier(found)) > 20
-    # nobody of more worth is faster
-    for one in everything:
-        assert all(better.speed.decode[0] < one.speed.decode[0] for better in found[: found.index(one)])
+def test_sections_at_the_end_of_a_file_without_a_last_newline(workshop: Workshop) -> None:
+    after, _ = written(workshop, HEAD + "package: {license: mit}\nstudent: {init: teacher_layers, layers: 2}")
+    assert after.startswith(HEAD)
+    bare, _ = written(workshop, HEAD + "student: {init: teacher_layers, layers: 2}\npackage: {license: mit}")
+    assert "package: {license: mit}\n" in bare
 
 
-# ---- the command ----
+def test_a_links_file_is_written_and_its_mode_kept(workshop: Workshop) -> None:
+    path, link = workshop.folder / "recipe.yaml", workshop.folder / "link.yaml"
+    path.write_text(HEAD + SECTIONS["plain"] + TAIL)
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_student(link, ROW["student"], ROW["quantization"])
+    assert link.is_symlink() and not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert yaml.safe_load(path.read_text())["student"] == ROW["student"]
 
 
-def run(*words: str) -> Any:
-    return CliRunner().invoke(main, ["plan", *words])
+REFUSED = {
+    "flow": "{name: lights, student: {init: teacher_layers, layers: 2}}\n",
+    "twice": HEAD + SECTIONS["plain"] + "student:\n  init: teacher_layers\n  layers: 1\n" + TAIL,
+    "anchor": HEAD + "student: &mine\n  init: teacher_layers\n  layers: 2\n" + TAIL,
+    "alias": HEAD.replace("chat:", "chat: &chat") + "student: *chat\n" + TAIL,
+    "not at the left": "\n".join(f"  {line}" for line in (HEAD + SECTIONS["plain"] + TAIL).splitlines()),
+    "a question mark": HEAD + "? student\n: {init: teacher_layers, layers: 2}\n" + TAIL,
+    "block text": HEAD + "student:\n  init: checkpoint\n  model: |-\n    teacher\n" + TAIL,
+}
 
 
-def test_nothing_that_fits_is_refused_with_what_was_asked() -> None:
-    model = str(CONFIGS / "qwen3-4b.json")
-    done = run(model, "--search", "--device", "Raspberry Pi 5", "--decode", "5000")
-    assert done.exit_code == 2
-    assert "5000 tokens/s" in done.output
-    assert "--memory" in done.output
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_told_apart_is_left_alone(workshop: Workshop, case: str) -> None:
+    refused(workshop, REFUSED[case], ROW, RecipeError, "where section student begins and ends")
 
 
-def test_the_table_and_its_json_agree() -> None:
-    words = [str(CONFIGS / "llama-3.1-8b.json"), "--search", "--device", "Raspberry Pi 5", "--context", "2048"]
-    found = json.loads(run(*words, "--json").output)
-    table = run(*words).output
-    students, shown = found["students"], found["shown"]
-    assert [one["row"] for one in students] == list(range(1, len(students) + 1))
-    assert shown[0] == 1 and len(shown) <= 12 < len(students)
-    for one in students:
-        line = f"{one['row']:>3}  {one['id']}"
-        assert (line in table.splitlines()) is (one["row"] in shown)
-    assert f"{found['feasible']} students would do" in table
-    assert f"{len(shown)} of these {len(students)} are shown; --json lists them all" in table
-    # what stands above the rows is what their JSON says
-    bands = [students[row - 1]["quality_band"] for row in shown]
-    assert [line[7:-1] for line in table.splitlines() if line.startswith("expect ")] == list(dict.fromkeys(bands))
-    assert found["teacher_itself"] == ["Q6_K", "Q4_K_M"]
-    assert "The teacher itself would do too, in Q6_K, Q4_K_M." in table
+def refused(workshop: Workshop, text: str, row: dict[str, Any], kind: type[PotstillError], said: str) -> None:
+    """`write_student` raises, and leaves file and folder as they were."""
+    path = workshop.folder / "recipe.yaml"
+    path.write_text(text)
+    files = set(workshop.folder.iterdir())
+    with pytest.raises(kind, match=said) as caught:
+        write_student(path, row["student"], row["quantization"])
+    assert path.read_text() == text
+    assert set(workshop.folder.iterdir()) == files
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_would_not_be_valid_is_left_as_it_is(workshop: Workshop) -> None:
+    text = HEAD + SECTIONS["plain"] + "train: {objective: {targets: top_k}}\n" + TAIL
+    row = {**ROW, "student": {**ROW["student"], "vocabulary": "workload"}}
+    refused(workshop, text, row, RecipeError, "not valid, and was left as it is.*student.vocabulary")
+    # an anchor within the section that another one needs
+    text = HEAD + "student:\n  init: teacher_layers\n  layers: &two 2\n" + "seed: *two\n" + TAIL
+    refused(workshop, text, ROW, RecipeError, "not valid, and was left as it is.*two")
+
+
+def test_what_may_not_be_written_is_told(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, path = HEAD + SECTIONS["plain"] + TAIL, workshop.folder / "recipe.yaml"
+    path.write_text(text)
+    path.chmod(0o444)
+    with pytest.raises(UsageError, match="is read-only, and was left as it is"):
+        write_student(path, ROW["student"], ROW["quantization"])
+    path.chmod(0o644)
+
+    def no(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    # by mode bits alone a test that runs as root would not be stopped
+    for name in ("pathlib.Path.write_bytes", "os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, no)
+            refused(workshop, text, ROW, UsageError, r"cannot be written \(Permission denied\), and was left as it is")
+
+
+# ---- the row ----
+
+
+def search(workshop: Workshop, *words: str) -> Result:
+    return CliRunner().invoke(main, ["search", str(workshop.folder / "recipe.yaml"), *words])
+
+
+def listed(workshop: Workshop, *words: str) -> dict[str, Any]:
+    done = search(workshop, "--json", *words)
+    assert done.exit_code == 0, done.output
+    return dict(json.loads(done.stdout))
+
+
+def test_write_takes_a_row_of_a_device_and_an_id_anywhere(workshop: Workshop) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    rows = listed(workshop)["students"]
+    by_row = listed(workshop, "--write", "2")["written"]
+    assert by_row["id"] == rows[1]["id"]
+    recipe = workshop.recipe(target={"device": "a board of ours"})
+    found = listed(workshop)
+    assert found["device"].startswith("this machine")
+    chosen = found["students"][-1]["id"]
+    for row in ("1", "2"):
+        done = search(workshop, "--write", row)
+        assert done.exit_code == 2 and done.stdout == ""
+        assert "rows change with what is measured on this machine" in done.stderr
+        assert found["students"][0]["id"] in done.stderr
+    assert load_recipe(workshop.folder / "recipe.yaml") == recipe
+    done = search(workshop, "--write", chosen.upper())
+    assert done.exit_code == 0, done.output
+    assert f"recipe.yaml: student and export.quantization are those of {chosen} now" in done.stderr
+    after = yaml.safe_load((workshop.folder / "recipe.yaml").read_text())
+    keys, quantization = chosen.rsplit("/", 1)
+    wanted = {key: int(value) for key, value in (pair.split("=") for pair in keys.split(","))}
+    assert after["student"] == {"init": "teacher_layers", **wanted}
+    assert after["export"]["quantization"] == quantization
+
+
+def test_a_student_that_no_list_has_can_be_written(workshop: Workshop) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    rows = {one["id"] for one in listed(workshop)["students"]}
+    found = feasible_candidates(load_config(str(workshop.model)), Goal(find_device("pi5"), Serving(256)))
+    other = next(one.id for one in found if one.id not in rows)
+    assert listed(workshop, "--write", other)["written"]["id"] == other
+    after = yaml.safe_load((workshop.folder / "recipe.yaml").read_text())
+    assert after["export"]["quantization"] == other.rsplit("/")[-1]
+
+
+@pytest.mark.parametrize("asked", ["99", "0", "layers=77/Q8_0", "-1", "", "²"])
+@pytest.mark.parametrize("style", [[], ["--json"]])
+def test_a_row_that_is_not_there_prints_and_changes_nothing(workshop: Workshop, asked: str, style: list[str]) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    path = workshop.folder / "recipe.yaml"
+    before = path.read_bytes()
+    done = search(workshop, "--write", asked, *style)
+    assert done.exit_code == 2 and done.stdout == "" and "--write" in done.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_refused_write_prints_nothing(workshop: Workshop) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    path = workshop.folder / "recipe.yaml"
+    path.chmod(0o444)
+    done = search(workshop, "--write", "1")
+    assert done.exit_code == 2 and done.stdout == "" and "read-only" in done.stderr
+
+
+# ---- the teacher ----
+
+
+def test_a_teacher_that_cannot_be_cut_is_told_what_can(workshop: Workshop) -> None:
+    for kind in ("BitNetForCausalLM", "Gemma2ForCausalLM"):
+        workshop.make_model("teacher", architectures=[kind])
+        workshop.recipe(target={"device": "pi5"})
+        done = search(workshop)
+        assert done.exit_code == 2
+        assert f"a student cannot be cut from {kind}; LlamaForCausalLM," in done.stderr
+        assert "search with the config.json of one" in done.stderr and "GGUF" not in done.stderr
+
+
+def test_a_teacher_behind_an_endpoint_is_told(workshop: Workshop) -> None:
+    workshop.recipe(
+        teacher={"kind": "api", "base_url": "http://localhost:1/v1"},
+        student={"init": "checkpoint", "model": "teacher", "layers": None},
+        train={"objective": "sft", "control": "none"},
+    )
+    done = search(workshop)
+    assert done.exit_code == 2 and "behind an endpoint" in done.stderr
+
+
+def test_a_teacher_that_the_recipe_trains_from_scratch_is_cut_in_its_own_shape(workshop: Workshop) -> None:
+    shape = {"layers": 12, "hidden": 128, "ffn": 512, "heads": 4, "kv_heads": 2}
+    workshop.recipe(teacher={"finetune": {"rows": "train.jsonl", "shape": shape}}, target={"device": "pi5"})
+    found = listed(workshop)["students"]
+    assert {one["student"].get("layers", 12) for one in found} > {10}
+    assert max(one["student"].get("layers", 12) for one in found) > 4
+
+
+def test_only_where_tokens_are_compared_must_the_tokenizer_be_one(workshop: Workshop) -> None:
+    by_text: list[dict[str, Any]] = [{}, {"train": {"objective": "sft", "control": "none"}}]
+    by_token: list[dict[str, Any]] = [
+        {"train": {"objective": "reverse_kl"}}, {"train": {"objective": {"hidden": {}}}},
+        {"train": {"objective": {"on_policy": {"share": 0.5}}}},
+        {"gates": {"kl_mean": 1.0}}, {"gates": {"top1_agreement": 0.5}},
+    ]  # fmt: skip
+    for wanted, cases in ((False, by_text), (True, by_token)):
+        for changes in cases:
+            assert (workshop.recipe(**changes).same_tokenizer_key is not None) is wanted, changes
+
+
+def test_the_teachers_context_bounds_the_students(workshop: Workshop) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    done = search(workshop, "--context", "257")
+    assert done.exit_code == 2 and done.stdout == ""
+    assert "--context 257: the teacher was made for 256 tokens at most" in done.stderr
+    assert listed(workshop, "--context", "256")["context"] == 256
+
+
+def test_a_vocabulary_is_neither_more_than_the_teachers_nor_less_than_its_bytes(workshop: Workshop) -> None:
+    workshop.recipe(target={"device": "pi5"})
+    for asked, said in (("385", "the teacher has 384 tokens"), ("256", "added ones: give 2"), ("255", "give 256")):
+        done = search(workshop, "--vocabulary", asked)
+        assert done.exit_code == 2 and said in done.stderr, done.stderr
+    found = listed(workshop, "--vocabulary", "300")
+    assert all(one["student"]["vocabulary"] == "workload" for one in found["students"])
+
+
+def test_capitals_do_not_make_another_file(workshop: Workshop) -> None:
+    workshop.recipe()
+    path = Path(workshop.folder / "recipe.yaml").rename(workshop.folder / "R.YAML")
+    for command in ("plan", "search"):
+        done = CliRunner().invoke(main, [command, str(path), "--device", "pi5", "--json"])
+        assert done.exit_code == 0, done.output
+        assert "students" in json.loads(done.stdout) or json.loads(done.stdout)["name"] == "lights"

@@ -1,4 +1,4 @@
-"""May it ship: the facts table row by row, and it fails closed."""
+"""Licence verdicts: every entry of the table, and nothing unknown is cleared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.components.licences.licences import ALLOWED, BLOCKED, OBLIGATIONS, licence_verdict
+from potstill.components.licences.licences import (
+    ALLOWED,
+    BLOCKED,
+    OBLIGATIONS,
+    Chain,
+    Terms,
+    licence_verdict,
+    load_terms,
+)
 from potstill.core.recipe import load_recipe
 
 BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0"}
@@ -40,7 +48,7 @@ def test_open_licences_allow_outputs_and_ask_for_their_text_beside_what_is_passe
         assert "notices" in passed_on.obligations[0]
 
 
-# what the texts say: outputs may train another model; business; a word of each duty
+# what the texts say: outputs may train another model; commercial use; a word of one obligation
 TERMS = {
     "apache-2.0": (True, True, "notices"),
     "cc-by-4.0": (True, True, "name the source"),
@@ -83,10 +91,8 @@ def test_llama_may_teach_what_is_made_of_itself(tmp_path: Path, tag: str, name: 
 
 def test_a_use_that_the_terms_do_not_speak_of_is_not_cleared(tmp_path: Path) -> None:
     # terms of an endpoint say nothing of weights
-    from potstill.components.licences import licences
-
-    chain = licences._Chain(None)
-    chain.add("the weights", {"source": "a page", "entered": "2026-11"}, "some terms", "weights")
+    chain = Chain(None)
+    chain.add("the weights", Terms(source="a page", entered="2026-11", outputs="allowed"), "some terms", "weights")
     assert chain.blocked and chain.problems
 
 
@@ -97,19 +103,16 @@ def test_two_names_at_once_are_a_conflict_unless_one_is_in_the_other(tmp_path: P
     assert not any("must begin" in reason for reason in both.reasons)
     from potstill.components.licences import licences
 
-    falcon = {
-        "tags": ["falconlike"],
-        "name_prefix": "Falcon",
-        "obligations": ["x"],
-        "source": "s",
-        "entered": "2026-11",
-    }
-    rows = (*licences._terms(), falcon | dict.fromkeys(("outputs", "weights"), "obligations"))
+    falcon = Terms(
+        source="s", entered="2026-11", tags=("falconlike",), name_prefix="Falcon", obligations=("x",),
+        outputs="obligations", weights="obligations",
+    )  # fmt: skip
+    rows = (*load_terms(), falcon)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(licences, "_terms", lambda: rows)
+        patch.setattr(licences, "load_terms", lambda: rows)
         found = verdict(tmp_path, teacher={"license": "llama3.1"}, student={**llama3, "license": "falconlike"})
     assert found.answer == BLOCKED
-    assert "Two names are asked for at once" in found.problems[0]
+    assert "require different names at once" in found.problems[0]
 
 
 def test_llama_3_1_asks_for_the_name(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_keys_that_are_wrong_are_told_by_file_and_key(tmp_path: Path, keys: dict
         load_spec(str(path))
     assert time.process_time() - begun < 1
     assert str(path) in str(told.value)
-    assert CliRunner().invoke(main, ["plan", str(path), "--device", "RTX 3060"]).exit_code == 2
+    assert CliRunner().invoke(main, ["fit", str(path), "--device", "RTX 3060"]).exit_code == 2
 
 
 EXPERTS: list[tuple[dict[str, Any], str]] = [
@@ -191,7 +191,7 @@ def test_a_part_that_is_missing_or_of_another_model_is_told(tmp_path: Path) -> N
         UsageError, match=r"one of 4 files of a model, and m-00003-of-00004\.gguf is not in the same folder"
     ):
         from_gguf(parts[0])
-    assert CliRunner().invoke(main, ["plan", str(parts[0]), "--device", "RTX 3060"]).exit_code == 2
+    assert CliRunner().invoke(main, ["fit", str(parts[0]), "--device", "RTX 3060"]).exit_code == 2
     parts[2].write_bytes(parts[1].read_bytes())
     with pytest.raises(UsageError, match=r"m-00003-of-00004\.gguf: should be file 2 of 4, but says that it is file 1"):
         from_gguf(parts[0])

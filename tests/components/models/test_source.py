@@ -72,7 +72,7 @@ WRONG: list[tuple[Any, str]] = [
 
 
 def plan(model: str) -> Any:
-    return CliRunner().invoke(main, ["plan", model, "--device", "RTX 3060"])
+    return CliRunner().invoke(main, ["fit", model, "--device", "RTX 3060"])
 
 
 @pytest.mark.parametrize(("config", "said"), WRONG)
@@ -330,5 +330,5 @@ def test_keys_that_a_class_does_not_look_at_change_nothing() -> None:
 def test_plan_of_a_shape_is_plan_of_its_config_to_the_byte() -> None:
     models = (shape_of(load_config(public("llama-3.2-1b"))), public("llama-3.2-1b"))
     words = ("--device", "RTX 3060", "--json")
-    shape, config = (json.loads(CliRunner().invoke(main, ["plan", model, *words]).output) for model in models)
+    shape, config = (json.loads(CliRunner().invoke(main, ["fit", model, *words]).output) for model in models)
     assert shape | {"model": ""} == config | {"model": ""}

@@ -281,7 +281,7 @@ def test_llama_cpp_runs_a_file_of_the_predicted_shape(tmp_path: Path, name: str)
     assert ("MXFP4" in made.types.values()) == ("MXFP4" in name)
     write_random_gguf(made, tmp_path / "m.gguf")
     found = serve_once(tmp_path / "m.gguf", context=512, kv_type="f16", prompt=100, decode=2)
-    assert found["peak_bytes"] > (tmp_path / "m.gguf").stat().st_size
+    assert found.peak_bytes > (tmp_path / "m.gguf").stat().st_size
 
 
 @pytest.mark.parametrize("wrong", ["blk.3.attn_v.weight", "blk.0.attn_q.weight", "rope_freqs.weight"])
@@ -296,7 +296,7 @@ def test_llama_cpp_refuses_a_tensor_too_few_or_too_many(tmp_path: Path, wrong: s
     if wrong not in made.tensors:
         tensors[wrong] = (32,)
     write_random_gguf(replace(made, tensors=tensors).quantized("F32"), tmp_path / "m.gguf")
-    with pytest.raises(StepError, match="cannot run it"):
+    with pytest.raises(StepError, match="cannot run the file"):
         serve_once(tmp_path / "m.gguf", context=512, kv_type="f16", prompt=8, decode=2)
 
 

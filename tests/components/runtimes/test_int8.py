@@ -11,7 +11,7 @@ import torch
 from fixtures import make_model, read_log, write_recipe
 from potstill.components.models.configs import from_config
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.components.sizing.needs import teacher_weight_bytes
+from potstill.components.sizing.training_memory import teacher_weight_bytes
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import load_recipe
 from potstill.pipeline import run as pipeline

@@ -53,9 +53,9 @@ def test_what_is_spent_before_the_first_answer() -> None:
 def test_the_recipes_own_price_comes_before_the_list() -> None:
     listed = find_price(ApiTeacher(**API))
     assert listed and (listed.input, listed.output) == (0.40, 1.60)
-    assert "OpenAI" in listed.says and listed.says.endswith("2026-06")
+    assert "OpenAI" in listed.label and listed.label.endswith("2026-06")
     own = find_price(ApiTeacher(**API, price=OWN))
-    assert own and (own.input, own.output, own.says) == (2.0, 10.0, "teacher.price")
+    assert own and (own.input, own.output, own.label) == (2.0, 10.0, "teacher.price")
 
 
 @pytest.mark.parametrize(

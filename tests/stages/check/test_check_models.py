@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from fixtures import make_tokenizer, write_jsonl
-from potstill.apps.plan.budget import plan_recipe
+from potstill.apps.plan.recipe import plan_recipe
 from potstill.components.chat.format import load_chat
 from potstill.components.models.configs import from_config
-from potstill.components.sizing import needs
+from potstill.components.sizing import room
 from potstill.core.errors import RecipeError
-from potstill.stages.check.checks import check_recipe
+from potstill.stages.check.check import check_recipe
+from potstill.stages.check.room import confirm
 
 if TYPE_CHECKING:
     from workshop import Workshop
@@ -80,41 +81,41 @@ def test_what_compares_tokens_needs_one_tokenizer(workshop: Workshop, change: di
     assert f"so {key} cannot compare" in workshop.refused(workshop.recipe(**checkpoint("student", **change)))
 
 
-def test_another_tokenizer_is_fine_for_spans_of_text_and_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
+def test_another_tokenizer_is_fine_for_spans_of_text_and_for_fine_tuning(workshop: Workshop) -> None:
     workshop.make_model("student", extra_vocabulary=-10)
-    check_recipe(workshop.recipe(**checkpoint("student")), tmp_path)
-    check_recipe(workshop.recipe(**checkpoint("student", train={"objective": "sft", "control": "none"})), tmp_path)
+    check_recipe(workshop.recipe(**checkpoint("student")))
+    check_recipe(workshop.recipe(**checkpoint("student", train={"objective": "sft", "control": "none"})))
 
 
-def test_the_same_tokenizer_in_another_folder_is_fine(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_same_tokenizer_in_another_folder_is_fine(workshop: Workshop) -> None:
     workshop.make_model("student", num_hidden_layers=1, vocab_size=512)
-    found = check_recipe(workshop.recipe(**checkpoint("student")), tmp_path)
+    found = check_recipe(workshop.recipe(**checkpoint("student")))
     assert (found.student.name, found.student.layers, found.student.padded_vocab) == ("student", 1, 512)
-    assert found.warnings == []
+    assert found.warnings == ()
 
 
-def test_another_template_is_a_warning_and_its_rows_are_checked(workshop: Workshop, tmp_path: Path) -> None:
+def test_another_template_is_a_warning_and_its_rows_are_checked(workshop: Workshop) -> None:
     path = workshop.make_model("student") / "chat_template.jinja"
     text = path.read_text()
     path.write_text(text.replace("Tools:", "You have these tools:"))
     recipe = workshop.recipe(**checkpoint("student"))
-    assert "different templates" in check_recipe(recipe, tmp_path).warnings[0]
+    assert "different templates" in check_recipe(recipe).warnings[0]
     path.write_text(text.replace("<|im_end|>\n", "\n"))
     with pytest.raises(Exception, match="no end-of-turn token"):
-        check_recipe(recipe, tmp_path)
+        check_recipe(recipe)
 
 
-def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop) -> None:
     size = load_chat(workshop.model).vocab_size
     workshop.make_model("teacher", vocab_size=size)
-    assert check_recipe(workshop.recipe(), tmp_path).teacher.padded_vocab == size  # type: ignore[union-attr]
+    assert check_recipe(workshop.recipe()).teacher.padded_vocab == size  # type: ignore[union-attr]
     workshop.make_model("teacher", vocab_size=size - 1)
     message = workshop.refused(workshop.recipe())
     assert f"the tokenizer has {size} tokens" in message and f"only {size - 1}" in message
 
 
-def test_more_layers_than_the_teacher_has_are_told(workshop: Workshop, tmp_path: Path) -> None:
-    check_recipe(workshop.recipe(student={"layers": 4}), tmp_path)
+def test_more_layers_than_the_teacher_has_are_told(workshop: Workshop) -> None:
+    check_recipe(workshop.recipe(student={"layers": 4}))
     message = workshop.refused(workshop.recipe(student={"layers": 5}))
     assert message == "student.layers: 5 is more than the teacher's 4 layers."
 
@@ -141,11 +142,11 @@ def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, case: str
         assert said in workshop.refused(recipe)
 
 
-def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop) -> None:
     odd = workshop.make_model("odd", architectures=["BitNetForCausalLM"], model_type="bitnet")
     shape = {"layers": 1, "hidden": 32, "ffn": 64, "heads": 4}
     recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch"} | shape)
-    found = check_recipe(recipe, tmp_path)
+    found = check_recipe(recipe)
     assert found.teacher is not None and found.teacher.architecture == "bitnet"
     # counted from the weights' own header
     offsets = json.loads((odd / "model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
@@ -177,11 +178,9 @@ def change_tokenizer(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_for(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_for(workshop: Workshop) -> None:
     trimmed = {"vocabulary": "workload"}
-    check_recipe(workshop.recipe(student=trimmed), tmp_path)
+    check_recipe(workshop.recipe(student=trimmed))
     whole = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated", "invert": False}
     path = change_tokenizer(workshop.model, pre_tokenizer=whole)
     assert "cannot be exported to GGUF" in workshop.refused(workshop.recipe())
@@ -192,7 +191,7 @@ def test_a_vocabulary_that_cannot_be_trimmed_is_refused_before_a_token_is_paid_f
         plan_recipe(workshop.recipe(student=trimmed))
     # the student's own tokenizer is trimmed, whatever the teacher's is
     workshop.make_model("student")
-    check_recipe(workshop.recipe(student=checkpoint("student")["student"] | trimmed), tmp_path)
+    check_recipe(workshop.recipe(student=checkpoint("student")["student"] | trimmed))
 
 
 def test_a_student_that_is_no_bpe_is_refused_by_its_kind(workshop: Workshop) -> None:
@@ -206,20 +205,20 @@ def test_a_student_that_is_no_bpe_is_refused_by_its_kind(workshop: Workshop) -> 
         assert "Unigram" in message and str(workshop.model) in message
 
 
-def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop) -> None:
     make_tokenizer(workshop.folder / "tokenizer")
     shape = {"layers": 3, "hidden": 48, "ffn": 64, "heads": 4}
     recipe = workshop.recipe(teacher={"model": "tokenizer", "finetune": {"rows": "train.jsonl", "shape": shape}})
-    found = check_recipe(recipe, tmp_path)
+    found = check_recipe(recipe)
     assert found.teacher is not None and found.teacher.layers == 3
     assert found.rows["finetune"] == 24 and "finetune" in found.disk.stays
 
 
-def test_an_endpoint_is_not_asked(workshop: Workshop, tmp_path: Path) -> None:
+def test_an_endpoint_is_not_asked(workshop: Workshop) -> None:
     workshop.make_model("student")
     api = {"kind": "api", "model": "big", "base_url": "http://127.0.0.1:9/v1"}
     train = {"objective": "sft", "control": "none"}
-    found = check_recipe(workshop.recipe(**checkpoint("student", teacher=api, train=train)), tmp_path)
+    found = check_recipe(workshop.recipe(**checkpoint("student", teacher=api, train=train)))
     assert found.teacher is None and found.prompt_tokens["prompts"].rows == 24
     gated = workshop.recipe(**checkpoint("student", teacher=api, train=train, gates={"kl_mean": 0.1}))
     assert "gates.kl_mean: an endpoint gives no whole distributions" in workshop.refused(gated)
@@ -228,121 +227,119 @@ def test_an_endpoint_is_not_asked(workshop: Workshop, tmp_path: Path) -> None:
 # ---- gates ----
 
 
-def test_gates_that_nothing_can_decide_are_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_gates_that_nothing_can_decide_are_told(workshop: Workshop) -> None:
     message = workshop.refused(workshop.recipe(gates={"behaviours": {"refuse": 0.9}}))
     assert message.startswith("gates.behaviours.refuse: ") and str(workshop.test) in message
-    check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.9}, "exact": 0.9}), tmp_path)
+    check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.9}, "exact": 0.9}))
     silent = [{"messages": row["messages"], "behaviour": "tool_call"} for row in workshop.rows("test.jsonl")]
     write_jsonl(workshop.test, silent)
     for gate in ({"exact": 0.9}, {"retention": 0.9}, {"beats_control": True}, {"behaviours": {"tool_call": 0.5}}):
         assert workshop.refused(workshop.recipe(gates=gate)).startswith(f"gates.{next(iter(gate))}")
-    check_recipe(workshop.recipe(gates={"top1_agreement": 0.5}), tmp_path)
+    check_recipe(workshop.recipe(gates={"top1_agreement": 0.5}))
 
 
-def test_rows_that_are_not_judged_are_counted(workshop: Workshop, tmp_path: Path) -> None:
+def test_rows_that_are_not_judged_are_counted(workshop: Workshop) -> None:
     for line, changes in ((1, {}), (2, {"behaviour": "clarify"})):
         workshop.spoil("test.jsonl", line, lambda row, c=changes: row.update(c, gold=None, completion=None))
-    found = check_recipe(workshop.recipe(), tmp_path)
-    assert found.warnings == ["data.test: 1 of 12 rows do not say what is right, and are not judged."]
+    found = check_recipe(workshop.recipe())
+    assert found.warnings == ("data.test: 1 of 12 rows do not say what is right, and are not judged.",)
 
 
 # ---- budgets ----
 
 
-def test_a_file_over_its_budget_is_refused_with_what_fits(workshop: Workshop, tmp_path: Path) -> None:
-    sizes = {
-        q: check_recipe(workshop.recipe(export={"quantization": q}), tmp_path).file.bytes for q in ("Q8_0", "Q4_0")
-    }
+def test_a_file_over_its_budget_is_refused_with_what_fits(workshop: Workshop) -> None:
+    sizes = {q: check_recipe(workshop.recipe(export={"quantization": q})).file.bytes for q in ("Q8_0", "Q4_0")}
     between = (sizes["Q8_0"] + sizes["Q4_0"]) / 2e6
     message = workshop.refused(workshop.recipe(target={"file_mb": between}))
     assert message.startswith("target.file_mb: the student's Q8_0 file will have")
     assert "Q4_0" in message and "F16" not in message
-    check_recipe(workshop.recipe(target={"file_mb": between}, export={"quantization": "Q4_0"}), tmp_path)
+    check_recipe(workshop.recipe(target={"file_mb": between}, export={"quantization": "Q4_0"}))
     assert "No quantization fits" in workshop.refused(workshop.recipe(target={"file_mb": 0.001}))
 
 
-def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_told(workshop: Workshop, tmp_path: Path) -> None:
-    found = check_recipe(workshop.recipe(), tmp_path)
-    certain = (found.file.bytes + found.run_memory.kv_bytes) / 1e6
-    assert found.run_memory.kv_bytes == 2 * 2 * 2 * 16 * 256 * 2
+def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_told(workshop: Workshop) -> None:
+    found = check_recipe(workshop.recipe())
+    certain = (found.file.bytes + found.served_memory.kv_bytes) / 1e6
+    assert found.served_memory.kv_bytes == 2 * 2 * 2 * 16 * 256 * 2
     message = workshop.refused(workshop.recipe(target={"memory_mb": certain - 0.01}))
     assert message.startswith("target.memory_mb: the file")
-    tight = check_recipe(workshop.recipe(target={"memory_mb": certain + 0.01}), tmp_path)
+    tight = check_recipe(workshop.recipe(target={"memory_mb": certain + 0.01}))
     assert tight.warnings[0].startswith("target.memory_mb: llama.cpp will hold about")
-    assert check_recipe(workshop.recipe(target={"memory_mb": 100}), tmp_path).warnings == []
+    assert check_recipe(workshop.recipe(target={"memory_mb": 100})).warnings == ()
 
 
-def test_a_disk_too_small_is_refused(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_is_refused_in_every_run(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Path] = []
 
     def usage(path: Path) -> Usage:
         asked.append(Path(path))
         return Usage(10**9, 10**9 - free, free)
 
-    monkeypatch.setattr(needs.shutil, "disk_usage", usage)
-    free = 10**9
-    needed = check_recipe(workshop.recipe(), tmp_path / "runs" / "lights").disk.needed
+    monkeypatch.setattr(room.shutil, "disk_usage", usage)
+    found, runs = check_recipe(workshop.recipe()), tmp_path / "runs" / "lights"
+    free = found.disk.needed
+    assert confirm(found, runs) == []
     assert asked == [tmp_path]  # the nearest folder that exists
-    free = needed
-    check_recipe(workshop.recipe(), tmp_path / "runs")
-    free = needed - 1
-    message = workshop.refused(workshop.recipe())
-    assert message.startswith(f"{workshop.folder}: the run needs") and "--runs" in message
+    free -= 1
+    with pytest.raises(RecipeError, match=rf"{tmp_path}: the run needs .* --runs") as caught:
+        confirm(found, runs)
+    assert caught.value.exit_code == 2
 
 
-def test_disk_is_what_the_stages_leave(workshop: Workshop, tmp_path: Path) -> None:
-    both = check_recipe(workshop.recipe(), tmp_path).disk
-    alone = check_recipe(workshop.recipe(train={"control": "none"}), tmp_path).disk
-    student = check_recipe(workshop.recipe(), tmp_path).student.parameters or 0
+def test_disk_is_what_the_stages_leave(workshop: Workshop) -> None:
+    both = check_recipe(workshop.recipe()).disk
+    alone = check_recipe(workshop.recipe(train={"control": "none"})).disk
+    student = check_recipe(workshop.recipe()).student.parameters or 0
     assert both.stays["train"] == 2 * alone.stays["train"] == 8 * student
     # while the second model trains: two checkpoints of 12 bytes a parameter beside what stays
     assert both.needed == both.stays["generate"] + both.stays["train"] + 24 * student
 
 
-def test_weights_still_to_come_need_the_hubs_cache(
+def test_weights_to_be_downloaded_need_room_in_the_hubs_cache(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workshop.model / "model.safetensors").unlink()
     monkeypatch.setattr(
         "potstill.components.models.recipe_models.resolve_model", lambda name, revision, weights: workshop.model
     )
-    recipe = workshop.recipe(teacher={"model": "some-org/big"})
-    found = check_recipe(recipe, tmp_path)
-    assert found.teacher is not None and found.teacher.name == "some-org/big"
-    parameters = found.teacher.parameters or 0
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * parameters - 1))
-    assert "the weights of some-org/big are still to be downloaded" in workshop.refused(recipe)
+    found = check_recipe(workshop.recipe(teacher={"model": "some-org/big"}))
+    assert found.teacher is not None and found.teacher.name == "some-org/big" and found.download
+    assert found.download.bytes == 2 * (found.teacher.parameters or 0)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(0, 0, found.download.bytes - 1))
+    with pytest.raises(RecipeError, match="the weights of some-org/big are still to be downloaded"):
+        confirm(found, tmp_path)
 
 
 def test_too_little_memory_here_is_a_warning(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = check_recipe(workshop.recipe(), tmp_path)
-    assert found.memory.stage == "train" and found.memory.physical and found.memory.physical > 10**9
-    monkeypatch.setattr(needs, "_physical_memory", lambda: found.memory.needed - 1)
-    (warning,) = check_recipe(workshop.recipe(), tmp_path).warnings
-    assert warning.startswith("train.batch_tokens: the train stage will hold about")
-    larger = check_recipe(workshop.recipe(train={"batch_tokens": 16384}), tmp_path).memory
+    found = check_recipe(workshop.recipe())
+    assert found.memory.stage == "train" and confirm(found, tmp_path) == []
+    monkeypatch.setattr(room, "physical_memory", lambda: found.memory.needed - 1)
+    (warning,) = confirm(found, tmp_path)
+    assert warning.startswith("train.batch_tokens: the train stage will need about")
+    larger = check_recipe(workshop.recipe(train={"batch_tokens": 16384})).memory
     assert larger.parts["activations"] == 2 * found.memory.parts["activations"]
 
 
 @pytest.mark.parametrize(
     ("train", "beside"), [({}, True), ({"objective": {"targets": "counts"}}, False), ({"objective": "sft"}, False)]
 )
-def test_a_teacher_counts_where_it_is_in_memory(
-    workshop: Workshop, tmp_path: Path, train: dict[str, Any], beside: bool
-) -> None:
+def test_a_teacher_counts_where_it_is_in_memory(workshop: Workshop, train: dict[str, Any], beside: bool) -> None:
     own = {"init": "checkpoint", "layers": None, "model": workshop.value["teacher"]["model"]}
     recipe = workshop.recipe(student=own, train={"control": "none", "batch_tokens": 16384} | train)
-    memory = check_recipe(recipe, tmp_path).memory
+    memory = check_recipe(recipe).memory
     assert memory.stage == "train" and (memory.parts["teacher"] > 0) == beside
 
 
-def test_its_logits_count_where_it_makes_them(workshop: Workshop, tmp_path: Path) -> None:
+def test_its_logits_count_where_it_makes_them(workshop: Workshop) -> None:
     """A teacher that the student is cut from, and one that runs for its hidden states alone, make none."""
     many = {"control": "none", "batch_tokens": 16384}
     online, stored, hidden = (
-        check_recipe(workshop.recipe(train=many | train), tmp_path).memory.parts
+        check_recipe(workshop.recipe(train=many | train)).memory.parts
         for train in ({}, {"objective": {"targets": "counts"}}, {"objective": {"targets": "counts", "hidden": {}}})
     )
     assert online["teacher"] == stored["teacher"] == hidden["teacher"] > 0
@@ -353,8 +350,7 @@ def test_of_layers_on_disk_one_is_in_memory(workshop: Workshop, tmp_path: Path) 
     own = {"init": "checkpoint", "layers": None, "model": workshop.value["teacher"]["model"]}
     whole, offloaded = (
         check_recipe(
-            workshop.recipe(student=own, teacher={"offload": where}, train={"control": "none", "batch_tokens": 16384}),
-            tmp_path,
+            workshop.recipe(student=own, teacher={"offload": where}, train={"control": "none", "batch_tokens": 16384})
         ).memory.parts["teacher"]
         for where in (None, "disk")
     )
@@ -363,14 +359,16 @@ def test_of_layers_on_disk_one_is_in_memory(workshop: Workshop, tmp_path: Path) 
     assert offloaded == pytest.approx(whole - layers * (shape.layers - 1) / shape.layers, abs=4)
 
 
-def test_unknown_licences_are_a_warning(workshop: Workshop, tmp_path: Path) -> None:
+def test_unknown_licences_are_a_warning(workshop: Workshop) -> None:
     recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
-    (warning,) = check_recipe(recipe, tmp_path).warnings
+    (warning,) = check_recipe(recipe).warnings
     assert warning.startswith("teacher.license, data.license: unknown.")
 
 
-def test_a_blocked_licence_is_told_before_anything_is_paid_for(workshop: Workshop, tmp_path: Path) -> None:
-    (warning,) = check_recipe(workshop.recipe(teacher={"license": "grok2-community"}), tmp_path).warnings
-    assert warning.startswith("May it ship: blocked or unknown. the teacher (grok2-community): its outputs are blocked")
-    (warning,) = check_recipe(workshop.recipe(data={"license": "cc-by-nc-4.0"}), tmp_path).warnings
-    assert "not for business" in warning
+def test_a_blocked_licence_is_told_before_anything_is_paid_for(workshop: Workshop) -> None:
+    (warning,) = check_recipe(workshop.recipe(teacher={"license": "grok2-community"})).warnings
+    assert warning.startswith(
+        "May it ship: blocked or unknown. the teacher (grok2-community): training on its outputs is blocked"
+    )
+    (warning,) = check_recipe(workshop.recipe(data={"license": "cc-by-nc-4.0"})).warnings
+    assert "for non-commercial use only" in warning

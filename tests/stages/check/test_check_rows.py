@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures import TOOLS, light_row, write_jsonl
-from potstill.cli.render.plan import render_check
+from potstill.cli.render.check import render_check
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.core import tools
+from potstill.core.artifacts.check import CheckResult
 from potstill.core.errors import RecipeError
+from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
-from potstill.stages.check import rows
-from potstill.stages.check import stage as plan
-from potstill.stages.check.checks import CheckResult, check_recipe
+from potstill.core.steps import Done
+from potstill.stages.check import lengths
+from potstill.stages.check.check import check_recipe
+from potstill.stages.check.stage import STAGE
 
 if TYPE_CHECKING:
     from workshop import Workshop
@@ -36,7 +39,8 @@ PUBLIC_TEMPLATES = (
 
 
 def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
-    plan.check(workshop.recipe(target={"file_mb": 1, "memory_mb": 100}), tmp_path / "runs", tmp_path)
+    recipe = workshop.recipe(target={"file_mb": 1, "memory_mb": 100})
+    assert workshop.check(recipe, tmp_path) == check_recipe(recipe)
     found = json.loads((tmp_path / "check.json").read_text())
     chat = load_chat(workshop.model)
     given = [Row.model_validate(row | {"tools": TOOLS}) for row in workshop.rows("test.jsonl")]
@@ -44,7 +48,7 @@ def test_a_sound_run_is_summed_up(workshop: Workshop, tmp_path: Path) -> None:
     assert found["rows"] == {"prompts": 24, "test": 12}
     assert found["prompt_tokens"]["test"]["max"] == max(e.n_prompt for e in examples)
     assert found["supervised_tokens"]["test"]["min"] == min(e.n_supervised for e in examples)
-    assert found["leaked"] == 0 and found["warnings"] == []
+    assert found["leaked"] == [] and found["warnings"] == []
     assert found["teacher"]["vocab"] == chat.vocab_size
     assert found["teacher"]["padded_vocab"] == 384
     assert found["student"]["layers"] == 2
@@ -60,14 +64,14 @@ def test_predictions_are_what_an_export_of_the_student_writes(workshop: Workshop
     from potstill.components.training.students import from_teacher_layers, save_model
 
     recipe = workshop.recipe(export={"quantization": "Q4_K_M"})
-    found = check_recipe(recipe, tmp_path)
+    found = check_recipe(recipe)
     student = from_teacher_layers(load_causal_lm(workshop.model), 2)
     save_model(student, workshop.model, tmp_path / "student")
     written = convert_checkpoint(tmp_path / "student", tmp_path / "s.gguf", quantization="Q4_K_M", threads=1)
     assert found.student.parameters == student.num_parameters()
     assert found.file.bits_per_weight == pytest.approx(written.bits_per_weight, abs=1e-4)
     assert found.file.bytes == pytest.approx(written.file_bytes, abs=300)
-    assert any("no multiple of 256" in warning for warning in found.warnings)
+    assert any("not a multiple of 256" in warning for warning in found.warnings)
 
 
 def test_the_base_install_is_enough(workshop: Workshop, tmp_path: Path) -> None:
@@ -75,13 +79,13 @@ def test_the_base_install_is_enough(workshop: Workshop, tmp_path: Path) -> None:
 
     workshop.recipe()
     code = (
-        "import sys, pathlib, potstill.stages.check.checks as c, potstill.core.recipe as r\n"
-        "import potstill.cli.render.plan as s\n"
-        "found = c.check_recipe(r.load_recipe(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
+        "import sys, pathlib, potstill.stages.check.check as c, potstill.core.recipe as r\n"
+        "import potstill.cli.render.check as s\n"
+        "found = c.check_recipe(r.load_recipe(pathlib.Path(sys.argv[1])))\n"
         "s.render_check(found)\n"
         "print(sorted({'torch', 'transformers', 'gguf', 'safetensors', 'xllamacpp'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, str(workshop.folder / "recipe.yaml"), str(tmp_path / "runs")]
+    command = [sys.executable, "-c", code, str(workshop.folder / "recipe.yaml")]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -91,9 +95,10 @@ def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None
 
     name = "a-model-whose-folder-has-a-very-long-name-indeed"
     workshop.make_model(name)
-    found = check_recipe(workshop.recipe(teacher={"model": name}, data={"license": "unknown"}), tmp_path)
+    found = check_recipe(workshop.recipe(teacher={"model": name}, data={"license": "unknown"}))
     pages = []
-    for result in (found, json.loads(json.dumps(found.to_json()))):
+    found.write(tmp_path)
+    for result in (found, CheckResult.read(tmp_path)):
         console = Console(file=io.StringIO(), width=80, highlight=False)
         console.print(render_check(result))
         pages.append(console.file.getvalue())  # type: ignore[attr-defined]
@@ -104,9 +109,24 @@ def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None
         assert word in pages[0]
 
 
-def test_check_json_comes_back_as_it_was(workshop: Workshop, tmp_path: Path) -> None:
-    found = check_recipe(workshop.recipe(), tmp_path)
-    assert CheckResult.model_validate(found.to_json()) == found
+def test_a_check_is_repeated_when_a_file_that_it_read_has_changed(workshop: Workshop) -> None:
+    """Content counts, and nothing else: neither free disk nor where the recipe lies."""
+
+    def key(**changes: Any) -> Any:
+        inputs = STAGE.inputs(workshop.recipe(**changes), Done({}, STAGE.reads))
+        return hashed_value(inputs)
+
+    before = key()
+    assert key() == before
+    assert key(trainer={"tracker": "none"}) == before  # changes no answer
+    for changes in ({"data": {"license": "unknown"}}, {"teacher": {"license": "unknown"}}, {"chat": {"context": 200}},
+                    {"data": {"limit": 5}}, {"gates": {"exact": 0.9}}, {"target": {"file_mb": 1}}):  # fmt: skip
+        assert key(**changes) != before, changes
+    keys = [before]
+    for path in (workshop.model / "model.safetensors", workshop.test, workshop.prompts, workshop.folder / "tools.json"):
+        path.write_bytes(path.read_bytes()[:-1])
+        keys.append(key())
+    assert len({json.dumps(one) for one in keys}) == len(keys)
 
 
 # ---- data ----
@@ -139,9 +159,9 @@ def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop) -> No
     assert f"{where}: the row has no assistant turn" in workshop.refused(finetuned(workshop))
 
 
-def test_the_same_row_is_a_fine_prompt(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_same_row_is_a_fine_prompt(workshop: Workshop) -> None:
     workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
-    assert check_recipe(workshop.recipe(), tmp_path).supervised_tokens["prompts"].rows == 23
+    assert check_recipe(workshop.recipe()).supervised_tokens["prompts"].rows == 23
 
 
 BAD_TOOLS = {
@@ -167,7 +187,7 @@ def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, said: s
     assert f"{where}: the parameters of tool" in message and said in message
 
 
-def test_each_set_of_tools_is_checked_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_set_of_tools_is_checked_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
     for line in (2, 5, 9):
         workshop.spoil("train.jsonl", line, lambda row: row.update(tools=[own]) or row.pop("gold"))
@@ -175,7 +195,7 @@ def test_each_set_of_tools_is_checked_once(workshop: Workshop, tmp_path: Path, m
     made = tools._validator
     tools._validators.cache_clear()
     monkeypatch.setattr(tools, "_validator", lambda name, schema: (seen.append(name), made(name, schema))[1])
-    check_recipe(workshop.recipe(), tmp_path)
+    check_recipe(workshop.recipe())
     assert sorted(seen) == ["own", "set_light"]
 
 
@@ -226,17 +246,17 @@ def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop) -> None:
     assert f"that is {tokens + 64}, more than chat.context (256)" in message
 
 
-def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop, tmp_path: Path) -> None:
-    longest = check_recipe(workshop.recipe(), tmp_path).prompt_tokens
+def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop) -> None:
+    longest = check_recipe(workshop.recipe()).prompt_tokens
     most = max(found.max for found in longest.values())
-    check_recipe(workshop.recipe(chat={"context": most + 64}), tmp_path)
+    check_recipe(workshop.recipe(chat={"context": most + 64}))
     assert f"({most + 63})" in workshop.refused(workshop.recipe(chat={"context": most + 63}))
 
 
-def test_a_finetune_row_longer_than_the_context_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_finetune_row_longer_than_the_context_is_told(workshop: Workshop) -> None:
     long = {"role": "assistant", "content": "on in the hall " * 60}
     where = workshop.spoil("train.jsonl", 4, lambda row: row.update(completion=long))
-    check_recipe(workshop.recipe(), tmp_path)  # as a prompt its own answer is not learnt
+    check_recipe(workshop.recipe())  # as a prompt its own answer is not learnt
     message = workshop.refused(finetuned(workshop))
     assert message.startswith(f"{where}: the row has") and "more than chat.context (256)" in message
 
@@ -290,21 +310,21 @@ def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop) -> N
     assert "no supervised token of the answer" in workshop.refused(workshop.recipe())
 
 
-def test_an_unfinished_answer_needs_no_end(workshop: Workshop, tmp_path: Path) -> None:
+def test_an_unfinished_answer_needs_no_end(workshop: Workshop) -> None:
     template(workshop, lambda text: text.replace("<|im_end|>\n", "\n"))
     cut = {"finish_reason": "length"}
     for path in (workshop.prompts, workshop.test):
         write_jsonl(path, [row | {"provenance": cut} for row in workshop.rows(path.name)])
-    check_recipe(workshop.recipe(), tmp_path)
+    check_recipe(workshop.recipe())
 
 
-def test_text_continued_without_roles_passes(workshop: Workshop, tmp_path: Path) -> None:
+def test_text_continued_without_roles_passes(workshop: Workshop) -> None:
     # the answer "OK" would merge with the prompt's last word; a continuation begins with a space
     for path in (workshop.prompts, workshop.test):
         said = path.stem
         lines = [{"messages": [{"role": "user", "content": f"{said} the kitchen {i}"}]} for i in range(5)]
         write_jsonl(path, [*lines, {"messages": [{"role": "user", "content": f"{said} the kit"}]}])
-    found = check_recipe(workshop.recipe(chat={"template": "plain"}, data={"tools": None}), tmp_path)
+    found = check_recipe(workshop.recipe(chat={"template": "plain"}, data={"tools": None}))
     assert found.supervised_tokens == {}
 
 
@@ -326,11 +346,11 @@ def test_cached_pieces_give_the_same_ids(shared_data: Path) -> None:
             tokenizer = Tokenizer.from_file(str(folder))
             tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>"])
             chat = ChatFormat(tokenizer, path.read_text(), None, "<|im_end|>")
-            fast = rows._fast(chat, given)
+            fast = lengths.faster_chat(chat, given)
             for row in given:
                 text = chat.render((*row.messages, row.completion), row.tools)  # type: ignore[arg-type]
                 assert fast.encode(text) == chat.encode(text), (folder, path)
-            compared += isinstance(fast, rows._PieceCache)
+            compared += isinstance(fast, lengths.PieceCache)
     assert compared >= 4
 
 
@@ -341,11 +361,11 @@ def test_a_cache_that_would_differ_is_not_used(workshop: Workshop) -> None:
     # it reaches over the beginning of <tool_call>, where text would be cut
     chat.tokenizer.add_tokens([AddedToken("hall<tool_call>x", normalized=False)])
     odd = Row.model_validate({"messages": [{"role": "user", "content": "in the hall<tool_call>x"}]})
-    assert type(rows._fast(chat, [odd])) is ChatFormat
-    assert isinstance(rows._fast(chat, [Row.model_validate(light_row("hall", "on"))]), rows._PieceCache)
+    assert type(lengths.faster_chat(chat, [odd])) is ChatFormat
+    assert isinstance(lengths.faster_chat(chat, [Row.model_validate(light_row("hall", "on"))]), lengths.PieceCache)
 
 
-def test_what_rows_share_is_encoded_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_rows_share_is_encoded_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     long = [{"type": "function", "function": {**TOOLS[0]["function"], "name": f"tool_{i}"}} for i in range(40)]
     template(workshop, lambda text: text.replace("{{ tool.function.name }}", "{{ tool | tojson }}"))
     (workshop.folder / "tools.json").write_text(json.dumps([*TOOLS, *long]))
@@ -355,7 +375,7 @@ def test_what_rows_share_is_encoded_once(workshop: Workshop, tmp_path: Path, mon
     encoded: list[int] = []
     encode = ChatFormat.encode
     monkeypatch.setattr(ChatFormat, "encode", lambda chat, text: (encoded.append(len(text)), encode(chat, text))[1])
-    found = check_recipe(workshop.recipe(chat={"context": 9000}), tmp_path)
+    found = check_recipe(workshop.recipe(chat={"context": 9000}))
     assert found.prompt_tokens["prompts"].min > 4000
     # a prompt is encoded by itself and with its answer; nearly all of it is the tools
     assert sum(encoded) < 0.05 * 2 * 1000 * max(encoded)
@@ -364,23 +384,23 @@ def test_what_rows_share_is_encoded_once(workshop: Workshop, tmp_path: Path, mon
 # ---- leakage ----
 
 
-def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop) -> None:
     write_jsonl(workshop.test, [light_row("hall", "on", f"now {i} ") for i in range(200)])
     leak = light_row("hall", "on", "now 5 ")
     lines = workshop.rows("train.jsonl")
     write_jsonl(workshop.prompts, [*lines, leak])
-    found = check_recipe(workshop.recipe(), tmp_path)
-    assert found.leaked == 1
+    found = check_recipe(workshop.recipe())
+    assert found.leaked == (Row.model_validate(leak | {"tools": TOOLS}).row_id,)
     said = f"1 of 200 test prompts are trained on too, the first at {workshop.test}:6 and {workshop.prompts}:25"
     assert [w for w in found.warnings if said in w]
     write_jsonl(workshop.prompts, [*lines, leak, light_row("hall", "on", "now 6 "), light_row("hall", "on", "now 7 ")])
     assert "3 of 200 test prompts are trained on too" in workshop.refused(workshop.recipe())
 
 
-def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop) -> None:
     own = {"type": "function", "function": {**TOOLS[0]["function"], "description": "Other"}}
     workshop.spoil("train.jsonl", 1, lambda row: row.update(light_row("hall", "on", "now ")) or row.update(tools=[own]))
-    assert check_recipe(workshop.recipe(), tmp_path).leaked == 0
+    assert check_recipe(workshop.recipe()).leaked == ()
 
 
 def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop) -> None:
@@ -389,10 +409,10 @@ def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop) -> None:
     assert f"{workshop.folder / 'gold.jsonl'}:1" in workshop.refused(recipe)
 
 
-def test_a_trimmed_vocabulary_makes_sizes_upper_bounds(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_trimmed_vocabulary_makes_sizes_upper_bounds(workshop: Workshop) -> None:
     """What is kept is known once rows are generated: until then a budget may still be met."""
     tight = {"file_mb": 0.01, "memory_mb": 0.01}
     with pytest.raises(RecipeError, match=r"target\.file_mb"):
-        check_recipe(workshop.recipe(target=tight), tmp_path)
-    found = check_recipe(workshop.recipe(target=tight, student={"vocabulary": "workload"}), tmp_path)
+        check_recipe(workshop.recipe(target=tight))
+    found = check_recipe(workshop.recipe(target=tight, student={"vocabulary": "workload"}))
     assert any(text.startswith("student.vocabulary: sizes and memory are given for all") for text in found.warnings)

@@ -1,280 +1,357 @@
-"""Which student: every shape that can be cut from a teacher, and known small models, against a device's budgets.
-
-A student cut from the teacher keeps its head size and the ratio of query to key-value heads (see
-`training.pruning`).
-Each candidate is judged by the same arithmetic as `potstill plan SHAPE`; SHAPE is given, so that it can be asked again.
-"""
+"""`potstill search MODEL|RECIPE`: the students that a device can run."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from potstill.apps.plan.options import refuse_context
-from potstill.components.hardware.devices import Device
-from potstill.components.hardware.fit import Serving, device_memory
-from potstill.components.hardware.memory import Memory, odd_heads
-from potstill.components.hardware.speed import Part, Speed, speed
+from potstill.apps.plan.candidates import (
+    QUANTIZATIONS,
+    Candidate,
+    Goal,
+    fastest_of_each_size,
+    feasible_candidates,
+    teacher_quantizations,
+)
+from potstill.apps.plan.options import (
+    DEFAULT_CONTEXT,
+    ServingOptions,
+    chosen_quantizations,
+    require_context,
+    require_positive,
+)
+from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
+from potstill.components.hardware.devices import Device, find_device, load_devices
 from potstill.components.models.architectures import not_prunable
-from potstill.components.models.configs import from_config, settings
-from potstill.components.models.derived import pruned_config
-from potstill.components.models.shapes import shape_of, shape_to_config
+from potstill.components.models.configs import from_config
+from potstill.components.models.derived import shape_config
+from potstill.components.models.source import load_config
 from potstill.components.models.spec import ModelSpec
+from potstill.components.sizing.cost import Training, training
 from potstill.components.sizing.limits import Limits
+from potstill.components.sizing.workload import Workload, kept_tokens
 from potstill.core.errors import UsageError
+from potstill.core.format import format_size
+from potstill.core.recipe import Quantization, Recipe, Target
 
-__all__ = [
-    "BANDS", "QUANTIZATIONS", "Candidate", "Goal", "cuts", "feasible", "frontier", "search", "tokenizer_of",
-    "whole_teacher",
-]  # fmt: skip
+__all__ = ["SearchOptions", "SearchResult", "StudentRow", "search_students"]
 
-QUANTIZATIONS = ("Q8_0", "Q6_K", "Q4_K_M")
-_DEPTHS = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8)
-_WIDTHS = (1, 3 / 4, 1 / 2, 1 / 4)
-_CHANNELS = 256
-"""K-quantizations pack rows of 256 weights."""
-_SMALLEST_BITS = 2.0
-BANDS = ("near the teacher", "general short answers", "most of one task", "one narrow task", "a few fixed answers")
-"""What to expect of a student, the best first: rules of thumb, not measurements."""
-# band -> share of the teacher, and parameters, of which either is enough; both count what is outside of embeddings
-_SHARES = ((0.5, 0), (0.2, 2), (0.05, 3))
-_SIZES = ((1e9, 1), (2e8, 2), (5e7, 3))
-_HEALED = 0.5
-"""Share of its teacher that a cut must keep to count in full."""
+_SHOWN = 12
+_PROMPT = 512
+"""Tokens of a prompt where no recipe says how long prompts are."""
+_BYTES = 256
+"""Tokens that a vocabulary needs to write any text: one for each byte."""
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What a student must run on, with what context, and within which limits."""
+class SearchOptions(ServingOptions):
+    """Options of `potstill search`: one device at most; default: the recipe's, or this machine, probed quickly.
 
-    device: Device
-    serving: Serving = field(default_factory=Serving)
-    limits: Limits = field(default_factory=Limits)
+    decode          slowest decoding, in tokens per second; default: the recipe's limit
+    ttft            longest time to the first token, in milliseconds; default: the recipe's limit
+    vocabulary      number of tokens to keep; default: as the recipe says
+    quantizations   of the students
+    train_on        device that trains, for the hours (recipe only); default: this machine, probed quickly
+    write           row or id of the student that goes into the recipe (recipe only)
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A student in one quantization, and what is predicted of it on the goal's device.
-
-    origin      "teacher" or the hub id of a known model
-    student     keys of a recipe's `student` section
-    blocks      its parameters, embeddings left out
-    kept        the same over the teacher's
-    ttft        seconds to the first token after a prompt of the goal's length, low and high
+    Raises:
+        UsageError: a number is not positive and finite, or a vocabulary has fewer tokens than there are bytes.
     """
 
+    decode: float | None = None
+    ttft: float | None = None
+    vocabulary: int | None = None
+    quantizations: tuple[str, ...] = ()
+    train_on: str | None = None
+    write: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("--decode", self.decode)
+        require_positive("--ttft", self.ttft)
+        require_positive("--vocabulary", self.vocabulary)
+        self.require_vocabulary()
+
+    def require_recipe(self) -> None:
+        """Raise UsageError for options that need a recipe."""
+        for option, value in {"--train-on": self.train_on, "--write": self.write}.items():
+            if value is not None:
+                raise UsageError(f"{option} needs a recipe (.yaml). Give one in place of the model, or leave it out.")
+
+    def require_vocabulary(self, added: int = 0, most: int | None = None) -> None:
+        """Raise UsageError for a vocabulary that no student can have.
+
+        Args:
+            added: tokens of the tokenizer that are never trimmed, such as those that end a turn.
+            most: tokens of the teacher.
+        """
+        if self.vocabulary is None:
+            return
+        if self.vocabulary < _BYTES + added:
+            extra = f" and {added} added ones" if added else ""
+            raise UsageError(
+                f"--vocabulary {self.vocabulary}: a trimmed vocabulary keeps {_BYTES} tokens for single bytes{extra}: "
+                f"give {_BYTES + added} or more."
+            )
+        if most is not None and self.vocabulary > most:
+            raise UsageError(
+                f"--vocabulary {self.vocabulary}: the teacher has {most:,} tokens, and a vocabulary is only ever "
+                "trimmed. Give fewer, or leave the option out to keep them all."
+            )
+
+
+@dataclass(frozen=True)
+class StudentRow:
+    """A student in the result; speeds are ranges (low, high).
+
+    student    keys of a recipe's `student` section
+    kept       its parameters over the teacher's, without embeddings
+    training   what making it takes, with a recipe
+    """
+
+    row: int | None
+    id: str
     origin: str
     shape: str
+    quantization: str
     student: Mapping[str, Any]
-    spec: ModelSpec
-    blocks: int
+    parameters: int
     kept: float
-    memory: Memory
-    speed: Speed
-    ttft: tuple[float, float]
-
-    @property
-    def id(self) -> str:
-        """Its name: what it is cut to or starts from, and its quantization. The same wherever it is found."""
-        keys = (f"{key}={value}" for key, value in self.student.items() if key not in ("init", "vocabulary"))
-        return f"{','.join(keys) if self.origin == 'teacher' else self.origin}/{self.spec.quantization}"
-
-    @property
-    def worth(self) -> float:
-        """Its blocks' parameters, as many as count: a rule of thumb.
-
-        A known model was trained as it is and counts in full. A cut must be healed by training; where it keeps less
-        than half of the teacher's, it counts for less, in proportion. More parameters are always worth more.
-        """
-        return self.blocks * (1.0 if self.origin != "teacher" else min(1.0, self.kept / _HEALED))
-
-    @property
-    def band(self) -> str:
-        """What to expect of it, by its worth alone, in itself and beside the teacher: not a measurement."""
-        rules = [(self.worth / self.blocks * self.kept, _SHARES), (self.worth, _SIZES)]
-        ranks = [rank for value, limits in rules for least, rank in limits if value >= least]
-        return BANDS[min(ranks, default=len(BANDS) - 1)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with the shape that `potstill plan` takes."""
-        return {
-            "id": self.id,
-            "origin": self.origin,
-            "shape": self.shape,
-            "quantization": self.spec.quantization,
-            "student": dict(self.student),
-            "parameters": self.spec.parameters,
-            "kept": round(self.kept, 4),
-            "weight_bytes": self.spec.weight_bytes,
-            "bits_per_weight": round(self.spec.bits_per_weight, 4),
-            "file_bytes": self.memory.weights,
-            "needed_bytes": self.memory.needed,
-            "total_bytes": self.memory.total,
-            "decode_tokens_per_s": [round(rate, 3) for rate in self.speed.decode],
-            "ttft_seconds": [round(seconds, 4) for seconds in self.ttft],
-            "quality_band": self.band,
-        }
+    weight_bytes: int
+    bits_per_weight: float
+    file_bytes: int
+    needed_bytes: int
+    total_bytes: int
+    decode_tokens_per_s: tuple[float, float]
+    ttft_seconds: tuple[float, float]
+    quality_band: str
+    training: Training | None = None
 
 
-def _steps(size: int, shares: Sequence[float], multiple: int) -> list[int]:
-    """Parts of a size, each a multiple of `multiple` or the whole."""
-    found = {size} | {round(size * share / multiple) * multiple for share in shares if share < 1}
-    return sorted((n for n in found if 0 < n <= size), reverse=True)
+@dataclass(frozen=True)
+class SearchResult:
+    """The students that a device can run.
 
-
-def cuts(config: Mapping[str, Any], vocabulary: int | None = None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(config, keys of a recipe's `student`) of every student that can be cut from a teacher.
-
-    Args:
-        config: the teacher's config.json.
-        vocabulary: tokens that the workload uses; None leaves the teacher's.
-
-    Raises:
-        UsageError: students cannot be cut from its architecture.
+    vocabulary       size of the trimmed vocabulary; None keeps all tokens
+    teacher_itself   quantizations in which the teacher itself meets the limits
+    feasible         number of students that do
+    students         those that no student of higher value outruns
+    shown            rows for a short table
+    written          the student that `write` chose
     """
-    config = _prunable(config)
-    heads = int(config["num_attention_heads"])
-    whole = {
-        "layers": int(config["num_hidden_layers"]), "ffn": int(config["intermediate_size"]),
-        "hidden": int(config["hidden_size"]), "kv_heads": int(config.get("num_key_value_heads") or heads),
-    }  # fmt: skip
-    for layers in _steps(whole["layers"], _DEPTHS, 1):
-        for channels in _steps(whole["ffn"], _WIDTHS, _CHANNELS):
-            for width in _steps(whole["hidden"], _WIDTHS[:3], _CHANNELS):
-                for kv_heads in {whole["kv_heads"], max(1, whole["kv_heads"] // 2)}:
-                    sizes = {"layers": layers, "ffn": channels, "hidden": width, "kv_heads": kv_heads}
-                    keys = {key: size for key, size in sizes.items() if size != whole[key]}
-                    cut = pruned_config(config, **sizes) | {"vocab_size": vocabulary or config["vocab_size"]}
-                    yield cut, {"init": "teacher_layers", **(keys or {"layers": layers})}
+
+    teacher: str
+    device: str
+    usable_bytes: int
+    context: int
+    limits: Limits
+    vocabulary: int | None
+    train_on: str | None
+    teacher_itself: tuple[str, ...]
+    feasible: int
+    students: tuple[StudentRow, ...]
+    shown: tuple[int, ...]
+    written: StudentRow | None
+    notes: tuple[str, ...]
 
 
-def _prunable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A teacher's config.json with the defaults of its architecture.
+@dataclass(frozen=True)
+class _Setting:
+    """The teacher, what its students must meet, and, with a recipe, what they are trained on."""
 
-    Raises:
-        UsageError: students cannot be cut from the architecture.
-    """
-    kind = (config.get("architectures") or ["(none named)"])[0]
-    if problem := not_prunable(kind):
-        raise UsageError(problem)
-    return settings(config)[1]
+    config: Mapping[str, Any]
+    teacher: ModelSpec
+    goal: Goal
+    vocabulary: int | None = None
+    recipe: Recipe | None = None
+    work: Workload | None = None
+    machine: Device | None = None
+    notes: list[str] = field(default_factory=list)
 
-
-@cache
-def _toml() -> dict[str, list[dict[str, Any]]]:
-    text = resources.files("potstill.apps.plan").joinpath("students.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
-
-
-def tokenizer_of(config: Mapping[str, Any]) -> str | None:
-    """Name in students.toml of the tokenizer that a config.json's model has, by its class and vocabulary; None where
-    they tell of none that is known there."""
-    kind, vocabulary = (config.get("architectures") or [""])[0], config.get("vocab_size")
-    found = (row for row in _toml()["tokenizer"] if row["architecture"] == kind and vocabulary in row["vocab"])
-    return next((row["name"] for row in found), None)
-
-
-def feasible(candidate: Candidate, goal: Goal) -> bool:
-    """Whether all that is asked is met: memory for certain, speeds at the slow end of their ranges."""
-    held = candidate.memory
-    return held.needed <= goal.device.usable_bytes and not goal.limits.missed(held.weights, held.total, candidate.speed)
-
-
-def _offered(
-    config: Mapping[str, Any], vocabulary: int | None, same_tokenizer: bool
-) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """(origin, config.json, keys of `student`): what can be cut from the teacher, then the known small models."""
-    trimmed = {"vocabulary": "workload"} if vocabulary else {}
-    uncut = {"init": "teacher_layers", "layers": int(config["num_hidden_layers"])}
-    for made, student in cuts(config, vocabulary):
-        # with all of its layers and tokens it would be the teacher itself
-        if student != uncut or made["vocab_size"] < config["vocab_size"]:
-            yield "teacher", made, {**student, **trimmed}
-    for row in _toml()["student"]:
-        made = shape_to_config(row["shape"])
-        if same_tokenizer and row["tokenizer"] != tokenizer_of(config):
-            continue
-        made["vocab_size"] = min(vocabulary or made["vocab_size"], made["vocab_size"])
-        yield row["model"], made, {"init": "checkpoint", "model": row["model"], "license": row["license"], **trimmed}
-
-
-def _judged(spec: ModelSpec, goal: Goal, **what: Any) -> Candidate:
-    """A candidate with types, on the goal's device."""
-    held = device_memory(spec, goal.device, goal.serving)
-    rate = speed(spec, [Part(goal.device, 1.0)], goal.serving.context, goal.serving.kv_type)
-    return Candidate(spec=spec, memory=held, speed=rate, ttft=rate.first_token(goal.limits.prompt), **what)
-
-
-def search(
-    config: Mapping[str, Any],
-    goal: Goal,
-    *,
-    vocabulary: int | None = None,
-    same_tokenizer: bool = False,
-    quantizations: Collection[str] = QUANTIZATIONS,
-) -> list[Candidate]:
-    """Every feasible student, the one of most worth first, then by bits a weight.
-
-    Args:
-        config: the teacher's config.json.
-        goal: device and limits. A known model that was made for a shorter context is left out.
-        vocabulary: as of `cuts`; a student of fewer tokens than its teacher has is one of a trimmed vocabulary.
-        same_tokenizer: of the known small models, only those with the teacher's tokenizer.
-        quantizations: of the students.
-
-    Raises:
-        UsageError: students cannot be cut from the teacher's architecture, or it was made for a shorter context.
-    """
-    config = _prunable(config)
-    teacher, found = from_config(config, "the teacher"), []
-    refuse_context(goal.serving.context, teacher.context, teacher.name)
-    whole = teacher.block_parameters
-    for origin, made, student in _offered(config, vocabulary, same_tokenizer):
-        spec = from_config(made, origin)
-        blocks = spec.block_parameters
-        kept = blocks / whole
-        # a student is smaller than its teacher; what could not fit at two bits a weight is not looked at closer
-        too_large = kept > 1 or (kept == 1 and origin != "teacher")
-        if too_large or spec.parameters * _SMALLEST_BITS / 8 > goal.device.usable_bytes:
-            continue
-        if goal.serving.context > (spec.context or goal.serving.context) or odd_heads(spec, goal.serving.kv_type):
-            continue
-        shape = shape_of(made)
-        for quantization in quantizations:
-            quantized = replace(spec.quantized(quantization), name=shape)
-            one = _judged(quantized, goal, origin=origin, shape=shape, student=student, blocks=blocks, kept=kept)
-            if feasible(one, goal):
-                found.append(one)
-    return sorted(found, key=lambda one: (-one.worth, -one.spec.bits_per_weight, one.shape))
-
-
-def whole_teacher(config: Mapping[str, Any], goal: Goal, quantizations: Collection[str] = QUANTIZATIONS) -> list[str]:
-    """Quantizations in which the teacher itself meets the goal, so that no student is needed."""
-    teacher = from_config(config, "the teacher")
-    if odd_heads(teacher, goal.serving.kv_type):
-        return []
-    judged = {
-        q: _judged(
-            teacher.quantized(q), goal, origin="", shape="", student={}, blocks=teacher.block_parameters, kept=1.0
+    def row(self, one: Candidate, number: int | None = None) -> StudentRow:
+        """A candidate in the result."""
+        spent = None
+        if self.recipe and self.work and self.machine:
+            sizes = one.spec.parameters, self.teacher.parameters
+            spent = training(*sizes, self.recipe, self.work, self.machine, self.teacher.vocab)
+        decode, ttft = one.speed.decode, one.ttft
+        return StudentRow(
+            row=number,
+            id=one.id,
+            origin=one.origin,
+            shape=one.shape,
+            quantization=one.spec.quantization or "",
+            student=dict(one.student),
+            parameters=one.spec.parameters,
+            kept=round(one.kept, 4),
+            weight_bytes=one.spec.weight_bytes,
+            bits_per_weight=round(one.spec.bits_per_weight, 4),
+            file_bytes=one.memory.weights,
+            needed_bytes=one.memory.needed,
+            total_bytes=one.memory.total,
+            decode_tokens_per_s=(round(decode[0], 3), round(decode[1], 3)),
+            ttft_seconds=(round(ttft[0], 4), round(ttft[1], 4)),
+            quality_band=one.band,
+            training=spent,
         )
-        for q in quantizations
-    }
-    return [quantization for quantization, one in judged.items() if feasible(one, goal)]
 
 
-def frontier(found: Sequence[Candidate], gain: float = 1.1) -> list[Candidate]:
-    """Candidates worth a look: first the one of most worth, then each time the next that decodes `gain` times faster.
+def search_students(recipe: Recipe | None, model: str, options: SearchOptions | None = None) -> SearchResult:
+    """The students cut from a teacher, and known small models, that a device can run within limits.
 
     Args:
-        found: as `search` returns them. Of equal ones in speed, that with more bits a weight stands first.
-        gain: how much faster the next must be; with 1 every one is found that none of more worth outruns.
+        recipe: gives teacher, chat.context and target where no option does, and the rows that are trained on.
+        model: the teacher where there is no recipe: see `load_config`.
+        options: a time to the first token is that after a prompt of the recipe's mean length; without a recipe, after
+            512 tokens or half of the context.
+
+    Raises:
+        UsageError: an option is wrong, a device is not known, students cannot be cut from the teacher, or no student
+            meets the limits.
     """
-    ahead: list[Candidate] = []
-    for one in found:
-        if not ahead or one.speed.decode[0] > gain * ahead[-1].speed.decode[0]:
-            ahead.append(one)
-    return ahead
+    options = options or SearchOptions()
+    if recipe is None:
+        options.require_recipe()
+    known, note = get_args(Quantization), ", in which students can be exported"
+    quantizations = chosen_quantizations(options.quantizations, known, note) or QUANTIZATIONS
+    setting = _setting(recipe, model, options)
+    found = feasible_candidates(
+        setting.config,
+        setting.goal,
+        vocabulary=setting.vocabulary,
+        same_tokenizer=recipe is not None and recipe.same_tokenizer_key is not None,
+        quantizations=quantizations,
+    )
+    if not found:
+        raise UsageError(_nothing_found(setting.goal))
+    ahead = fastest_of_each_size(found, gain=1.0)
+    written = None if options.write is None else _written(options.write, found, ahead, setting.goal)
+    return SearchResult(
+        teacher=recipe.teacher.model if recipe else model,
+        device=setting.goal.device.name,
+        usable_bytes=setting.goal.device.usable_bytes,
+        context=setting.goal.serving.context,
+        limits=setting.goal.limits,
+        vocabulary=setting.vocabulary,
+        train_on=setting.machine.name if setting.machine else None,
+        teacher_itself=tuple(teacher_quantizations(setting.config, setting.goal, quantizations)),
+        feasible=len(found),
+        students=tuple(setting.row(one, number) for number, one in enumerate(ahead, 1)),
+        shown=_shown(ahead),
+        written=setting.row(written) if written else None,
+        notes=tuple(setting.notes),
+    )
+
+
+def _setting(recipe: Recipe | None, model: str, options: SearchOptions) -> _Setting:
+    """The setting of a search; the machine is probed, and rows are read, after everything else has been checked."""
+    chat = _teacher_chat(recipe) if recipe else None
+    config = _teacher_config(recipe, model, chat)
+    teacher = from_config(config, "the teacher")
+    options.require_vocabulary(len(chat.tokenizer.get_added_tokens_decoder()) if chat else 0, teacher.vocab)
+    default = recipe.chat.context if recipe else min(DEFAULT_CONTEXT, teacher.context or DEFAULT_CONTEXT)
+    serving = options.serving(default)
+    option = "chat.context" if options.context is None else "--context"
+    require_context(serving.context, teacher.context, "the teacher", option)
+    target = recipe.target if recipe else Target()
+    device = options.one_device(target.device) or options.all_devices()[0]
+    if not (recipe and chat):
+        limits = _limits(target, min(_PROMPT, serving.context // 2), options)
+        return _Setting(config, teacher, Goal(device, serving, limits), options.vocabulary)
+    machine = find_device(options.train_on or "this", quick=True, option="--train-on")
+    work, vocabulary, notes = Workload.of(recipe, chat), options.vocabulary, list[str]()
+    if vocabulary is None and recipe.student.vocabulary == "workload":
+        kept = kept_tokens(recipe, chat)
+        vocabulary, notes = kept.tokens, [kept.note] if kept.note else []
+    goal = Goal(device, serving, _limits(target, work.prompt, options))
+    return _Setting(config, teacher, goal, vocabulary, recipe, work, machine, notes)
+
+
+def _teacher_chat(recipe: Recipe) -> ChatFormat:
+    teacher = recipe.teacher
+    if teacher.kind == "api":
+        raise UsageError(
+            "students are cut from a teacher with weights, and this recipe's teacher is behind an endpoint. Search "
+            "with the config.json of a model of the size that you would like as teacher, in place of the recipe."
+        )
+    return load_chat(resolve_model(teacher.model, teacher.revision, weights=False), recipe.chat.template)
+
+
+def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) -> dict[str, Any]:
+    """The teacher's config.json; with teacher.finetune.shape, the one that it will have."""
+    if recipe and chat:
+        tuned = recipe.teacher.finetune
+        if tuned and tuned.shape:
+            return shape_config(tuned.shape, chat.vocab_size, recipe.chat.context)
+        model = str(resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=False))
+    try:
+        return load_config(model)
+    except UsageError:
+        # the message about an unknown class is of no use to somebody who searches for a student
+        kind = _class_of(Path(model).expanduser())
+        problem = kind and not_prunable(kind)
+        if not problem:
+            raise
+        raise UsageError(problem) from None
+
+
+def _class_of(path: Path) -> str | None:
+    """The class that a config.json, or a folder's, names; None where there is none."""
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        return str(json.loads((path / "config.json" if path.is_dir() else path).read_text("utf-8"))["architectures"][0])
+    return None
+
+
+def _limits(target: Target, prompt: float, options: SearchOptions) -> Limits:
+    """The recipe's limits, replaced by those of the command line."""
+    limits = Limits.of(target, prompt)
+    decode = limits.decode if options.decode is None else options.decode
+    return replace(limits, decode=decode, ttft=limits.ttft if options.ttft is None else options.ttft / 1000)
+
+
+def _nothing_found(goal: Goal) -> str:
+    limits, serving = goal.limits, goal.serving
+    needs = [f"{format_size(goal.device.usable_bytes)} of memory at a context of {serving.context:,} tokens"]
+    needs += [f"a KV cache in {serving.kv_type}"] if serving.kv_type != "f16" else []
+    needs += [f"{limits.decode:g} tokens/s"] if limits.decode is not None else []
+    if limits.ttft is not None:
+        needs.append(f"{limits.ttft * 1000:g} ms to the first token after a prompt of {limits.prompt:,} tokens")
+    needs += [f"a file of {format_size(limits.file_bytes)}"] if limits.file_bytes is not None else []
+    needs += [f"{format_size(limits.peak_bytes)} at the peak"] if limits.peak_bytes is not None else []
+    return (
+        f"{goal.device.name}: no student that can be cut from this teacher, and no known small model, meets "
+        f"{', '.join(needs)}. Relax a limit, give more memory (--memory), or train a student from scratch "
+        "(student.init: scratch)."
+    )
+
+
+def _shown(ahead: Sequence[Candidate]) -> tuple[int, ...]:
+    """Rows of a short table: from the best to the fastest, with gains in speed that leave few of them."""
+    gain = 1.1
+    while len(rows := fastest_of_each_size(ahead, gain)) > _SHOWN:
+        gain *= 1.05
+    return tuple(ahead.index(one) + 1 for one in rows)
+
+
+def _written(choice: str, found: Sequence[Candidate], ahead: Sequence[Candidate], goal: Goal) -> Candidate:
+    """The student that --write names by its id, or by its row where rows do not change from one call to the next."""
+    if not choice.isdecimal():
+        named = next((one for one in found if one.id.lower() == choice.lower()), None)
+        if named:
+            return named
+        raise UsageError(
+            f"--write {choice!r}: none of the {len(found):,} students that meet the limits on {goal.device.name} has "
+            f"this id. Give an id from the table, such as {ahead[0].id}."
+        )
+    if not any(device.name == goal.device.name for device in load_devices()):
+        raise UsageError(
+            f"--write {choice}: rows change with what is measured on this machine. Give the student's id, such as "
+            f"{ahead[0].id}, or name a device of the list (--device, target.device)."
+        )
+    if not 1 <= int(choice) <= len(ahead):
+        raise UsageError(f"--write {choice}: there are rows 1 to {len(ahead)}; --json lists them all.")
+    return ahead[int(choice) - 1]

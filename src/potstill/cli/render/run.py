@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from potstill.cli.render.page import console
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.environment import is_first_process
-from potstill.core.files import read_json_object
 from potstill.core.format import format_interval, format_value
 from potstill.core.recipe import AnyRecipe
 from potstill.core.steps import StepResult
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from potstill.components.hardware.fit import Fit
     from potstill.core.artifacts.run import RunReport
     from potstill.pipeline.result import RunResult
 
 __all__ = [
     "announce_run",
-    "print_choice",
-    "print_devices",
-    "print_fits",
-    "print_licences",
     "print_note",
-    "print_plan",
     "print_stage",
     "print_step",
     "print_sweep",
@@ -40,15 +31,7 @@ __all__ = [
 ]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
-_LOG_WIDTH = 110
 _err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first_process())
-
-
-def _console() -> Console:
-    out = Console(highlight=False, soft_wrap=True)
-    if not out.is_terminal:  # a log file has no width to wrap to
-        out.width = _LOG_WIDTH
-    return out
 
 
 def announce_run(recipe: AnyRecipe, folder: Path) -> None:
@@ -86,7 +69,7 @@ def print_note(text: str) -> None:
 
 def print_verdict(result: RunResult) -> None:
     """The verdict table, details of gates that do not pass, notes, and where package and report are."""
-    out = _console()
+    out = console()
     found = Verdict.read(result.folder("gate"))
     report = result.report()
     out.print()
@@ -106,7 +89,7 @@ def print_verdict(result: RunResult) -> None:
 
 def print_sweep(reports: Sequence[RunReport]) -> None:
     """A line for each variant: what was changed, what was measured, and the verdict."""
-    out = _console()
+    out = console()
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in (*(reports[0].changes or {}), "exact", "retention", "KL to teacher", "verdict"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
@@ -124,62 +107,18 @@ def print_sweep(reports: Sequence[RunReport]) -> None:
 
 def print_stage(stage: str, result: RunResult) -> None:
     """The result of a single stage: its directory, the check's findings, or the verdict."""
-    out = _console()
+    out = console()
     if stage not in result.steps:
         out.print(f"This recipe has no {stage} stage.")
         return
     folder = result.folder(stage)
     if stage == "check":
-        from potstill.cli.render.plan import render_check
-        from potstill.stages.check.classifier import render_classifier_check
+        from potstill.cli.render.check import render_check, render_classifier_check
+        from potstill.core.artifacts.check import ClassifierCheck, read_check
 
-        found = read_json_object(folder / "check.json")
-        out.print(render_classifier_check(found) if found.get("task") == "classify" else render_check(found))
+        found = read_check(folder)
+        out.print(render_classifier_check(found) if isinstance(found, ClassifierCheck) else render_check(found))
     elif stage in ("gate", "package", "report"):
         print_verdict(result)
     else:
         out.print(str(folder))
-
-
-def _print_page(page: RenderableType) -> None:
-    """Sentences are wrapped at words where a width is known; in a pipe each stays one line, to be searched."""
-    out = _console()
-    known = out.is_terminal
-    if not known and "COLUMNS" in os.environ:
-        known, out.width = True, Console().width
-    out.print(page, soft_wrap=not known)
-
-
-def print_plan(planned: dict[str, Any]) -> None:
-    """What the planned student needs and costs, and whether it may ship."""
-    from potstill.apps.plan.budget import render_plan
-
-    _print_page(render_plan(planned))
-
-
-def print_licences(verdict: dict[str, Any]) -> None:
-    """Whether the student may ship, why, and what whoever ships it must do."""
-    from potstill.components.licences.licences import render_licences
-
-    _print_page(render_licences(verdict))
-
-
-def print_choice(found: dict[str, Any]) -> None:
-    """Students that a device can run."""
-    from potstill.cli.render.plan import render_choice
-
-    _print_page(render_choice(found))
-
-
-def print_fits(fits: Sequence[Fit]) -> None:
-    """What was found for a model on its devices."""
-    from potstill.apps.plan.answer import render
-
-    _print_page(render(fits))
-
-
-def print_devices() -> None:
-    """The devices that are known."""
-    from potstill.apps.plan.answer import render_devices
-
-    _print_page(render_devices())

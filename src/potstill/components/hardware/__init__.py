@@ -1,1 +1,1 @@
-"""What a device has, and what llama.cpp will need on it."""
+"""What a device has, and what llama.cpp needs on it."""

@@ -1,8 +1,9 @@
-"""`potstill calibrate-device`: real decoding in llama.cpp fits this machine's own rates, for later plans.
+"""`potstill calibrate`: fits this machine's rates to what llama.cpp reaches here, for later predictions.
 
-The model: seconds of a token = layers x a + vocabulary x c + chosen experts x e + sum over tensor types of bytes x
-b(type). With overheads, the choice among a vocabulary's entries and a rate for each type it holds for machines that are
-bound by memory and for those whose kernels are the limit. A prompt's token: sum over types of operations / r(type).
+The model: seconds per token = layers x a + vocabulary x c + routed experts x e + sum over tensor types of bytes x
+b(type). A token of a prompt takes the sum over types of operations / r(type). With an overhead per layer, the choice
+among the vocabulary's entries, and a rate per type, this holds both for machines that are bound by memory and for those
+whose kernels are the limit.
 """
 
 from __future__ import annotations
@@ -15,40 +16,38 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill.components.hardware import llama_once
-from potstill.components.hardware.devices import calibration_file, machine_name
-from potstill.components.hardware.speed import bytes_by_type, calibrated_seconds, chosen_experts, operations_by_type
+from potstill.components.hardware.calibration import Calibration, Measured, machine_name
+from potstill.components.hardware.speed import bytes_by_type, calibrated_seconds, operations_by_type, routed_experts
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import MissingExtra, StepError, UsageError
-from potstill.core.files import write_json
 
-__all__ = ["Sample", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
+__all__ = ["Sample", "Served", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
 Array = NDArray[np.float64]
 
 _CONTEXT, _REPEATS = 512, 3
 _PROMPT, _DECODE, _READ = 16, 48, 256
-"""Tokens of a prompt before decoding, few, so that attention costs little; decoded ones; of a prompt that is timed."""
+"""Tokens: of the prompt before decoding (few, so that attention costs little), decoded, and of a timed prompt."""
 _TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "F16")
 _VOCAB = 8192
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One model as it was measured.
+    """Measurements of one model.
 
-    read        bytes that a decoded token reads, by type
-    seconds     of a decoded token
-    experts     that one goes through
-    operations  of a prompt's token, by type
-    prompt      seconds of one
+    read         bytes that a decoded token reads, by type
+    seconds      seconds per decoded token
+    experts      experts that a token is routed to
+    operations   operations per token of a prompt, by type
+    prompt       seconds per token of a prompt
     """
 
     layers: int
@@ -58,6 +57,16 @@ class Sample:
     experts: int = 0
     operations: dict[str, float] = field(default_factory=dict)
     prompt: float = 0.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """Measurements of one process: peak memory (VmHWM), loading, and the medians of tokens per second."""
+
+    peak_bytes: int
+    load_seconds: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
 
 
 def serve_once(
@@ -70,41 +79,34 @@ def serve_once(
     decode: int = _DECODE,
     threads: int = 1,
     repeats: int = 1,
-) -> dict[str, Any]:
-    """Run a GGUF in a process of its own.
-
-    Returns:
-        peak_bytes (VmHWM), load_seconds, and the medians prefill_tokens_per_s and decode_tokens_per_s.
+) -> Served:
+    """Run a GGUF file in llama.cpp, in a process of its own.
 
     Raises:
         MissingExtra: xllamacpp is not installed.
         StepError: llama.cpp cannot run the file.
     """
-    asked = {"context": context, "parallel": parallel, "prompt": prompt, "decode": decode}
-    asked |= {"repeats": repeats, "threads": threads}
+    options = {"context": context, "parallel": parallel, "prompt": prompt, "decode": decode}
+    options |= {"repeats": repeats, "threads": threads}
     command = [sys.executable, "-P", llama_once.__file__, str(path), f"--kv-type={kv_type}"]
-    command += [f"--{name}={value}" for name, value in asked.items()]
+    command += [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'xllamacpp'" in done.stderr:
         raise MissingExtra("xllamacpp is not installed, and calibration needs it: pip install 'potstill[run]'.")
     if done.returncode:
-        said = " | ".join(done.stderr.strip().splitlines()[-3:])
+        last = " | ".join(done.stderr.strip().splitlines()[-3:])
         raise StepError(
-            f"{path}: llama.cpp cannot run it (code {done.returncode}). Try the file in llama.cpp itself, or leave it "
-            f"out. Its last words: {said}"
+            f"{path}: llama.cpp cannot run the file (exit code {done.returncode}). Try it in llama.cpp itself, or "
+            f"leave it out. Last lines of its output: {last}"
         )
     found = json.loads(done.stdout)
-    return {
-        "peak_bytes": found["peak_bytes"],
-        "load_seconds": found["load_seconds"],
-        "prefill_tokens_per_s": statistics.median(found["prefill"]),
-        "decode_tokens_per_s": statistics.median(found["decode"]),
-    }
+    decoding, prefill = statistics.median(found["decode"]), statistics.median(found["prefill"])
+    return Served(found["peak_bytes"], found["load_seconds"], prefill, decoding)
 
 
 def _own_models() -> list[ModelSpec]:
-    """Files to calibrate on where the user gives none: one for each type, a deep narrow one for the overhead of layers,
-    one with a large vocabulary, and one of many small experts."""
+    """Models to calibrate on: one per type, a deep narrow one for the overhead of layers, one with a large vocabulary,
+    and one with many small experts."""
     sizes = {"architectures": ["LlamaForCausalLM"], "vocab_size": _VOCAB, "tie_word_embeddings": True}
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     wide = from_config(sizes | dict(zip(names, (2048, 7168, 2, 16, 4), strict=True)))
@@ -123,7 +125,7 @@ def _own_models() -> list[ModelSpec]:
 
 
 def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
-    """The rates of `calibrated_seconds`, none negative, by least squares of relative errors.
+    """Rates for `calibrated_seconds`, none negative, by least squares of the relative errors.
 
     Raises:
         ValueError: there is no sample.
@@ -134,14 +136,14 @@ def fit_rates(samples: Sequence[Sample]) -> dict[str, float]:
     rows = [[s.layers, s.vocab, s.experts, *(s.read.get(kind, 0.0) for kind in kinds)] for s in samples]
     times = np.array([sample.seconds for sample in samples])
     found = _nonnegative(np.array(rows) / times[:, None], np.ones(len(times)))
-    # norms and biases are few, and stored in 32 bits: they cost what the fastest type does
+    # norms and biases are few and stored in 32 bits: assume that they cost what the fastest type does
     rates = dict(zip(["layer", "vocabulary", "expert", *kinds], map(float, found), strict=True))
     fastest = min((rates[kind] for kind in kinds if rates[kind] > 0), default=0.0)
     return rates | {"F32": fastest}
 
 
 def fit_prompt_rates(samples: Sequence[Sample]) -> dict[str, float]:
-    """Operations/s by type while a prompt is read, by least squares of relative errors; of the types that cost time."""
+    """Operations per second by type while a prompt is read, for the types that cost time, by least squares."""
     kinds = sorted({kind for sample in samples for kind in sample.operations if kind != "F32"})
     rows = [[sample.operations.get(kind, 0.0) for kind in kinds] for sample in samples]
     times = np.array([sample.prompt for sample in samples])
@@ -167,43 +169,42 @@ def _nonnegative(matrix: Array, wanted: Array) -> Array:
     return result
 
 
-def calibrate(files: Sequence[Path], threads: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure, fit, and store this machine's rates.
+def calibrate(files: Sequence[Path], threads: int, report: Callable[[str], None]) -> Calibration:
+    """Measure this machine, and fit its rates.
 
     Args:
-        files: GGUF files beside the random ones of every common type, which are made, and deleted again.
-        threads: llama.cpp's; later plans hold for this number.
-        say: told of every measurement.
-
-    Returns:
-        What was stored: rates, threads, samples with the fit's error, and where.
+        files: GGUF files, in addition to temporary random ones of every common type.
+        threads: llama.cpp's threads; predictions then hold for this number.
+        report: is given a line about every measurement.
 
     Raises:
-        UsageError: a file is no GGUF model.
+        UsageError: a file is not a GGUF model.
         StepError: llama.cpp cannot run one.
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones alone.")
+        raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones only.")
     samples, names = [], []
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
         for spec, path in _runs(files, Path(folder)):
-            samples.append(_measure(spec, path, threads))
+            sample = _measure(spec, path, threads)
+            samples.append(sample)
             names.append(spec.name)
-            say(f"{spec.name}: {1 / samples[-1].seconds:,.1f} tokens/s, prompt {1 / samples[-1].prompt:,.0f}")
+            report(f"{spec.name}: {1 / sample.seconds:,.1f} tokens/s, prompt {1 / sample.prompt:,.0f} tokens/s")
             if path.parent == Path(folder):
                 path.unlink()
     rates = fit_rates(samples)
     rows = []
     for name, sample in zip(names, samples, strict=True):
         seconds = calibrated_seconds(rates, sample.layers, sample.vocab, sample.read, sample.experts)
-        rows.append({"model": name, "measured": 1 / sample.seconds, "fitted": 1 / seconds})
-    stored: dict[str, Any] = {"machine": machine_name(), "rates": rates, "prompt_rates": fit_prompt_rates(samples)}
-    stored |= {"threads": threads, "samples": rows}
-    path = calibration_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, stored)
-    return {**stored, "file": str(path)}
+        rows.append(Measured(model=name, measured=1 / sample.seconds, fitted=1 / seconds))
+    return Calibration(
+        machine=machine_name(),
+        rates=rates,
+        prompt_rates=fit_prompt_rates(samples),
+        threads=threads,
+        samples=tuple(rows),
+    )
 
 
 def _measure(spec: ModelSpec, path: Path, threads: int) -> Sample:
@@ -212,16 +213,16 @@ def _measure(spec: ModelSpec, path: Path, threads: int) -> Sample:
     return Sample(
         spec.layers,
         bytes_by_type(spec),
-        1 / decoding["decode_tokens_per_s"],
+        1 / decoding.decode_tokens_per_s,
         spec.vocab,
-        chosen_experts(spec),
+        routed_experts(spec),
         operations_by_type(spec, prompt=True),
-        1 / reading["prefill_tokens_per_s"],
+        1 / reading.prefill_tokens_per_s,
     )
 
 
 def _runs(files: Sequence[Path], folder: Path) -> Iterator[tuple[ModelSpec, Path]]:
-    """The user's files, then random ones, each written when its turn comes: one file alone says nothing of rates."""
+    """The user's files, then random ones, each written when it is needed: one file would not determine the rates."""
     yield from [(from_gguf(path), path) for path in files]
     from potstill.components.hardware.random_gguf import write_random_gguf
 

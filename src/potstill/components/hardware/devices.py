@@ -1,8 +1,9 @@
-"""Devices by name, from devices.toml, and the machine this runs on."""
+"""Devices by name, from devices.toml, and this machine."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import platform
 import re
@@ -15,29 +16,26 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from potstill.core.errors import DataError, UsageError
-from potstill.core.files import read_json, read_json_object, write_json
+from potstill.components.hardware.calibration import machine_name, read_calibration
+from potstill.core.errors import UsageError
+from potstill.core.files import write_json
 
-__all__ = [
-    "Device", "calibration_file", "find_device", "known_device", "load_devices", "machine_name", "near_devices",
-    "this_machine",
-]  # fmt: skip
+__all__ = ["Device", "find_device", "known_device", "load_devices", "near_devices", "this_machine"]
 
 GIB = 2**30
 _DAY = 86_400
 
 _EFFICIENCY = {"cpu": (0.4, 0.8), "unified": (0.5, 0.85), "gpu": (0.5, 0.85)}
-"""Share of the sheet's bandwidth that decoding reached in published runs, low and high."""
+"""Share of the data sheet's bandwidth that decoding reached in published runs, low and high."""
 _COMPUTE = {"cpu": (0.25, 1.0), "unified": (0.25, 0.65), "gpu": (0.2, 0.6)}
-"""Share of the sheet's TFLOPS that a prompt reached; a CPU's integer kernels come near its FP32 peak."""
+"""Share of the data sheet's TFLOPS that reading a prompt reached; a CPU's integer kernels come near its FP32 peak."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Memory in bytes, bandwidth in bytes/s, compute in operations/s; see devices.toml for the rest.
+    """Memory in bytes, bandwidth and storage in bytes/s, compute in operations/s; see devices.toml for the rest.
 
-    `rates` are this machine's own, from `calibrate-device`: see `calibrated_seconds`; `prompt_rates` are operations/s
-    by tensor type while a prompt is read.
+    `rates` and `prompt_rates` are measured on this machine: see `calibration.Calibration`.
     """
 
     name: str
@@ -58,11 +56,11 @@ class Device:
 
     @property
     def usable_bytes(self) -> int:
-        """What a model may have."""
+        """Bytes that a model can have."""
         return int(self.memory * self.usable)
 
     def with_memory(self, nbytes: float) -> Device:
-        """The device with so many bytes free for a model."""
+        """The same device with so many bytes free for a model."""
         return replace(self, memory=int(nbytes), usable=1.0)
 
 
@@ -73,9 +71,9 @@ def _from_toml(row: dict[str, Any]) -> Device:
         backend=row["backend"],
         memory=int(row["memory"] * GIB),
         usable=row["usable"],
-        bandwidth=row["bandwidth"] * 1e9,
-        compute=row["tflops"] * 1e12,
-        storage=row["storage"] * 1e9,
+        bandwidth=float(round(row["bandwidth"] * 1e9)),
+        compute=float(round(row["tflops"] * 1e12)),
+        storage=float(round(row["storage"] * 1e9)),
         source=row["source"],
         date=row["date"],
         aliases=tuple(row.get("aliases", ())),
@@ -96,14 +94,15 @@ def _plain(name: str) -> str:
 
 
 def find_device(name: str, *, quick: bool = False, option: str = "--device") -> Device:
-    """A device by its name or an alias; capitals, blanks and dashes do not count. `this` probes this machine.
+    """A device by its name or an alias; case, spaces and dashes do not matter. `this` probes this machine.
 
     Args:
+        name: the name.
         quick: with `this`, take what was measured before, or measure for a tenth of a second only.
-        option: where the name was given, for the message.
+        option: the option with which the name was given, for the message.
 
     Raises:
-        UsageError: no device has the name; the nearest are named.
+        UsageError: no device has the name; the message gives the nearest names.
     """
     wanted = _plain(name)
     if wanted == "this":
@@ -116,14 +115,14 @@ def find_device(name: str, *, quick: bool = False, option: str = "--device") -> 
     if len(inside) == 1:
         return inside[0]
     near = [device.name for device in inside] or difflib.get_close_matches(name, [d.name for d in devices], 4, 0.4)
-    hint = f"Did you mean {', '.join(near[:6])}?" if near else "potstill plan --devices lists them."
+    hint = f"Did you mean {', '.join(near[:6])}?" if near else "`potstill devices` lists them."
     raise UsageError(
-        f"{option} {name!r}: no such device among {len(devices)}. {hint} 'this' is the machine you are on."
+        f"{option} {name!r}: there is no such device in the list. {hint} 'this' means the machine that you are on."
     )
 
 
 def known_device(name: str) -> Device | None:
-    """The device of a recipe's target.device, which may be any words; None where they name none."""
+    """The device that a recipe's target.device names; None where its text is not the name of a known device."""
     try:
         return find_device(name, quick=True)
     except UsageError:
@@ -131,52 +130,42 @@ def known_device(name: str) -> Device | None:
 
 
 def near_devices(name: str) -> list[str]:
-    """Devices whose names are so near that one of them may be meant."""
+    """Names of devices that are so similar that one of them may be meant."""
     plain = {_plain(device.name): device.name for device in load_devices()}
     return [plain[found] for found in difflib.get_close_matches(_plain(name), plain, 3, 0.8)]
 
 
-def calibration_file() -> Path:
-    """Where `calibrate-device` keeps what it measured."""
-    folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(folder) / "potstill" / "device.json"
-
-
 def _probe_file() -> Path:
-    """Where the last probe is kept, so that plans of one machine do not differ from call to call."""
+    """Where the last probe is kept, so that predictions for this machine do not change from call to call."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "potstill" / "probe.json"
 
 
-def machine_name() -> str:
-    """What tells this machine from others that share a home folder."""
-    return f"{platform.node()} {platform.machine()} {os.cpu_count()}"
-
-
 def _probed(quick: bool) -> tuple[float, float]:
-    """Bandwidth and compute of this machine: the highest measured here within a day, by a probe of a moment or of
-    seconds. A peak is looked for, and other work on the machine only lowers what a probe finds.
+    """Bandwidth and compute of this machine: the highest that a probe found here within a day.
+
+    The highest counts because other work on the machine only lowers what a probe finds.
     """
     from potstill.components.hardware.probe import probe
 
     path, now = _probe_file(), time.time()
     kept, since = (0.0, 0.0), now
-    with suppress(DataError, ValueError, KeyError, TypeError):
-        found = read_json(path)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["machine"] == machine_name() and 0 <= now - found["since"] < _DAY:
             kept, since = (float(found["bandwidth"]), float(found["compute"])), float(found["since"])
     if quick and min(kept) > 0:
         return kept
     bandwidth, compute = map(max, probe(seconds=0.2 if quick else 3.0), kept)
-    peak = {"machine": machine_name(), "since": since, "bandwidth": bandwidth, "compute": compute}
-    with suppress(OSError):  # a home that cannot be written costs a probe the next time
+    with suppress(OSError):  # a home folder that cannot be written to costs one probe more next time
         path.parent.mkdir(parents=True, exist_ok=True)
+        peak = {"machine": machine_name(), "since": since, "bandwidth": bandwidth, "compute": compute}
         write_json(path, peak)
     return bandwidth, compute
 
 
 def this_machine(*, quick: bool = False) -> Device:
-    """The machine this runs on: its memory, its rates as probed, and as calibrated where it is.
+    """This machine: its memory, and its rates as probed, or as calibrated where it has been calibrated.
 
     Args:
         quick: see `find_device`.
@@ -186,21 +175,11 @@ def this_machine(*, quick: bool = False) -> Device:
     """
     from potstill.components.hardware.probe import physical_memory
 
-    path, calibrated = calibration_file(), dict[str, Any]()
-    if path.is_file():
-        try:
-            stored = read_json_object(path)
-            threads = int(stored["threads"])
-            # a file of an earlier version has none of prompts, and no machine
-            kept = {"rates": stored["rates"], "prompt_rates": stored.get("prompt_rates", {})}
-            if stored.get("machine", machine_name()) == machine_name():
-                calibrated = {key: {str(k): float(v) for k, v in rates.items()} for key, rates in kept.items()}
-        except (DataError, ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(f"{path}: not a calibration. Run potstill calibrate-device again, or delete it.") from None
+    calibration = read_calibration()
     bandwidth, compute = _probed(quick)
     machine = platform.machine().lower()
     return Device(
-        name="this machine" + (f", {threads} threads" if calibrated else ""),
+        name="this machine" + (f", {calibration.threads} threads" if calibration else ""),
         kind="cpu",
         backend="arm" if machine.startswith(("arm", "aarch")) else "x86",
         memory=physical_memory(),
@@ -208,9 +187,10 @@ def this_machine(*, quick: bool = False) -> Device:
         bandwidth=bandwidth,
         compute=compute,
         storage=1e9,
-        source="measured here" + (", calibrated" if calibrated else ""),
+        source="measured here" + (", calibrated" if calibration else ""),
         date="now",
         efficiency=(0.4, 0.9),
         compute_efficiency=_COMPUTE["cpu"],
-        **calibrated,
+        rates=calibration.rates if calibration else {},
+        prompt_rates=calibration.prompt_rates if calibration else {},
     )

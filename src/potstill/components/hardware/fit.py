@@ -1,20 +1,23 @@
-"""Whether a model runs on a device: memory against what there is, the split over a card and its host, a verdict."""
+"""Whether a model runs on a device: memory, the split over a GPU and its host, the longest context, and advice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 from potstill.components.hardware.devices import Device
-from potstill.components.hardware.memory import Memory, kv_bytes, memory, odd_heads, refuse_odd_heads
-from potstill.components.hardware.speed import Part, Speed, speed
+from potstill.components.hardware.memory import Memory, indivisible_head, kv_bytes, memory, require_kv_type
+from potstill.components.hardware.speed import Placement, Speed, speed
 from potstill.components.models.spec import ModelSpec, block_of
 from potstill.core.format import format_size
 
-__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "Serving", "Split", "device_memory", "fit", "largest_context"]
+__all__ = ["FITS", "NO_FIT", "OFFLOAD", "Fit", "FitVerdict", "Serving", "Split", "device_memory", "fit", "max_context"]
 
-FITS, OFFLOAD, NO_FIT = "fits", "fits with offload", "does not fit"
+FitVerdict = Literal["fits", "fits with offload", "does not fit"]
+FITS: FitVerdict = "fits"
+OFFLOAD: FitVerdict = "fits with offload"
+NO_FIT: FitVerdict = "does not fit"
 _LONGEST = 1 << 20
 _STEP = 256
 _SMALLER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
@@ -22,7 +25,7 @@ _SMALLER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
 @dataclass(frozen=True)
 class Serving:
-    """What is asked of a device: tokens of one conversation, type of the KV cache, conversations at once."""
+    """How a model is served: tokens of one conversation, type of the KV cache, conversations at once."""
 
     context: int = 4096
     kv_type: str = "f16"
@@ -31,35 +34,36 @@ class Serving:
 
 @dataclass(frozen=True)
 class Split:
-    """A model over a card and its host.
+    """A model over a discrete GPU and its host.
 
-    on_card      names of the card's tensors; the others are read by the host
-    layers       blocks whose attention and cache are on the card: the last ones, as llama.cpp's --n-gpu-layers has it
-    experts      blocks of these whose experts stay on the host: the first ones, as --n-cpu-moe has it
-    cache        share of the KV cache that is on the card
+    on_gpu       names of the tensors on the GPU; the host reads the others
+    layers       blocks whose attention and cache are on the GPU: the last ones, as with --n-gpu-layers
+    experts      blocks among these whose experts stay on the host: the first ones, as with --n-cpu-moe
+    cache        share of the KV cache that is on the GPU
     host_bytes   what the host's memory must hold
     """
 
-    on_card: frozenset[str]
+    on_gpu: frozenset[str]
     layers: int
     experts: int
     cache: float
     host_bytes: int
 
-    def parts(self, spec: ModelSpec, card: Device, host: Device) -> list[Part]:
-        """For `speed`: the host's part first, since it has the output matrix or the experts."""
-        rest = frozenset(spec.tensors) - self.on_card
-        return [Part(host, 1 - self.cache, rest), Part(card, self.cache, self.on_card)]
+    def placements(self, spec: ModelSpec, gpu: Device, host: Device) -> list[Placement]:
+        """For `speed`; the host comes first, because it has the output matrix or the experts."""
+        rest = frozenset(spec.tensors) - self.on_gpu
+        return [Placement(host, 1 - self.cache, rest), Placement(gpu, self.cache, self.on_gpu)]
 
 
 @dataclass(frozen=True)
 class Fit:
     """The answer for one model, quantization and device.
 
-    split          over card and host, where it fits with offload
-    max_context    longest with which it fits in any way; `whole_context` without offload
-    speed          None where it does not fit
-    advice         sentences: what would make it fit, or fit whole
+    host          the host that holds a part of the model, where it fits with offload
+    split         which part is on the GPU, where it fits with offload
+    max_context   longest context with which it fits in any way; `max_context_without_offload`: on the device alone
+    speed         None where it does not fit
+    advice        what would make it fit, or fit without offload
     """
 
     spec: ModelSpec
@@ -67,66 +71,29 @@ class Fit:
     host: Device | None
     serving: Serving
     memory: Memory
-    verdict: str
+    verdict: FitVerdict
     split: Split | None
     max_context: int
-    whole_context: int
+    max_context_without_offload: int
     speed: Speed | None
     advice: tuple[str, ...]
 
     @property
     def layers_on_device(self) -> int:
-        """Blocks on the card; all of them where it fits whole, none where it does not fit."""
+        """Blocks on the device: all where it fits, none where it does not."""
         return self.split.layers if self.split else self.spec.layers if self.verdict == FITS else 0
 
     @property
     def host_bytes(self) -> int:
-        """What the host's memory must hold beside the card."""
-        return self.split.host_bytes if self.split else self.memory.elsewhere
-
-    def to_json(self) -> dict[str, Any]:
-        """The eight keys of every plan, then what explains them."""
-        decode = list(self.speed.decode) if self.speed else [0.0, 0.0]
-        return {
-            "weight_bytes": self.spec.weight_bytes,
-            "bits_per_weight": round(self.spec.bits_per_weight, 4),
-            "kv_bytes": self.memory.kv,
-            "compute_bytes": self.memory.compute,
-            "total_bytes": self.memory.total,
-            "decode_tokens_per_s": [round(rate, 3) for rate in decode],
-            "max_context": self.max_context,
-            "verdict": self.verdict,
-            "model": self.spec.name,
-            "quantization": self.spec.quantization,
-            "device": self.device.name,
-            "context": self.serving.context,
-            "kv_type": self.serving.kv_type,
-            "parallel": self.serving.parallel,
-            "parameters": self.spec.parameters,
-            "file_bytes": self.memory.weights,
-            "copied_bytes": self.memory.copies,
-            "overhead_bytes": self.memory.overhead,
-            "needed_bytes": self.memory.needed,
-            "usable_bytes": self.device.usable_bytes,
-            "prefill_tokens_per_s": [round(rate, 3) for rate in self.speed.prefill] if self.speed else [0.0, 0.0],
-            "bound": self.speed.bound if self.speed else None,
-            "prefill_bound": self.speed.prefill_bound if self.speed else None,
-            "load_seconds": round(self.speed.load_seconds, 3) if self.speed else None,
-            "max_context_without_offload": self.whole_context,
-            "layers": self.spec.layers,
-            "layers_on_device": self.layers_on_device,
-            "expert_layers_on_host": self.split.experts if self.split else 0,
-            "host": self.host.name if self.host else None,
-            "host_bytes": self.host_bytes,
-            "advice": list(self.advice),
-        }
+        """What the host's memory must hold besides what the GPU holds."""
+        return self.split.host_bytes if self.split else self.memory.on_host
 
 
 def device_memory(spec: ModelSpec, device: Device, serving: Serving) -> Memory:
     """What a model with types holds on a device."""
     return memory(
         spec, serving.context, kv_type=serving.kv_type, parallel=serving.parallel, backend=device.backend,
-        card=device.kind == "gpu",
+        discrete=device.kind == "gpu",
     )  # fmt: skip
 
 
@@ -134,25 +101,25 @@ def _fits(spec: ModelSpec, device: Device, serving: Serving) -> bool:
     return device_memory(spec, device, serving).needed <= device.usable_bytes
 
 
-def _splits(spec: ModelSpec, card: Device, serving: Serving) -> Iterator[Split]:
-    """Most whole blocks on the card; and of a mixture of experts, all of it but the experts of the first blocks.
+def _splits(spec: ModelSpec, gpu: Device, serving: Serving) -> Iterator[Split]:
+    """As many whole blocks as the GPU has room for; and, for a mixture of experts, all but the first blocks' experts.
 
-    A split that the card has no room for is left out; whether the host has is not looked at.
+    Whether the host has room for the rest is not checked.
     """
-    held, sizes, layers = device_memory(spec, card, serving), spec.tensor_bytes(), spec.layers
+    held, sizes, layers = device_memory(spec, gpu, serving), spec.tensor_bytes(), spec.layers
     cache = [_layer_cache(spec, layer, serving) for layer in range(layers)]
     run = spec.run_tensors
     movable = {name for name in run if spec.tied or name != "token_embd.weight"}
-    # beside weights and cache: the compute buffer and the GPU's context
-    room = card.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
+    # besides weights and cache: the compute buffer and the GPU's context
+    room = gpu.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
 
-    def split(on_card: set[str], blocks: int, experts: int) -> Split:
-        ours = sum(cache[layers - blocks :])
-        rest = held.total - held.copies - sum(sizes[name] for name in on_card) - ours
-        return Split(frozenset(on_card), blocks, experts, ours / max(1, sum(cache)), rest)
+    def split(on_gpu: set[str], blocks: int, experts: int) -> Split:
+        cached = sum(cache[layers - blocks :])
+        rest = held.total - held.copies - sum(sizes[name] for name in on_gpu) - cached
+        return Split(frozenset(on_gpu), blocks, experts, cached / max(1, sum(cache)), rest)
 
     def most(costs: list[int], left: int) -> int:
-        """How many of the last ones there is room for: llama.cpp moves those first."""
+        """How many of the last ones there is room for; llama.cpp moves those first."""
         count = 0
         while count < len(costs) and left >= costs[-1 - count]:
             left -= costs[-1 - count]
@@ -179,36 +146,39 @@ def _layer_cache(spec: ModelSpec, layer: int, serving: Serving) -> int:
     return kv_bytes(one, serving.context, serving.kv_type, serving.parallel)
 
 
-def _best_split(spec: ModelSpec, card: Device, host: Device | None, serving: Serving) -> tuple[Split, Speed] | None:
-    """The fastest that both have room for."""
-    if host is None or card.kind != "gpu":
+def _best_split(spec: ModelSpec, gpu: Device, host: Device | None, serving: Serving) -> tuple[Split, Speed] | None:
+    """The fastest split that both have room for."""
+    if host is None or gpu.kind != "gpu":
         return None
     found = [
-        (split, speed(spec, split.parts(spec, card, host), serving.context, serving.kv_type))
-        for split in _splits(spec, card, serving)
+        (split, speed(spec, split.placements(spec, gpu, host), serving.context, serving.kv_type))
+        for split in _splits(spec, gpu, serving)
         if split.host_bytes <= host.usable_bytes
     ]
     return max(found, key=lambda one: one[1].decode, default=None)
 
 
-def _offloads(spec: ModelSpec, card: Device, host: Device | None, serving: Serving) -> bool:
-    if host is None or card.kind != "gpu":
+def _fits_with_offload(spec: ModelSpec, gpu: Device, host: Device | None, serving: Serving) -> bool:
+    if host is None or gpu.kind != "gpu":
         return False
-    return any(split.host_bytes <= host.usable_bytes for split in _splits(spec, card, serving))
+    return any(split.host_bytes <= host.usable_bytes for split in _splits(spec, gpu, serving))
 
 
-def largest_context(spec: ModelSpec, device: Device, serving: Serving, host: Device | None = None) -> int:
-    """Most tokens of a conversation with which it fits, a multiple of 256 or what the model was made for; 0 for none.
+def max_context(spec: ModelSpec, device: Device, serving: Serving, host: Device | None = None) -> int:
+    """Longest context with which a model fits: a multiple of 256, or the model's own maximum; 0 for none.
 
     Args:
-        host: with offload to it, where the device is a card.
+        spec: the model, with types.
+        device: the device.
+        serving: its context is ignored.
+        host: allows offload to it, where the device is a discrete GPU.
     """
     most = spec.context or _LONGEST
     low, high = 0, -(-most // _STEP)
     while low < high:
         middle = (low + high + 1) // 2
         tried = replace(serving, context=min(middle * _STEP, most))
-        if _fits(spec, device, tried) or _offloads(spec, device, host, tried):
+        if _fits(spec, device, tried) or _fits_with_offload(spec, device, host, tried):
             low = middle
         else:
             high = middle - 1
@@ -216,22 +186,27 @@ def largest_context(spec: ModelSpec, device: Device, serving: Serving, host: Dev
 
 
 def fit(model: ModelSpec, quantization: str, device: Device, serving: Serving, host: Device | None = None) -> Fit:
-    """Everything about one model in one quantization on one device.
+    """Whether one model in one quantization runs on one device.
 
     Args:
-        model: a file's own types are kept, whatever the quantization.
-        host: whose memory takes what a card does not; only for devices of kind gpu.
+        model: an existing file's own types are kept, whatever the quantization.
+        quantization: for a model without types.
+        device: the device.
+        serving: how the model is served.
+        host: machine whose memory takes what a discrete GPU has no room for.
 
     Raises:
         KeyError: the quantization or the KV type is not known.
-        UsageError: see `refuse_odd_heads`.
+        UsageError: see `require_kv_type`.
     """
-    refuse_odd_heads(model, serving.kv_type)
+    require_kv_type(model, serving.kv_type)
     spec = model.quantized(quantization)
     whole = _fits(spec, device, serving)
     best = None if whole else _best_split(spec, device, host, serving)
-    rate = speed(spec, [Part(device, 1.0)], serving.context, serving.kv_type) if whole else best[1] if best else None
-    alone = largest_context(spec, device, serving)
+    alone = max_context(spec, device, serving)
+    rate = best[1] if best else None
+    if whole:
+        rate = speed(spec, [Placement(device, 1.0)], serving.context, serving.kv_type)
     return Fit(
         spec=spec,
         device=device,
@@ -240,44 +215,44 @@ def fit(model: ModelSpec, quantization: str, device: Device, serving: Serving, h
         memory=device_memory(spec, device, serving),
         verdict=FITS if whole else OFFLOAD if best else NO_FIT,
         split=best[0] if best else None,
-        max_context=max(alone, largest_context(spec, device, serving, host)),
-        whole_context=alone,
+        max_context=max(alone, max_context(spec, device, serving, host)),
+        max_context_without_offload=alone,
         speed=rate,
         advice=() if whole else tuple(_advice(model, quantization, device, serving, host)),
     )
 
 
 def _advice(model: ModelSpec, quantization: str, device: Device, serving: Serving, host: Device | None) -> list[str]:
-    """What would make it fit on the device whole, the mildest first; then with offload, where it does not even so."""
+    """What would make the model fit on the device, the smallest change first; offload only if nothing else does."""
     spec = model.quantized(quantization)
     out = []
     narrow = replace(serving, kv_type="q8_0")
-    narrower = serving.kv_type not in ("q8_0", "q4_0") and odd_heads(model, "q8_0") is None
+    narrower = serving.kv_type not in ("q8_0", "q4_0") and indivisible_head(model, "q8_0") is None
     alone = narrower and _fits(spec, device, narrow)
     if alone:
         out.append("a KV cache in q8_0 (--kv-type q8_0)")
-    shorter = largest_context(spec, device, serving)
+    shorter = max_context(spec, device, serving)
     if shorter:
         out.append(f"a context of {shorter:,} tokens (--context {shorter})")
     smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < spec.weight_bytes]
     if model.architecture == "gpt-oss" and not model.types and quantization != "MXFP4_MOE":
-        smaller.insert(0, "MXFP4_MOE")  # what its weights were made in
+        smaller.insert(0, "MXFP4_MOE")  # the type in which its weights were published
     ways = [(q, serving) for q in smaller] + [(q, narrow) for q in smaller if narrower and not alone]
-    found = next(((q, asked) for q, asked in ways if _fits(model.quantized(q), device, asked)), None)
+    found = next(((q, changed) for q, changed in ways if _fits(model.quantized(q), device, changed)), None)
     if found:
-        out.append(_words(*found, serving))
-    if not out and not _offloads(spec, device, host, serving):
-        found = next(((q, asked) for q, asked in ways if _offloads(model.quantized(q), device, host, asked)), None)
-        if found:
-            out.append(f"{_words(*found, serving)} and offload")
+        out.append(_smaller_weights(*found, serving))
+    if not out and not _fits_with_offload(spec, device, host, serving):
+        offloads = (way for way in ways if _fits_with_offload(model.quantized(way[0]), device, host, way[1]))
+        if found := next(offloads, None):
+            out.append(f"{_smaller_weights(*found, serving)} and offload")
     held = device_memory(spec, device, serving)
     missing = format_size(held.needed - device.usable_bytes)
-    out.append(f"{missing} more memory, {format_size(held.needed)} in all free for the model")
+    out.append(f"{missing} more memory, {format_size(held.needed)} in total free for the model")
     return out
 
 
-def _words(quantization: str, asked: Serving, serving: Serving) -> str:
-    """A smaller quantization, and the cache's where it changes too."""
-    if asked == serving:
+def _smaller_weights(quantization: str, changed: Serving, serving: Serving) -> str:
+    """Advice for a smaller quantization, and for the KV cache's type where that changes too."""
+    if changed == serving:
         return f"{quantization} weights (--quantization {quantization})"
     return f"{quantization} weights and a KV cache in q8_0 (--quantization {quantization} --kv-type q8_0)"

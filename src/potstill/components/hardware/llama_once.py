@@ -1,9 +1,9 @@
-"""One model in llama.cpp in a process of its own: load it, answer, say how fast and how large it was, and end.
+"""Run one model in llama.cpp in a process of its own, and print how fast and how large it was.
 
     python llama_once.py MODEL --context N --kv-type T --parallel P --prompt N --decode N --repeats N --threads T
 
-Prints one JSON object: `peak_bytes`, `load_seconds`, and the tokens a second of each answer, `prefill` and `decode`.
-Only the standard library and xllamacpp are imported: everything else would count in the measured memory.
+Prints one JSON object: `peak_bytes`, `load_seconds`, and the tokens per second of each answer, `prefill` and `decode`.
+It imports only the standard library and xllamacpp, because everything else would count in the measured memory.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _peak_bytes() -> int:
 
 
 def main(argv: list[str]) -> None:
-    """Serve, ask `repeats` times, and print what was measured."""
+    """Serve the model, send `repeats` prompts, and print the measurements."""
     args = _parse(argv)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # llama.cpp may print to stdout
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
         decode.append(timings["predicted_per_second"])
     found = {"peak_bytes": _peak_bytes(), "load_seconds": loaded, "prefill": prefill, "decode": decode}
     print(json.dumps(found), file=answers, flush=True)
-    os._exit(0)  # the server's threads have nothing left to do
+    os._exit(0)  # without waiting for the server's threads
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""This machine's memory bandwidth and matrix rate, measured with numpy in seconds."""
+"""Memory size, memory bandwidth and matrix rate of this machine, measured with numpy in a few seconds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 __all__ = ["physical_memory", "probe"]
 
 _FLOATS = 1 << 24
-"""64 MiB for each thread: more than caches hold."""
+"""64 MiB per thread, more than the caches hold."""
 _MATRIX = 768
 
 
 def physical_memory() -> int:
-    """Bytes of memory of this machine; inside a container its limit, where that is lower.
+    """Bytes of memory of this machine, or the container's limit where that is lower.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system does not report it.
     """
     if sys.platform == "win32":
         return _windows_memory()
@@ -47,7 +47,7 @@ def _windows_memory() -> int:
     status = Status()
     status.length = ctypes.sizeof(Status)
     if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):  # type: ignore[attr-defined,unused-ignore]
-        raise OSError("Windows does not tell how much memory there is")
+        raise OSError("Windows does not report the size of the memory")
     return int(status.field0)
 
 
@@ -62,7 +62,7 @@ def probe(seconds: float = 3.0) -> tuple[float, float]:
     """Bytes/s that all cores together read, and FP32 operations/s of a matrix product: the best of several passes.
 
     Args:
-        seconds: to spend, about; at least one pass of each is made.
+        seconds: how long to measure, roughly; at least one pass of each is made.
     """
     threads = min(_threads(), 16)
     floats = _FLOATS if seconds >= 1 else _FLOATS // 4

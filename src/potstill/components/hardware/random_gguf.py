@@ -1,7 +1,7 @@
-"""A GGUF of any spec with meaningless weights: what memory and speed depend on is all there, sense is not.
+"""GGUF files with random weights: memory and speed are those of a real model.
 
-For `calibrate-device`, the benchmark and the tests: llama.cpp loads such a file only if every tensor is there in the
-shape it expects, so each file that loads proves the spec too.
+For `potstill calibrate`, the benchmark and the tests. llama.cpp loads a file only if it has every tensor in the shape
+that it expects, so a file that loads proves its spec.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from potstill.components.models.spec import ModelSpec
 
 __all__ = ["random_metadata", "write_random_gguf"]
 
-# where a block's 16-bit scales are; MXFP4's is a power of two in one byte
+# offsets of a block's 16-bit scales; MXFP4 has a power of two in one byte instead
 _SCALES = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,),
     "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "MXFP4": (),
@@ -29,7 +29,7 @@ _BLOCKS_AT_ONCE = 1 << 14
 
 
 def random_metadata(spec: ModelSpec) -> dict[str, Any]:
-    """The keys of such a file: the sizes, and a vocabulary of bytes and numbers; the chat template is the simplest."""
+    """The keys of such a file: the sizes, a vocabulary of bytes and numbers, and a minimal chat template."""
     arch, first, tensors = spec.architecture, spec.attention[0], spec.tensors
     latent = "blk.0.attn_kv_a_mqa.weight" in tensors
     heads = tensors["blk.0.attn_k_b.weight"][0] if latent else first.queries // first.key
@@ -56,7 +56,7 @@ def random_metadata(spec: ModelSpec) -> dict[str, Any]:
         sizes |= _expert_sizes(spec)
     if "rope_factors_long.weight" in tensors:
         sizes["rope.dimension_count"] = 2 * tensors["rope_factors_long.weight"][0]
-    if arch == "qwen2vl":  # shares of a head that turn with time, height and width of a picture
+    if arch == "qwen2vl":  # parts of a head that encode time, height and width of an image
         sizes["rope.dimension_sections"] = [first.key // 2 - 2 * (first.key // 6), first.key // 6, first.key // 6, 0]
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
     tokens = ["<unk>", "<s>", "</s>", *bytes_, *(f"t{i}" for i in range(spec.vocab - 259))]
@@ -116,10 +116,13 @@ def _expert_sizes(spec: ModelSpec) -> dict[str, Any]:
 
 
 def write_random_gguf(spec: ModelSpec, path: Path, metadata: dict[str, Any] | None = None, seed: int = 0) -> None:
-    """Write the file; the model must have types.
+    """Write the file.
 
     Args:
-        metadata: `random_metadata` where None.
+        spec: the model, with types.
+        path: the file to write.
+        metadata: its keys; `random_metadata` where None.
+        seed: of the weights.
     """
     from gguf import GGMLQuantizationType, GGUFWriter
 
@@ -155,7 +158,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
 
 
 def _random(rng: np.random.Generator, name: str, dims: tuple[int, ...], kind: str, nbytes: int) -> NDArray[np.uint8]:
-    """The tensor's bytes: small normal numbers, norms of 1, blocks of random bits with small scales."""
+    """The tensor's bytes: norms of 1, small normal random numbers, or blocks of random bits with small scales."""
     count = math.prod(dims)
     if "norm.weight" in name or name.startswith("rope_"):
         return np.ones(count, np.float32).view(np.uint8)

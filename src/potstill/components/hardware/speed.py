@@ -1,4 +1,4 @@
-"""How fast: tokens a second as a range, from what a token reads and computes. Seconds, bytes, operations."""
+"""Predicted speed: tokens per second as a range, from what a token reads and computes. Seconds, bytes, operations."""
 
 from __future__ import annotations
 
@@ -12,40 +12,49 @@ from potstill.components.hardware.memory import MICRO_BATCH, kv_bytes
 from potstill.components.models.spec import ModelSpec, block_of
 
 __all__ = [
-    "Part",
+    "Placement",
     "Speed",
     "bytes_by_type",
     "calibrated_seconds",
-    "chosen_experts",
     "operations_by_type",
+    "routed_experts",
     "speed",
 ]
 
 _CALIBRATED = (0.8, 1.2)
-"""Around a calibrated machine's prediction."""
+"""Range around the prediction for a calibrated machine."""
 _LAYER = {"cpu": (25e-6, 5e-6), "unified": (30e-6, 5e-6), "gpu": (30e-6, 5e-6)}
-"""Seconds that a layer of one token takes beside its bytes, slow and fast: starting its kernels, waiting for threads.
-Assumed: a kernel starts in some microseconds, a layer has about ten, and a graph of them starts at once."""
+"""Seconds per token and layer, slow and fast, that are not reading bytes: starting kernels, waiting for threads.
+Assumption: a kernel starts in a few microseconds, a layer has about ten, and a graph of them starts at once."""
 _TOKEN = {"cpu": (200e-6, 50e-6), "unified": (300e-6, 100e-6), "gpu": (300e-6, 100e-6)}
-"""Seconds of choosing and sending a token; on a CPU three models of 1 to 2 million parameters took 100 to 200."""
+"""Seconds per token for choosing and sending it, slow and fast. On a CPU, three models of 1 to 2 million parameters
+took 100 to 200 microseconds."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What of a model is on a device: a share of the cache (0 to 1), and tensors; None means all that are run."""
+class Placement:
+    """The part of a model that is on a device.
+
+    share     share of the KV cache, 0 to 1
+    tensors   names of the tensors; None for all that are run
+    """
 
     device: Device
     share: float
     tensors: frozenset[str] | None = None
 
-    def of(self, spec: ModelSpec) -> Iterable[str]:
-        """Names of its tensors."""
+    def tensors_of(self, spec: ModelSpec) -> Iterable[str]:
+        """Names of the tensors that are on the device."""
         return spec.run_tensors if self.tensors is None else self.tensors
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens a second, low and high; what limits decoding and reading a prompt: bandwidth, compute or offload."""
+    """Tokens per second, low and high.
+
+    bound, prefill_bound   what limits decoding and reading a prompt: bandwidth, compute or offload
+    load_seconds           reading the file from the drive
+    """
 
     decode: tuple[float, float]
     prefill: tuple[float, float]
@@ -54,15 +63,16 @@ class Speed:
     load_seconds: float
 
     def first_token(self, prompt: float) -> tuple[float, float]:
-        """Seconds to the first token after a prompt of so many, low and high."""
+        """Seconds to the first token after a prompt of so many tokens, low and high."""
         return prompt / self.prefill[1], prompt / self.prefill[0]
 
 
 def bytes_by_type(spec: ModelSpec, names: Iterable[str] | None = None) -> dict[str, float]:
-    """Weights that one decoded token reads, by tensor type: all, less the unused experts and an untied embedding.
+    """Bytes of weights that one decoded token reads, by tensor type; unused experts and untied embeddings do not count.
 
     Args:
-        names: of these tensors alone.
+        spec: the model, with types.
+        names: count only these tensors.
     """
     sizes, out = spec.tensor_bytes(), defaultdict[str, float](float)
     for name in spec.run_tensors if names is None else names:
@@ -71,12 +81,12 @@ def bytes_by_type(spec: ModelSpec, names: Iterable[str] | None = None) -> dict[s
 
 
 def operations_by_type(spec: ModelSpec, names: Iterable[str] | None = None, *, prompt: bool) -> dict[str, float]:
-    """Multiplications and additions of one token by tensor type, without attention's over the cache.
+    """Multiplications and additions per token, by tensor type, without those of attention over the cache.
 
     Args:
-        names: of these tensors alone.
-        prompt: a token of a prompt, whose logits nobody asks for: llama.cpp computes the last one's alone, and the last
-            block's FFN for that one too.
+        spec: the model, with types.
+        names: count only these tensors.
+        prompt: count a token of a prompt. llama.cpp computes the logits and the last block's FFN only for the last one.
     """
     left_out = ("token_embd." if spec.tied else "output.", f"blk.{spec.layers - 1}.ffn_") if prompt else ()
     out = defaultdict[str, float](float)
@@ -87,20 +97,21 @@ def operations_by_type(spec: ModelSpec, names: Iterable[str] | None = None, *, p
     return dict(out)
 
 
-def chosen_experts(spec: ModelSpec, names: Iterable[str] | None = None) -> int:
-    """Experts that one token goes through, over all layers.
+def routed_experts(spec: ModelSpec, names: Iterable[str] | None = None) -> int:
+    """Experts that one token is routed to, over all layers.
 
     Args:
-        names: of these tensors alone.
+        spec: the model.
+        names: count only these tensors.
     """
     of = spec.run_tensors if names is None else names
     return spec.experts_used * sum(name.endswith("ffn_down_exps.weight") for name in of)
 
 
 def _attention_operations(spec: ModelSpec, context: int) -> float:
-    """Of one token of a prompt that fills the context, on average: queries times keys, and weights times values.
+    """Operations of attention per token of a prompt that fills the context: queries x keys, and weights x values.
 
-    Its keys are half of the context; within a window of w tokens, w but for the first ones.
+    On average a token has half of the context as keys; with a window of w tokens it has w, except for the first ones.
     """
     total = 0.0
     for layer in spec.attention:
@@ -110,23 +121,28 @@ def _attention_operations(spec: ModelSpec, context: int) -> float:
 
 
 def _pass_bytes(spec: ModelSpec, names: Iterable[str]) -> float:
-    """What a micro-batch of a prompt reads: every expert, since its tokens go through different ones."""
+    """Bytes that a micro-batch of a prompt reads: every expert, because its tokens are routed to different ones."""
     sizes = spec.tensor_bytes()
     return sum(sizes[name] for name in names if spec.tied or name != "token_embd.weight")
 
 
-def speed(spec: ModelSpec, parts: list[Part], context: int, kv_type: str) -> Speed:
-    """Speed of one conversation. The low end has a full context and the low efficiency of the device, the high end
-    an empty one and the high efficiency.
+def speed(spec: ModelSpec, placements: list[Placement], context: int, kv_type: str) -> Speed:
+    """Speed of one conversation.
+
+    The low end is for a full context and the device's low efficiency, the high end for an empty context and its high
+    efficiency.
 
     Args:
-        parts: who holds what; a token goes through one after the other.
+        spec: the model, with types.
+        placements: which device has which part; a token goes through one after the other.
+        context: tokens of the conversation.
+        kv_type: type of the KV cache.
     """
     cache, attention = kv_bytes(spec, context, kv_type), _attention_operations(spec, context)
-    works = [_Work.of(spec, part) for part in parts]
+    works = [_Work.of(spec, placement) for placement in placements]
     ends = []
     for end in (0, 1):
-        full = [(1 - end) * part.share for part in parts]
+        full = [(1 - end) * placement.share for placement in placements]
         timed = [work.seconds(spec, s * cache, s * attention, end) for work, s in zip(works, full, strict=True)]
         decode, prefill = (sum(seconds) for seconds in zip(*(found[:2] for found in timed), strict=True))
         ends.append((1 / decode, 1 / prefill, *timed[0][2:]))
@@ -134,18 +150,23 @@ def speed(spec: ModelSpec, parts: list[Part], context: int, kv_type: str) -> Spe
     return Speed(
         decode=(slow, fast),
         prefill=(slow_prompt, fast_prompt),
-        bound="offload" if len(parts) > 1 else bound,
-        prefill_bound="offload" if len(parts) > 1 else prompt_bound,
-        load_seconds=spec.data_bytes / min(part.device.storage for part in parts),
+        bound="offload" if len(placements) > 1 else bound,
+        prefill_bound="offload" if len(placements) > 1 else prompt_bound,
+        load_seconds=spec.data_bytes / min(placement.device.storage for placement in placements),
     )
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What one token asks of a part: bytes read and operations by type, for decoding and (prompt) while a prompt is
-    read; bytes of a pass over a micro-batch; layers touched."""
+    """What one token costs on one device.
 
-    part: Part
+    read         bytes by type that a decoded token reads
+    decode       operations of a decoded token
+    prompt       operations by type of a prompt's token
+    pass_bytes   bytes that a micro-batch of a prompt reads
+    """
+
+    placement: Placement
     read: Mapping[str, float]
     decode: float
     prompt: Mapping[str, float]
@@ -154,28 +175,28 @@ class _Work:
     experts: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, part: Part) -> _Work:
-        names = list(part.of(spec))
+    def of(cls, spec: ModelSpec, placement: Placement) -> _Work:
+        names = list(placement.tensors_of(spec))
         return cls(
-            part,
+            placement,
             bytes_by_type(spec, names),
             sum(operations_by_type(spec, names, prompt=False).values()),
             operations_by_type(spec, names, prompt=True),
             _pass_bytes(spec, names),
             len({block_of(name) for name in names} - {-1}),
-            chosen_experts(spec, names),
+            routed_experts(spec, names),
         )
 
     def seconds(self, spec: ModelSpec, cache: float, attention: float, end: int) -> tuple[float, float, str, str]:
-        """Of a decoded token and of one of a prompt, each with what bounds it.
+        """Seconds of a decoded token and of a prompt's token, and what bounds each.
 
         Args:
             spec: the whole model.
-            cache: bytes of it that are read.
-            attention: operations over it.
+            cache: bytes of the cache that are read.
+            attention: operations over the cache.
             end: 0 for the slow end, 1 for the fast one.
         """
-        device, weights = self.part.device, sum(self.read.values())
+        device, weights = self.placement.device, sum(self.read.values())
         bandwidth = device.bandwidth * device.efficiency[end]
         rate = device.compute * device.compute_efficiency[end]
         if device.rates:
@@ -186,14 +207,14 @@ class _Work:
             by_bandwidth, by_compute = (weights + cache) / bandwidth, self.decode / rate
             bound = "compute" if by_bandwidth < by_compute else "bandwidth"
             decode = max(by_bandwidth, by_compute)
-            decode += self.layers * _LAYER[device.kind][end] + self.part.share * _TOKEN[device.kind][end]
+            decode += self.layers * _LAYER[device.kind][end] + self.placement.share * _TOKEN[device.kind][end]
         if device.prompt_rates:
             slowest = min(device.prompt_rates.values())
             prompt = sum(count / device.prompt_rates.get(kind, slowest) for kind, count in self.prompt.items())
             prompt = (prompt + attention / max(device.prompt_rates.values())) * _CALIBRATED[1 - end]
         else:
             prompt = (sum(self.prompt.values()) + attention) / rate
-        # a prompt's weights are read once for a micro-batch
+        # the weights are read once per micro-batch
         by_pass = self.pass_bytes / bandwidth / MICRO_BATCH
         return decode, max(prompt, by_pass), bound, "compute" if by_pass < prompt else "bandwidth"
 
@@ -201,15 +222,15 @@ class _Work:
 def calibrated_seconds(
     rates: Mapping[str, float], layers: int, vocab: int, read: Mapping[str, float], experts: int = 0
 ) -> float:
-    """Seconds of a token by a machine's own rates; a type that was not measured takes the slowest known.
+    """Seconds per token by a machine's measured rates; a type that was not measured takes the slowest known rate.
 
     Args:
-        rates: seconds of a layer (`layer`), of a vocabulary entry (`vocabulary`: choosing among them), of an expert
-            that a token goes through (`expert`), and of a byte of each tensor type.
-        layers: the model's.
-        vocab: its vocabulary's size.
-        read: bytes that a token reads by type.
-        experts: see `chosen_experts`.
+        rates: seconds per layer (`layer`), per vocabulary entry (`vocabulary`: choosing a token), per expert that a
+            token is routed to (`expert`), and per byte of each tensor type.
+        layers: number of layers.
+        vocab: size of the vocabulary.
+        read: bytes that a token reads, by type.
+        experts: see `routed_experts`.
     """
     fixed = {"layer": layers, "vocabulary": vocab, "expert": experts}
     slowest = max(rate for key, rate in rates.items() if key not in fixed)

@@ -1,1 +1,1 @@
-"""Licences of teachers and data, and what they oblige a student to."""
+"""Licences of teachers and data, and the obligations that follow for a student."""

@@ -1,10 +1,10 @@
-"""What a recipe's target allows a student, against what is predicted of it."""
+"""The budgets of a recipe's target, against what is predicted for a student on its device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potstill.components.hardware.devices import known_device, near_devices
+from potstill.components.hardware.devices import Device, known_device, near_devices
 from potstill.components.hardware.fit import Serving, fit
 from potstill.components.hardware.speed import Speed
 from potstill.components.models.recipe_models import Models
@@ -12,17 +12,17 @@ from potstill.core.errors import RecipeError
 from potstill.core.format import format_number, format_size
 from potstill.core.recipe import Recipe, Target
 
-__all__ = ["Limits", "check_device"]
+__all__ = ["Limits", "device_warnings"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A limit that is None is not asked.
+    """Limits of a student; None where there is none.
 
-    file_bytes    of the largest file
-    peak_bytes    of the most resident memory
-    ttft          seconds to the first token after a prompt of `prompt` tokens
-    decode        tokens a second, at least
+    file_bytes    largest file
+    peak_bytes    largest resident memory
+    ttft          longest time to the first token after a prompt of `prompt` tokens, in seconds
+    decode        slowest decoding, in tokens per second
     """
 
     file_bytes: float | None = None
@@ -33,7 +33,7 @@ class Limits:
 
     @classmethod
     def of(cls, target: Target, prompt: float) -> Limits:
-        """A recipe's, for prompts of so many tokens."""
+        """The limits of a recipe, for prompts of so many tokens."""
         return cls(
             file_bytes=None if target.file_mb is None else target.file_mb * 1e6,
             peak_bytes=None if target.memory_mb is None else target.memory_mb * 1e6,
@@ -43,7 +43,7 @@ class Limits:
         )
 
     def missed(self, file_bytes: float, peak_bytes: float, speed: Speed | None, *, best: bool = False) -> list[str]:
-        """Keys of the recipe's `target` that are not met; of `speed` by its slow end, or (best) by its fast one."""
+        """Keys of the recipe's `target` that are missed at the slow end of the speed's range, or (best) at the fast."""
         end = 1 if best else 0
         first = speed.first_token(self.prompt)[1 - end] if speed else 0.0
         tests = {
@@ -55,59 +55,71 @@ class Limits:
         return [key for key, failed in tests.items() if failed]
 
 
-def check_device(recipe: Recipe, models: Models, prompt: float, warnings: list[str]) -> None:
-    """Refuse a student that its target's device cannot hold or that cannot be as fast there as is asked.
+def device_warnings(recipe: Recipe, models: Models, prompt: float) -> list[str]:
+    """Warnings about what the student may miss on its target's device.
 
-    What the device might reach is a warning. A device that devices.toml does not know is not judged, and of a trimmed
-    vocabulary, whose size is known later, no more than a warning is said.
+    A device that is not in the list is not judged. With a trimmed vocabulary, whose size is known later, nothing is
+    refused.
 
     Args:
         recipe: the recipe; `target.device` names the device.
         models: its models.
         prompt: tokens of a prompt.
-        warnings: taken more of.
 
     Raises:
-        RecipeError: the student cannot meet the target; the message says by how much, and what could.
+        RecipeError: the student cannot meet the target; the message says by how much, and what to do.
     """
-    target, device = recipe.target, known_device(recipe.target.device)
+    device = known_device(recipe.target.device)
     if device is None:
-        asked = [key for key in ("ttft_ms", "decode_tokens_per_s") if getattr(target, key) is not None]
-        if near := near_devices(target.device):
-            warnings.append(
-                f"target.device: {target.device!r} is not in the list of devices, so nothing is predicted of it. Was "
-                f"{' or '.join(near)} meant?"
-            )
-        elif asked:
-            warnings.append(
-                f"target.device: {target.device!r} is not in the list of devices (potstill plan --devices), so "
-                f"target.{' and target.'.join(asked)} cannot be predicted, and are judged by what is measured here."
-            )
-        return
-    quantization = recipe.export.quantization
+        warning = _unknown_device(recipe.target)
+        return [warning] if warning else []
+    certain, possible = _missed(recipe, models, device, prompt)
+    if certain and recipe.student.vocabulary == "full":
+        raise RecipeError(f"{certain[0]}. `potstill search RECIPE` lists students that can.")
+    return [f"{text}: it may miss that." for text in possible] + [
+        f"{text}, with the whole vocabulary." for text in certain
+    ]
+
+
+def _unknown_device(target: Target) -> str | None:
+    """A warning about a device that is not in the list, where something is predicted by it or a typo is likely."""
+    if near := near_devices(target.device):
+        return (
+            f"target.device: {target.device!r} is not in the list of devices, so nothing is predicted for it. Did you "
+            f"mean {' or '.join(near)}?"
+        )
+    limited = [f"target.{key}" for key in ("ttft_ms", "decode_tokens_per_s") if getattr(target, key) is not None]
+    if not limited:
+        return None
+    return (
+        f"target.device: {target.device!r} is not in the list of devices (`potstill devices`), so "
+        f"{' and '.join(limited)} cannot be predicted, and will be judged by what is measured on this machine."
+    )
+
+
+def _missed(recipe: Recipe, models: Models, device: Device, prompt: float) -> tuple[list[str], list[str]]:
+    """Sentences, without a final stop, about what the student misses on the device: for certain, and possibly."""
+    target, quantization = recipe.target, recipe.export.quantization
     found = fit(models.student_spec, quantization, device, Serving(recipe.chat.context))
-    advice = "potstill plan RECIPE --search lists students that can."
-    said: list[str] = []
-    if found.speed is None:
-        said = [
-            f"target.device: {device.name} has {format_size(device.usable_bytes)} for a model, and the student's "
-            f"{quantization} file needs {format_size(found.memory.needed)} at a context of {recipe.chat.context}"
-        ]
-    else:
-        limits, rate = Limits.of(target, prompt), found.speed
-        ttft = " to ".join(format_number(1000 * seconds) for seconds in rate.first_token(limits.prompt))
-        decode = " to ".join(map(format_number, rate.decode))
-        words = {
-            "ttft_ms": f"{ttft} ms to the first token after {limits.prompt} tokens "
-            f"of prompt, and {target.ttft_ms or 0:g} are allowed",
-            "decode_tokens_per_s": f"{decode} tokens/s, and {target.decode_tokens_per_s or 0:g} are asked",
-        }
-        sure = limits.missed(0, 0, rate, best=True)
-        for key in limits.missed(0, 0, rate):
-            sentence = f"target.{key}: on {device.name} the student's {quantization} file is predicted to reach "
-            sentence += words[key]
-            said += [sentence] if key in sure else []
-            warnings += [] if key in sure else [f"{sentence}: it may miss that."]
-    if said and recipe.student.vocabulary == "full":
-        raise RecipeError(f"{said[0]}. {advice}")
-    warnings += [f"{sentence}, with all of the vocabulary." for sentence in said]
+    rate = found.speed
+    if rate is None:
+        room, needed = format_size(device.usable_bytes), format_size(found.memory.needed)
+        return [
+            f"target.device: {device.name} has {room} for a model, and the student's {quantization} file needs "
+            f"{needed} at a context of {recipe.chat.context}"
+        ], []
+    limits = Limits.of(target, prompt)
+    first = [format_number(1000 * seconds) for seconds in rate.first_token(limits.prompt)]
+    decoding = [format_number(tokens) for tokens in rate.decode]
+    ranges = {
+        "ttft_ms": f"{' to '.join(first)} ms to the first token after a prompt of {limits.prompt} tokens, and the "
+        f"limit is {target.ttft_ms or 0:g}",
+        "decode_tokens_per_s": f"{' to '.join(decoding)} tokens/s, and the limit is "
+        f"{target.decode_tokens_per_s or 0:g}",
+    }
+    texts = {
+        key: f"target.{key}: on {device.name} the student's {quantization} file is predicted to reach {ranges[key]}"
+        for key in limits.missed(0, 0, rate)
+    }
+    certain = limits.missed(0, 0, rate, best=True)
+    return [texts[key] for key in certain], [text for key, text in texts.items() if key not in certain]

@@ -1,11 +1,20 @@
-"""What training holds in memory, and what its checkpoints take on disk; in bytes."""
+"""Memory of the stages that run a model in torch, and the size of training checkpoints; in bytes."""
 
 from __future__ import annotations
 
+from potstill.components.models.recipe_models import Model, Models
 from potstill.components.models.spec import ModelSpec
+from potstill.core.artifacts.check import MemoryNeed
 from potstill.core.memory import loss_chunk_tokens
+from potstill.core.recipe import Recipe, Schedule
 
-__all__ = ["checkpoint_bytes", "training_memory_bytes"]
+__all__ = [
+    "checkpoint_bytes",
+    "memory_need",
+    "saved_bytes_per_weight",
+    "teacher_weight_bytes",
+    "training_memory_bytes",
+]
 
 
 def checkpoint_bytes(parameters: int) -> int:
@@ -63,3 +72,62 @@ def training_memory_bytes(
         "activations": activations * 3 // 4 if bf16 else activations,
         "logits": 4 * student.vocab * (buffers + student.hidden),
     }
+
+
+def memory_need(recipe: Recipe, models: Models) -> MemoryNeed:
+    """Memory of the stage that needs the most: finetune, generate or train."""
+    teaching = models.teacher if recipe.trains_with_teacher else None
+    stages = {"train": _training(recipe.schedule, models.student, teaching, recipe)}
+    if models.teacher:
+        if recipe.teacher.finetune:
+            stages["finetune"] = _training(recipe.finetune_schedule, models.teacher, None, recipe)
+        stages["generate"] = _generating(recipe, models.teacher)
+    stage = max(stages, key=lambda name: sum(stages[name].values()))
+    return MemoryNeed(stage=stage, parts=stages[stage], needed=sum(stages[stage].values()))
+
+
+def _training(schedule: Schedule, model: Model, teacher: Model | None, recipe: Recipe) -> dict[str, int]:
+    """Memory of training by part; for an unknown architecture only weights, gradients and moments."""
+    if model.spec is None:
+        return {"student": 16 * (model.parameters or 0)}
+    return training_memory_bytes(
+        model.spec,
+        schedule.batch_tokens,
+        width=min(256, recipe.chat.context),
+        bf16=schedule.precision == "bf16",
+        lora_rank=schedule.lora_rank,
+        recompute=schedule.activation_checkpointing,
+        teacher_bytes=teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.spec) if teacher else 0,
+        teacher_hidden=teacher.spec.hidden if teacher and teacher.spec and recipe.scores_online else 0,
+    )
+
+
+def _generating(recipe: Recipe, teacher: Model) -> dict[str, int]:
+    """Memory of decoding by part: weights, the KV cache of a full batch, the logits of the last position."""
+    width, batch = saved_bytes_per_weight(recipe), recipe.generate.batch_size
+    return {
+        "teacher": teacher_weight_bytes(recipe, teacher.parameters or 0, teacher.spec),
+        "kv": teacher.spec.kv_elements * batch * recipe.chat.context * width if teacher.spec else 0,
+        "logits": 3 * 4 * batch * teacher.padded_vocab,
+    }
+
+
+def saved_bytes_per_weight(recipe: Recipe) -> int:
+    """Bytes per weight of the teacher as it is saved and computes."""
+    return 4 if recipe.local_teacher.saved_dtype == "float32" else 2
+
+
+def teacher_weight_bytes(recipe: Recipe, parameters: int, spec: ModelSpec | None) -> int:
+    """Memory of the teacher's weights.
+
+    In int8 the weights of the layers take one byte each, those of the embedding and the head two. Of layers that are
+    offloaded to disk, one is in memory at a time.
+    """
+    teacher, width = recipe.local_teacher, saved_bytes_per_weight(recipe)
+    if spec is None:
+        return width * parameters
+    ends = spec.vocab * spec.hidden * (1 if spec.tied else 2)
+    layers = parameters - ends
+    if teacher.offload == "disk":
+        layers = -(-layers // spec.layers)
+    return width * ends + (1 if teacher.dtype == "int8" else width) * layers

@@ -1,118 +1,156 @@
-"""What can be known of a `task: classify` recipe before it is paid for; torch is not needed."""
+"""Check of a classifier's recipe (`task: classify`): rows, classes, teacher and tokens; torch is not needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.components.chat.format import resolve_model
 from potstill.components.chat.trimming import require_trimmable
+from potstill.components.models.handover import optional_file
+from potstill.core.artifacts.check import ClassifierCheck, Quantiles
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
+from potstill.core.hashing import HashedPath
+from potstill.core.leakage import leaked_texts
 from potstill.core.recipe import ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
-from potstill.core.stats import quantile
+from potstill.core.steps import Done, Stage
 
-__all__ = ["check_classifier_recipe", "render_classifier_check"]
+__all__ = ["STAGE", "ClassifierCheckInputs", "check_classifier"]
 
 _FEW = 5
+Splits = Mapping[str, Sequence[LabelledRow]]
 
 
-def check_classifier_recipe(recipe: ClassifierRecipe, base: Path) -> dict[str, Any]:
-    """Rows, classes and tokens of each split, and warnings: check.json is this.
+@dataclass(frozen=True)
+class ClassifierCheckInputs:
+    """What the check of a classifier's recipe reads.
 
-    Args:
-        recipe: the recipe.
-        base: folder of `teacher.model`.
+    base        the teacher's folder, before any fine-tuning
+    finetuned   whether the teacher is fine-tuned on the rows first
+    layers      student.layers
+    trimmed     whether the student's vocabulary is trimmed
+    """
+
+    name: str
+    train: HashedPath
+    validation: HashedPath | None
+    test: HashedPath
+    out_of_scope: str | None
+    context: int
+    base: HashedPath
+    finetuned: bool
+    layers: int
+    trimmed: bool
+
+
+def inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierCheckInputs:
+    """The inputs of the check."""
+    data, teacher = recipe.data, recipe.teacher
+    return ClassifierCheckInputs(
+        name=recipe.name,
+        train=HashedPath.of_file(data.train),
+        validation=optional_file(data.validation),
+        test=HashedPath.of_file(data.test),
+        out_of_scope=data.out_of_scope,
+        context=data.context,
+        base=HashedPath.of_model(resolve_model(teacher.model, teacher.revision)),
+        finetuned=teacher.finetune is not None,
+        layers=recipe.student.layers,
+        trimmed=recipe.student.vocabulary is not None,
+    )
+
+
+def run(inputs: ClassifierCheckInputs, out: Path) -> None:
+    """Write check.json; nothing is written where the check fails."""
+    check_classifier(inputs).write(out)
+
+
+def check_classifier(inputs: ClassifierCheckInputs) -> ClassifierCheck:
+    """Rows, classes and tokens of each split, and warnings.
 
     Raises:
         RecipeError: the teacher cannot do what is asked; the message names the key.
         DataError: a row cannot be used; the message names file and line.
     """
-    data = recipe.data
-    paths = {"train": data.train, "validation": data.validation, "test": data.test}
-    splits = {name: read_labelled(path) for name, path in paths.items() if path}
+    paths = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
+    splits = {name: read_labelled(file.path) for name, file in paths.items() if file}
     labels = {row.label for row in splits["train"]}
-    for rows in splits.values():
-        _check_labels(rows, labels)
-    if data.out_of_scope is not None and data.out_of_scope not in labels:
-        raise RecipeError(f"data.out_of_scope: no row of {data.train} has the label {data.out_of_scope!r}.")
-    if len(labels) < 2:
-        raise DataError(f"{data.train}: all rows have one label, so there is nothing to tell apart.")
-    _check_teacher(recipe, base, labels)
-    tokens, cut = _tokens(splits, base, recipe)
-    trained_on = {row.text for row in splits["train"]}
-    leaked = sum(row.text in trained_on for row in splits["test"])
-    warnings = [
-        f"{number} rows of {name} are longer than data.context ({data.context}) and are cut."
-        for name, number in cut.items()
-        if number
-    ]
+    _check_labels(inputs, splits, labels)
+    _check_teacher(inputs, labels)
+    lengths = _token_lengths(inputs, splits)
+    leaked = [row.text for row in leaked_texts(splits["test"], splits["train"])]
+    return ClassifierCheck(
+        name=inputs.name,
+        rows={name: len(rows) for name, rows in splits.items()},
+        classes=len(labels),
+        tokens={name: Quantiles.of(found) for name, found in lengths.items()},
+        leaked=tuple(dict.fromkeys(leaked)),
+        warnings=tuple(_warnings(inputs, lengths, len(leaked))),
+    )
+
+
+def _warnings(inputs: ClassifierCheckInputs, lengths: Mapping[str, Sequence[int]], leaked: int) -> list[str]:
+    out = []
+    for name, found in lengths.items():
+        if cut := sum(length > inputs.context for length in found):
+            out.append(f"{cut} rows of {name} are longer than data.context ({inputs.context}) and are cut.")
     if leaked:
-        warnings.append(f"{leaked} test rows are trained on too, word for word: their accuracy says nothing.")
-    return {
-        "task": recipe.task,
-        "name": recipe.name,
-        "rows": {name: len(rows) for name, rows in splits.items()},
-        "classes": len(labels),
-        "tokens": tokens,
-        "leaked": leaked,
-        "warnings": warnings,
-    }
+        out.append(f"data.test: {leaked} texts are trained on too, word for word. They are left out of every score.")
+    return out
 
 
-def _check_labels(rows: list[LabelledRow], labels: set[str]) -> None:
-    for row in rows:
-        if row.label not in labels:
-            raise DataError(
-                f"{row.where}: no row of data.train has the label {row.label!r}. Mend it, or add such rows."
-            )
+def _check_labels(inputs: ClassifierCheckInputs, splits: Splits, labels: set[str]) -> None:
+    for rows in splits.values():
+        for row in rows:
+            if row.label not in labels:
+                raise DataError(
+                    f"{row.where}: no row of data.train has the label {row.label!r}. Fix it, or add such rows."
+                )
+    if inputs.out_of_scope is not None and inputs.out_of_scope not in labels:
+        raise RecipeError(f"data.out_of_scope: no row of {inputs.train.path} has the label {inputs.out_of_scope!r}.")
+    if len(labels) < 2:
+        raise DataError(f"{inputs.train.path}: all rows have one label, so there is nothing to tell apart.")
 
 
-def _check_teacher(recipe: ClassifierRecipe, base: Path, labels: set[str]) -> None:
-    config = read_json_object(base / "config.json", error=RecipeError)
+def _check_teacher(inputs: ClassifierCheckInputs, labels: set[str]) -> None:
+    config: dict[str, Any] = read_json_object(inputs.base.path / "config.json", error=RecipeError)
     layers = config.get("num_hidden_layers", config.get("n_layers"))
-    if layers is not None and recipe.student.layers > layers:
-        raise RecipeError(f"student.layers: {recipe.student.layers} is more than the teacher's {layers} layers.")
-    places = config.get("max_position_embeddings")
-    if places is not None and recipe.data.context > places:
-        raise RecipeError(f"data.context: {recipe.data.context} is more than the teacher's {places} positions.")
+    if layers is not None and inputs.layers > layers:
+        raise RecipeError(f"student.layers: {inputs.layers} is more than the teacher's {layers} layers.")
+    positions = config.get("max_position_embeddings")
+    if positions is not None and inputs.context > positions:
+        raise RecipeError(f"data.context: {inputs.context} is more than the teacher's {positions} positions.")
     classes = set(config.get("id2label", {}).values())
-    if recipe.teacher.finetune is None and classes != labels:
+    if not inputs.finetuned and classes != labels:
         odd = sorted(classes ^ labels)[:_FEW]
         raise RecipeError(
-            f"teacher.model: {base} has {len(classes)} classes, data.train {len(labels)}, and they are not the same "
-            f"({', '.join(odd)}, ...). Train it on the rows first: set teacher.finetune."
+            f"teacher.model: {inputs.base.path} has {len(classes)} classes, data.train {len(labels)}, and they are not "
+            f"the same ({', '.join(odd)}, ...). Train it on the rows first: set teacher.finetune."
         )
 
 
-def _tokens(
-    splits: dict[str, list[LabelledRow]], base: Path, recipe: ClassifierRecipe
-) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Quantiles of tokens a row by split, and rows longer than data.context."""
+def _token_lengths(inputs: ClassifierCheckInputs, splits: Splits) -> dict[str, list[int]]:
+    """Tokens of each text, before it is cut, by split."""
     from tokenizers import Tokenizer
 
-    path = base / "tokenizer.json"
+    path = inputs.base.path / "tokenizer.json"
     if not path.is_file():
-        raise RecipeError(f"teacher.model: {base} has no tokenizer.json. Save the model's fast tokenizer there.")
+        raise RecipeError(
+            f"teacher.model: {inputs.base.path} has no tokenizer.json. Save the model's fast tokenizer there."
+        )
     tokenizer = Tokenizer.from_file(str(path))
-    if recipe.student.vocabulary:
-        require_trimmable(read_json_object(path, error=RecipeError), str(path))
+    if inputs.trimmed:
+        require_trimmable(read_json_object(path), str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    lengths = {
+    return {
         name: [len(encoding.ids) for encoding in tokenizer.encode_batch([row.text for row in rows])]
         for name, rows in splits.items()
     }
-    quantiles = {
-        name: {"median": quantile(n, 0.5), "p95": quantile(n, 0.95), "max": max(n)} for name, n in lengths.items()
-    }
-    return quantiles, {name: sum(length > recipe.data.context for length in n) for name, n in lengths.items()}
 
 
-def render_classifier_check(found: dict[str, Any]) -> str:
-    """check.json in words."""
-    lines = [f"{found['classes']} classes"]
-    for name, count in found["rows"].items():
-        tokens = found["tokens"][name]
-        lines.append(f"{name}: {count:,} rows of {tokens['median']:.0f} tokens (median), {tokens['max']:.0f} (longest)")
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in found["warnings"])])
+STAGE = Stage("check", (), inputs, run, version=4)

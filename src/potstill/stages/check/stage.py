@@ -1,46 +1,114 @@
-"""Plan: what a run needs and whether it can work, by arithmetic and by looking at every row, before it is paid for."""
+"""Check: what a run needs and whether it can work, by arithmetic and by rendering every row, before it is paid for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.core.files import write_json
-from potstill.core.recipe import ClassifierRecipe, Recipe
+from potstill.components.chat.format import ChatSettings, resolve_model
+from potstill.components.models.handover import optional_file
+from potstill.core.artifacts.check import CheckResult
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import Finetune, Recipe
+from potstill.core.steps import Done, Stage
+from potstill.stages.check.room import confirm
 
-__all__ = ["VERSION", "check", "check_classifier"]
-
-VERSION = 3
+__all__ = ["STAGE", "CheckInputs"]
 
 
-def check(recipe: Recipe, runs: Path, out: Path) -> None:
-    """Check a recipe, and write `check.json`.
+@dataclass(frozen=True)
+class CheckInputs:
+    """The whole recipe, in parts: `recipe` is without what the other fields hold.
 
-    Args:
-        recipe: the recipe.
-        runs: folder the run is kept in, whose disk must hold it.
-        out: step directory; nothing is written where the check fails.
+    teacher, base   a model's name, as the recipe has it, with the hash of its files; None where there is no such model
+    licenses        of teacher, student, data and package
+    """
+
+    recipe: Recipe
+    chat: ChatSettings
+    prompts: HashedPath
+    validation: HashedPath | None
+    test: HashedPath
+    tools: HashedPath | None
+    limit: int | None
+    test_limit: int | None
+    teacher: HashedPath | None
+    revision: str | None
+    finetune: Finetune | None
+    finetune_rows: HashedPath | None
+    base: HashedPath | None
+    licenses: tuple[str, str, str, str]
+
+    def whole_recipe(self) -> Recipe:
+        """The recipe with all of its parts."""
+        recipe, (teacher_license, student_license, data_license, package_license) = self.recipe, self.licenses
+        data = {
+            "prompts": self.prompts.path,
+            "validation": self.validation and self.validation.path,
+            "test": self.test.path,
+            "tools": self.tools and self.tools.path,
+            "limit": self.limit,
+            "test_limit": self.test_limit,
+            "license": data_license,
+        }
+        template = self.chat.template if isinstance(self.chat.template, str) else str(self.chat.template.path)
+        teacher: dict[str, object] = {"license": teacher_license}
+        if self.teacher:
+            rows = {"rows": self.finetune_rows.path} if self.finetune_rows else {}
+            finetune = self.finetune and self.finetune.model_copy(update=rows)
+            teacher |= {"model": str(self.teacher.path), "revision": self.revision, "finetune": finetune}
+        student = {"model": str(self.base.path), "license": student_license} if self.base else {}
+        return recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update=data),
+                "chat": recipe.chat.model_copy(update={"template": template}),
+                "teacher": recipe.teacher.model_copy(update=teacher),
+                "student": recipe.student.model_copy(update=student),
+                "package": recipe.package.model_copy(update={"license": package_license}),
+            }
+        )
+
+
+def _model(name: str, revision: str | None) -> HashedPath:
+    """A model by its name, with the hash of its files; of a model on the hub only the small files are fetched."""
+    return HashedPath(Path(name), HashedPath.of_model(resolve_model(name, revision, weights=False)).sha256)
+
+
+def inputs(recipe: Recipe, done: Done) -> CheckInputs:
+    """The inputs of the check."""
+    data, teacher, student = recipe.data, recipe.teacher, recipe.student
+    return CheckInputs(
+        recipe=recipe,
+        chat=ChatSettings.of(recipe.chat),
+        prompts=HashedPath.of_file(data.prompts),
+        validation=optional_file(data.validation),
+        test=HashedPath.of_file(data.test),
+        tools=optional_file(data.tools),
+        limit=data.limit,
+        test_limit=data.test_limit,
+        teacher=_model(teacher.model, teacher.revision) if teacher.kind == "local" else None,
+        revision=teacher.revision,
+        finetune=teacher.finetune,
+        finetune_rows=optional_file(teacher.finetune.rows) if teacher.finetune else None,
+        base=_model(student.model, None) if student.model else None,
+        licenses=(teacher.license, student.license, data.license, recipe.package.license),
+    )
+
+
+def run(inputs: CheckInputs, out: Path) -> None:
+    """Write check.json; nothing is written where the check fails.
 
     Raises:
         RecipeError: the recipe cannot work; the message names the key.
         DataError: a row cannot be used; the message names file and line.
     """
-    from potstill.stages.check.checks import check_recipe
+    from potstill.stages.check.check import check_recipe
 
-    write_json(out / "check.json", check_recipe(recipe, runs).to_json())
+    check_recipe(inputs.whole_recipe()).write(out)
 
 
-def check_classifier(recipe: ClassifierRecipe, base: Path, out: Path) -> None:
-    """Check a classifier's recipe, and write `check.json`.
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return confirm(CheckResult.read(folder), runs)
 
-    Args:
-        recipe: the recipe.
-        base: folder of `teacher.model`.
-        out: step directory; nothing is written where the check fails.
 
-    Raises:
-        RecipeError: the recipe cannot work; the message names the key.
-        DataError: a row cannot be used; the message names file and line.
-    """
-    from potstill.stages.check.classifier import check_classifier_recipe
-
-    write_json(out / "check.json", check_classifier_recipe(recipe, base))
+STAGE = Stage("check", (), inputs, run, version=4, confirm=_confirm)

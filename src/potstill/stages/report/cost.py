@@ -53,7 +53,7 @@ def cost_section(facts: Facts) -> CostSection | None:
     return CostSection(
         text=text,
         rows=[
-            ("The teacher's endpoint", f"{1e6 * both.by_api:,.2f}", price.says),
+            ("The teacher's endpoint", f"{1e6 * both.by_api:,.2f}", price.label),
             ("This file on the device", f"{1e6 * both.on_device:,.2f}", f"{1000 * seconds:,.3g} ms per answer"),
         ],
         assumptions=_assumptions(economy, price, prompt, answer),

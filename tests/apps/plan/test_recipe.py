@@ -1,26 +1,34 @@
-"""What `potstill plan RECIPE` says: one device for everything, costs against the endpoint, the licences' words."""
+"""`potstill plan RECIPE`: one device for everything, costs against the endpoint, and the licence verdict."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
 
 from fixtures import light_rows, write_jsonl
+from potstill.apps.plan.recipe import PlanOptions, plan_recipe
 from potstill.cli.main import main
 from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.fit import Serving, device_memory, fit
 from potstill.components.models.recipe_models import load_models
-from potstill.stages.check.checks import check_recipe
+from potstill.components.sizing import room
+from potstill.stages.check.check import check_recipe
 
 if TYPE_CHECKING:
     from workshop import Workshop
 
+ON_GPU = PlanOptions(train_on="RTX 3060")
 PRICE = {"price": {"input": 2.0, "output": 10.0}}
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 def run(*words: str) -> str:
@@ -89,7 +97,7 @@ def test_a_person_is_told_in_the_same_words_by_both_verbs(workshop: Workshop) ->
     text, verdict = run("plan", path), run("licences", path)
     assert verdict.startswith("May it ship: allowed with obligations")
     assert text.endswith(verdict)
-    for words in ("tokens in and", "on this machine", "a million by teacher.price", "10 W at 0.3 a kWh"):
+    for words in ("tokens in and", "on this machine", "per million by teacher.price", "10 W at 0.3 per kWh"):
         assert words in text
     assert "in the currency of the prices" in text
     assert json.loads(run("licences", path, "--json")) == planned(workshop)["licences"]
@@ -102,12 +110,12 @@ def page(workshop: Workshop, *words: str, **changes: Any) -> str:
 
 def test_a_thing_that_costs_nothing_is_there_anyway(workshop: Workshop) -> None:
     free = page(workshop, target={"device": "pi5"})
-    assert "the device is there anyway" in free and "what trains is there anyway" in free
+    assert "the device is there anyway" in free and "the machine that trains is there anyway" in free
     assert " of 0 " not in free and "costs 0" not in free
     economy = {"device_price": 80, "years": 1, "busy": 0.25, "train_hour_price": 2.5}
     paid = page(workshop, target={"device": "pi5", "economy": economy})
     assert "the device costs 80 and answers 25% of 1 year;" in paid
-    assert "what trains costs 2.5 an hour" in paid
+    assert "the machine that trains costs 2.5 per hour" in paid
 
 
 def test_hours_are_said_in_a_unit_of_which_there_are_some(workshop: Workshop) -> None:
@@ -135,7 +143,7 @@ API: dict[str, Any] = {
 
 def test_an_endpoint_of_no_listed_price_is_told_and_how_to_give_it(workshop: Workshop) -> None:
     text = page(workshop, **API)
-    assert "no price is listed of this model at https://example.org/v1:" in text
+    assert "no price is listed for this model at https://example.org/v1:" in text
     assert "set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each" in text
     # and once is enough
     assert text.count("teacher.price") == 1
@@ -162,15 +170,56 @@ def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:
     assert planned(workshop)["notes"] == []
     assert planned(workshop, student=trimmed)["notes"][0].startswith("student.vocabulary: sizes and memory are given")
     # the recipe's own serving stays when a row of the table is written into it
-    search = ["plan", str(workshop.folder / "recipe.yaml"), "--search", "--device", "pi5", "--json"]
+    search = ["search", str(workshop.folder / "recipe.yaml"), "--device", "pi5", "--json"]
     found = json.loads(run(*search))
     assert 256 < found["vocabulary"] <= 384
     assert all(row["student"]["vocabulary"] == "workload" for row in found["students"])
 
 
-def test_the_plan_and_the_check_count_one_file(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_plan_and_the_check_count_one_file(workshop: Workshop) -> None:
     recipe = workshop.recipe()
-    file = check_recipe(recipe, tmp_path).file
+    file = check_recipe(recipe).file
     planned = load_models(recipe).student_spec.quantized(file.quantization)
     held = device_memory(planned, find_device("pi5"), Serving(256))
     assert held.weights == pytest.approx(file.bytes, abs=32 * len(planned.tensors))  # each is padded
+
+
+def test_the_teachers_own_training_is_paid_before_the_first_answer(workshop: Workshop) -> None:
+    target = {"device": "pi5", "economy": {"train_hour_price": 1e9}}
+    teacher = {"price": {"input": 2.0, "output": 10.0}}
+    tuned = {**teacher, "finetune": {"rows": "train.jsonl", "epochs": 50}}
+    plain, more = (plan_recipe(workshop.recipe(teacher=each, target=target), ON_GPU).cost for each in (teacher, tuned))
+    operations = more.training.operations / plain.training.operations
+    assert operations > 2 and more.answer and plain.answer and more.answer.once and plain.answer.once
+    assert more.answer.once / plain.answer.once == pytest.approx(operations, rel=1e-3)
+
+
+def test_an_answer_takes_the_slow_end_of_prompt_and_answer(workshop: Workshop) -> None:
+    # so large that rounded seconds tell its ends apart; nothing of it is made
+    shape = {"layers": 24, "hidden": 2048, "ffn": 8192, "heads": 16}
+    teacher = {"finetune": {"rows": "train.jsonl", "shape": shape}}
+    found = plan_recipe(workshop.recipe(teacher=teacher, target={"device": "pi5"}), ON_GPU)
+    chosen = next(row for row in found.quantizations if row.chosen)
+    answer = found.cost.answer
+    assert answer and chosen.ttft_seconds and chosen.decode_tokens_per_s
+    (soon, late), (slow, fast) = chosen.ttft_seconds, chosen.decode_tokens_per_s
+    seconds = late + answer.tokens / slow
+    assert answer.seconds == pytest.approx(seconds, rel=1e-3)
+    # neither a faster end nor an answer without its prompt would pass for it
+    for other in (answer.tokens / slow, soon + answer.tokens / slow, late + answer.tokens / fast):
+        assert other < 0.98 * seconds
+
+
+def test_without_a_known_device_an_answer_is_as_slow_as_the_target_allows(workshop: Workshop) -> None:
+    limits = {"device": "a board of ours", "decode_tokens_per_s": 50, "ttft_ms": 500}
+    answer = plan_recipe(workshop.recipe(target=limits)).cost.answer
+    assert answer and answer.seconds == pytest.approx(0.5 + answer.tokens / 50, abs=0.002)
+    del limits["ttft_ms"]
+    alone = plan_recipe(workshop.recipe(target=limits)).cost.answer
+    assert alone and alone.seconds == pytest.approx(answer.seconds - 0.5, abs=0.002)
+
+
+def test_too_little_disk_is_a_note(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(1000, 0, 1000))
+    (note,) = plan_recipe(workshop.recipe(), ON_GPU).notes
+    assert "MB of disk" in note

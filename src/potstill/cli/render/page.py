@@ -1,0 +1,44 @@
+"""Prints a command's result: a page for people, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["console", "print_json", "print_page"]
+
+_LOG_WIDTH = 110
+
+
+def console() -> Console:
+    """Standard output. Where it is not a terminal, lines are not wrapped."""
+    from rich.console import Console
+
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:  # a log file has no width to wrap to
+        out.width = _LOG_WIDTH
+    return out
+
+
+def print_page(page: RenderableType) -> None:
+    """Print a page. Sentences are wrapped where the width is known; in a pipe each stays one line, to be searched."""
+    from rich.console import Console
+
+    out = console()
+    known = out.is_terminal
+    if not known and "COLUMNS" in os.environ:
+        known, out.width = True, Console().width
+    out.print(page, soft_wrap=not known)
+
+
+def print_json(value: Any) -> None:
+    """Print what a result holds (dataclasses and pydantic models, nested) as one JSON object."""
+    from pydantic_core import to_jsonable_python
+
+    click.echo(json.dumps(to_jsonable_python(value)))

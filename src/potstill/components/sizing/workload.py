@@ -1,0 +1,181 @@
+"""The rows of a recipe: how many there are, how long they are, and which tokens they use."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from potstill.components.chat.format import ChatFormat, Example
+from potstill.components.chat.trimming import kept_ids
+from potstill.core.errors import DataError
+from potstill.core.recipe import Recipe
+from potstill.core.records import Row, read_rows
+
+__all__ = ["KeptTokens", "Split", "Splits", "Workload", "kept_tokens", "read_splits"]
+
+Split = Literal["prompts", "validation", "test", "finetune"]
+Splits = Mapping[Split, Sequence[Row]]
+_SAMPLE = 64
+"""Rows of a file whose tokens are counted."""
+_MAX_ROWS = 5000
+"""Rows of a file that are read for the tokens they use, which takes about a second."""
+
+
+def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
+    """Rows by split, for those splits that the recipe has, as the stages read them.
+
+    Raises:
+        DataError: a file is absent or broken, a tool is not valid, or a row of `finetune` has no assistant turn.
+    """
+    data, tune = recipe.data, recipe.teacher.finetune
+    splits: dict[Split, list[Row]] = {"prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit)}
+    if data.validation:
+        splits["validation"] = read_rows(data.validation, tools=data.tools)
+    splits["test"] = read_rows(data.test, tools=data.tools, limit=data.test_limit)
+    if tune:
+        splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
+    return splits
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Rows that the teacher answers and the student learns from, and the mean number of tokens per row.
+
+    answer_length     where the length of an answer was taken from, in words
+    validation_rows   rows that the teacher answers for the validation curve
+    finetune_tokens   tokens of all rows on which the teacher itself is trained
+    """
+
+    rows: int
+    prompt: float
+    answer: float
+    epochs: float
+    answer_length: str = ""
+    validation_rows: int = 0
+    finetune_tokens: float = 0.0
+    splits: Splits = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, recipe: Recipe, chat: ChatFormat) -> Workload:
+        """The workload of a recipe, counted on a sample of its prompts.
+
+        Answers are as long as those in the test file where it has some, or else half of `generate.max_new_tokens`.
+
+        Args:
+            recipe: the recipe.
+            chat: tokenizer and template of the teacher; of the student where the teacher is an endpoint.
+
+        Raises:
+            DataError: a file is absent or broken, or the chat template refuses a row.
+        """
+        splits, tuned = read_splits(recipe), 0.0
+        answered = [row for row in _sample(splits["test"]) if row.completion]
+        if answered:
+            lengths = [_example(row, chat).n_supervised for row in answered]
+            answer, source = statistics.mean(lengths), "as in the test file"
+        else:
+            answer, source = recipe.generate.max_new_tokens / 2, "half of generate.max_new_tokens"
+        prompt = statistics.mean(len(_prompt_ids(row, chat)) for row in _sample(splits["prompts"]))
+        if rows := splits.get("finetune"):
+            tuned = len(rows) * statistics.mean(len(_example(row, chat).ids) for row in _sample(rows))
+        counts = len(splits["prompts"]), len(splits.get("validation", ()))
+        return cls(counts[0], prompt, answer, recipe.train.epochs, source, counts[1], tuned, splits)
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of all prompts and answers together."""
+        return self.rows * (self.prompt + self.answer)
+
+    @property
+    def answered_rows(self) -> int:
+        """Rows that the teacher answers, for which an endpoint is paid."""
+        return self.rows + self.validation_rows
+
+
+@contextmanager
+def _naming(row: Row) -> Iterator[None]:
+    """Turn a chat template's ValueError about a row into a DataError that names the row."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"{row.where}: {error}. Look at chat.template, or fix the row.") from None
+
+
+def _example(row: Row, chat: ChatFormat) -> Example:
+    with _naming(row):
+        return chat.example(row)
+
+
+def _prompt_ids(row: Row, chat: ChatFormat) -> list[int]:
+    with _naming(row):
+        return chat.prompt_ids(row)
+
+
+def _row_ids(row: Row, chat: ChatFormat) -> list[int]:
+    """Ids of prompt and answer up to the end of the turn, in half the time of `ChatFormat.example`."""
+    assert row.completion is not None
+    with _naming(row):
+        ids = chat.encode(chat.render((*row.messages, row.completion), row.tools))
+    return ids[: max((place + 1 for place, index in enumerate(ids) if index in chat.stop_ids), default=len(ids))]
+
+
+def _sample(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows[:: max(1, len(rows) // _SAMPLE)]
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """Size of a vocabulary that is trimmed to the workload, counted on `counted` of its `rows` rows."""
+
+    tokens: int
+    counted: int
+    rows: int
+
+    @property
+    def note(self) -> str | None:
+        """A sentence where it was counted on a sample."""
+        if self.counted == self.rows:
+            return None
+        return (
+            f"student.vocabulary: about {self.tokens:,} tokens are kept, counted on {self.counted:,} of {self.rows:,} "
+            "rows; the others will add some."
+        )
+
+
+def kept_tokens(recipe: Recipe, chat: ChatFormat) -> KeptTokens:
+    """Number of tokens that trimming (`chat.trimming`) keeps of the rows that will be trained on.
+
+    These are prompts and validation rows with their own answers, where the teacher will give similar ones; for rows
+    without an answer, the test file's answers stand in.
+
+    Args:
+        recipe: the recipe.
+        chat: tokenizer and template of the student.
+
+    Raises:
+        RecipeError: the tokenizer is of a kind that cannot be trimmed.
+        DataError: a file is absent or broken, or the chat template refuses a row.
+    """
+    splits = read_splits(recipe)
+    trained: list[Sequence[Row]] = [splits["prompts"], splits.get("validation", [])]
+    used = {chat.eos_id, *chat.stop_ids}
+    counted = [row for rows in trained for row in _spread(rows)]
+    for row in counted:
+        used.update(_row_ids(row, chat) if row.completion else _prompt_ids(row, chat))
+    if not all(row.completion for row in counted):
+        for row in _spread(splits["test"]):
+            if row.completion:
+                example = _example(row, chat)
+                used.update(example.ids[example.n_prompt :])
+    source = f"the tokenizer of {recipe.student.model or recipe.teacher.model}"
+    kept = kept_ids(json.loads(chat.tokenizer.to_str()), used, source)
+    return KeptTokens(len(kept), len(counted), sum(map(len, trained)))
+
+
+def _spread(rows: Sequence[Row]) -> Sequence[Row]:
+    """All rows, or evenly spaced ones where there are very many."""
+    return rows[:: -(-len(rows) // _MAX_ROWS) or 1]

@@ -1,0 +1,176 @@
+"""Everything that can be known about a language model's run before it is paid for."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from potstill.components.chat.format import ChatFormat
+from potstill.components.checkers.golds import check_golds
+from potstill.components.checkers.judge import is_judged
+from potstill.components.conversion.rules import require_exportable
+from potstill.components.licences.licences import is_hosted, licence_verdict
+from potstill.components.models.recipe_models import Model, Models, load_models
+from potstill.components.sizing.disk import disk_need, pending_download
+from potstill.components.sizing.file_size import (
+    file_size,
+    require_file_size,
+    require_served_memory,
+    rows_warning,
+    served_memory,
+    vocabulary_warning,
+)
+from potstill.components.sizing.limits import device_warnings
+from potstill.components.sizing.training_memory import memory_need
+from potstill.components.sizing.workload import Split, Splits, read_splits
+from potstill.core.artifacts.check import CheckResult, ModelSummary, Quantiles
+from potstill.core.errors import RecipeError
+from potstill.core.recipe import Recipe
+from potstill.core.records import Row
+from potstill.stages.check.leakage import find_leakage
+from potstill.stages.check.lengths import Lengths, measure_rows
+
+__all__ = ["check_recipe"]
+
+
+def check_recipe(recipe: Recipe) -> CheckResult:
+    """Check a recipe with its models, rows and budgets; nothing is trained, and nothing is written.
+
+    Raises:
+        RecipeError: a model, a budget or a gate does not fit; the message names the key.
+        DataError: a row cannot be used; the message names file and line.
+    """
+    splits = read_splits(recipe)
+    for rows in splits.values():
+        check_golds(rows)
+    models = load_models(recipe)
+    require_exportable(recipe, models.student)
+    file = file_size(recipe, models)
+    require_file_size(recipe, models, file)
+    served = served_memory(recipe, models, file)
+    warnings = [require_served_memory(recipe, file, served)]
+    _require_gates(recipe, splits["test"])
+    leakage = find_leakage(splits)
+    lengths = _measure(recipe, models, splits)
+    warnings += [_unjudged_rows(splits["test"])]
+    warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
+    warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
+    warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
+    warnings += _model_warnings(recipe, models) + _licence_warnings(recipe)
+    return CheckResult(
+        name=recipe.name,
+        rows={name: len(rows) for name, rows in splits.items()},
+        prompt_tokens={name: Quantiles.of(found.prompt) for name, found in lengths.items()},
+        supervised_tokens={name: Quantiles.of(found.supervised) for name, found in lengths.items() if found.supervised},
+        leaked=leakage.row_ids,
+        teacher=_summary(models.teacher) if models.teacher else None,
+        student=_summary(models.student),
+        file=file,
+        served_memory=served,
+        disk=disk_need(recipe, models, splits),
+        download=pending_download(models),
+        memory=memory_need(recipe, models),
+        warnings=tuple(warning for warning in warnings if warning),
+    )
+
+
+def _summary(model: Model) -> ModelSummary:
+    return ModelSummary(
+        name=model.name,
+        architecture=model.spec.architecture if model.spec else str(model.config.get("model_type", "unknown")),
+        parameters=model.parameters,
+        layers=model.spec.layers if model.spec else model.config.get("num_hidden_layers"),
+        vocab=model.chat.vocab_size,
+        padded_vocab=model.padded_vocab,
+    )
+
+
+def _measure(recipe: Recipe, models: Models, splits: Splits) -> dict[Split, Lengths]:
+    """Lengths of every row as the teacher sees it; where the student sees it differently, it is checked too."""
+    chats = [model.chat for model in (models.teacher, models.student) if model]
+    if len(chats) == 2 and _identity(chats[0]) == _identity(chats[1]):
+        chats.pop()
+    found: dict[Split, Lengths] = {}
+    for chat in reversed(chats):
+        for name, rows in splits.items():
+            if name == "finetune" and chat is not chats[0]:
+                continue
+            new = None if name == "finetune" else recipe.generate.max_new_tokens
+            # the validation split is also that of the teacher's own training
+            trained = recipe.teacher.finetune is not None and name in ("finetune", "validation")
+            found[name] = measure_rows(name, rows, chat, recipe.chat.context, new, trained=trained)
+    return found
+
+
+def _identity(chat: ChatFormat) -> tuple[str, str, str | None, str, frozenset[int]]:
+    return chat.tokenizer_hash, chat.template_hash, chat.bos, chat.eos, chat.stop_ids
+
+
+def _require_gates(recipe: Recipe, test: Sequence[Row]) -> None:
+    """Raise RecipeError for a gate that nothing in the test could ever decide."""
+    gates, judged = recipe.gates, [row for row in test if is_judged(row)]
+    advice = "so the gate could never be judged. Add such rows, or leave the gate out."
+    for behaviour in gates.behaviours:
+        if not any(row.behaviour == behaviour for row in judged):
+            raise RecipeError(
+                f"gates.behaviours.{behaviour}: {recipe.data.test} has no row of this behaviour that says what is "
+                f"right, {advice}"
+            )
+    for name in ("exact", "retention", "quantization_drop", "beats_control"):
+        if getattr(gates, name) not in (None, False) and not judged:
+            raise RecipeError(
+                f"gates.{name}: {recipe.data.test} has no row that says what is right (gold, or a completion), {advice}"
+            )
+    for name in ("kl_mean", "top1_agreement"):
+        if getattr(gates, name) is not None and recipe.teacher.kind == "api":
+            raise RecipeError(
+                f"gates.{name}: an endpoint gives no whole distributions, so the gate could never be judged. Leave it "
+                "out."
+            )
+
+
+def _unjudged_rows(test: Sequence[Row]) -> str | None:
+    """A warning where some test rows do not say what is right, and others do."""
+    silent = sum(not is_judged(row) for row in test)
+    if silent in (0, len(test)):
+        return None
+    return f"data.test: {silent} of {len(test)} rows do not say what is right, and are not judged."
+
+
+def _model_warnings(recipe: Recipe, models: Models) -> list[str]:
+    """What is unusual about the models, and not wrong."""
+    teacher, student, out = models.teacher, models.student, []
+    for model in (teacher, student):
+        if model and model.parameters is None:
+            out.append(f"{model.name}: its size is unknown until it is downloaded, and counts as 0 until then.")
+    if teacher is None or recipe.student.model is None:
+        return out
+    if teacher.chat.template_hash != student.chat.template_hash:
+        out.append(
+            "chat.template: teacher and student have different templates; the teacher answers in its own, and is "
+            "distilled on rows in the student's."
+        )
+    if teacher.chat.eos != student.chat.eos:
+        out.append(f"student.model: it ends a turn with {student.chat.eos}, the teacher with {teacher.chat.eos}.")
+    return out
+
+
+def _licence_warnings(recipe: Recipe) -> list[str]:
+    """What `potstill licences` says against shipping, before anything is paid for."""
+    keys = {
+        # a hosted endpoint is judged by its own terms
+        "teacher.license": None if is_hosted(recipe.teacher) else recipe.teacher.license,
+        "student.license": recipe.student.license if recipe.student.init == "checkpoint" else None,
+        "data.license": recipe.data.license,
+        "package.license": recipe.package.license,
+    }
+    out, verdict = [], licence_verdict(recipe)
+    if unknown := [key for key, value in keys.items() if value == "unknown"]:
+        out.append(
+            f"{', '.join(unknown)}: unknown. State the licences; not every teacher's outputs may train a student."
+        )
+    if verdict.problems:
+        out.append(f"May it ship: {verdict.answer}. {' '.join(verdict.problems)}")
+    elif not verdict.commercial:
+        out.append(f"May it ship: {verdict.answer}, for non-commercial use only. See `potstill licences`.")
+    return out
