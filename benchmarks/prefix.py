@@ -27,7 +27,7 @@ def main() -> None:
     from potstill.components.chat.format import Example
     from potstill.components.training.attention import grouped_attention
     from potstill.components.training.batches import Batch, pack
-    from potstill.components.training.learner import Learner, Objective
+    from potstill.components.training.learner import LanguageTask, Learner
     from potstill.core.memory import keep_freed_memory
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -40,7 +40,7 @@ def main() -> None:
         num_key_value_heads=2, head_dim=32, tie_word_embeddings=True,
     )  # fmt: skip
     model = LlamaForCausalLM(config).train()
-    learner = Learner(model, Objective(), 640, autocast=True)
+    learner = Learner(model, LanguageTask(), 640, autocast=True)
     rng = random.Random(0)
 
     def rows(prefix: int) -> list[Example]:

@@ -42,18 +42,20 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack, plan_steps, token_batches
-from potstill.components.training.learner import Learner, Objective
-from potstill.components.training.loop import train_model
-from potstill.components.training.on_policy import OwnText
-from potstill.components.training.students import build_student, kept_layers
+from potstill.components.training.learner import LanguageTask, Learner
+from potstill.components.training.loop import LoopOptions, train_model
+from potstill.components.training.on_policy import StudentSamples
+from potstill.components.training.students import StudentStart, choose_layers
 from potstill.core.recipe import FromScratch, OnPolicy, Schedule, TeacherLayers
+from potstill.core.recipe.objective import Divergence, ForwardKL, ReverseKL
 from potstill.stages.targets.scoring import write_targets
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT, STEP_TOKENS = 256, 1024
 TRAINED, HELD_OUT = 450, 100  # stories
-PROMPT, DRAWN = 24, 96  # tokens of a beginning, and maximum that a student writes after it
-ENDS = 4  # ends that it writes to each beginning when it is judged
+PROMPT, DRAWN = 24, 96  # tokens of a beginning, and most that a student writes after it
+FORWARD_KL, REVERSE_KL = ForwardKL(name="forward_kl"), ReverseKL(name="reverse_kl")
+ENDS = 4  # that it writes to one when it is judged
 OWN = "own answers"
 # start: the student, its learning rate, and the factor on the number of steps
 STARTS = {
@@ -127,30 +129,24 @@ def store(world: World, variant: str, seed: int) -> Path:
     return folder
 
 
-def objective(world: World, variant: str, seed: int) -> Objective:
-    """The objective of one of potstill's variants."""
+def objective(world: World, variant: str, seed: int) -> LanguageTask:
+    """What a variant of potstill's learns from."""
     if variant == "plain":
-        return Objective()
+        return LanguageTask()
     if variant == "online":
-        return Objective(world.teacher)
+        return LanguageTask(world.teacher)
     if variant == RENORMALISED:
-        return Objective(stored=Renormalised(store(world, "top 12 + tail", seed)))
-    return Objective(stored=TargetsReader(store(world, variant, seed)))
+        return LanguageTask(stored=Renormalised(store(world, "top 12 + tail", seed)))
+    return LanguageTask(stored=TargetsReader(store(world, variant, seed)))
 
 
 def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
     """Train one student, and return it with the CPU seconds."""
     shape, rate, times = STARTS[start]
-    student = build_student(
-        shape,
-        world.teacher,
-        None,
-        world.chat,
-        CONTEXT,
-        seed,
-        world.train,
-        kept_layers(shape, world.teacher, world.train),
-    )
+    kept = choose_layers(shape, world.teacher, world.train) if isinstance(shape, TeacherLayers) else []
+    student = StudentStart(
+        shape, world.chat, CONTEXT, seed, teacher=world.teacher, kept_layers=kept, examples=world.train
+    ).build()
     plan = schedule(world, rate, times)
     begun = time.process_time()
     if variant == "TRL GKD":
@@ -160,8 +156,8 @@ def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float
     elif variant != "as it starts":
         out = Path(tempfile.mkdtemp(dir=world.folder))
         train_model(
-            student, objective(world, variant, seed), world.train, [], plan, out=out, name="student",
-            vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
+            student, objective(world, variant, seed), world.train, [], plan,
+            LoopOptions(out=out, name="student", vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed),
         )  # fmt: skip
     return student, time.process_time() - begun
 
@@ -173,9 +169,9 @@ def trained_and_judged(world: World, start: str, variant: str, seed: int) -> dic
 
 
 @torch.no_grad()
-def judge(world: World, student: Any, examples: list[Example], **divergence: Any) -> dict[str, float]:
+def judge(world: World, student: Any, examples: list[Example], divergence: Divergence = FORWARD_KL) -> dict[str, float]:
     """KL and cross-entropy on rows."""
-    learner = Learner(student.eval(), Objective(world.teacher, **divergence), world.vocab, False)
+    learner = Learner(student.eval(), LanguageTask(world.teacher, objective=divergence), world.vocab, False)
     kl = loss = tokens = 0.0
     with grouped_attention(student, world.teacher):
         for rows in token_batches([len(r.ids) for r in examples], 4 * STEP_TOKENS):
@@ -193,13 +189,13 @@ def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
     found = {"as it was": {"seconds": 0.0} | judge_own_answers(world, begun, seed)}
     for variant, share in (("off-policy", None), ("on-policy, half", 0.5), ("on-policy, all", 1.0)):
         settings = OnPolicy(share=share, max_new_tokens=DRAWN, refresh=5) if share else None
-        own = OwnText(settings, world.chat, CONTEXT) if settings else None
+        own = StudentSamples(settings, world.chat, CONTEXT) if settings else None
         student, since = copy.deepcopy(begun).train(), time.process_time()
-        objective = Objective(world.teacher, own_text=own, divergence="reverse_kl")
+        task = LanguageTask(world.teacher, student_samples=own, objective=REVERSE_KL)
         out = Path(tempfile.mkdtemp(dir=world.folder))
         train_model(
-            student, objective, rows, [], plan, out=out, name="student",
-            vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed,
+            student, task, rows, [], plan,
+            LoopOptions(out=out, name="student", vocab_size=world.vocab, pad_id=world.chat.eos_id, seed=seed),
         )  # fmt: skip
         found[variant] = {"seconds": time.process_time() - since} | judge_own_answers(world, student, seed)
     return found
@@ -212,7 +208,7 @@ def judge_own_answers(world: World, student: Any, seed: int) -> dict[str, float]
     seeds = [1000 * seed + number for number in range(len(prompts))]
     said = runtime.continue_ids(prompts, seeds, Sampling(DRAWN, 1.0))
     rows = [Example((*p, *s.ids), PROMPT, s.stopped) for p, s in zip(prompts, said, strict=True) if s.ids]
-    return judge(world, student, rows, divergence="reverse_kl")
+    return judge(world, student, rows, divergence=REVERSE_KL)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

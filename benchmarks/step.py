@@ -36,8 +36,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from potstill.components.chat.format import Example
 from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.components.training.batches import plan_steps
-from potstill.components.training.learner import Objective
-from potstill.components.training.loop import train_model
+from potstill.components.training.learner import LanguageTask
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.core.recipe import Schedule
 from potstill.stages.targets.scoring import write_targets
 
@@ -93,8 +93,8 @@ def potstill_losses(rows: list[Example], vocab: int, store: Path | None) -> list
         stored = TargetsReader(store, targets_meta(vocab))
     with tempfile.TemporaryDirectory() as folder:
         train_model(
-            make_model("student", vocab), Objective(teacher, stored=stored), rows, [], SCHEDULE,
-            out=Path(folder), name="step", vocab_size=vocab, pad_id=2, seed=SEED,
+            make_model("student", vocab), LanguageTask(teacher, stored=stored), rows, [], SCHEDULE,
+            LoopOptions(out=Path(folder), name="step", vocab_size=vocab, pad_id=2, seed=SEED),
         )  # fmt: skip
         return [json.loads(line)["loss"] for line in (Path(folder) / "step.log.jsonl").read_text().splitlines()]
 

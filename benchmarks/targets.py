@@ -103,16 +103,16 @@ def measure(case: dict[str, Any], rows: Iterator[tuple[SequenceKey, Tensor]], fo
         _epoch(reader, order)
         warm.append(time.process_time() - begun)
     found = store_stats(folder)
-    tokens = found["tokens"]
+    tokens = found.tokens
     shown = ("bytes_per_token", "ids_per_token", "entropy", "tail_mass", "kl_stored_teacher", "kl_buckets", "bias")
     return {
-        "case": f"V={found['vocab_size']}, {tokens} tokens",
+        "case": f"V={found.vocab_size}, {tokens} tokens",
         "variant": f"{case['kind']} {case.get('draws') or case['k']}",
         "seconds": writing,
         "encode_tokens_per_cpu_s": tokens / writing,
         "decode_tokens_per_cpu_s": tokens / statistics.median(cold),
         "cached_tokens_per_cpu_s": tokens / statistics.median(warm),
-    } | {name: found[name] for name in shown if name in found}
+    } | {name: value for name in shown if (value := getattr(found, name)) is not None}
 
 
 def _epoch(reader: TargetsReader, keys: list[SequenceKey]) -> None:

@@ -28,4 +28,4 @@ def stats(folder: Path, as_json: bool) -> None:
     from potstill.components.targets import render_stats, store_stats
 
     found = store_stats(folder)
-    click.echo(json.dumps(found) if as_json else render_stats(found))
+    click.echo(json.dumps(found.to_json()) if as_json else render_stats(found))

@@ -17,7 +17,7 @@ from potstill.components.chat.format import Example
 from potstill.components.losses.chunks import chunk_rows
 from potstill.components.losses.divergence import LossSums, linear_divergence
 from potstill.components.losses.sparse import SparseTargets, linear_sparse_divergence
-from potstill.components.training.batches import OwnAnswer, pack
+from potstill.components.training.batches import SampledAnswer, pack
 from potstill.components.training.counts import Counts
 
 
@@ -167,9 +167,9 @@ def test_masked_prompts_do_not_shift_the_labels() -> None:
 
 def test_student_answers_are_a_mean_over_what_was_drawn() -> None:
     """A loss divided by the token count of the data set shrinks with texts that it is not about."""
-    teachers, drawn = Example(tuple(range(50)), 10, True), OwnAnswer(tuple(range(12)), 10, False, (-1.0, -1.0))
-    assert Counts.of([[drawn]]).weights(None).own == 1 / 2
-    assert Counts.of([[drawn, teachers]]).weights(None).own == 0.5 / 2
+    teachers, drawn = Example(tuple(range(50)), 10, True), SampledAnswer(tuple(range(12)), 10, False, (-1.0, -1.0))
+    assert Counts.of([[drawn]]).weights(None).sampled == 1 / 2
+    assert Counts.of([[drawn, teachers]]).weights(None).sampled == 0.5 / 2
     assert Counts.of([[drawn, teachers]]).weights(None).text == 0.5 / 40
 
 

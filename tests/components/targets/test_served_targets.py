@@ -16,7 +16,7 @@ from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import Candidate, SaidToken
 from potstill.components.targets import (
-    StoredTargets,
+    TargetRows,
     TargetsMeta,
     TargetsReader,
     TargetsWriter,
@@ -39,7 +39,7 @@ def meta(**changes: Any) -> TargetsMeta:
     return TargetsMeta.model_validate({"kind": "top_k", "k": K, "vocab_size": V, **who, **changes})
 
 
-def stored(folder: Path, add: Callable[[TargetsWriter], object], **changes: Any) -> StoredTargets:
+def stored(folder: Path, add: Callable[[TargetsWriter], object], **changes: Any) -> TargetRows:
     with TargetsWriter(folder, meta(**changes)) as writer:
         add(writer)
     return TargetsReader(folder, meta(**changes)).lookup([sequence_key([1, 2, 3, 4, 5, 6], 2)])
@@ -159,7 +159,7 @@ def test_the_same_tokens_teach_by_their_distributions(chat: ChatFormat, dialect:
     example = chat.example(row)
     ids = example.ids[example.n_prompt :]
     found = ServedTokens(chat).targets(row, example, spoken(chat, example, dialect, end=end))
-    assert found.text_alone is None
+    assert found.text_only is None
     assert found.ids[:-1] == [[number, chat.eos_id] for number in ids[:-1]]
     assert found.log_probs[:-1] == [[math.log(0.7), math.log(0.2)]] * (len(ids) - 1)
     # an end token of which nothing is said is certain: it was said
@@ -182,12 +182,10 @@ def test_another_end_token_than_the_students_is_an_end(chat: ChatFormat) -> None
     said = spoken(chat, example, "bytes")
     other = Candidate(None, b"", -0.5)  # special, and not shown
     found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(other, (other,))])
-    assert found.text_alone is None and (found.ids[-1], found.log_probs[-1]) == ([chat.eos_id], [0.0])
+    assert found.text_only is None and (found.ids[-1], found.log_probs[-1]) == ([chat.eos_id], [0.0])
     word = Candidate(None, b"more", -0.5)
     found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(word, (word,))])
-    assert (
-        found.text_alone == "other_tokens" and "'more' at the endpoint and the end to the student" in found.difference
-    )
+    assert found.text_only == "other_tokens" and "'more' at the endpoint and the end to the student" in found.difference
 
 
 def test_an_unfinished_answer_has_no_end(chat: ChatFormat) -> None:
@@ -196,11 +194,11 @@ def test_an_unfinished_answer_has_no_end(chat: ChatFormat) -> None:
     assert not example.eos_supervised
     tokens = ServedTokens(chat)
     said = spoken(chat, example, "bytes")
-    assert tokens.targets(row, example, said).text_alone is None
-    assert tokens.targets(row, example, said[:-1]).text_alone == "other_tokens"
+    assert tokens.targets(row, example, said).text_only is None
+    assert tokens.targets(row, example, said[:-1]).text_only == "other_tokens"
 
 
-def test_tokens_cut_otherwise_teach_by_the_text_alone(chat: ChatFormat) -> None:
+def test_tokens_cut_otherwise_teach_by_the_text_only(chat: ChatFormat) -> None:
     row = answered()
     example = chat.example(row)
     ids = list(example.ids[example.n_prompt :])
@@ -208,25 +206,25 @@ def test_tokens_cut_otherwise_teach_by_the_text_alone(chat: ChatFormat) -> None:
     joined = Candidate(None, (said[1].token.text or b"") + (said[2].token.text or b""), -0.1)
     tokens = ServedTokens(chat)
     found = tokens.targets(row, example, [said[0], SaidToken(joined, (joined,)), *said[3:]])
-    assert found.text_alone == "other_tokens"
+    assert found.text_only == "other_tokens"
     assert found.difference.startswith(f"token 1 is {joined.text.decode()!r} at the endpoint and {ids[1]} ")  # type: ignore[union-attr]
     assert (found.ids, found.log_probs) == ([[number] for number in ids], [[0.0]] * len(ids))
-    assert tokens.targets(row, example, None).text_alone == "no_log_probs"
+    assert tokens.targets(row, example, None).text_only == "no_log_probs"
     # ids of another vocabulary say nothing where the bytes differ, and bytes do where the ids do
     moved = [s._replace(token=s.token._replace(id=7)) for s in said]
-    assert tokens.targets(row, example, moved).text_alone is None
+    assert tokens.targets(row, example, moved).text_only is None
     wrong = [s._replace(token=s.token._replace(text=None, id=7)) for s in said]
-    assert tokens.targets(row, example, wrong).text_alone == "other_tokens"
+    assert tokens.targets(row, example, wrong).text_only == "other_tokens"
 
 
-def test_tool_calls_that_were_parsed_teach_by_the_text_alone(chat: ChatFormat) -> None:
+def test_tool_calls_that_were_parsed_teach_by_the_text_only(chat: ChatFormat) -> None:
     row = Row.model_validate(light_rows([""])[0])
     example = chat.example(row)
     tokens = ServedTokens(chat)
-    assert tokens.targets(row, example, None).text_alone == "tool_calls"
-    assert tokens.targets(row, example, spoken(chat, example, "bytes")[:3]).text_alone == "tool_calls"
+    assert tokens.targets(row, example, None).text_only == "tool_calls"
+    assert tokens.targets(row, example, spoken(chat, example, "bytes")[:3]).text_only == "tool_calls"
     # an endpoint may parse the call and still give the tokens that it was written in
-    assert tokens.targets(row, example, spoken(chat, example, "llama.cpp")).text_alone is None
+    assert tokens.targets(row, example, spoken(chat, example, "llama.cpp")).text_only is None
 
 
 def test_more_than_half_of_other_tokens_is_an_error(chat: ChatFormat) -> None:

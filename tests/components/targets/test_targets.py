@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fixtures import SHARED
 from potstill.components.targets import (
     SequenceKey,
-    StoredTargets,
+    TargetRows,
     TargetsMeta,
     TargetsReader,
     TargetsWriter,
@@ -73,7 +73,7 @@ def softmax(logits_NV: NDArray[np.float32], temperature: float = 1.0) -> NDArray
     return np.asarray(weights_NV / weights_NV.sum(1, keepdims=True))
 
 
-def dense(targets: StoredTargets, vocab: int = V) -> NDArray[np.float64]:
+def dense(targets: TargetRows, vocab: int = V) -> NDArray[np.float64]:
     """(N, V) probabilities by a plain loop."""
     out_NV = np.zeros((len(targets.offsets) - 1, vocab))
     for row, (low, high) in enumerate(itertools.pairwise(targets.offsets.tolist())):
@@ -82,7 +82,7 @@ def dense(targets: StoredTargets, vocab: int = V) -> NDArray[np.float64]:
     return out_NV
 
 
-def same(one: StoredTargets, other: StoredTargets) -> bool:
+def same(one: TargetRows, other: TargetRows) -> bool:
     """Equal targets: entries of equal probability may stand in another order."""
     tails = (one.tail is None) == (other.tail is None) and (one.tail is None or np.array_equal(one.tail, other.tail))
     return tails and np.array_equal(one.offsets, other.offsets) and np.array_equal(dense(one), dense(other))
@@ -129,7 +129,7 @@ def test_an_id_without_probability_is_never_drawn_and_sums_stay_finite(tmp_path:
         found = dense(TargetsReader(tmp_path / name).lookup([key]), 200)
         assert found[:, 5].min() > 0.999
         assert np.delete(found, [5, 130], axis=1).max() == 0
-        assert all(np.isfinite(v) for v in store_stats(tmp_path / name).values() if isinstance(v, float))
+        assert all(np.isfinite(v) for v in store_stats(tmp_path / name).to_json().values() if isinstance(v, float))
 
 
 @pytest.mark.parametrize("case", [COUNTS, TOP_K], ids=["counts", "top_k"])
@@ -439,16 +439,16 @@ def test_stats_measure_the_loss_against_the_full_distribution(stores: dict[str, 
     r_NV = dense(TargetsReader(stores["counts"]).lookup(keys))
     drawn = r_NV > 0
     r_log_r = np.where(drawn, r_NV * np.log(np.where(drawn, r_NV, 1)), 0)
-    assert found["entropy"] == pytest.approx(entropy_N.mean(), rel=1e-5)
-    assert found["tail_mass"] == pytest.approx((p_NV * ~drawn).sum(1).mean(), rel=1e-4)
-    assert found["kl_stored_teacher"] == pytest.approx((r_log_r - r_NV * np.log(p_NV)).sum(1).mean(), rel=1e-4)
+    assert found.entropy == pytest.approx(entropy_N.mean(), rel=1e-5)
+    assert found.tail_mass == pytest.approx((p_NV * ~drawn).sum(1).mean(), rel=1e-4)
+    assert found.kl_stored_teacher == pytest.approx((r_log_r - r_NV * np.log(p_NV)).sum(1).mean(), rel=1e-4)
     gap_N = -(r_NV * np.log(p_NV)).sum(1) - entropy_N
-    assert found["bias"] == pytest.approx(gap_N.mean(), rel=1e-4)
-    assert found["bias_standard_error"] == pytest.approx(gap_N.std(ddof=1) / np.sqrt(len(gap_N)), rel=1e-3)
-    assert abs(found["bias"]) < 4 * found["bias_standard_error"]
-    assert found["ids_per_token"] == pytest.approx(drawn.sum(1).mean())
-    assert (found["sequences"], found["tokens"]) == (5, len(p_NV))
-    assert found["bytes"] == sum(path.stat().st_size for path in stores["counts"].glob("*.targets"))
+    assert found.bias == pytest.approx(gap_N.mean(), rel=1e-4)
+    assert found.bias_standard_error == pytest.approx(gap_N.std(ddof=1) / np.sqrt(len(gap_N)), rel=1e-3)
+    assert abs(found.bias) < 4 * found.bias_standard_error
+    assert found.ids_per_token == pytest.approx(drawn.sum(1).mean())
+    assert (found.sequences, found.tokens) == (5, len(p_NV))
+    assert found.bytes == sum(path.stat().st_size for path in stores["counts"].glob("*.targets"))
 
     found = store_stats(stores["top_k"])
     targets = TargetsReader(stores["top_k"]).lookup(keys)
@@ -459,10 +459,10 @@ def test_stats_measure_the_loss_against_the_full_distribution(stores: dict[str, 
     tail_N = (p_NV * ~kept).sum(1)
     buckets_N = inside_N + tail_N * np.log(tail_N / targets.tail)
     even_NV = np.where(kept, r_NV, targets.tail[:, None] / (V - 8))
-    assert found["tail_mass"] == pytest.approx(tail_N.mean(), rel=1e-4)
-    assert found["kl_buckets"] == pytest.approx(buckets_N.mean(), rel=2e-3)
-    assert found["kl_even_tail"] == pytest.approx((p_NV * np.log(p_NV / even_NV)).sum(1).mean(), rel=1e-3)
-    assert 0 < found["kl_buckets"] < 1e-3 < found["kl_even_tail"]
+    assert found.tail_mass == pytest.approx(tail_N.mean(), rel=1e-4)
+    assert found.kl_buckets == pytest.approx(buckets_N.mean(), rel=2e-3)
+    assert found.kl_even_tail == pytest.approx((p_NV * np.log(p_NV / even_NV)).sum(1).mean(), rel=1e-3)
+    assert 0 < found.kl_buckets < 1e-3 < found.kl_even_tail
 
 
 def test_k_of_the_whole_vocabulary_has_no_tail(tmp_path: Path) -> None:
@@ -472,11 +472,11 @@ def test_k_of_the_whole_vocabulary_has_no_tail(tmp_path: Path) -> None:
     assert targets.tail is not None and targets.tail.max() == 0
     assert dense(targets).sum(1) == pytest.approx(np.ones(3), abs=1e-6)
     found = store_stats(tmp_path / "store")
-    assert found["kl_even_tail"] == pytest.approx(found["kl_buckets"], abs=1e-6) and found["kl_buckets"] < 1e-3
+    assert found.kl_even_tail == pytest.approx(found.kl_buckets, abs=1e-6) and found.kl_buckets < 1e-3
 
 
 def test_stats_are_written_for_a_person(stores: dict[str, Path]) -> None:
-    assert "50 draws a token, 37 ids, temperature 1" in render_stats(store_stats(stores["counts"]))
+    assert "50 samples per token, 37 ids, temperature 1" in render_stats(store_stats(stores["counts"]))
     assert "top 8 with tail mass" in render_stats(store_stats(stores["top_k"]))
 
 
@@ -501,11 +501,9 @@ def test_bytes_a_token_at_32000_ids_and_their_estimate(
     # this store is so small that its tables, one for each shard, weigh more than they would in a whole shard
     footer = TargetsReader(tmp_path / "store").shards[0].footer
     tables = sum(footer["sections"][name][1] for name in ("table", "keys", "tokens")) + 1000
-    per_token = (found["bytes"] - tables) / found["tokens"]
+    per_token = (found.bytes - tables) / found.tokens
     assert per_token < budget
-    assert expected_bytes(case["kind"], found["tokens"], 32000, size) == pytest.approx(
-        per_token * found["tokens"], rel=0.15
-    )
+    assert expected_bytes(case["kind"], found.tokens, 32000, size) == pytest.approx(per_token * found.tokens, rel=0.15)
 
 
 def test_the_estimate_grows_with_all_that_makes_a_store_grow() -> None:
@@ -538,12 +536,12 @@ def test_a_real_model_on_real_text(tmp_path: Path) -> None:
         with TargetsWriter(store, meta_of(case, vocab_size=logits[0].shape[1])) as writer:
             assert writer.add_batch(keys, logits) == len(keys)
         found = store_stats(store)
-        assert found["bytes_per_token"] < budget
+        assert found.bytes_per_token < budget
         if case is COUNTS:
-            assert abs(found["bias"]) < 4 * found["bias_standard_error"]
+            assert abs(found.bias) < 4 * found.bias_standard_error
         begun = time.process_time()
         TargetsReader(store).lookup(keys)
-        assert found["tokens"] / (time.process_time() - begun) > 20_000  # decoding keeps ahead of any training
+        assert found.tokens / (time.process_time() - begun) > 20_000  # decoding keeps ahead of any training
 
 
 def test_stats_verb_prints_for_a_person_or_one_json_object(stores: dict[str, Path], tmp_path: Path) -> None:
@@ -554,6 +552,6 @@ def test_stats_verb_prints_for_a_person_or_one_json_object(stores: dict[str, Pat
     shown = CliRunner().invoke(main, ["targets", "stats", str(stores["counts"])])
     assert shown.exit_code == 0 and "50 draws a token" in shown.stdout
     told = CliRunner().invoke(main, ["targets", "stats", str(stores["top_k"]), "--json"])
-    assert json.loads(told.stdout) == store_stats(stores["top_k"])
+    assert json.loads(told.stdout) == store_stats(stores["top_k"]).to_json()
     refused = CliRunner().invoke(main, ["targets", "stats", str(tmp_path)])
     assert refused.exit_code == 2 and "no targets store" in refused.stderr

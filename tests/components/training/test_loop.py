@@ -19,13 +19,13 @@ from potstill.components.chat.format import Example, load_chat
 from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.batches import pack
-from potstill.components.training.learner import Learner, Objective
-from potstill.components.training.loop import layers_alone, train_model
+from potstill.components.training.learner import LanguageTask, Learner
+from potstill.components.training.loop import LoopOptions, layers_alone, train_model
+from potstill.components.training.rows import training_examples
 from potstill.components.training.students import from_teacher_layers
 from potstill.core.errors import DataError, StepError
 from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
-from potstill.stages.train.stage import _examples
 
 RUN = """
 import sys
@@ -34,21 +34,23 @@ import torch
 torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.components.training.learner import Objective
-from potstill.components.training.loop import train_model
+from potstill.components.training.learner import LanguageTask
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.students import from_teacher_layers
 from potstill.core.recipe import Schedule
+from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import read_rows
-from potstill.stages.train.stage import _examples
+from potstill.components.training.rows import training_examples
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 teacher = load_causal_lm(model)
-examples = _examples(read_rows(rows), chat, 128)
+examples = training_examples(read_rows(rows), chat, 128)
 schedule = Schedule(optimizer="muon", epochs=20, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3,
                     checkpoint_every=3)
 student = from_teacher_layers(teacher, 2)
-train_model(student, Objective(teacher, temperature=2.0, hard_label_weight=0.3), examples, examples[:4], schedule,
-            out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
+divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.3)
+train_model(student, LanguageTask(teacher, objective=divergence), examples, examples[:4], schedule,
+            LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5))
 torch.save(student.state_dict(), out / "final.pt")
 """
 
@@ -81,11 +83,11 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(tiny_model: Path, tmp_path
 def train(model_folder: Path, tmp_path: Path, **changes: object) -> list[dict[str, float]]:
     chat = load_chat(model_folder)
     teacher = load_causal_lm(model_folder)
-    examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
+    examples = training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
     schedule = Schedule(**{"epochs": 15, "batch_tokens": 512, "learning_rate": 3e-3} | changes)  # type: ignore[arg-type]
     train_model(
-        from_teacher_layers(teacher, 2), Objective(teacher), examples, examples[:3], schedule,
-        out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+        from_teacher_layers(teacher, 2), LanguageTask(teacher), examples, examples[:3], schedule,
+        LoopOptions(out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5),
     )  # fmt: skip
     return read_log(tmp_path)
 
@@ -102,13 +104,13 @@ def test_held_out_rows_are_what_is_measured(tiny_model: Path, tmp_path: Path) ->
     """A loader of evaluation rows that was taken and never read: the figure must be that of these rows."""
     chat, teacher = load_chat(tiny_model), load_causal_lm(tiny_model).eval()
     student = from_teacher_layers(teacher, 2)
-    examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
-    held_out = _examples(read_rows(write_jsonl(tmp_path / "other.jsonl", light_rows(["now "])[:5])), chat, 128)
+    examples = training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
+    held_out = training_examples(read_rows(write_jsonl(tmp_path / "other.jsonl", light_rows(["now "])[:5])), chat, 128)
     schedule = Schedule(epochs=2, batch_tokens=256, learning_rate=3e-3)
     with torch.enable_grad():
         train_model(
-            student, Objective(teacher), examples, held_out, schedule,
-            out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+            student, LanguageTask(teacher), examples, held_out, schedule,
+            LoopOptions(out=tmp_path, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5),
         )  # fmt: skip
     divergence, tokens = 0.0, 0
     for row in held_out:
@@ -126,10 +128,8 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tm
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()
-    tokens = sum(
-        len(e.ids)
-        for e in _examples(read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""]))), load_chat(tiny_model), 128)
-    )
+    rows = read_rows(write_jsonl(tmp_path / "r.jsonl", light_rows([""])))
+    tokens = sum(len(e.ids) for e in training_examples(rows, load_chat(tiny_model), 128))
     one = train(tiny_model, large, epochs=1, batch_tokens=tokens)
     many = train(tiny_model, small, epochs=1, batch_tokens=tokens // 4, gradient_accumulation=20)
     assert len(one) == len(many) == 1
@@ -151,7 +151,7 @@ def test_bf16_autocast_is_on(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_bf16_without_autocast_is_refused(tiny_model: Path) -> None:
     model = load_causal_lm(tiny_model)
-    learner = Learner(model, Objective(), model.config.vocab_size, autocast=True)
+    learner = Learner(model, LanguageTask(), model.config.vocab_size, autocast=True)
     with pytest.raises(StepError, match="autocast is off"):
         learner(pack([Example(tuple(range(3, 20)), 5, True)], 0))
 
@@ -194,10 +194,10 @@ def test_rows_that_cannot_be_trained_on_are_named(
     rows = [*light_rows([""])[:2], light_rows([""])[2] | change]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     if reason is None:  # an empty answer still has its end token to learn
-        assert _examples(read_rows(path), load_chat(tiny_model), 128)[2].n_supervised == 1
+        assert training_examples(read_rows(path), load_chat(tiny_model), 128)[2].n_supervised == 1
         return
     with pytest.raises(DataError, match=rf"rows\.jsonl:3: .*{reason}"):
-        _examples(read_rows(path), load_chat(tiny_model), 128)
+        training_examples(read_rows(path), load_chat(tiny_model), 128)
 
 
 def test_layers_alone_are_the_student_that_takes_them(tiny_model: Path) -> None:
@@ -217,22 +217,22 @@ def test_layers_alone_are_the_student_that_takes_them(tiny_model: Path) -> None:
 def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please ", "now "]))
     chat = load_chat(tiny_model)
-    examples = _examples(read_rows(rows), chat, 128)
+    examples = training_examples(read_rows(rows), chat, 128)
     shallow_loss = {}
     for name, kept in {"both": even_layers(4, 2), "whole": ()}.items():
         model = load_causal_lm(tiny_model)
         schedule = Schedule(epochs=30, batch_tokens=256, learning_rate=3e-3)
         train_model(
-            model, Objective(), examples, (), schedule,
-            out=tmp_path / name, name="model", vocab_size=chat.vocab_size, pad_id=0, seed=5, shallow=kept,
+            model, LanguageTask(), examples, (), schedule,
+            LoopOptions(out=tmp_path / name, name="model", vocab_size=chat.vocab_size, pad_id=0, seed=5, shallow=kept),
         )  # fmt: skip
         log = [json.loads(line) for line in (tmp_path / name / "model.log.jsonl").read_text().splitlines()]
         assert {line["layers"] for line in log} == ({2, 4} if kept else {4})
         examined = train_model(
-            from_teacher_layers(model, 2), Objective(), examples, (), Schedule(epochs=0.01, batch_tokens=4096),
-            out=tmp_path / f"{name}-student", name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+            from_teacher_layers(model, 2), LanguageTask(), examples, (), Schedule(epochs=0.01, batch_tokens=4096),
+            LoopOptions(out=tmp_path / f"{name}-student", name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5),
         )  # fmt: skip
-        shallow_loss[name] = examined["final"]["loss"]
+        shallow_loss[name] = examined.final.loss
     assert shallow_loss["both"] < 0.5 * shallow_loss["whole"]
 
 
@@ -240,15 +240,15 @@ def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: 
 def test_kernels_train_alike(tiny_model: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please "]))
     chat = load_chat(tiny_model)
-    examples = _examples(read_rows(rows), chat, 128)
+    examples = training_examples(read_rows(rows), chat, 128)
     losses = []
     for kernel in ("torch", "compile"):
         teacher = load_causal_lm(tiny_model)
         done = train_model(
-            from_teacher_layers(teacher, 2), Objective(teacher, kernel=kernel), examples, (),
+            from_teacher_layers(teacher, 2), LanguageTask(teacher, kernel=kernel), examples, (),
             Schedule(epochs=3, batch_tokens=512),
-            out=tmp_path / kernel, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+            LoopOptions(out=tmp_path / kernel, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5),
         )  # fmt: skip
-        losses.append(done["final"]["loss"])
+        losses.append(done.final.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] > 0

@@ -9,13 +9,13 @@ import torch
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.components.training.learner import Objective
+from potstill.components.training.learner import LanguageTask
 from potstill.components.training.lora import add_lora
+from potstill.components.training.rows import training_examples
+from potstill.components.training.setup import TrainingSetup
 from potstill.components.training.students import from_teacher_layers
-from potstill.components.training.training import Training
 from potstill.core.recipe import Schedule
 from potstill.core.records import read_rows
-from potstill.stages.train.stage import _examples
 
 
 def test_merged_adapters_are_the_trained_model(tiny_model: Path) -> None:
@@ -37,12 +37,12 @@ def test_merged_adapters_are_the_trained_model(tiny_model: Path) -> None:
 
 def test_a_saved_student_has_no_adapters(tiny_model: Path, tmp_path: Path) -> None:
     chat, teacher = load_chat(tiny_model), load_causal_lm(tiny_model)
-    examples = _examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
+    examples = training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
     schedule = Schedule(epochs=4, batch_tokens=256, lora_rank=4, learning_rate=1e-2)
-    training = Training(examples, [], schedule, chat.vocab_size, chat.eos_id, tiny_model, tmp_path, 0, "none")
-    summary = training.fit("student", lambda: from_teacher_layers(teacher, 2), Objective(teacher))
+    setup = TrainingSetup(examples, [], schedule, chat.vocab_size, chat.eos_id, tiny_model, tmp_path, 0)
+    summary = setup.fit("student", lambda: from_teacher_layers(teacher, 2), LanguageTask(teacher))
     start, student = from_teacher_layers(teacher, 2).state_dict(), load_causal_lm(tmp_path / "student").state_dict()
     assert start.keys() == student.keys()
     for name, weight in start.items():
         assert torch.equal(student[name], weight) != ("_proj." in name), name
-    assert summary["params"] == sum(p.numel() for p in from_teacher_layers(teacher, 2).parameters())
+    assert summary.params == sum(p.numel() for p in from_teacher_layers(teacher, 2).parameters())

@@ -11,34 +11,37 @@ import torch
 from torch import Tensor
 
 from components.losses.oracle import divergence
-from fixtures import light_rows, make_model, read_log, write_jsonl
+from fixtures import light_rows, make_model, read_log, run_stage, write_jsonl
 from potstill.components.chat.format import Example, load_chat
 from potstill.components.runtimes import Sampling
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
-from potstill.components.training.batches import OwnAnswer
+from potstill.components.training.batches import SampledAnswer
 from potstill.components.training.checkpoints import StepLog
 from potstill.components.training.counts import Counts, Weights
-from potstill.components.training.learner import Learner, Objective
-from potstill.components.training.loop import train_model
-from potstill.components.training.on_policy import OwnAnswers, OwnText
+from potstill.components.training.learner import LanguageTask, Learner
+from potstill.components.training.loop import LoopOptions, train_model
+from potstill.components.training.on_policy import SamplingPlan, StudentSamples
+from potstill.components.training.rows import training_examples
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe import OnPolicy, Recipe, Schedule, Train
+from potstill.core.artifacts.training import LogLine, LoopSummary
+from potstill.core.recipe import DIVERGENCES, OnPolicy, Recipe, Schedule, Train
+from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import read_rows
-from potstill.stages.train import stage as train
+from potstill.stages.train.stage import STAGE
 
 
 def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
-    return train._examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), load_chat(folder), 128)
+    return training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), load_chat(folder), 128)
 
 
-def drawn_by(model: Any, folder: Path, rows: list[Example], temperature: float = 1.0) -> list[OwnAnswer]:
+def drawn_by(model: Any, folder: Path, rows: list[Example], temperature: float = 1.0) -> list[SampledAnswer]:
     runtime = HFRuntime(model, load_chat(folder), 128)
     prompts = [list(row.ids[: row.n_prompt]) for row in rows]
     said = runtime.continue_ids(prompts, list(range(len(rows))), Sampling(9, temperature))
     return [
-        OwnAnswer((*prompt, *out.ids), len(prompt), out.stopped, tuple(out.log_probs))
+        SampledAnswer((*prompt, *out.ids), len(prompt), out.stopped, tuple(out.log_probs))
         for prompt, out in zip(prompts, said, strict=True)
     ]
 
@@ -78,61 +81,69 @@ def want_loss(objective: str, student: Any, teacher: Any, rows: list[Any], tempe
 
 
 @pytest.mark.parametrize(
-    ("text", "own"),
-    [("jsd", "jsd"), ("skew_kl", "skew_reverse_kl_detached"), ("forward_kl", "sampled_reverse_kl")],
+    ("settings", "losses"),
+    [
+        ({"name": "jsd"}, ("jsd", "jsd")),
+        ({"name": "contrastive"}, ("skew_kl", "skew_reverse_kl_detached")),
+        ({"name": "forward_kl", "on_policy": {"loss": "sampled_reverse_kl"}}, ("forward_kl", "sampled_reverse_kl")),
+    ],
+    ids=["jsd", "contrastive", "sampled"],
 )
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_each_kind_of_text_has_its_own_loss_and_mean(
-    tiny_model: Path, tmp_path: Path, text: Any, own: Any, temperature: float
+    tiny_model: Path, tmp_path: Path, settings: dict[str, Any], losses: tuple[str, str], temperature: float
 ) -> None:
+    objective = DIVERGENCES[settings["name"]].model_validate(settings | {"temperature": temperature})
+    assert objective.losses == losses
     teacher, rows = load_causal_lm(tiny_model).eval(), rows_of(tiny_model, tmp_path)
     with torch.no_grad():
         teacher.get_output_embeddings().weight.mul_(3)  # so that the two differ
     student = from_teacher_layers(teacher, 2).eval()
     mine = drawn_by(student, tiny_model, rows[:4])
     group = [[*rows[4:8], mine[0]], [*mine[1:], *rows[8:11]]]
-    how = OwnText(OnPolicy(), load_chat(tiny_model), 128)
-    objective = Objective(teacher, divergence=text, own_divergence=own, own_text=how, temperature=temperature)
-    learner = Learner(student, objective, teacher.config.vocab_size, False)
+    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128)
+    task = LanguageTask(teacher, objective=objective, student_samples=how)
+    learner = Learner(student, task, teacher.config.vocab_size, False)
     counts = Counts.of(group)
     with grouped_attention(student, teacher), torch.no_grad():
-        sums = [learner(objective.batch(batch, 0), counts.weights(None)) for batch in group]
-    total, tokens = want_loss(text, student, teacher, rows[4:11], temperature)
-    own_total, own_tokens = want_loss(own, student, teacher, mine, temperature)
-    assert (counts.text, counts.own) == (tokens, own_tokens)
+        sums = [learner(task.batch(batch, 0), counts.weights(None)) for batch in group]
+    total, tokens = want_loss(losses[0], student, teacher, rows[4:11], temperature)
+    own_total, own_tokens = want_loss(losses[1], student, teacher, mine, temperature)
+    assert (counts.text, counts.sampled) == (tokens, own_tokens)
     assert sum(s.loss.item() for s in sums) == pytest.approx(
         7 / 11 * total / tokens + 4 / 11 * own_total / own_tokens, rel=2e-4, abs=1e-6
     )
-    assert sum(s.own_divergence.item() for s in sums) == pytest.approx(own_total, rel=2e-4, abs=1e-5)
+    assert sum(s.sampled_divergence.item() for s in sums) == pytest.approx(own_total, rel=2e-4, abs=1e-5)
     assert sum(s.divergence.item() for s in sums) == pytest.approx(total, rel=2e-4)
 
 
-def test_hard_labels_are_the_teachers_text_alone(tiny_model: Path, tmp_path: Path) -> None:
+def test_hard_labels_are_the_teachers_text_only(tiny_model: Path, tmp_path: Path) -> None:
     teacher, rows = load_causal_lm(tiny_model).eval(), rows_of(tiny_model, tmp_path)[:4]
     student = from_teacher_layers(teacher, 2).eval()
     mine, found = drawn_by(student, tiny_model, rows), []
-    how = OwnText(OnPolicy(), load_chat(tiny_model), 128)
+    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128)
     for share in (0.0, 0.5):
-        objective = Objective(teacher, hard_label_weight=share, own_text=how)
+        objective = ForwardKL(name="forward_kl", hard_label_weight=share)
+        task = LanguageTask(teacher, objective=objective, student_samples=how)
         with grouped_attention(student, teacher), torch.no_grad():
-            learner = Learner(student, objective, teacher.config.vocab_size, False)
-            found.append([learner(objective.batch(batch, 0)).loss.item() for batch in (mine, rows)])
+            learner = Learner(student, task, teacher.config.vocab_size, False)
+            found.append([learner(task.batch(batch, 0)).loss.item() for batch in (mine, rows)])
     assert found[0][0] == found[1][0]
     assert found[0][1] != pytest.approx(found[1][1], rel=1e-3)
 
 
 def test_the_mean_is_over_what_was_drawn() -> None:
     """Not over the tokens of the data set, which the student's answers have nothing to do with."""
-    rows, own = Example((1, 2, 3, 4), 1, True), OwnAnswer((1, *range(10)), 1, False, (-1.0,) * 10)
+    rows, own = Example((1, 2, 3, 4), 1, True), SampledAnswer((1, *range(10)), 1, False, (-1.0,) * 10)
     counts = Counts.of([[rows, own], [own, own]])
-    assert (counts.text, counts.own, counts.own_share) == (3, 30, 0.75)
+    assert (counts.text, counts.sampled, counts.sampled_share) == (3, 30, 0.75)
     assert counts.weights(None) == Weights(0.25 / 3, 0.75 / 30, None)
-    assert counts.means({"divergence": 6.0, "own_divergence": 6.0, "loss": 6.0}) == {
-        "divergence": 2.0, "own_divergence": 0.2, "loss": 6.0,
+    assert counts.means({"divergence": 6.0, "sampled_divergence": 6.0, "loss": 6.0}) == {
+        "divergence": 2.0, "sampled_divergence": 0.2, "loss": 6.0,
     }  # fmt: skip
     alone = Counts.of([[own]])
     assert alone.weights(None) == Weights(0.0, 0.1, None)
-    assert "divergence" not in alone.means({"divergence": 0.0, "own_divergence": 1.0})
+    assert "divergence" not in alone.means({"divergence": 0.0, "sampled_divergence": 1.0})
 
 
 class Stop(Exception):
@@ -141,29 +152,29 @@ class Stop(Exception):
 
 def own_run(
     folder: Path, out: Path, rows: list[Example], share: float = 0.5, refresh: int = 3, stop_at: int | None = None
-) -> tuple[dict[str, Any], list[list[list[Example]]]]:
+) -> tuple[LoopSummary, list[list[list[Example]]]]:
     """Train on a mixture; returns the summary and every step's rows."""
     teacher, chat = load_causal_lm(folder), load_chat(folder)
     student, groups = from_teacher_layers(teacher, 2), []
-    how = OwnText(OnPolicy(share=share, refresh=refresh, max_new_tokens=12), chat, 128)
-    wrote, gave = StepLog.write, OwnAnswers.group
+    how = StudentSamples(OnPolicy(share=share, refresh=refresh, max_new_tokens=12), chat, 128)
+    wrote, gave = StepLog.write, SamplingPlan.group
 
-    def write(self: StepLog, **values: float) -> None:
-        if values["step"] == stop_at:
+    def write(self: StepLog, line: LogLine) -> None:
+        if line.step == stop_at:
             raise Stop
-        wrote(self, **values)
+        wrote(self, line)
 
-    def group(self: OwnAnswers, step: int) -> list[list[Example]]:
+    def group(self: SamplingPlan, step: int) -> list[list[Example]]:
         groups.append(gave(self, step))
         return groups[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepLog, "write", write)
-        patch.setattr(OwnAnswers, "group", group)
+        patch.setattr(SamplingPlan, "group", group)
         summary = train_model(
-            student, Objective(teacher, own_text=how), rows, (),
+            student, LanguageTask(teacher, student_samples=how), rows, (),
             Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=2),
-            out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5,
+            LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5),
         )  # fmt: skip
     torch.save(student.state_dict(), out / "final.pt")
     return summary, groups
@@ -177,13 +188,13 @@ def test_a_run_killed_within_a_round_ends_in_the_same_bits(tiny_model: Path, tmp
     with pytest.raises(Stop):
         own_run(tiny_model, tmp_path / "killed", rows, stop_at=4)
     summary, resumed = own_run(tiny_model, tmp_path / "killed", rows)
-    assert summary["resumed_at"] == 4  # the second step of the round from 3 to 5
+    assert summary.resumed_at == 4  # the second step of the round from 3 to 5
     assert resumed == groups[4:]
     whole, killed = (torch.load(tmp_path / name / "final.pt") for name in ("whole", "killed"))
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "killed")
     flat = [row for group in groups for batch in group for row in batch]
-    own = [row for row in flat if isinstance(row, OwnAnswer)]
+    own = [row for row in flat if isinstance(row, SampledAnswer)]
     assert 0.3 < len(own) / len(flat) < 0.7
     assert len({row.ids for row in own}) > 0.9 * len(own)  # drawn anew each time
 
@@ -193,9 +204,9 @@ def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_
     lines = [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
     for line, group in zip(lines, groups, strict=True):
         assert line["tokens"] == sum(row.n_supervised for batch in group for row in batch)
-        assert line["loss"] == pytest.approx(line["own_divergence"], rel=1e-5)
+        assert line["loss"] == pytest.approx(line["sampled_divergence"], rel=1e-5)
         assert "divergence" not in line
-    assert lines[-1]["own_divergence"] < 0.5 * lines[0]["own_divergence"]
+    assert lines[-1]["sampled_divergence"] < 0.5 * lines[0]["sampled_divergence"]
 
 
 @pytest.mark.parametrize(
@@ -227,10 +238,10 @@ def test_a_recipe_asks_for_it(
     )
     out = tmp_path / "trained"
     out.mkdir()
-    train.run(recipe, teacher, None, workload, None, out)
+    run_stage(STAGE, recipe, out, generate=workload)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert len(lines) == (out / "control.log.jsonl").read_text().count("\n")  # the control has the same steps
-    assert all(line["own_divergence"] != 0 and line["divergence"] > 0 for line in lines)
+    assert all(line["sampled_divergence"] != 0 and line["divergence"] > 0 for line in lines)
 
 
 @pytest.mark.parametrize(

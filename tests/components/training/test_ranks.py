@@ -24,26 +24,27 @@ torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.hidden import HiddenTeacher
-from potstill.components.training.learner import Objective
-from potstill.components.training.loop import train_model
+from potstill.components.training.learner import LanguageTask
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.recipe import Hidden
-from potstill.core.recipe import Schedule
+from potstill.core.recipe import Hidden, Schedule
+from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import read_rows
-from potstill.stages.train.stage import _examples
+from potstill.components.training.rows import training_examples
 model, rows, out = map(Path, sys.argv[1:4])
 precision, kind = sys.argv[4:]
 chat = load_chat(model)
 teacher = load_causal_lm(model)
-examples = _examples(read_rows(rows), chat, 128)
-hidden = HiddenTeacher(teacher, Hidden(), (examples, examples), kept=[0, 1, 3]) if kind == "hidden" else None
-objective = Objective(teacher, hidden=hidden, temperature=2.0, hard_label_weight=0.3)
+examples = training_examples(read_rows(rows), chat, 128)
+hidden = HiddenTeacher(teacher, Hidden(), (examples, examples), [0, 1, 3]) if kind == "hidden" else None
+divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.3)
+task = LanguageTask(teacher, objective=divergence, hidden=hidden)
 schedule = Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=5,
                     precision=precision)
 for name in ("whole", "resumed"):  # the second goes on from the last checkpoint of the first
     student = from_teacher_layers(teacher, 3)
-    train_model(student, objective, examples, examples[:4], schedule, out=out, name="student",
-                vocab_size=chat.vocab_size, pad_id=0, seed=5)
+    options = LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
+    train_model(student, task, examples, examples[:4], schedule, options)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(student.state_dict(), out / f"{name}.pt")
         assert student.get_input_embeddings().weight is student.get_output_embeddings().weight
@@ -136,17 +137,17 @@ import torch
 torch.set_num_threads(1)
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.components.training.on_policy import OwnAnswers, OwnText
+from potstill.components.training.on_policy import SamplingPlan, StudentSamples
 from potstill.components.training.ranks import make_accelerator
 from potstill.core.recipe import OnPolicy
 from potstill.core.records import read_rows
-from potstill.stages.train.stage import _examples
+from potstill.components.training.rows import training_examples
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
-examples = _examples(read_rows(rows), chat, 128)
-how = OwnText(OnPolicy(max_new_tokens=8, refresh=2), chat, 128)
+examples = training_examples(read_rows(rows), chat, 128)
+how = StudentSamples(OnPolicy(max_new_tokens=8, refresh=2), chat, 128)
 steps = [[[0, 1, 2, 3], [4, 5, 6]], [[7, 8], [9, 10, 11]], [[0, 2], [4, 6]]]
-own = OwnAnswers(how, make_accelerator(out, "none", "draw"), load_causal_lm(model), examples, steps, 5)
+own = SamplingPlan(how, make_accelerator(out, "none", "draw"), load_causal_lm(model), examples, steps, 5)
 torch.save([own.group(step) for step in range(3)], out / f"{os.environ.get('RANK', '0')}.pt")
 """
 
@@ -166,7 +167,7 @@ def test_all_processes_have_the_answers_that_each_has_drawn_a_part_of(tiny_model
     ids = [[row.ids for step in run for batch in step for row in batch] for run in (alone, first)]
     assert ids[0] == ids[1]
     kinds = [type(row).__name__ for step in alone for batch in step for row in batch]
-    assert {"Example", "OwnAnswer"} == set(kinds)
+    assert {"Example", "SampledAnswer"} == set(kinds)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit")
@@ -174,7 +175,7 @@ def test_a_rank_ends_with_its_status_whatever_is_cleared_up_after_python(tmp_pat
     """An abort is planted where gloo's came from."""
     code = (
         "import ctypes, sys; libc = ctypes.CDLL(None); libc.on_exit(libc.abort, None)\n"
-        "from potstill.components.training.ranks import _end_quietly; [_end_quietly() for _ in range(2)]\n"
+        "from potstill.components.training.ranks import exit_cleanly; [exit_cleanly() for _ in range(2)]\n"
         "open(sys.argv[1], 'w').write('whole'); print('said'); sys.exit(3)"
     )
     done = subprocess.run(

@@ -11,10 +11,10 @@ from fixtures import make_model
 from potstill.components.chat.format import Example, load_chat
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.students import (
-    _retied,
-    build_student,
+    StudentStart,
+    choose_layers,
     from_teacher_layers,
-    kept_layers,
+    retied,
     save_model,
 )
 from potstill.core.errors import RecipeError
@@ -37,7 +37,7 @@ def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, archite
 
 def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
     with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
-        kept_layers(TeacherLayers(layers=9), load_causal_lm(tiny_model), [])
+        choose_layers(TeacherLayers(layers=9), load_causal_lm(tiny_model), [])
 
 
 def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
@@ -61,14 +61,15 @@ def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None
     chat = load_chat(folder)
     examples = [Example(tuple(range(3, 40)), 5, True)]
     wanted = TeacherLayers(layers=3, layer_choice="influence", ffn=config.intermediate_size // 2, kv_heads=1)
-    kept = kept_layers(wanted, teacher, examples)
-    student = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
+    kept = choose_layers(wanted, teacher, examples)
+    start = StudentStart(wanted, chat, 64, 0, teacher=teacher, kept_layers=kept, examples=examples)
+    student = start.build()
     assert student.config.num_hidden_layers == 3
     assert student.config.intermediate_size == config.intermediate_size // 2
     assert student.config.num_key_value_heads == 1
     # what is measured does not depend on chance: the control starts from the same weights
-    assert kept_layers(wanted, teacher, examples) == kept
-    again = build_student(wanted, teacher, None, chat, 64, 0, examples, kept)
+    assert choose_layers(wanted, teacher, examples) == kept
+    again = start.build()
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
 
 
@@ -86,10 +87,10 @@ def test_heads_are_tied_or_untied_where_the_recipe_says(tmp_path: Path, tied: bo
     teacher = load_causal_lm(make_model(tmp_path / "model"))  # its head is its embedding
     ids, chat = torch.arange(3, 20)[None], load_chat(tmp_path / "model")
     if tied:
-        teacher = _retied(teacher)
+        teacher = retied(teacher)
         teacher.get_output_embeddings().weight.data.mul_(2)
     wanted = TeacherLayers(layers=4, tied=tied)
-    student = build_student(wanted, teacher, None, chat, 64, 0, [], [0, 1, 2, 3])
+    student = StudentStart(wanted, chat, 64, 0, teacher=teacher, kept_layers=[0, 1, 2, 3]).build()
     embedding, head = student.get_input_embeddings().weight, student.get_output_embeddings().weight
     assert (embedding is head) == tied == student.config.tie_word_embeddings
     assert torch.equal(embedding, teacher.get_input_embeddings().weight)

@@ -14,7 +14,7 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack
-from potstill.components.training.learner import Learner, Objective
+from potstill.components.training.learner import LanguageTask, Learner
 from potstill.components.training.students import from_teacher_layers
 from potstill.core.recipe import Train
 from potstill.stages.targets.scoring import write_targets
@@ -37,9 +37,9 @@ def test_all_tokens_stored_is_the_online_divergence(tmp_path: Path) -> None:
     wanted = meta(vocab, kind="top_k", k=vocab)
     with TargetsWriter(tmp_path / "store", wanted) as writer:
         write_targets(teacher, rows, writer, 128)
-    stored = Objective(stored=TargetsReader(tmp_path / "store", wanted))
+    stored = LanguageTask(stored=TargetsReader(tmp_path / "store", wanted))
     with grouped_attention(student, teacher), torch.no_grad():
-        online = Learner(student, Objective(teacher), vocab, False)(pack(rows, 0))
+        online = Learner(student, LanguageTask(teacher), vocab, False)(pack(rows, 0))
         offline = Learner(student, stored, vocab, False)(pack(rows, 0, stored.targets))
     tokens = sum(e.n_supervised for e in rows)
     # log-probabilities lie on a grid of an eighth of a nat: (1/8)^2 / 24 nats of divergence
@@ -52,20 +52,20 @@ def test_counts_have_the_gradient_of_the_online_divergence_on_average(tmp_path: 
     student, vocab, rows = from_teacher_layers(teacher, 2), teacher.config.vocab_size, examples()
     head = student.get_output_embeddings().weight
 
-    def gradient(objective: Objective) -> torch.Tensor:
+    def gradient(objective: LanguageTask) -> torch.Tensor:
         student.zero_grad()
         with grouped_attention(student, teacher):
             Learner(student, objective, vocab, False)(pack(rows, 0, objective.targets)).loss.backward()
         assert head.grad is not None
         return head.grad.clone()
 
-    whole = gradient(Objective(teacher))
+    whole = gradient(LanguageTask(teacher))
     drawn = []
     for seed in range(6):
         wanted = meta(vocab, kind="counts", draws=255, seed=seed)
         with TargetsWriter(tmp_path / f"store{seed}", wanted) as writer:
             write_targets(teacher, rows, writer, 128)
-        drawn.append(gradient(Objective(stored=TargetsReader(tmp_path / f"store{seed}", wanted))))
+        drawn.append(gradient(LanguageTask(stored=TargetsReader(tmp_path / f"store{seed}", wanted))))
     errors = [float((d - whole).norm() / whole.norm()) for d in drawn]
     mean_error = float((torch.stack(drawn).mean(0) - whole).norm() / whole.norm())
     # unbiased: the mean of six comes closer than one by about the root of six
@@ -91,7 +91,7 @@ def test_a_teacher_in_bf16_scores_in_bf16(tmp_path: Path) -> None:
         teacher.base_model.norm.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
         with grouped_attention(student, teacher), torch.no_grad():
             found[dtype] = float(
-                Learner(student, Objective(teacher), teacher.config.vocab_size, False)(pack(rows, 0)).loss
+                Learner(student, LanguageTask(teacher), teacher.config.vocab_size, False)(pack(rows, 0)).loss
             )
     assert seen == [torch.float32, torch.bfloat16]
     assert found["float32"] != found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)

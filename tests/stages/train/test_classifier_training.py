@@ -17,8 +17,8 @@ from fixtures import labelled_rows, make_encoder
 from potstill.components.chat.trimming import trim_folder, trim_tokenizer
 from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.classifier import Classifier, load_classifier, load_text_tokenizer
-from potstill.components.training.classifier import ClassObjective, ClassRow, class_rows
-from potstill.components.training.loop import train_model
+from potstill.components.training.classifier import ClassifierTask, ClassRow, class_rows
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.students import from_teacher_layers, save_model
 from potstill.components.training.vocabulary import cut_embedding
 from potstill.core.errors import DataError, StepError
@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_rows_one_by_one(encoder: Path, tmp_path: Path, trim
         vocabulary = trim_folder(encoder, (i for row in rows for i in row.ids), tmp_path / "tokenizer")
         cut_embedding(student, vocabulary)
         rows, kept = [vocabulary.example(row) for row in rows], vocabulary.kept
-    objective = ClassObjective(teacher, temperature=2.0, hard_label_weight=0.3, cosine_weight=0.5, kept=kept)
+    objective = ClassifierTask(teacher, temperature=2.0, hard_label_weight=0.3, cosine_weight=0.5, kept_ids=kept)
     batch = objective.batch(rows, student.config.pad_token_id)
     assert len(batch.groups) > 1
     found = objective.learner(student, 0, False)(batch)
@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_rows_one_by_one(encoder: Path, tmp_path: Path, trim
 
 def test_the_teacher_gets_no_gradient_and_is_not_saved(encoder: Path) -> None:
     teacher = teacher_of(encoder)
-    objective = ClassObjective(teacher, cosine_weight=1.0)
+    objective = ClassifierTask(teacher, cosine_weight=1.0)
     learner = objective.learner(from_teacher_layers(teacher, 2), 0, False)
     learner(objective.batch(rows_of(encoder, TEXTS), 0)).loss.backward()
     assert all(p.grad is None for p in teacher.parameters())
@@ -115,13 +115,13 @@ def test_it_learns_and_a_resumed_run_ends_in_the_same_bits(encoder: Path, tmp_pa
     schedule = Schedule(epochs=4, batch_tokens=256, learning_rate=3e-3, checkpoint_every=6)
     ends = []
     for name in ("whole", "cut"):
-        objective = ClassObjective(teacher, temperature=2.0, cosine_weight=0.1)
+        objective = ClassifierTask(teacher, temperature=2.0, cosine_weight=0.1)
         for stop in (None,) if name == "whole" else (15, None):
             student = from_teacher_layers(teacher, 2)
             try:
                 train_model(
                     student, _Stops(objective, stop), rows, rows[:8], schedule,
-                    out=tmp_path / name, name="student", vocab_size=0, pad_id=0, seed=5,
+                    LoopOptions(out=tmp_path / name, name="student", vocab_size=0, pad_id=0, seed=5),
                 )  # fmt: skip
             except KeyboardInterrupt:
                 assert (tmp_path / name / "student" / "checkpoint-6").is_dir()
@@ -132,10 +132,10 @@ def test_it_learns_and_a_resumed_run_ends_in_the_same_bits(encoder: Path, tmp_pa
     assert log[-1]["validation_divergence"] < log[0]["divergence"]
 
 
-class _Stops(ClassObjective):
+class _Stops(ClassifierTask):
     """An objective whose run is broken off before batch number `stop`."""
 
-    def __init__(self, objective: ClassObjective, stop: int | None) -> None:
+    def __init__(self, objective: ClassifierTask, stop: int | None) -> None:
         super().__init__(objective.teacher, temperature=2.0, cosine_weight=0.1)
         self.__dict__["left"] = stop
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fixtures import light_rows, make_model, read_log, write_jsonl
+from fixtures import light_rows, make_model, read_log, run_stage, write_jsonl
 from potstill.components.chat.format import Example, load_chat
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
@@ -19,17 +19,20 @@ from potstill.components.training.batches import count_tokens, pack
 from potstill.components.training.checkpoints import StepLog
 from potstill.components.training.counts import Weights
 from potstill.components.training.hidden import HiddenTeacher
-from potstill.components.training.learner import Learner, Objective
-from potstill.components.training.loop import train_model
+from potstill.components.training.learner import LanguageTask, Learner
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.pruning import cut_width, measure_importance
+from potstill.components.training.rows import training_examples
 from potstill.components.training.students import from_teacher_layers
+from potstill.core.artifacts.training import LogLine, LoopSummary
 from potstill.core.recipe import Hidden, Recipe, Schedule, Train
 from potstill.core.records import read_rows
+from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
 
 
 def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
-    return train._examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), load_chat(folder), 128)
+    return training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), load_chat(folder), 128)
 
 
 @torch.no_grad()
@@ -55,9 +58,9 @@ def test_every_token_of_the_rows_teaches_once_and_padding_never(tiny_model: Path
     student = from_teacher_layers(teacher, 2).eval()
     rows = rows_of(tiny_model, tmp_path)[:5]
     long = [Example((*range(10, 50), *row.ids), 40 + row.n_prompt, True) for row in rows]
-    hidden = HiddenTeacher(teacher, Hidden(), (rows, rows), kept=[0, 3])
+    hidden = HiddenTeacher(teacher, Hidden(), (rows, rows), [0, 3])
     assert hidden.layers(student) == (2, 3)
-    learner = Learner(student, Objective(teacher, hidden=hidden), teacher.config.vocab_size, False)
+    learner = Learner(student, LanguageTask(teacher, hidden=hidden), teacher.config.vocab_size, False)
     for given in (rows, long):
         batch = pack(given, 0)
         with grouped_attention(student, teacher), torch.no_grad():
@@ -73,7 +76,7 @@ def test_one_pass_of_the_teacher_gives_both_losses(tiny_model: Path, tmp_path: P
     teacher = load_causal_lm(tiny_model).eval()
     student, rows, passes = from_teacher_layers(teacher, 2), rows_of(tiny_model, tmp_path), []
     hidden = HiddenTeacher(teacher, Hidden(), (rows, rows))
-    learner = Learner(student, Objective(teacher, hidden=hidden), teacher.config.vocab_size, False)
+    learner = Learner(student, LanguageTask(teacher, hidden=hidden), teacher.config.vocab_size, False)
     teacher.base_model.register_forward_hook(lambda *_: passes.append(1))
     with grouped_attention(student, teacher):
         learner(pack(rows, 0), Weights(hidden=1.0)).loss.backward()
@@ -98,25 +101,25 @@ class Stop(Exception):
     """The end of a run that is killed."""
 
 
-def narrow_run(folder: Path, out: Path, rows: list[Example], stop_at: int | None = None) -> dict[str, Any]:
+def narrow_run(folder: Path, out: Path, rows: list[Example], stop_at: int | None = None) -> LoopSummary:
     """Train a student of half the teacher's width; returns its summary."""
     teacher = load_causal_lm(folder)
     cut = from_teacher_layers(teacher, 2)
     student = cut_width(cut, measure_importance(cut, rows), hidden=32)
-    hidden = HiddenTeacher(teacher, Hidden(balance=0.5), (rows, rows), kept=[0, 3])
+    hidden = HiddenTeacher(teacher, Hidden(balance=0.5), (rows, rows), [0, 3])
     wrote = StepLog.write
 
-    def write(self: StepLog, **values: float) -> None:
-        if values["step"] == stop_at:
+    def write(self: StepLog, line: LogLine) -> None:
+        if line.step == stop_at:
             raise Stop
-        wrote(self, **values)
+        wrote(self, line)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepLog, "write", write)
         summary = train_model(
-            student, Objective(teacher, hidden=hidden), rows, (),
+            student, LanguageTask(teacher, hidden=hidden), rows, (),
             Schedule(epochs=8, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=3),
-            out=out, name="student", vocab_size=teacher.config.vocab_size, pad_id=0, seed=5,
+            LoopOptions(out=out, name="student", vocab_size=teacher.config.vocab_size, pad_id=0, seed=5),
         )  # fmt: skip
     torch.save(student.state_dict(), out / "final.pt")
     return summary
@@ -129,7 +132,7 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
     narrow_run(tiny_model, tmp_path / "whole", rows)
     with pytest.raises(Stop):
         narrow_run(tiny_model, tmp_path / "killed", rows, stop_at=7)
-    assert narrow_run(tiny_model, tmp_path / "killed", rows)["resumed_at"] == 6
+    assert narrow_run(tiny_model, tmp_path / "killed", rows).resumed_at == 6
     lines, resumed = (read_log(tmp_path / name) for name in ("whole", "killed"))
     assert lines == resumed
     whole, killed = (torch.load(tmp_path / name / "final.pt") for name in ("whole", "killed"))
@@ -175,13 +178,13 @@ def test_a_recipe_asks_for_it(tmp_path: Path, workload: Path, student: dict[str,
             "trainer": {"tracker": "none"},
         }
     )
-    targets, out = None, tmp_path / "trained"
+    steps, out = {"generate": workload}, tmp_path / "trained"
     out.mkdir()
     if recipe.stored_targets is not None:
-        targets = tmp_path / "targets"
-        targets.mkdir()
-        train.store_targets(recipe, teacher, workload, targets)
-    train.run(recipe, teacher, base, workload, targets, out)
+        steps["targets"] = tmp_path / "targets"
+        steps["targets"].mkdir()
+        run_stage(targets.STAGE, recipe, steps["targets"], generate=workload)
+    run_stage(train.STAGE, recipe, out, **steps)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert all(line["hidden"] > 0 for line in lines)
     assert all(line["hidden_weight"] > 0 for line in lines[1:])

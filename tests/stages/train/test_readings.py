@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures import light_rows, make_model, write_jsonl
+from fixtures import light_rows, make_model, run_stage, write_jsonl
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.components.runtimes.load import load_causal_lm
+from potstill.components.training.alignments import Alignments, align_rows
 from potstill.components.training.attention import grouped_attention
-from potstill.components.training.learner import Learner, Objective
-from potstill.components.training.readings import Readings, read_twice
+from potstill.components.training.learner import LanguageTask, Learner
+from potstill.components.training.rows import training_examples
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.recipe import Recipe
+from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import Row, read_rows
+from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
 
 
@@ -36,23 +39,24 @@ def mixed_rows(tmp_path: Path) -> list[Row]:
     return read_rows(write_jsonl(tmp_path / "rows.jsonl", rows))
 
 
-def read_by(student: Path, teacher: Path, tmp_path: Path) -> tuple[Readings, list[Any], list[Any]]:
+def read_by(student: Path, teacher: Path, tmp_path: Path) -> tuple[Alignments, list[Any], list[Any]]:
     chats = load_chat(student), load_chat(teacher)
     rows = mixed_rows(tmp_path)
-    own, taught = (train._examples(rows, chat, 256) for chat in chats)
-    return read_twice(rows, own, taught, chats), own, taught
+    own, taught = (training_examples(rows, chat, 256) for chat in chats)
+    return align_rows(rows, own, taught, chats), own, taught
 
 
 @pytest.mark.parametrize(("temperature", "hard"), [(1.0, 0.0), (2.0, 0.3)])
 def test_one_tokenizer_is_the_plain_loss(tiny_model: Path, tmp_path: Path, temperature: float, hard: float) -> None:
-    readings, own, _ = read_by(tiny_model, tiny_model, tmp_path)
+    alignments, own, _ = read_by(tiny_model, tiny_model, tmp_path)
     teacher, student = load_causal_lm(tiny_model).eval(), load_causal_lm(make_model(tmp_path / "s", seed=2, layers=2))
     vocab, found = load_chat(tiny_model).vocab_size, []
-    for given in (None, readings):
-        objective = Objective(teacher, temperature=temperature, hard_label_weight=hard, readings=given)
+    for given in (None, alignments):
+        objective = ForwardKL(name="forward_kl", temperature=temperature, hard_label_weight=hard)
+        task = LanguageTask(teacher, objective=objective, alignments=given)
         student.zero_grad()
         with grouped_attention(student, teacher):
-            sums = Learner(student, objective, vocab, False)(objective.batch(own, 0))
+            sums = Learner(student, task, vocab, False)(task.batch(own, 0))
             sums.loss.backward()
         assert all(p.grad is not None for p in student.parameters())
         gradients = [p.grad.flatten().clone() for p in student.parameters() if p.grad is not None]
@@ -67,7 +71,7 @@ def test_two_tokenizers_compare_the_rows_that_belong_together(
     tiny_model: Path, other_model: Path, tmp_path: Path
 ) -> None:
     """The packed batch against each row alone, through transformers itself."""
-    readings, own, taught = read_by(other_model, tiny_model, tmp_path)
+    alignments, own, taught = read_by(other_model, tiny_model, tmp_path)
     teacher, student = load_causal_lm(tiny_model).eval(), load_causal_lm(other_model).eval()
     by_length = [sorted(range(len(own)), key=lambda i: -len(side[i].ids)) for side in (own, taught)]
     assert by_length[0] != by_length[1], "the test would not see rows of another order"
@@ -80,11 +84,11 @@ def test_two_tokenizers_compare_the_rows_that_belong_together(
             )
             source = DenseTeacher(teacher_TG, teacher.get_output_embeddings().weight)
             head_VH = student.get_output_embeddings().weight
-            spans = readings.rows[mine][1]
-            want += linear_alignment_divergence(student_SH, head_VH, source, spans, readings.vocab).loss.item()
-    objective = Objective(teacher, readings=readings)
+            spans = alignments.rows[mine][1]
+            want += linear_alignment_divergence(student_SH, head_VH, source, spans, alignments.vocab).loss.item()
+    task = LanguageTask(teacher, alignments=alignments)
     with grouped_attention(student, teacher), torch.no_grad():
-        got = Learner(student, objective, load_chat(other_model).vocab_size, False)(objective.batch(own, 0))
+        got = Learner(student, task, load_chat(other_model).vocab_size, False)(task.batch(own, 0))
     assert got.loss.item() == pytest.approx(want, rel=1e-4)
 
 
@@ -128,13 +132,13 @@ def test_a_recipe_distils_across_tokenizers(
     student: dict[str, Any],
 ) -> None:
     recipe = recipe_of(tmp_path, workload, tiny_model, other_model, objective, **student)
-    targets, out = None, tmp_path / "trained"
+    steps, out = {"generate": workload}, tmp_path / "trained"
     out.mkdir()
     if objective.get("targets"):
-        targets = tmp_path / "targets"
-        targets.mkdir()
-        train.store_targets(recipe, tiny_model, workload, targets)
-    train.run(recipe, tiny_model, other_model, workload, targets, out)
+        steps["targets"] = tmp_path / "targets"
+        steps["targets"].mkdir()
+        run_stage(targets.STAGE, recipe, steps["targets"], generate=workload)
+    run_stage(train.STAGE, recipe, out, **steps)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert lines[-1]["divergence"] < 0.8 * lines[0]["divergence"]
     assert load_chat(out / "student").vocab_size < load_chat(tiny_model).vocab_size
@@ -146,7 +150,7 @@ def test_what_compares_token_by_token_is_refused(
 ) -> None:
     recipe = recipe_of(tmp_path, workload, tiny_model, other_model, objective)
     with pytest.raises(RecipeError, match="compares teacher and student token by token"):
-        train.run(recipe, tiny_model, other_model, workload, None, tmp_path)
+        run_stage(train.STAGE, recipe, tmp_path, generate=workload)
 
 
 def test_answers_that_two_templates_write_otherwise_are_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -155,6 +159,6 @@ def test_answers_that_two_templates_write_otherwise_are_named(tiny_model: Path, 
         chat.tokenizer, chat.template.replace("<tool_call>\n", "I call:\n"), chat.bos, chat.eos, chat.stop_ids
     )
     rows = mixed_rows(tmp_path)[:1]
-    sides = [train._examples(rows, c, 256) for c in (chat, wordy)]
+    sides = [training_examples(rows, c, 256) for c in (chat, wordy)]
     with pytest.raises(DataError, match=r"rows\.jsonl:1: teacher and student do not read the same answer.*template"):
-        read_twice(rows, *sides, (chat, wordy))
+        align_rows(rows, *sides, (chat, wordy))

@@ -14,10 +14,13 @@ from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.ranks import make_accelerator
 from potstill.core.errors import RecipeError, StepError
+from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
+from potstill.core.steps import Done
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
 from potstill.pipeline.run import RunResult
+from potstill.stages.finetune import stage as finetune
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -49,7 +52,7 @@ def parts(stage: str, given: Recipe, tmp_path: Path) -> dict[str, Any]:
 def test_a_model_whose_attention_cannot_be_taken_over_is_refused() -> None:
     model = FalconForCausalLM(FalconConfig(**SMALL))
     before = model.config._attn_implementation
-    with pytest.raises(StepError, match="FalconForCausalLM has attention of its own making"), grouped_attention(model):
+    with pytest.raises(StepError, match="FalconForCausalLM has its own attention code"), grouped_attention(model):
         pass
     assert model.config._attn_implementation == before
 
@@ -76,14 +79,18 @@ def test_a_tracker_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: py
 def test_more_shallow_layers_than_the_teacher_has_are_refused(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
     given = recipe(tiny_model, workload, {"finetune": {"rows": rows, "shallow_layers": 4}})
-    with pytest.raises(RecipeError, match="shallow_layers: 4 of 4"):
+    with pytest.raises(RecipeError, match="shallow_layers: 4 is not less than the model's 4 layers"):
         pipeline.run(given, tmp_path / "runs", until="finetune")
 
 
 def test_a_finetuned_teacher_is_made_again_for_another_type(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
     found = [
-        parts("finetune", recipe(tiny_model, workload, {"finetune": {"rows": rows}, "dtype": dtype}), tmp_path)
+        hashed_value(
+            finetune.STAGE.inputs(
+                recipe(tiny_model, workload, {"finetune": {"rows": rows}, "dtype": dtype}), Done({}, ())
+            )
+        )
         for dtype in ("float32", "bfloat16", "int8")
     ]
     assert found[0] != found[1] == found[2]

@@ -14,18 +14,20 @@ import pytest
 import torch
 
 from endpoints import Endpoint, Script, reply
-from fixtures import ROOMS, make_model, write_jsonl
+from fixtures import ROOMS, make_model, run_stage, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
 from potstill.components.targets import TargetsReader, TargetsWriter, sequence_key
+from potstill.core.artifacts.training import ServedRowCounts, StoredTargets, Trained
 from potstill.core.errors import StepError, TeacherError
 from potstill.core.recipe import Recipe
 from potstill.core.records import Message, Row, read_generated
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.language import LANGUAGE_STAGES
 from potstill.pipeline.run import RunResult
-from potstill.stages.train import stage as train
+from potstill.stages.finetune import stage as finetune
+from potstill.stages.targets import stage as targets
 
 START = Callable[[Script], Endpoint]
 TOP_K = {"objective": {"targets": {"kind": "top_k", "k": 4}}, "epochs": 1, "batch_tokens": 512}
@@ -104,8 +106,8 @@ def test_distributions_of_an_endpoint_are_stored_and_learnt_from(
     teacher.silent = {"on in the hall", "off in the attic"}
     given = recipe(tmp_path, tiny_model, endpoint(teacher).url, prompts)
     done = pipeline.run(given, tmp_path / "runs", until="train")
-    told = json.loads((done.folder("targets") / "summary.json").read_text())
-    assert told["rows"] == {"distributions": 22, "text_alone_tool_calls": 2}
+    stored = StoredTargets.read(done.folder("targets"))
+    assert stored.rows == ServedRowCounts(distributions=22, tool_calls=2)
     reader = TargetsReader(done.folder("targets") / "store")
     for row in read_generated(done.folder("generate"), "train"):
         example = teacher.chat.example(row)
@@ -118,9 +120,10 @@ def test_distributions_of_an_endpoint_are_stored_and_learnt_from(
         np.testing.assert_allclose(probs[:-1, 0], 1.0 if alone else 0.9, rtol=0.05)
         assert probs[-1].tolist() == [1.0, 0.0, 0.0, 0.0] and found.tail[-1] == 0
         assert (found.tail[:-1] == 0).all() if alone else (found.tail[:-1] > 0.02).all()
-    summary = json.loads((done.folder("train") / "summary.json").read_text())
-    assert summary["student"]["supervised_tokens"] == summary["control"]["supervised_tokens"] == told["tokens"]
-    assert summary["student"]["final"]["teacher_mass"] == pytest.approx(0.97, abs=0.02)
+    trained = Trained.read(done.folder("train"))
+    assert trained.control is not None
+    assert trained.student.supervised_tokens == trained.control.supervised_tokens == stored.store.tokens
+    assert trained.student.final.teacher_mass == pytest.approx(0.97, abs=0.02)
 
 
 def test_what_was_paid_for_before_a_kill_is_kept(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
@@ -132,10 +135,10 @@ def test_what_was_paid_for_before_a_kill_is_kept(endpoint: START, tiny_model: Pa
     teacher.fail_at = None
     done = pipeline.run(given, tmp_path / "runs", until="targets")
     assert len(teacher.asked) == len(set(teacher.asked)) == 24
-    assert json.loads((done.folder("targets") / "summary.json").read_text())["rows"] == {"distributions": 24}
-    # a store that is there is gone on with, and the summary is that of all rows
+    assert StoredTargets.read(done.folder("targets")).rows == ServedRowCounts(distributions=24)
+    # a store that exists is continued, and the summary counts all rows
     before = (done.folder("targets") / "summary.json").read_bytes()
-    train.store_served_targets(given, tiny_model, done.folder("generate"), done.folder("targets"))
+    run_stage(targets.STAGE, given, done.folder("targets"), generate=done.folder("generate"))
     assert (done.folder("targets") / "summary.json").read_bytes() == before
 
 
@@ -205,7 +208,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     base, rows = make_model(folder / "base", layers=2), [*talk(), *talk("please ")]
     tune = {"rows": write_jsonl(folder / "rows.jsonl", rows), "epochs": 30, "batch_tokens": 512, "learning_rate": 3e-3}
     local = recipe(folder, base, "", rows, teacher={"model": str(base), "finetune": tune}, train={})
-    train.finetune(local, base, folder)
+    run_stage(finetune.STAGE, local, folder)
     convert_checkpoint(folder / "model", folder / "teacher.gguf", quantization="F32")
     with GGUFServer(folder / "teacher.gguf", context=512, parallel=2) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERVED_KEY", server.api_key)
@@ -253,8 +256,9 @@ def test_what_llama_cpp_says_is_stored_as_the_weights_would_be(served: Served, t
     from potstill.stages.targets.scoring import write_targets
 
     examples = [example for example, _ in aligned(served)]
-    told = json.loads((served.done.folder("targets") / "summary.json").read_text())
-    assert told["rows"]["distributions"] == len(examples) >= 20 and sum(told["rows"].values()) == len(served.rows)
+    counts = StoredTargets.read(served.done.folder("targets")).rows
+    assert counts is not None and counts.distributions == len(examples) >= 20
+    assert sum(counts.model_dump().values()) == len(served.rows)
     ours = TargetsReader(served.done.folder("targets") / "store")
     wanted = ours.meta.model_copy(update={"teacher_hash": "weights"})
     with TargetsWriter(tmp_path / "store", wanted) as writer:

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures import light_rows, make_model
+from fixtures import light_rows, make_model, run_stage
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.chat.trimming import trim_folder
 from potstill.components.runtimes.gguf import GGUFServer
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack
-from potstill.components.training.learner import Learner, Objective
+from potstill.components.training.learner import LanguageTask, Learner
 from potstill.components.training.students import from_scratch, from_teacher_layers, save_model
 from potstill.components.training.vocabulary import cut_embedding
+from potstill.core.artifacts.training import Trained
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import Recipe, Shape, load_recipe
 from potstill.core.records import Row
@@ -100,7 +101,7 @@ def test_the_teacher_reads_its_own_ids_and_is_renormalised_over_the_kept(tmp_pat
     cut_embedding(student, vocabulary)
     batch = pack([vocabulary.example(row) for row in rows], 0)
     with grouped_attention(student, teacher), torch.no_grad():
-        learner = Learner(student, Objective(teacher, kept=vocabulary.kept), len(vocabulary.kept), False)
+        learner = Learner(student, LanguageTask(teacher, kept_ids=vocabulary.kept), len(vocabulary.kept), False)
         assert float(learner(batch).divergence) == pytest.approx(expected, rel=1e-4)
 
 
@@ -122,7 +123,7 @@ def small_run(folder: Path, workload: Path, teacher: Path | None = None, **stude
     )
     out = folder / "trained"
     out.mkdir()
-    train.run(recipe, teacher, None, workload, None, out)
+    run_stage(train.STAGE, recipe, out, generate=workload)
     return recipe, out
 
 
@@ -135,8 +136,7 @@ def test_a_run_trains_and_ships_the_trimmed_student(tmp_path: Path, workload: Pa
     recipe, out = small_run(tmp_path, workload, layers=2, ffn=64)
     whole, chat = load_chat(tmp_path / "teacher"), load_chat(out / "student")
     kept = json.loads((out / "kept.json").read_text())
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["vocabulary"] == len(kept) == chat.vocab_size < whole.vocab_size
+    assert Trained.read(out).vocabulary == len(kept) == chat.vocab_size < whole.vocab_size
     assert load_causal_lm(out / "control").config.vocab_size == len(kept)
 
     export(recipe, out, workload, tmp_path / "export")  # it compares file and checkpoint in llama.cpp

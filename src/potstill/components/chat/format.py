@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -310,6 +310,10 @@ class ChatSettings:
         named: dict[str, Literal["own", "plain"]] = {"own": "own", "plain": "plain"}
         template = named.get(chat.template) or HashedPath.of_file(Path(chat.template))
         return cls(template, chat.tool_format, chat.context)
+
+    def for_training(self) -> ChatSettings:
+        """The settings without the tool format, which training does not read."""
+        return replace(self, tool_format="auto")
 
     def load(self, folder: Path) -> ChatFormat:
         """Chat format of a model's folder; see `load_chat`."""

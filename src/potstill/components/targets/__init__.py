@@ -15,13 +15,13 @@ few bytes, `shards.py` is the file, `writer.py` and `reader.py` are the two ends
 from __future__ import annotations
 
 from potstill.components.targets.meta import SequenceKey, TargetsMeta, expected_bytes, sequence_key
-from potstill.components.targets.reader import StoredTargets, TargetsReader
+from potstill.components.targets.reader import TargetRows, TargetsReader
 from potstill.components.targets.stats import render_stats, store_stats
 from potstill.components.targets.writer import TargetsWriter
 
 __all__ = [
     "SequenceKey",
-    "StoredTargets",
+    "TargetRows",
     "TargetsMeta",
     "TargetsReader",
     "TargetsWriter",

@@ -17,10 +17,10 @@ from potstill.components.targets.shards import SUFFIX, open_shard
 from potstill.components.targets.sketch import grid_probs
 from potstill.core.errors import StepError
 
-__all__ = ["StoredTargets", "TargetsReader"]
+__all__ = ["TargetRows", "TargetsReader"]
 
 
-class StoredTargets(NamedTuple):
+class TargetRows(NamedTuple):
     """Targets of N tokens in compressed sparse rows, M entries in all.
 
     offsets    (N + 1,) int64: entries of token n are offsets[n] to offsets[n + 1], the likeliest first
@@ -82,7 +82,7 @@ class TargetsReader:
                 f"{missing[0]} (counted from 0). Let the teacher add them to the store, or leave these rows out."
             )
 
-    def lookup(self, keys: Sequence[SequenceKey]) -> StoredTargets:
+    def lookup(self, keys: Sequence[SequenceKey]) -> TargetRows:
         """Targets of sequences, laid end to end in the order of `keys`; safe to call from several threads.
 
         Raises:
@@ -104,10 +104,10 @@ class TargetsReader:
         token_ids = np.concatenate([np.zeros(0, np.uint16), *ids]).astype(np.int64)
         value_M, tail_N = np.concatenate(values), np.concatenate(tails)
         if self.meta.draws is not None:
-            return StoredTargets(offsets, token_ids, value_M.astype(np.float32) / np.float32(self.meta.draws), None)
+            return TargetRows(offsets, token_ids, value_M.astype(np.float32) / np.float32(self.meta.draws), None)
         assert self.meta.k is not None
         probs = grid_probs(value_M.reshape(-1, self.meta.k), tail_N).astype(np.float32).reshape(-1)
-        return StoredTargets(offsets, token_ids, probs, TAIL_BYTES[tail_N].astype(np.float32))
+        return TargetRows(offsets, token_ids, probs, TAIL_BYTES[tail_N].astype(np.float32))
 
     def _find(self, key: SequenceKey) -> tuple[Block, int, int]:
         """The block a sequence is in, and its first and last token there."""

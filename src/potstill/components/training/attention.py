@@ -1,10 +1,11 @@
-"""Attention over rows of unequal length that lie one after another: each group of near-equal rows on its own.
+"""Attention over packed rows of unequal length, computed per group of rows of near-equal length.
 
-A mask over a packed sequence would make every row pay for its neighbours: three rows of 85 tokens in a sequence of 256
-cost three times what they need. Here groups of rows are cut out as views, so nothing is copied and no mask is built.
+With a mask over the packed sequence, every row would pay for its neighbours: three rows of 85 tokens in a sequence of
+256 would cost three times as much as needed. Here groups of rows are views of the sequence, so nothing is copied and no
+mask is built.
 
-Rows that begin with the same tokens (a system prompt, a list of tools) have them once, before all groups: what causal
-attention makes of a prefix is the same in every row, and so is the sum of the gradients that reach it.
+Tokens that all rows begin with (a system prompt, a list of tools) are stored once, before all groups. The result of
+causal attention over such a prefix is the same in every row, and the gradients that reach it are summed.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ __all__ = ["Layout", "grouped_attention"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows lie in one sequence of T places: first `prefix` places that all rows begin with, kept once; then groups.
+    """How rows are packed into one sequence of T places: the prefix that all rows share, then groups of rows.
 
-    A group is (rows, length of each), the prefix not counted.
+    groups   (number of rows, length of each row without the prefix)
+    prefix   length of the shared prefix
     """
 
     groups: tuple[tuple[int, int], ...]
@@ -38,12 +40,12 @@ class Layout:
 
     @property
     def sizes(self) -> list[int]:
-        """Places of the prefix and of each group; their sum is T."""
+        """Number of places of the prefix and of each group; their sum is T."""
         return [self.prefix, *(rows * length for rows, length in self.groups)]
 
 
 _NAME = "potstill_grouped"
-# On a CPU, up to this length, torch's fused attention in bf16 is several times slower than three plain products
+# On a CPU, up to this length, torch's fused attention in bf16 is several times slower than plain matrix products
 # (docs/decisions.md).
 _SHORT = 256
 
@@ -61,13 +63,14 @@ def _attend(
     layout: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: (1, heads, T, D) in, (1, T, heads, D) out; causal within each row."""
+    """The attention function that transformers calls: (1, heads, T, D) to (1, T, heads, D), causal within each row."""
     assert layout is not None
     unsupported = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if unsupported or attention_mask is not None:
-        raise StepError(f"This model's attention needs {unsupported or 'a mask'}, which training does not do yet.")
+        needed = ", ".join(unsupported) or "a mask"
+        raise StepError(f"This model's attention needs {needed}, which training does not support yet.")
     repeats = query.shape[1] // key.shape[1]
-    # one split, not a slice for each group: the backward pass of a slice fills a whole sequence with zeros
+    # one split instead of a slice per group: the backward pass of a slice fills a whole sequence with zeros
     pieces = zip(*(x[0].split(layout.sizes, dim=1) for x in (query, key, value)), strict=True)
     before = next(pieces)
     parts = []
@@ -86,9 +89,9 @@ def _attend(
 def _causal(
     q: Tensor, k: Tensor, v: Tensor, repeats: int, dropout: float, scaling: float | None, window: int | None
 ) -> Tensor:
-    """Attention of the last places (rows, heads, length, D) over all (rows, heads / repeats, keys, D) up to each.
+    """Causal attention of the last `length` places (rows, heads, length, D) over (rows, heads / repeats, keys, D).
 
-    With `window`, over that many of them.
+    With `window`, each place attends to that many keys only.
     """
     length, keys = q.shape[2], k.shape[2]
     if repeats > 1:
@@ -107,20 +110,20 @@ def _causal(
     return scores.masked_fill_(~seen, -torch.inf).softmax(-1, dtype=v.dtype) @ v
 
 
-def _require_rows_apart(model: PreTrainedModel) -> None:
-    """Raise StepError for a model whose layers would read packed rows as one text."""
+def _require_separate_rows(model: PreTrainedModel) -> None:
+    """Raise StepError for a model in which packed rows would attend to each other."""
     other = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if model.config._attn_implementation != _NAME or other:
-        what = f"layers of kind {', '.join(sorted(other))}" if other else "attention of its own making"
+        what = f"layers of kind {', '.join(sorted(other))}" if other else "its own attention code"
         raise StepError(
-            f"{type(model).__name__} has {what}, where rows that are packed together would read each other. Choose a "
-            "model whose attention transformers lets others compute, such as Llama, Mistral, Qwen2 or Qwen3."
+            f"{type(model).__name__} has {what}, in which packed rows would attend to each other. "
+            "Choose a model that uses the attention interface of transformers, such as Llama, Mistral, Qwen2 or Qwen3."
         )
 
 
 @contextmanager
 def grouped_attention(*models: PreTrainedModel | None) -> Iterator[None]:
-    """Models whose forward takes a `layout`, until the block ends."""
+    """Within the block, the forward pass of these models takes a `layout`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(_NAME, _attend)
@@ -128,7 +131,7 @@ def grouped_attention(*models: PreTrainedModel | None) -> Iterator[None]:
     try:
         for model, _ in before:
             model.set_attn_implementation(_NAME)
-            _require_rows_apart(model)
+            _require_separate_rows(model)
         yield
     finally:
         for model, implementation in before:

@@ -1,9 +1,9 @@
-"""Which rows go through the model together: a random mix of rows, laid end to end with little padding.
+"""Micro-batches: a random mix of rows, packed into one sequence with little padding.
 
-A micro-batch takes rows in random order up to a token budget, sorts them by length, and cuts them into groups that are
-padded to their longest row. Groups lie one after another in one sequence; attention takes each group by itself, after
-what all rows begin with, which is there once (`training.attention`). (Batches of near-equal lengths would need no
-groups, but rows of one length tend to be of one kind, which makes each step's gradient lopsided.)
+A micro-batch takes rows in random order up to a token budget, sorts them by length, and splits them into groups that
+are padded to their longest row. The groups follow each other in one sequence, after the prefix that all rows share, and
+attention is computed per group (`training.attention`). Batches of rows of near-equal length would need no groups, but
+rows of one length tend to be of one kind, which would bias the gradient of each step.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from potstill.components.losses.sparse import SparseTargets
 from potstill.components.training.attention import Layout
 
 if TYPE_CHECKING:
-    from potstill.components.training.readings import Reading
+    from potstill.components.training.alignments import AlignedBatch
 
 __all__ = [
     "Batch",
-    "OwnAnswer",
+    "SampledAnswer",
     "count_tokens",
     "length_groups",
     "longest_first",
@@ -35,35 +35,35 @@ __all__ = [
     "token_batches",
 ]
 
-# what one more group costs, in tokens of padding: its attention is called apart in every layer
+# The cost of one more group, in tokens of padding: it needs an attention call of its own in every layer.
 _GROUP_COST = 32
-# Lengths are rounded up to these, so that tensors come in few sizes: a heap of ever new sizes grows and slows down
-# (docs/decisions.md).
+# Lengths are rounded up to multiples of these, so that tensors have few different sizes. With ever new sizes the heap
+# grows, and allocation slows down (docs/decisions.md).
 _LENGTH_STEP = 8
 _PLACES_STEP = 256
 
 
 @dataclass(frozen=True)
-class OwnAnswer(Example):
-    """A prompt with an answer that the student itself drew, and ln of each token's probability of being drawn."""
+class SampledAnswer(Example):
+    """A prompt with an answer that the student sampled, and the log-probability (nats) of each sampled token."""
 
     log_probs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: T places of rows laid end to end, M of them tokens, N of those supervised.
+    """One micro-batch: T places that hold packed rows, M of them tokens, N of those supervised.
 
-    input_ids     (1, T) int64, the rows' common prefix, then the rest of each row padded right to its group's length
-    position_ids  (1, T) int64, from 0 in the prefix, and on from its end in each row
-    positions     (N,) int64, places in T whose next token is supervised
-    labels        (N,) int64, those next tokens
-    tokens        (M,) int64, places in T that are not padding, those of the common prefix once
-    layout        where prefix and rows lie in T
-    targets       the teacher's stored distributions for the N tokens, where they are stored
-    reading       the same rows in the tokens of a teacher that has others
-    own           (N,) bool, tokens that the student drew itself, in a batch that has such
-    drawn         (N,) fp32, ln of the probability that each of those was drawn with
+    input_ids         (1, T) int64, the shared prefix, then the rest of each row, padded right to its group's length
+    position_ids      (1, T) int64, counted from 0 in the prefix, and on from its end in each row
+    positions         (N,) int64, places in T whose next token is supervised
+    labels            (N,) int64, those next tokens
+    tokens            (M,) int64, places in T that are not padding, with the shared prefix once
+    layout            where prefix and rows are in T
+    targets           the teacher's stored distributions for the N tokens, if they are stored
+    aligned           the same rows in the teacher's tokens, if the teacher has another tokenizer
+    sampled           (N,) bool, which tokens the student sampled; None in a batch without sampled answers
+    sampled_logprobs  (N,) fp32, log-probabilities (nats) with which those were sampled
     """
 
     input_ids: Tensor
@@ -73,11 +73,12 @@ class Batch:
     tokens: Tensor
     layout: Layout
     targets: SparseTargets | None = None
-    reading: Reading | None = None
-    own: Tensor | None = None
-    drawn: Tensor | None = None
+    aligned: AlignedBatch | None = None
+    sampled: Tensor | None = None
+    sampled_logprobs: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
         return replace(
             self,
             input_ids=self.input_ids.to(device),
@@ -86,16 +87,16 @@ class Batch:
             labels=self.labels.to(device),
             tokens=self.tokens.to(device),
             targets=self.targets.to(device) if self.targets else None,
-            reading=self.reading.to(device) if self.reading else None,
-            own=None if self.own is None else self.own.to(device),
-            drawn=None if self.drawn is None else self.drawn.to(device),
+            aligned=self.aligned.to(device) if self.aligned else None,
+            sampled=None if self.sampled is None else self.sampled.to(device),
+            sampled_logprobs=None if self.sampled_logprobs is None else self.sampled_logprobs.to(device),
         )
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator | None = None) -> list[list[int]]:
-    """Indices of `lengths` in batches of at most `batch_tokens` tokens; a longer row is a batch of its own.
+    """Indices into `lengths`, in batches of at most `batch_tokens` tokens; a longer row is a batch of its own.
 
-    With `rng` the order is random; without, it is by length.
+    The order is random with `rng`, and by length without.
     """
     order = np.argsort(lengths, kind="stable") if rng is None else rng.permutation(len(lengths))
     batches: list[list[int]] = []
@@ -112,9 +113,9 @@ def token_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Gene
 def plan_steps(
     lengths: Sequence[int], batch_tokens: int, per_step: int, epochs: float, seed: int
 ) -> list[list[list[int]]]:
-    """Every optimizer step of a run, as lists of `per_step` micro-batches of row indices.
+    """All optimizer steps of a run, each a list of `per_step` micro-batches of row indices.
 
-    A fractional last epoch is cut; a last step short of micro-batches is dropped unless it is the only one.
+    A fractional last epoch ends early. A last step with too few micro-batches is dropped, unless it is the only one.
     """
 
     def stream() -> Iterator[list[int]]:
@@ -131,13 +132,13 @@ def plan_steps(
 
 
 def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Cut `lengths`, sorted falling, into groups of (rows, length to pad to).
+    """Split `lengths`, sorted in descending order, into groups of (number of rows, length to pad to).
 
-    They have the least padding plus `_GROUP_COST` each; lengths are rounded up to `_LENGTH_STEP`.
+    The split has the least padding plus `_GROUP_COST` per group. Lengths are rounded up to `_LENGTH_STEP`.
     """
-    # rows of one length stay together: to part them saves no padding and costs a group
+    # rows of equal length stay together: separating them saves no padding and costs a group
     runs = [(length, len(list(run))) for length, run in groupby(-(-n // _LENGTH_STEP) * _LENGTH_STEP for n in lengths)]
-    best = [(0, 0)]  # for the first n runs: cost, and where their last group begins
+    best = [(0, 0)]  # per number of runs: the least cost, and where the last group begins
     for end in range(1, len(runs) + 1):
         rows = total = 0
         options = []
@@ -157,7 +158,7 @@ def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
-    """`length_groups`, and padding alone last, so that batches come in few sizes."""
+    """`length_groups`, and a last group of padding only, so that batches have few different sizes."""
     groups = length_groups(lengths)
     places = prefix + sum(rows * length for rows, length in groups)
     rest = -places % _places_step(places)
@@ -165,12 +166,12 @@ def _groups(lengths: Sequence[int], prefix: int) -> tuple[tuple[int, int], ...]:
 
 
 def _places_step(places: int) -> int:
-    """A power of two, at most a sixteenth of the places (more is felt), from `_LENGTH_STEP` to `_PLACES_STEP`."""
+    """A power of two, at most a sixteenth of the places (more is slower), from `_LENGTH_STEP` to `_PLACES_STEP`."""
     return max(_LENGTH_STEP, min(_PLACES_STEP, 1 << max(0, (places // 16).bit_length() - 1)))
 
 
 def _common_prefix(examples: Sequence[Example]) -> int:
-    """Tokens that all rows begin with, short of the last token of any prompt; 0 where sharing them saves too little."""
+    """Length of what all rows begin with, up to the last token of the shortest prompt; 0 if it saves too little."""
     first, last = min(e.ids for e in examples), max(e.ids for e in examples)
     same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
     prefix = min(same, *(e.n_prompt - 1 for e in examples))
@@ -178,12 +179,12 @@ def _common_prefix(examples: Sequence[Example]) -> int:
 
 
 def count_tokens(examples: Sequence[Example]) -> int:
-    """Tokens of a batch of these rows, those that all rows begin with once: the length of `Batch.tokens`."""
+    """Number of tokens in a batch of these rows, with the shared prefix once: the length of `Batch.tokens`."""
     return sum(len(e.ids) for e in examples) - (len(examples) - 1) * _common_prefix(examples)
 
 
 def longest_first(examples: Sequence[Example]) -> list[Example]:
-    """Rows in the order in which a batch has them."""
+    """Rows in the order in which they are packed."""
     return sorted(examples, key=lambda e: -len(e.ids))
 
 
@@ -194,13 +195,13 @@ def pack(
     *,
     share_prefix: bool = True,
 ) -> Batch:
-    """Lay rows end to end, and point at each supervised prediction: the place before each completion token.
+    """Pack rows into one sequence; each supervised position is the place before a completion token.
 
     Args:
         examples: the rows.
-        pad_id: fills up a group.
-        targets: gives the stored targets of rows, in the order it is given them.
-        share_prefix: keep what all rows begin with once.
+        pad_id: token id of padding.
+        targets: returns the stored targets of rows, in the order of its argument.
+        share_prefix: whether tokens that all rows begin with are stored once.
     """
     ordered = longest_first(examples)
     prefix = _common_prefix(ordered) if share_prefix else 0
@@ -221,7 +222,7 @@ def pack(
         tokens.append(torch.arange(start, start + len(ids)))
         start += width
     stored = targets(ordered) if targets else None
-    own, drawn = _own_tokens(ordered)
+    sampled, sampled_logprobs = _sampled_tokens(ordered)
     return Batch(
         input_ids=input_ids[None],
         position_ids=position_ids[None],
@@ -230,15 +231,15 @@ def pack(
         tokens=torch.cat(tokens),
         layout=Layout(groups, prefix),
         targets=stored,
-        own=own,
-        drawn=drawn,
+        sampled=sampled,
+        sampled_logprobs=sampled_logprobs,
     )
 
 
-def _own_tokens(examples: Sequence[Example]) -> tuple[Tensor | None, Tensor | None]:
-    """`Batch.own` and `Batch.drawn` of rows, in their order."""
-    if not any(isinstance(e, OwnAnswer) for e in examples):
+def _sampled_tokens(examples: Sequence[Example]) -> tuple[Tensor | None, Tensor | None]:
+    """`Batch.sampled` and `Batch.sampled_logprobs` of rows in this order."""
+    if not any(isinstance(e, SampledAnswer) for e in examples):
         return None, None
-    own = [torch.full((e.n_supervised,), isinstance(e, OwnAnswer)) for e in examples]
-    drawn = [torch.tensor(e.log_probs if isinstance(e, OwnAnswer) else [0.0] * e.n_supervised) for e in examples]
-    return torch.cat(own), torch.cat(drawn)
+    sampled = [torch.full((e.n_supervised,), isinstance(e, SampledAnswer)) for e in examples]
+    logprobs = [torch.tensor(e.log_probs if isinstance(e, SampledAnswer) else [0.0] * e.n_supervised) for e in examples]
+    return torch.cat(sampled), torch.cat(logprobs)

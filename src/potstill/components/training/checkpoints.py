@@ -1,4 +1,4 @@
-"""What a training run leaves on the way: checkpoints, written whole, and a log with one line a step."""
+"""What a training writes while it runs: checkpoints, each written whole, and a log with one line per step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from potstill.core.artifacts.training import LogLine, log_path
 from potstill.core.files import move_into_place, write_text
 
 if TYPE_CHECKING:
@@ -16,20 +17,21 @@ __all__ = ["StepLog", "resume", "save_checkpoint"]
 
 
 class StepLog:
-    """`NAME.log.jsonl`: one line a step; lines past the resumed step are dropped. Only the `main` process writes."""
+    """`NAME.log.jsonl`: one line per step; lines from the resumed step on are dropped. Only `main` writes."""
 
-    def __init__(self, path: Path, resumed_step: int, main: bool = True) -> None:
-        self.path = path
+    def __init__(self, folder: Path, name: str, resumed_step: int, main: bool = True) -> None:
+        self.path = log_path(folder, name)
         self._file: IO[str] | None = None
         if main:
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if _step_of(line) < resumed_step]
-            write_text(path, "".join(line + "\n" for line in kept))
-            self._file = path.open("a")
+            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            earlier = [line for line in lines if _step_of(line) < resumed_step]
+            write_text(self.path, "".join(line + "\n" for line in earlier))
+            self._file = self.path.open("a")
 
-    def write(self, **values: float) -> None:
+    def write(self, line: LogLine) -> None:
+        """Append a line."""
         if self._file:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(line.model_dump(exclude_none=True)) + "\n")
             self._file.flush()
 
     def __enter__(self) -> StepLog:
@@ -48,7 +50,7 @@ def _step_of(line: str) -> int:
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write `checkpoint-STEP` whole, then drop older ones."""
+    """Write `checkpoint-STEP`, whole or not at all, then delete older checkpoints."""
     temporary, final = folder / "checkpoint.tmp", folder / f"checkpoint-{step}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -63,7 +65,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
 
 
 def resume(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest whole checkpoint; returns the step to go on from."""
+    """Load the newest checkpoint, if there is one; returns the step to continue from."""
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     if not found:

@@ -1,4 +1,4 @@
-"""A model's hidden states over a packed batch.
+"""Hidden states of a model over a packed batch.
 
 Shapes: T places, N supervised tokens, M tokens, V vocabulary, H hidden size.
 """
@@ -19,14 +19,18 @@ __all__ = ["hidden_states", "output_head", "run_layers"]
 
 
 def run_layers(model: PreTrainedModel, batch: Batch, layers: Sequence[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
-    """One pass under `grouped_attention`: last hidden states (N, H) at the supervised positions, and those after each
-    of `layers`, (M, H), at all tokens. The last layer's have been through the final norm."""
+    """One forward pass under `grouped_attention`.
+
+    Returns:
+        The last hidden states (N, H) at the supervised positions; and the hidden states (M, H) after each of `layers`
+        at all tokens, where those of the last layer have been through the final norm.
+    """
     out = model.base_model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         layout=batch.layout,
         use_cache=False,
-        # entry 0 is the embedding; the others are not kept
+        # entry 0 is the embedding; layers that are not listed are not kept
         output_hidden_states=[layer + 1 for layer in layers] or None,
     )
     states = {layer: out.hidden_states[layer + 1][0].index_select(0, batch.tokens) for layer in layers}
@@ -39,6 +43,6 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def output_head(model: PreTrainedModel) -> Tensor:
-    """Output embedding (V, H), with the rows that only pad the vocabulary: a slice of it would be copied backward."""
+    """Output embedding (V, H), padding rows included: the backward pass would copy a slice of it."""
     weight: Tensor = model.get_output_embeddings().weight
     return weight

@@ -1,4 +1,4 @@
-"""Hidden-state distillation in training: who teaches which layer, and what that weighs from step to step.
+"""Hidden-state distillation: which teacher layer each student layer learns from, and the weight of this loss per step.
 
 Shapes: M tokens of a batch, H student's hidden size, G teacher's hidden size.
 """
@@ -35,39 +35,41 @@ _TOKENS_PER_CHANNEL = 4
 class HiddenTeacher:
     """A teacher of hidden states.
 
-    `rows` are of the workload, in the teacher's ids and in the student's; `kept` the teacher's layers that the student
-    was cut out of, if it was.
+    model        the teacher
+    settings     the recipe's section
+    rows         rows of the workload in the teacher's token ids, and in the student's
+    kept_layers  the teacher's layers that the student started from, if it did
     """
 
     model: PreTrainedModel
     settings: Hidden
     rows: tuple[Sequence[Example], Sequence[Example]]
-    kept: Sequence[int] = ()
+    kept_layers: Sequence[int] = ()
 
     def loss(self, student: PreTrainedModel) -> HiddenLoss:
-        """The loss of a student that has not been trained yet; it holds the projections, where widths differ."""
+        """The loss of a student before its training; it holds the projections if the widths differ."""
         sizes = student.config.hidden_size, self.model.config.hidden_size
         return HiddenLoss(self.layers(student), *sizes, self.settings.distance)
 
     def balance(self) -> Balance:
-        """Its weight, before the first step."""
+        """The weight of the loss, before the first step."""
         return Balance(self.settings.balance)
 
     def layers(self, student: PreTrainedModel) -> tuple[int, ...]:
-        """The teacher's layer for each of the student's."""
-        own, taught = student.config.num_hidden_layers, self.model.config.num_hidden_layers
+        """The teacher layer for each student layer."""
+        own, teachers = student.config.num_hidden_layers, self.model.config.num_hidden_layers
         if self.settings.layers == "similarity":
-            theirs, ours = self.rows
-            return similar_layers(self._states(student, ours), self._states(self.model, theirs))
-        if self.kept:
-            return cut_layers(self.kept, taught)
-        # a single layer learns from the last, whose states the head reads
-        return even_layers(taught, own) if own > 1 else (taught - 1,)
+            teacher_rows, student_rows = self.rows
+            return similar_layers(self._states(student, student_rows), self._states(self.model, teacher_rows))
+        if self.kept_layers:
+            return cut_layers(self.kept_layers, teachers)
+        # a single layer learns from the last one, whose states the output head reads
+        return even_layers(teachers, own) if own > 1 else (teachers - 1,)
 
     @torch.no_grad()
     def _states(self, model: PreTrainedModel, rows: Sequence[Example]) -> list[Tensor]:
-        """(M, hidden size) after each layer, of the first rows."""
-        # several tokens for each dimension, or any two layers would look alike
+        """Hidden states (M, hidden size) after each layer, on the first rows."""
+        # with fewer than several tokens per dimension, any two layers would look alike
         ends = list(accumulate(len(e.ids) for e in rows))
         rows = rows[: 1 + bisect_left(ends, _TOKENS_PER_CHANNEL * self.model.config.hidden_size)]
         layers = range(model.config.num_hidden_layers)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al., 2021): trained beside frozen matrices, and added to them when done."""
+"""Low-rank adapters (LoRA, Hu et al., 2021): trained with all other weights frozen, and merged at the end."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 __all__ = ["add_lora"]
 
-# An update is scaled by alpha / rank; with alpha fixed, one learning rate does for all ranks.
+# An update is scaled by alpha / rank. With a fixed alpha, one learning rate suits all ranks.
 _ALPHA = 32
 
 
 def add_lora(model: PreTrainedModel, rank: int, seed: int) -> Callable[[], Any]:
-    """Freeze `model` and put trainable adapters beside the matrices of its layers; embeddings and head have none.
+    """Freeze `model` and add trainable adapters to the matrices of its layers, not to embeddings and head.
 
     Returns:
-        Adds the adapters to the weights and takes them out, so that the model is as before but for its values.
+        A function that merges the adapters into the weights and removes them.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel

@@ -1,7 +1,7 @@
-"""On-policy distillation: some rows of each step get the student's own answer, which the teacher then scores.
+"""On-policy distillation: in each step, some rows get an answer that the student samples, and the teacher scores it.
 
-Sources: Agarwal et al. 2024, GKD (the mixture of both texts); Ko et al. 2025, DistiLLM-2 (a loss of its own for each).
-What is drawn depends on the seed, the step and the weights alone, so a run that resumes draws what it would have drawn.
+Sources: Agarwal et al. 2024, GKD (the mixture of both texts); Ko et al. 2025, DistiLLM-2 (a separate loss for each).
+Samples depend only on the seed, the step and the weights, so a resumed run samples what the killed run would have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from accelerate import Accelerator
@@ -19,103 +19,119 @@ from accelerate.utils import DistributedType, gather_object
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.runtimes import Sampling
 from potstill.components.runtimes.hf import HFRuntime
-from potstill.components.training.batches import OwnAnswer
+from potstill.components.training.batches import SampledAnswer
 from potstill.core.errors import StepError
 from potstill.core.recipe import OnPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["OwnAnswers", "OwnText"]
+__all__ = ["SamplingPlan", "StudentSamples"]
 
 Place = tuple[int, int, int]
 """Step, micro-batch of the step, row of the micro-batch."""
 
 
 @dataclass(frozen=True)
-class OwnText:
-    """How the student writes its own answers: the recipe's section, its tokenizer, most tokens of a row."""
+class StudentSamples:
+    """How the student samples answers of its own.
+
+    settings   the recipe's section
+    chat       the student's tokenizer
+    context    maximum length of prompt and answer together, in tokens
+    """
 
     settings: OnPolicy
     chat: ChatFormat
     context: int
 
 
-@dataclass
-class OwnAnswers:
-    """The plan of a run with the student's own answers in it, which are drawn anew every `refresh` steps.
+class _State(TypedDict):
+    round: int
+    answers: dict[Place, SampledAnswer]
 
-    With several processes each draws a part, and all get all: they count the tokens of the whole global batch.
+
+@dataclass
+class SamplingPlan:
+    """The micro-batches of a run in which the student samples some answers, anew every `refresh` steps.
+
+    Each of several processes samples a part, and all get all answers, because the loss counts the tokens of the whole
+    global batch.
     """
 
-    how: OwnText
+    samples: StudentSamples
     accelerator: Accelerator
     model: PreTrainedModel
     examples: Sequence[Example]
     steps: Sequence[Sequence[Sequence[int]]]
     seed: int
     round: int = -1
-    answers: dict[Place, OwnAnswer] = field(default_factory=dict)
+    answers: dict[Place, SampledAnswer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.accelerator.distributed_type == DistributedType.FSDP:
-            raise StepError("train.objective.on_policy needs whole weights to sample with, and FSDP shards them.")
+            raise StepError(
+                "train.objective.on_policy needs whole weights to sample with, and FSDP shards them. "
+                "Run without FSDP, or leave on_policy out."
+            )
         self.accelerator.register_for_checkpointing(self)
 
     def group(self, step: int) -> list[list[Example]]:
         """The micro-batches of a step."""
-        number = step // self.how.settings.refresh
+        number = step // self.samples.settings.refresh
         if number != self.round:
-            self.round, self.answers = number, self._draw(self._places(number))
+            self.round, self.answers = number, self._sample(self._places(number))
         return [
             [self.answers.get((step, micro, row), self.examples[i]) for row, i in enumerate(rows)]
             for micro, rows in enumerate(self.steps[step])
         ]
 
     def _places(self, number: int) -> list[Place]:
-        """Rows of this round whose answer is the student's, the same for a seed."""
-        first = number * self.how.settings.refresh
+        """Rows of a round that get a sampled answer; the same for the same seed."""
+        settings = self.samples.settings
+        first = number * settings.refresh
         found = []
-        for step in range(first, min(first + self.how.settings.refresh, len(self.steps))):
+        for step in range(first, min(first + settings.refresh, len(self.steps))):
             rng = np.random.default_rng([self.seed, step])
             for micro, rows in enumerate(self.steps[step]):
-                chosen = rng.random(len(rows)) < self.how.settings.share
+                chosen = rng.random(len(rows)) < settings.share
                 found += [(step, micro, int(row)) for row in chosen.nonzero()[0]]
         return found
 
-    def _draw(self, places: list[Place]) -> dict[Place, OwnAnswer]:
+    def _sample(self, places: list[Place]) -> dict[Place, SampledAnswer]:
         mine = places[self.accelerator.process_index :: self.accelerator.num_processes]
-        # rows of near-equal length are decoded together with little padding
+        # rows of near-equal length are decoded together, with little padding
         mine.sort(key=lambda place: (self._row(place).n_prompt, place))
-        drawn: list[tuple[Place, OwnAnswer]] = []
+        sampled: list[tuple[Place, SampledAnswer]] = []
         with _decoding(self.model):
-            runtime = HFRuntime(self.model, self.how.chat, self.how.context)
+            runtime = HFRuntime(self.model, self.samples.chat, self.samples.context)
             for start in range(0, len(mine), runtime.batch_size):
-                drawn += self._draw_batch(runtime, mine[start : start + runtime.batch_size])
+                sampled += self._sample_batch(runtime, mine[start : start + runtime.batch_size])
         if self.accelerator.num_processes > 1:
-            drawn = gather_object(drawn)
-        return dict(drawn)
+            sampled = gather_object(sampled)
+        return dict(sampled)
 
-    def _draw_batch(self, runtime: HFRuntime, places: list[Place]) -> Iterator[tuple[Place, OwnAnswer]]:
-        settings, rows = self.how.settings, [self._row(place) for place in places]
+    def _sample_batch(self, runtime: HFRuntime, places: list[Place]) -> Iterator[tuple[Place, SampledAnswer]]:
+        settings, rows = self.samples.settings, [self._row(place) for place in places]
         prompts = [list(row.ids[: row.n_prompt]) for row in rows]
         seeds = [_seed(self.seed, place) for place in places]
         sampling = Sampling(settings.max_new_tokens, settings.temperature)
-        for place, prompt, said in zip(places, prompts, runtime.continue_ids(prompts, seeds, sampling), strict=True):
-            if said.ids:  # a prompt that fills the context has room for no answer
-                ids = (*prompt, *said.ids)
-                yield place, OwnAnswer(ids, len(prompt), said.stopped, tuple(said.log_probs))
+        continuations = runtime.continue_ids(prompts, seeds, sampling)
+        for place, prompt, answer in zip(places, prompts, continuations, strict=True):
+            if answer.ids:  # a prompt that fills the context leaves no room for an answer
+                ids = (*prompt, *answer.ids)
+                yield place, SampledAnswer(ids, len(prompt), answer.stopped, tuple(answer.log_probs))
 
     def _row(self, place: Place) -> Example:
         step, micro, row = place
         return self.examples[self.steps[step][micro][row]]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> _State:
         """What an exact resume within a round needs."""
         return {"round": self.round, "answers": self.answers}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+    def load_state_dict(self, state: _State) -> None:
+        """Continue from `state_dict`."""
         self.round, self.answers = state["round"], state["answers"]
 
 
@@ -125,7 +141,7 @@ def _seed(seed: int, place: Place) -> int:
 
 @contextmanager
 def _decoding(model: PreTrainedModel) -> Iterator[None]:
-    """The model as it decodes, amid training: attention over a cache, no dropout."""
+    """Within the block, the model decodes with a cache and without dropout, although it is being trained."""
     implementation, training = model.config._attn_implementation, model.training
     model.set_attn_implementation("sdpa")
     try:

@@ -1,4 +1,4 @@
-"""What moves the weights, and how fast."""
+"""Optimizers and the learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["learning_rate", "make_optimizers"]
 
 
 def learning_rate(schedule: Schedule, step: int, total: int) -> float:
-    """Linear warm-up to the peak, cosine decay to `min_lr_ratio` of it; `step` counts from 0."""
+    """Learning rate of a step, counted from 0: linear warm-up, then cosine decay to `min_lr_ratio` of the peak."""
     warmup = max(1, round(schedule.warmup_ratio * total))
     if step < warmup:
         return schedule.learning_rate * (step + 1) / warmup
@@ -23,10 +23,11 @@ def learning_rate(schedule: Schedule, step: int, total: int) -> float:
 
 
 def make_optimizers(model: nn.Module, layers: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """AdamW for everything; or Muon for the matrices of `layers`, a part of `model`, and AdamW for the rest.
+    """AdamW for all weights; or Muon for the matrices of `layers`, a part of `model`, and AdamW for the rest.
 
-    Muon (Jordan, 2024) makes each update of a matrix near orthogonal. Its size is matched to AdamW's (Liu et al., 2025,
-    arXiv:2502.16982), so one rate and one decay do for both. Norms and biases (1-D) are not decayed.
+    Muon (Jordan, 2024) makes each update of a matrix nearly orthogonal. The size of its updates is matched to AdamW's
+    (Liu et al., 2025, arXiv:2502.16982), so both use the same rate and the same decay. Norms and biases (1-D) are not
+    decayed.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     rate, decay = schedule.learning_rate, schedule.weight_decay
@@ -39,7 +40,7 @@ def make_optimizers(model: nn.Module, layers: nn.Module, schedule: Schedule) -> 
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
-        # fused: one pass over weights and moments, and no tensor of an embedding's size beside them
+        # fused: one pass over weights and moments, without a temporary tensor of an embedding's size
         torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
     ]
     if matrices:

@@ -1,10 +1,10 @@
-"""A smaller model out of a larger one's weights: which parts matter is measured on the workload's own rows.
+"""Pruning: a smaller model from the weights of a larger one, by the importance of its parts on the workload's rows.
 
-Width is cut by the size of activations (Minitron, Muralidharan et al., 2024): FFN channels and key-value groups by what
-they add to the residual stream, hidden channels by their size after each norm. Layers are chosen by block influence
-(ShortGPT, Men et al., 2024), 1 - cos(input, output), or evenly.
+Width is pruned by the size of activations (Minitron, Muralidharan et al., 2024): FFN channels and key-value groups by
+what they add to the residual stream, and hidden channels by their size after each norm. Layers are chosen by block
+influence (ShortGPT, Men et al., 2024), 1 - cos(input, output), or spaced evenly.
 
-Shapes: T places, H hidden, F FFN channels, K key-value heads, G query heads for each of them, D head dimension, L
+Shapes: T places, H hidden, F FFN channels, K key-value heads, G query heads per key-value head, D head dimension, L
 layers.
 """
 
@@ -32,11 +32,11 @@ _BATCH_TOKENS = 4096
 
 @dataclass
 class Importance:
-    """Sums over the places of the rows looked at; larger is more important.
+    """Sums over the tokens of some rows; a larger value is more important.
 
     hidden     (H,) squared activations after all norms
     ffn        L x (F,) squared activations into down_proj, times the squared norm of its column
-    groups     L x (K,) squared size of what each key-value group adds through o_proj
+    groups     L x (K,) squared norm of what each key-value group adds through o_proj
     influence  (L,) 1 - cos between a layer's input and output
     """
 
@@ -47,8 +47,8 @@ class Importance:
     handles: list[Any] = field(default_factory=list, repr=False)
 
 
-def _watch(model: PreTrainedModel, seen: Importance, real: list[Tensor]) -> None:
-    """Put hooks on `model` that add to `seen`; `real[0]` says which places are no padding."""
+def _add_hooks(model: PreTrainedModel, seen: Importance, real: list[Tensor]) -> None:
+    """Add hooks to `model` that update `seen`; `real[0]` is True for the places that are not padding."""
     config = model.config
 
     def norm_out(_: nn.Module, __: Any, out: Tensor) -> None:
@@ -87,11 +87,11 @@ def _watch(model: PreTrainedModel, seen: Importance, real: list[Tensor]) -> None
 
 @torch.no_grad()
 def measure_importance(model: PreTrainedModel, examples: Sequence[Example]) -> Importance:
-    """Run rows through a decoder of the Llama family and measure what each of its parts does.
+    """Measure the importance of each part of a decoder of the Llama family on rows.
 
     Args:
-        model: has `base_model.layers` with `self_attn.o_proj`, `mlp.down_proj` and two norms each.
-        examples: rows of the workload; some hundreds are enough.
+        model: a model whose layers have `self_attn.o_proj`, `mlp.down_proj` and two norms.
+        examples: rows of the workload; a few hundred are enough.
     """
     config = model.config
     layers = config.num_hidden_layers
@@ -102,7 +102,7 @@ def measure_importance(model: PreTrainedModel, examples: Sequence[Example]) -> I
         torch.zeros(layers),
     )
     real: list[Tensor] = [torch.empty(0)]
-    _watch(model, seen, real)
+    _add_hooks(model, seen, real)
     try:
         with grouped_attention(model):
             for rows in token_batches([len(e.ids) for e in examples], _BATCH_TOKENS):
@@ -124,13 +124,13 @@ def measure_importance(model: PreTrainedModel, examples: Sequence[Example]) -> I
 
 
 def influential_layers(importance: Importance, keep: int) -> list[int]:
-    """The `keep` layers of largest block influence, in their order."""
+    """The `keep` layers with the largest block influence, in ascending order."""
     order = torch.argsort(importance.influence, descending=True, stable=True)
     return sorted(order[:keep].tolist())
 
 
 def _largest(scores: Tensor, keep: int, what: str) -> Tensor:
-    """Indices of the `keep` largest scores, rising."""
+    """Indices of the `keep` largest scores, in ascending order."""
     if keep > len(scores):
         raise RecipeError(f"student.{what}: {keep} is more than the teacher's {len(scores)}.")
     return torch.argsort(scores, descending=True, stable=True)[:keep].sort().values
@@ -144,12 +144,12 @@ def cut_width(
     ffn: int | None = None,
     kv_heads: int | None = None,
 ) -> PreTrainedModel:
-    """A narrower copy of a llama, qwen2 or qwen3 model; a size that is None stays.
+    """A narrower copy of a llama, qwen2 or qwen3 model. A size that is None is not changed.
 
-    Query heads go with the key-value head they share, and head_dim stays, so the ratio of both kinds of heads stays.
+    Query heads are pruned with the key-value head that they share. head_dim is not changed.
 
     Raises:
-        RecipeError: a size is more than the model has.
+        RecipeError: a size is larger than the model's.
     """
     from transformers import AutoModelForCausalLM
 
@@ -180,7 +180,7 @@ def cut_width(
 def _axes(
     name: str, kept_H: Tensor, kept_F: list[Tensor], kept_K: list[Tensor], head_dim: int, group: int
 ) -> tuple[Tensor | None, ...]:
-    """What is kept of each axis of a parameter; None keeps all. Biases have the first axis alone."""
+    """The indices to keep on each axis of a parameter; None keeps all. A bias has the first axis only."""
     parts = name.split(".")
     if "layers" not in parts:
         return (kept_H,) if parts[-2] == "norm" else (None, kept_H)

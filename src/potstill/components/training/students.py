@@ -1,9 +1,10 @@
-"""Models to train: from the teacher's layers, from scratch, from a checkpoint; and how each is saved."""
+"""Students before training: from the teacher's layers, from random weights, or from a checkpoint; and their saving."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
-    "build_student",
+    "StudentStart",
+    "choose_layers",
     "from_scratch",
     "from_teacher_layers",
-    "kept_layers",
+    "retied",
     "save_model",
 ]
 
-_CALIBRATION_ROWS = 256  # of the generated data, on which importance is measured
+_CALIBRATION_ROWS = 256  # generated rows on which importance is measured
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,9 +44,9 @@ _TOKENIZER_FILES = (
 
 
 def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[int] | None = None) -> PreTrainedModel:
-    """A model of the teacher's own kind and width that holds `layers` of its layers; the rest is carried over whole.
+    """A model of the teacher's kind and width with `layers` of its layers, and with all other weights.
 
-    `chosen` says which; otherwise they are evenly spaced.
+    The layers are `chosen`, or evenly spaced by default.
     """
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     total = config.num_hidden_layers
@@ -64,7 +66,7 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[
 
 
 def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised model; the same seed gives the same weights."""
+    """A model with random weights; the same seed gives the same weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     pad = chat.tokenizer.token_to_id("<|endoftext|>")
@@ -89,50 +91,63 @@ def from_scratch(shape: Shape, chat: ChatFormat, context: int, seed: int) -> Pre
     return model
 
 
-def build_student(
-    student: Student,
-    teacher: PreTrainedModel | None,
-    checkpoint: Path | None,
-    chat: ChatFormat,
-    context: int,
-    seed: int,
-    examples: Sequence[Example],
-    kept: Sequence[int],
-    vocabulary: Vocabulary | None = None,
-) -> PreTrainedModel:
-    """The student before training, in fp32.
+@dataclass(frozen=True)
+class StudentStart:
+    """Where a student's weights start.
 
-    Args:
-        student: the recipe's section.
-        teacher: the teacher; None for an endpoint.
-        checkpoint: folder of `student.model`, where it starts from one.
-        chat: the student's own tokenizer, trimmed where it is to be.
-        context: most tokens of a row.
-        seed: of random weights.
-        examples: rows in the teacher's ids, on which its parts are measured.
-        kept: of `kept_layers`.
-        vocabulary: the tokens to keep of those that the teacher or the checkpoint has; None: all.
+    student      the recipe's section
+    chat         the student's tokenizer, trimmed if the vocabulary is
+    context      maximum length of a row, in tokens
+    seed         seed of random weights
+    teacher      the teacher, for a student that starts from its layers
+    kept_layers  the teacher's layers that the student keeps, from `choose_layers`
+    examples     rows in the teacher's token ids, on which the importance of its parts is measured
+    checkpoint   folder of `student.model`, for a student that starts from a checkpoint
+    vocabulary   the tokens that the student keeps; None: all
     """
-    if student.init == "scratch":
-        return from_scratch(student, chat, context, seed)
-    if student.init == "teacher_layers":
-        assert teacher is not None
-        model = _cut(student, teacher, examples, kept)
-    else:
-        assert checkpoint is not None
-        model = load_causal_lm(checkpoint)
-    if student.tied not in (None, bool(model.config.tie_word_embeddings)):
-        model = _retied(model)
-    if vocabulary is not None:
-        cut_embedding(model, vocabulary)
-    return model
+
+    student: Student
+    chat: ChatFormat
+    context: int
+    seed: int
+    _: KW_ONLY
+    teacher: PreTrainedModel | None = None
+    kept_layers: Sequence[int] = ()
+    examples: Sequence[Example] = ()
+    checkpoint: Path | None = None
+    vocabulary: Vocabulary | None = None
+
+    def build(self) -> PreTrainedModel:
+        """The student before training, in fp32; each call gives the same weights."""
+        student = self.student
+        if student.init == "scratch":
+            return from_scratch(student, self.chat, self.context, self.seed)
+        if student.init == "teacher_layers":
+            model = self._from_teacher(student)
+        else:
+            assert self.checkpoint is not None
+            model = load_causal_lm(self.checkpoint)
+        if student.tied not in (None, bool(model.config.tie_word_embeddings)):
+            model = retied(model)
+        if self.vocabulary is not None:
+            cut_embedding(model, self.vocabulary)
+        return model
+
+    def _from_teacher(self, student: TeacherLayers) -> PreTrainedModel:
+        """Depth is pruned first; then width, by what is measured on the shallower model."""
+        assert self.teacher is not None
+        model = from_teacher_layers(self.teacher, len(self.kept_layers), self.kept_layers)
+        if not (student.hidden or student.ffn or student.kv_heads):
+            return model
+        importance = measure_importance(model, self.examples[:_CALIBRATION_ROWS])
+        return cut_width(model, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
 
 
-def kept_layers(student: TeacherLayers, teacher: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
-    """Layers of the teacher that a student cut out of it has; `examples` are in the teacher's ids.
+def choose_layers(student: TeacherLayers, teacher: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
+    """The teacher's layers that the student keeps; `examples` are in the teacher's token ids.
 
     Raises:
-        RecipeError: more layers than the teacher has.
+        RecipeError: the student wants more layers than the teacher has.
     """
     total = teacher.config.num_hidden_layers
     layers = student.layers or total
@@ -143,19 +158,8 @@ def kept_layers(student: TeacherLayers, teacher: PreTrainedModel, examples: Sequ
     return list(even_layers(total, layers))
 
 
-def _cut(
-    student: TeacherLayers, teacher: PreTrainedModel, examples: Sequence[Example], kept: Sequence[int]
-) -> PreTrainedModel:
-    """Depth first, then width, by its own measurement."""
-    cut = from_teacher_layers(teacher, len(kept), kept)
-    if not (student.hidden or student.ffn or student.kv_heads):
-        return cut
-    importance = measure_importance(cut, examples[:_CALIBRATION_ROWS])
-    return cut_width(cut, importance, hidden=student.hidden, ffn=student.ffn, kv_heads=student.kv_heads)
-
-
-def _retied(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with a head of its own, at first a copy of the embedding; or, where it has one, with the embedding."""
+def retied(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the model with the other tying: a separate head that copies the embedding, or the embedding as head."""
     from transformers import AutoModelForCausalLM
 
     config = type(model.config).from_dict(model.config.to_dict())
@@ -169,7 +173,7 @@ def _retied(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: str = "float32") -> None:
-    """Save weights in `dtype` and, beside them, the tokenizer's own files unchanged."""
+    """Save the weights in `dtype`, with an unchanged copy of the tokenizer's files."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

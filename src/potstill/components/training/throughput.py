@@ -1,10 +1,10 @@
-"""How fast training goes: tokens a second, and the share of the machine's rate that useful work makes of it (MFU).
+"""Training speed: tokens per second, and model FLOPs utilization (MFU), the useful share of the machine's rate.
 
-Useful are the products that a step cannot do without (PaLM, arXiv:2204.02311, appendix B): a token and a weight of the
-layers' matrices take 2 operations forward, and so does a supervised token and a weight of the head; a causal pair of
-places takes 4 for each channel of each layer's queries. The backward pass takes twice as many, or as many where weights
-are frozen. Each row counts whole, also what rows that begin alike share; padding and recomputation count nothing.
-Of an encoder's pairs half are counted.
+Useful operations are those that a step cannot avoid (PaLM, arXiv:2204.02311, appendix B). The forward pass takes 2
+operations per token and weight of the layers' matrices, 2 per supervised token and weight of the head, and 4 per causal
+pair of places and query channel of each layer. The backward pass takes twice as many, or as many where weights are
+frozen. Each row counts in full, including a prefix that it shares; padding and recomputation do not count. Of an
+encoder's pairs of places, half are counted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Size", "Speed", "matmul_rate", "pass_flops"]
 
 @dataclass(frozen=True)
 class Size:
-    """What a model's operations are counted from.
+    """The sizes from which a model's operations are counted.
 
-    matrices  weights in its layers' matrices
-    queries   channels of its queries, over all layers
-    head      weights of its output head
+    matrices  number of weights in the layers' matrices
+    queries   number of query channels, over all layers
+    head      number of weights in the output head
     """
 
     matrices: int
@@ -42,7 +42,7 @@ class Size:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Size:
-        """Of the layers that the model has now."""
+        """Sizes of a model with the layers that it has now."""
         config, head = model.config, model.get_output_embeddings()
         layers: Any = getattr(model.base_model, "layers", None) or model.get_submodule(layer_list(model))
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -54,26 +54,26 @@ class Size:
 
 
 def pass_flops(size: Size, lengths: Sequence[int], supervised: int) -> int:
-    """Operations of one forward pass over rows of `lengths` tokens, `supervised` of them in all."""
+    """Operations of one forward pass over rows of these lengths, with `supervised` supervised tokens in total."""
     pairs = sum(length * (length + 1) // 2 for length in lengths)
     return 2 * size.matrices * sum(lengths) + 4 * size.queries * pairs + 2 * size.head * supervised
 
 
 @lru_cache
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of one large matrix product on this machine: the best of five, measured once a process."""
+    """Operations per second of a large matrix product on this machine: the best of five, measured once per process."""
     side = 1024 if device.type == "cpu" else 8192
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):
         started = time.perf_counter()
-        float((a @ a)[0, 0])  # a number asked for is a product that has been done
+        float((a @ a)[0, 0])  # reading a number waits for the product
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best
 
 
 class Speed:
-    """Times steps of a student, beside its teacher if there is one, on `processes` machines like this."""
+    """Measures the steps of a student, and of the teacher that runs with it, on `processes` machines like this one."""
 
     def __init__(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, schedule: Schedule, processes: int
@@ -85,7 +85,7 @@ class Speed:
 
     @contextmanager
     def of(self, group: Sequence[Sequence[Any]]) -> Iterator[dict[str, float]]:
-        """Time the block as one step over `group`; what it yields has `tokens_per_s` and `mfu` afterwards."""
+        """Time the block as one step over `group`. The yielded dict has `tokens_per_s` and `mfu` after the block."""
         rows = [example for part in group for example in part]
         lengths, supervised = [len(e.ids) for e in rows], sum(e.n_supervised for e in rows)
         values: dict[str, float] = {}

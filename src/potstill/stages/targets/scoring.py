@@ -1,4 +1,4 @@
-"""The teacher's distributions over rows, computed once and stored."""
+"""A local teacher's distributions over rows, computed and stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHUNK_TOKENS = 512
 def write_targets(
     teacher: PreTrainedModel, examples: Sequence[Example], writer: TargetsWriter, batch_tokens: int
 ) -> None:
-    """Add every row that the store does not hold yet; logits exist for 512 tokens at a time."""
+    """Add every row that the store does not hold yet. Logits exist for 512 tokens at a time."""
     keep_freed_memory()
     teacher.eval()
     missing = [e for e in examples if sequence_key(e.ids, e.n_prompt) not in writer]
@@ -37,8 +37,8 @@ def write_targets(
         for rows in token_batches([len(e.ids) for e in missing], batch_tokens):
             ordered: list[Example] = []
 
-            def remember(laid: Sequence[Example], ordered: list[Example] = ordered) -> None:
-                ordered.extend(laid)
+            def remember(packed: Sequence[Example], ordered: list[Example] = ordered) -> None:
+                ordered.extend(packed)
 
             batch = pack([missing[i] for i in rows], 0, remember).to(teacher.device)
             hidden_NH = hidden_states(teacher, batch)
@@ -47,7 +47,7 @@ def write_targets(
 
 
 def _logits(hidden_NH: Tensor, head_VH: Tensor) -> Iterator[Tensor]:
-    """fp32 logits, a chunk of rows at a time."""
+    """fp32 logits, one chunk of rows at a time."""
     head = head_VH.float()
     for chunk_NH in hidden_NH.split(_CHUNK_TOKENS):
         yield chunk_NH.float() @ head.T

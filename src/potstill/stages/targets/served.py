@@ -1,4 +1,4 @@
-"""The targets of an endpoint's answers, from what it said of their tokens: nothing is asked, and nothing computed."""
+"""The targets of an endpoint's answers, from the log-probabilities that came with them."""
 
 from __future__ import annotations
 
@@ -15,37 +15,35 @@ from potstill.components.targets.served import (
     require_distributions,
     require_same_tokens,
 )
+from potstill.core.artifacts.training import ServedRowCounts
 from potstill.core.files import read_json_lines
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
 
-__all__ = ["read_tokens_of", "write_served_targets"]
+__all__ = ["read_logprobs", "write_served_targets"]
 
 
-def read_tokens_of(generated: Path, split: str) -> dict[str, str]:
-    """By row id, what the endpoint said of the answer's tokens, packed; rows of which it said nothing are not in it."""
-    path = generated / f"{split}.tokens.jsonl"
-    if not path.is_file():
-        return {}
+def read_logprobs(path: Path) -> dict[str, str]:
+    """Packed log-probabilities of each answer's tokens, by row id; rows without log-probabilities are not included."""
     return {entry["row_id"]: entry["tokens"] for _, entry in read_json_lines(path)}
 
 
 def write_served_targets(
     rows: Sequence[Row],
     examples: Sequence[Example],
-    said: Sequence[str | None],
+    logprobs: Sequence[str | None],
     chat: ChatFormat,
     writer: TargetsWriter,
     where: str,
-) -> dict[str, int]:
-    """Add every row that the store does not hold yet; returns how many have distributions, and how many text alone.
+) -> ServedRowCounts:
+    """Add every row that the store does not hold yet; returns how many rows have distributions.
 
     Args:
         rows: the answered rows.
-        examples: each in the student's tokens.
-        said: of each what the endpoint said of its tokens, packed.
-        chat: the student's.
-        writer: of the store.
+        examples: each row in the student's tokens.
+        logprobs: the packed log-probabilities of each row's answer.
+        chat: the student's chat format.
+        writer: writes the store.
         where: the endpoint, for messages.
 
     Raises:
@@ -54,7 +52,7 @@ def write_served_targets(
     tokens = ServedTokens(chat)
     found: list[ServedRow] = []
     with progress_bar("targets", len(rows)) as ticker:
-        for row, example, packed in zip(rows, examples, said, strict=True):
+        for row, example, packed in zip(rows, examples, logprobs, strict=True):
             served = tokens.targets(row, example, unpack_tokens(packed) if packed else None)
             key = sequence_key(example.ids, example.n_prompt)
             if key not in writer:

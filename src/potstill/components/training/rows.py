@@ -1,0 +1,101 @@
+"""Rows as the training stages receive them, and rows as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.components.chat.format import ChatFormat, Example
+from potstill.components.models.handover import optional_file
+from potstill.core.errors import DataError
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import LabelledData
+from potstill.core.records import LabelledRow, Row, read_labelled, read_rows, read_tools
+from potstill.core.steps import Done
+
+__all__ = ["GeneratedRows", "LabelledRows", "training_examples"]
+
+
+@dataclass(frozen=True)
+class GeneratedRows:
+    """Files of the generate step: the answered rows of each split, and the tools that rows share."""
+
+    train: HashedPath
+    validation: HashedPath | None
+    tools: HashedPath | None
+
+    @classmethod
+    def of(cls, done: Done) -> GeneratedRows:
+        """The files of the finished step; the stage that asks must declare that it reads `generate`."""
+        return cls(
+            done.path("generate", "train.jsonl"),
+            done.optional_path("generate", "validation.jsonl"),
+            done.optional_path("generate", "tools.json"),
+        )
+
+    def read(self) -> tuple[list[Row], list[Row]]:
+        """Rows to train on, and rows for validation.
+
+        Raises:
+            DataError: a file is broken.
+        """
+        return self._read(self.train.path), self._read(self.validation.path) if self.validation else []
+
+    def _read(self, path: Path) -> list[Row]:
+        if not path.stat().st_size:
+            return []
+        tools = read_tools(self.tools.path) if self.tools else ()
+        return read_rows(path, tools=tools, need_completion=True)
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Labelled rows as the stages receive them.
+
+    train, validation   JSONL files
+    context             maximum length of a text, in tokens; a longer text is cut off
+    """
+
+    train: HashedPath
+    validation: HashedPath | None
+    context: int
+
+    @classmethod
+    def of(cls, data: LabelledData) -> LabelledRows:
+        """The rows of a recipe."""
+        return cls(HashedPath.of_file(data.train), optional_file(data.validation), data.context)
+
+    def read_train(self) -> list[LabelledRow]:
+        """Rows to train on."""
+        return read_labelled(self.train.path)
+
+
+def training_examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Example]:
+    """Token ids of rows.
+
+    Raises:
+        DataError: a row cannot be trained on: it has no supervised token, no end token, or too many tokens.
+    """
+    examples = []
+    for row in rows:
+        where = row.where or f"row {row.row_id}"
+        try:
+            example = chat.example(row)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}.") from None
+        unfinished = row.provenance.get("finish_reason") == "length"
+        if example.n_supervised == 0:
+            raise DataError(f"{where}: the rendered row has no supervised token. Look at the chat template.")
+        if not (example.eos_supervised or unfinished):
+            raise DataError(
+                f"{where}: the answer in the rendered row has no end-of-turn token, so a student would never learn to "
+                "stop. Look at the chat template."
+            )
+        if len(example.ids) > context:
+            raise DataError(
+                f"{where}: the row has {len(example.ids)} tokens, more than chat.context ({context}). "
+                "Raise chat.context, or remove the row."
+            )
+        examples.append(example)
+    return examples

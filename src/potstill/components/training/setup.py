@@ -1,0 +1,99 @@
+"""Training of one model of a step: it is built, trained, and saved with its tokenizer, or found finished."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.components.models.layers import even_layers
+from potstill.core.artifacts.training import TrainSummary
+from potstill.core.environment import is_first_process
+from potstill.core.errors import RecipeError, StepError
+from potstill.core.files import read_json_object, write_json
+from potstill.core.recipe import Schedule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from potstill.components.training.loop import TrainingTask, TrainRow
+
+__all__ = ["TrainingSetup"]
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What all models of a step share: rows, settings and tokenizer.
+
+    examples        rows to train on
+    validation      rows to measure on, perhaps none
+    schedule        settings of the training
+    vocab_size      number of tokens, without padding rows of the embedding
+    pad_id          padding token of a model that names none
+    tokenizer_from  folder of the tokenizer that is saved with each model
+    out             the step's directory
+    seed            seed of everything random
+    shallow_layers  number of evenly spaced layers that are trained alone in every other step
+    """
+
+    examples: Sequence[TrainRow]
+    validation: Sequence[TrainRow]
+    schedule: Schedule
+    vocab_size: int
+    pad_id: int
+    tokenizer_from: Path
+    out: Path
+    seed: int
+    shallow_layers: int | None = None
+
+    def fit(
+        self, name: str, build: Callable[[], PreTrainedModel], task: TrainingTask, dtype: str = "float32"
+    ) -> TrainSummary:
+        """Train the model that `build` makes, and save it as `out/NAME`. A finished model is not trained again."""
+        from potstill.components.training.loop import LoopOptions, train_model
+        from potstill.components.training.lora import add_lora
+        from potstill.components.training.ranks import wait_for_all
+        from potstill.components.training.students import save_model
+
+        finished = self.out / f"{name}.summary.json"
+        if finished.exists():
+            return _read_summary(finished)
+        model = build()
+        rank = self.schedule.lora_rank
+        merge = add_lora(model, rank, self.seed) if rank else None
+        pad_id = model.config.pad_token_id
+        options = LoopOptions(
+            out=self.out,
+            name=name,
+            vocab_size=self.vocab_size,
+            pad_id=self.pad_id if pad_id is None else pad_id,
+            seed=self.seed,
+            shallow=self._shallow(model.config.num_hidden_layers),
+        )
+        summary = train_model(model, task, self.examples, self.validation, self.schedule, options)
+        if is_first_process():
+            if merge:
+                merge()
+            save_model(model, self.tokenizer_from, self.out / name, dtype)
+            write_json(finished, TrainSummary(**dict(summary), params=model.num_parameters()).to_json())
+            for checkpoint in (self.out / name).glob("checkpoint*"):
+                shutil.rmtree(checkpoint)
+        wait_for_all()
+        return _read_summary(finished)
+
+    def _shallow(self, total: int) -> tuple[int, ...]:
+        """Layers that are trained alone in every other step."""
+        if not self.shallow_layers:
+            return ()
+        if self.shallow_layers >= total:
+            raise RecipeError(
+                f"teacher.finetune.shallow_layers: {self.shallow_layers} is not less than the model's {total} layers. "
+                "Set a smaller number."
+            )
+        return even_layers(total, self.shallow_layers)
+
+
+def _read_summary(path: Path) -> TrainSummary:
+    return TrainSummary.model_validate(read_json_object(path, error=StepError))
