@@ -36,7 +36,6 @@ __all__ = [
     "Row",
     "ToolCall",
     "first_problem",
-    "read_generated",
     "read_labelled",
     "read_rows",
     "write_rows",
@@ -255,18 +254,6 @@ def read_labelled(path: Path) -> list[LabelledRow]:
 
 def _no_rows(path: Path) -> DataError:
     return DataError(f"{path}: the file has no rows. Put one JSON object per line into it.")
-
-
-def read_generated(folder: Path, split: str, limit: int | None = None) -> list[Row]:
-    """The answered rows of a split, from the directory of a generate step; none where the split has none.
-
-    Raises:
-        DataError: a file is broken.
-    """
-    path, tools = folder / f"{split}.jsonl", folder / "tools.json"
-    if not path.is_file() or not path.stat().st_size:
-        return []
-    return read_rows(path, tools=tools if tools.is_file() else None, need_completion=True, limit=limit)
 
 
 def write_rows(path: Path, rows: Iterable[Row], tools: tuple[Tool, ...] = ()) -> None:

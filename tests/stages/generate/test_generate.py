@@ -1,8 +1,8 @@
-"""Answers are asked for once, sifted with reasons, and stored with where they came from."""
+"""Answers are asked for once, filtered with reasons, and stored with their origin."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,19 +11,22 @@ import pytest
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.core.artifacts.generated import TOOLS, Generated, TeacherIdentity, read_generated, rows_file
 from potstill.core.errors import StepError
-from potstill.core.recipe import Generate, Recipe
+from potstill.core.hashing import hashed_value
+from potstill.core.recipe import Recipe
 from potstill.core.records import Row, read_rows
-from potstill.stages.generate import stage as generate
+from potstill.core.steps import Done
+from potstill.stages.generate.filter import filter_answers
 from potstill.stages.generate.journal import Journal, answer_all
-from potstill.stages.generate.sift import sift
+from potstill.stages.generate.stage import STAGE, GenerateInputs, make_inputs
 from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
 
 CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state": "on"}}\n</tool_call>'
 
 
 class Scripted:
-    """A teacher that says what it is told to, in batches, and can be cut off."""
+    """A teacher that gives the same answer to every prompt, in batches, and can be interrupted."""
 
     def __init__(self, say: str = CALL, finish: str = "stop", fail_after: int | None = None) -> None:
         self.say, self.finish, self.fail_after = say, finish, fail_after
@@ -46,7 +49,7 @@ class Scripted:
 
 def teacher(runtime: Scripted, folder: Path) -> LoadedTeacher:
     chat = load_chat(folder)
-    return LoadedTeacher(runtime, chat, chat, {"kind": "local", "model": "scripted"}, 4)
+    return LoadedTeacher(runtime, chat, chat, TeacherIdentity(kind="local", model="scripted"), 4)
 
 
 def rows(path: Path, count: int = 12) -> list[Row]:
@@ -57,15 +60,27 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tm
     asked, journal = rows(tmp_path), Journal(tmp_path / "journal.jsonl")
     cut = Scripted(fail_after=8)
     with pytest.raises(KeyboardInterrupt):
-        answer_all(teacher(cut, tiny_model), asked, Generate(), 0, journal, "train")
+        answer_all(teacher(cut, tiny_model), asked, Sampling(12), journal, "train")
     with journal.path.open("a") as file:
         file.write('{"row_id": "torn')  # what a kill in the middle of a write leaves
     again = Scripted()
-    answers = answer_all(teacher(again, tiny_model), asked, Generate(), 0, journal, "train")
+    answers = answer_all(teacher(again, tiny_model), asked, Sampling(12), journal, "train")
     assert set(answers) == {r.row_id for r in asked}
     assert again.asked == [r.row_id for r in asked[8:]]
-    assert answer_all(teacher(never := Scripted(), tiny_model), asked, Generate(), 0, journal, "train") == answers
+    assert answer_all(teacher(never := Scripted(), tiny_model), asked, Sampling(12), journal, "train") == answers
     assert never.asked == []
+
+
+def filtered(
+    asked: Sequence[Row],
+    folder: Path,
+    say: str = CALL,
+    finish: str = "stop",
+    keep_truncated: bool = False,
+    context: int = 512,
+) -> tuple[list[Row], list[Row]]:
+    answers = {row.row_id: Answer(say, finish, 5, 7, 0.1) for row in asked}
+    return filter_answers(asked, answers, teacher(Scripted(), folder), keep_truncated=keep_truncated, context=context)
 
 
 @pytest.mark.parametrize(
@@ -77,37 +92,32 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tm
         (CALL, "stop", False, None),
     ],
 )
-def test_unfit_answers_are_set_aside_with_their_reason(
+def test_unfit_answers_are_rejected_with_their_reason(
     tiny_model: Path, tmp_path: Path, say: str, finish: str, keep: bool, reason: str | None
 ) -> None:
     asked = rows(tmp_path, 2)
-    answer = Answer(say, finish, 5, 7, 0.1)
-    kept, aside = sift(asked, {r.row_id: answer for r in asked}, teacher(Scripted(), tiny_model), keep, 512)
-    assert (len(kept), len(aside)) == ((2, 0) if reason is None else (0, 2))
-    for row in kept + aside:
+    kept, rejected = filtered(asked, tiny_model, say, finish, keep_truncated=keep)
+    assert (len(kept), len(rejected)) == ((2, 0) if reason is None else (0, 2))
+    for row in kept + rejected:
         assert row.provenance["finish_reason"] == finish
-        assert row.provenance["teacher"]["model"] == "scripted"
-        assert row.provenance.get("set_aside") == reason
+        assert row.provenance["teacher"] == {"kind": "local", "model": "scripted"}
+        assert row.provenance.get("rejected") == reason
 
 
-def test_an_answer_too_long_for_the_student_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_answer_too_long_for_the_student_is_rejected(tiny_model: Path, tmp_path: Path) -> None:
     asked = rows(tmp_path, 1)
-    said = {asked[0].row_id: Answer(CALL, "stop", 5, 7, 0.1)}
-    length = len(
-        load_chat(tiny_model).example(sift(asked, said, teacher(Scripted(), tiny_model), False, 512)[0][0]).ids
-    )
-    assert len(sift(asked, said, teacher(Scripted(), tiny_model), False, length)[0]) == 1
-    kept, aside = sift(asked, said, teacher(Scripted(), tiny_model), False, length - 1)
+    length = len(load_chat(tiny_model).example(filtered(asked, tiny_model)[0][0]).ids)
+    assert len(filtered(asked, tiny_model, context=length)[0]) == 1
+    kept, rejected = filtered(asked, tiny_model, context=length - 1)
     assert not kept
-    assert aside[0].provenance["set_aside"] == "context"
+    assert rejected[0].provenance["rejected"] == "context"
 
 
-def test_a_prompt_that_comes_again_is_set_aside(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_repeated_prompt_is_rejected(tiny_model: Path, tmp_path: Path) -> None:
     twice = rows(tmp_path, 3) + rows(tmp_path, 1)
-    answer = Answer(CALL, "stop", 5, 7, 0.1)
-    kept, aside = sift(twice, {r.row_id: answer for r in twice}, teacher(Scripted(), tiny_model), False, 512)
+    kept, rejected = filtered(twice, tiny_model)
     assert len(kept) == 3
-    assert [r.provenance["set_aside"] for r in aside] == ["repeated"]
+    assert [r.provenance["rejected"] for r in rejected] == ["repeated"]
 
 
 def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_words(
@@ -116,9 +126,7 @@ def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_word
     asked = rows(tmp_path, 1)
     odd = CALL.replace('": "', '":"')
     for say, calls in ((CALL, 1), (odd, 0)):
-        kept, _ = sift(
-            asked, {asked[0].row_id: Answer(say, "stop", 5, 7, 0.1)}, teacher(Scripted(), tiny_model), False, 512
-        )
+        kept, _ = filtered(asked, tiny_model, say)
         assert kept[0].completion is not None
         assert len(kept[0].completion.tool_calls) == calls
         chat = load_chat(tiny_model)
@@ -141,32 +149,56 @@ def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
     )  # fmt: skip
 
 
+def inputs(given: Recipe) -> GenerateInputs:
+    return make_inputs(given, Done({}, STAGE.reads))
+
+
 def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a", tmp_path / "b"]
     for out in outs:
         out.mkdir()
-        generate.run(recipe(tiny_model, workload, temperature=1.0), tiny_model, None, out)
-    for name in ("train.jsonl", "validation.jsonl", "set_aside.jsonl"):
+        STAGE.run(inputs(recipe(tiny_model, workload, temperature=1.0)), out)
+    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl"):
         assert (outs[0] / name).read_text() == (outs[1] / name).read_text()
-    split = json.loads((outs[0] / "summary.json").read_text())["splits"]["train"]
-    assert split["prompts"] == split["kept"] + sum(split["set_aside"].values()) == 24
-    assert (
-        len(
-            json.loads((outs[0] / "train.jsonl").read_text().splitlines()[0])["provenance"]["teacher"]["weights_sha256"]
-        )
-        == 64
-    )
+    found = Generated.read(outs[0])
+    split = found.splits["train"]
+    assert split.prompts == split.kept + sum(split.rejected.values()) == 24
+    assert found.teacher.model == tiny_model.name and len(found.teacher.weights_sha256 or "") == 64
+    answered = read_generated(outs[0] / rows_file("train"), outs[0] / TOOLS)
+    assert len(answered) == split.kept and all(row.tools and row.completion for row in answered)
+    assert TeacherIdentity.model_validate(answered[0].provenance["teacher"]) == found.teacher
 
 
-def test_nothing_fit_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*'(length|empty)': 24.*keep_truncated"):
-        generate.run(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1), tiny_model, None, tmp_path)
+def test_a_split_without_rows_is_read_as_none(tmp_path: Path) -> None:
+    (tmp_path / "validation.jsonl").touch()
+    (tmp_path / TOOLS).write_text("[]")
+    assert read_generated(tmp_path / rows_file("validation"), tmp_path / TOOLS) == []
 
 
-def test_batched_answers_are_those_of_transformers_own_generate(tiny_model: Path, tmp_path: Path) -> None:
+def test_no_answer_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*(length|empty) 24.*keep_truncated"):
+        STAGE.run(inputs(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1)), tmp_path)
+
+
+def test_the_fingerprint_changes_with_the_content_and_not_with_the_place(
+    tiny_model: Path, workload: Path, tmp_path: Path
+) -> None:
+    first = hashed_value(inputs(recipe(tiny_model, workload)))
+    moved = tmp_path / "moved"
+    shutil.copytree(workload, moved)
+    assert hashed_value(inputs(recipe(tiny_model, moved))) == first
+    with (moved / "train.jsonl").open("a") as file:
+        file.write("\n")
+    assert hashed_value(inputs(recipe(tiny_model, moved))) != first
+    assert hashed_value(inputs(recipe(tiny_model, workload, temperature=0.5))) != first
+
+
+def test_batched_answers_are_those_of_transformers_own_generate(
+    tiny_model: Path, workload: Path, tmp_path: Path
+) -> None:
     import torch
 
-    loaded = load_teacher(recipe(tiny_model, tmp_path), tiny_model)
+    loaded = load_teacher(inputs(recipe(tiny_model, workload)))
     assert loaded.chat is not None
     asked = rows(tmp_path)
     answers = loaded.runtime.answer(asked, Sampling(12), "test")

@@ -20,14 +20,18 @@ from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
 from potstill.components.targets import TargetsReader, TargetsWriter, sequence_key
 from potstill.core.artifacts.training import ServedRowCounts, StoredTargets, Trained
+from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
 from potstill.core.errors import StepError, TeacherError
+from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
-from potstill.core.records import Message, Row, read_generated
+from potstill.core.records import Message, Row
+from potstill.core.steps import Done
 from potstill.pipeline import run as pipeline
-from potstill.pipeline.language import LANGUAGE_STAGES
 from potstill.pipeline.run import RunResult
 from potstill.stages.finetune import stage as finetune
 from potstill.stages.targets import stage as targets
+from potstill.stages.generate.stage import STAGE, make_inputs
+from potstill.stages.train import stage as train
 
 START = Callable[[Script], Endpoint]
 TOP_K = {"objective": {"targets": {"kind": "top_k", "k": 4}}, "epochs": 1, "batch_tokens": 512}
@@ -43,6 +47,11 @@ def talk(polite: str = "") -> list[dict[str, Any]]:
         for room in ROOMS
         for state in ("on", "off")
     ]
+
+
+def generated_rows(done: RunResult) -> list[Row]:
+    folder = done.folder("generate")
+    return read_generated(folder / rows_file("train"), folder / TOOLS)
 
 
 def recipe(folder: Path, student: Path, url: str, prompts: list[dict[str, Any]], **sections: Any) -> Recipe:
@@ -109,7 +118,7 @@ def test_distributions_of_an_endpoint_are_stored_and_learnt_from(
     stored = StoredTargets.read(done.folder("targets"))
     assert stored.rows == ServedRowCounts(distributions=22, tool_calls=2)
     reader = TargetsReader(done.folder("targets") / "store")
-    for row in read_generated(done.folder("generate"), "train"):
+    for row in generated_rows(done):
         example = teacher.chat.example(row)
         found = reader.lookup([sequence_key(example.ids, example.n_prompt)])
         assert found.tail is not None
@@ -172,16 +181,14 @@ def test_tool_calls_without_distributions_are_told(endpoint: START, tiny_model: 
     assert len(teacher.asked) == 12
 
 
-def test_only_who_asks_for_log_probs_has_them_in_the_fingerprint(tiny_model: Path, tmp_path: Path) -> None:
+def test_log_probabilities_are_in_the_fingerprint_only_where_requested(tiny_model: Path, tmp_path: Path) -> None:
     def parts(**sections: Any) -> dict[str, Any]:
         given = recipe(tmp_path, tiny_model, "http://127.0.0.1:9/v1", talk(), **sections)
-        planned = LANGUAGE_STAGES["generate"](given, RunResult(tmp_path, ""))
-        assert planned is not None
-        return dict(planned[0])
+        return dict(hashed_value(make_inputs(given, Done({}, STAGE.reads))))
 
     text = parts(train={"objective": "sft", "control": "none"})
-    assert parts() == text | {"log_probs": 4} and "log_probs" not in text
-    assert "log_probs" not in parts(teacher={"model": str(tiny_model)})
+    assert parts() == text | {"logprobs": 4} and text["logprobs"] is None
+    assert parts(teacher={"model": str(tiny_model)})["logprobs"] is None
 
 
 # ---- llama.cpp ----
@@ -224,9 +231,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
             | {"objective": {"targets": {"kind": "top_k", "k": 20}, "hard_label_weight": 0.1}, "epochs": 12},
         )
         done = pipeline.run(given, folder / "runs", until="train")
-    lines = (done.folder("generate") / "train.tokens.jsonl").read_text().splitlines()
-    said = {entry["row_id"]: unpack_tokens(entry["tokens"]) for entry in map(json.loads, lines)}
-    answered = read_generated(done.folder("generate"), "train")
+    lines = (done.folder("generate") / "train.logprobs.jsonl").read_text().splitlines()
+    said = {entry["row_id"]: unpack_tokens(entry["logprobs"]) for entry in map(json.loads, lines)}
+    answered = generated_rows(done)
     return Served(done, folder / "model", load_chat(base), answered, said)
 
 

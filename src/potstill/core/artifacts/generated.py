@@ -1,16 +1,77 @@
-"""What the generate stage leaves: summary.json."""
+"""What the generate stage leaves: summary.json, and files of rows beside it.
+
+train.jsonl, validation.jsonl   rows with the teacher's answers, to learn from
+rejected.jsonl                  rows whose answers are not learnt from, each with its reason
+tools.json                      the tools of the rows that name none
+SPLIT.logprobs.jsonl            log-probabilities of the answers' tokens, where an endpoint was asked for them
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.files import read_json_lines
+from potstill.core.records import Row, read_rows
 
-__all__ = ["Generated", "SplitCounts", "TeacherIdentity"]
+__all__ = [
+    "REJECTED",
+    "TOOLS",
+    "Generated",
+    "GeneratedSplit",
+    "SplitCounts",
+    "TeacherIdentity",
+    "logprobs_file",
+    "read_generated",
+    "read_logprobs",
+    "rows_file",
+]
+
+GeneratedSplit = Literal["train", "validation"]
+
+TOOLS = "tools.json"
+REJECTED = "rejected.jsonl"
+
+
+def rows_file(split: GeneratedSplit) -> str:
+    """Name of the file with the answered rows of a split."""
+    return f"{split}.jsonl"
+
+
+def logprobs_file(split: GeneratedSplit) -> str:
+    """Name of the file with the log-probabilities of a split."""
+    return f"{split}.logprobs.jsonl"
+
+
+def read_generated(rows: Path, tools: Path, limit: int | None = None) -> list[Row]:
+    """The answered rows of a split; none where the split has none.
+
+    Args:
+        rows: the file of the split.
+        tools: tools.json of the same step.
+        limit: the number of rows to read, from the top; None: all.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    return read_rows(rows, tools=tools, need_completion=True, limit=limit) if rows.stat().st_size else []
+
+
+def read_logprobs(path: Path) -> dict[str, str]:
+    """The packed log-probabilities of answers, by row id; answers that came without them are not in it."""
+    return {entry["row_id"]: entry["logprobs"] for _, entry in read_json_lines(path)}
 
 
 class TeacherIdentity(Part):
-    """What identifies the teacher."""
+    """Which teacher answered; it stands in the provenance of each row.
+
+    kind              `local` or `api`
+    model             the hub id, the name of the folder, or the endpoint's name of the model
+    revision          revision on the hub; None: the hub's default
+    weights_sha256, template_sha256, tokenizer_sha256   hashes of a local teacher; None for an endpoint
+    endpoint          address of an endpoint; None for a local teacher
+    """
 
     kind: Literal["local", "api"]
     model: str
@@ -22,7 +83,13 @@ class TeacherIdentity(Part):
 
 
 class SplitCounts(Part):
-    """Counts of one split."""
+    """Counts of one split.
+
+    prompts             rows that were read
+    kept                rows with answers to learn from
+    rejected            number of rejected rows, by reason
+    completion_tokens   tokens of all answers
+    """
 
     prompts: int
     kept: int
@@ -31,9 +98,13 @@ class SplitCounts(Part):
 
 
 class Generated(Artifact):
-    """The teacher's identity, and counts by split."""
+    """Which teacher answered, and the counts of each split.
+
+    teacher   who answered
+    splits    the counts of `train` and of `validation`
+    """
 
     FILE: ClassVar[str] = "summary.json"
 
     teacher: TeacherIdentity
-    splits: dict[str, SplitCounts]
+    splits: dict[GeneratedSplit, SplitCounts]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from potstill.components.chat.format import ChatSettings
 from potstill.components.models.names import model_name
 from potstill.core.artifacts.exported import Exported
+from potstill.core.files import move_into_place
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Export, Recipe
 from potstill.core.records import read_rows
@@ -74,7 +75,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     parity = check_parity(f16, student, chat, rows, tolerance=settings.parity_tolerance, context=inputs.chat.context)
     shipped, summary = out / f"{inputs.name}-{settings.quantization}.gguf", converted
     if settings.quantization == "F16":
-        f16.replace(shipped)
+        move_into_place(f16, shipped)
     else:
         quantization = settings.quantization
         summary = convert_checkpoint(

@@ -1,1 +1,1 @@
-"""Let the teacher answer the prompts."""
+"""The teacher answers the prompts."""

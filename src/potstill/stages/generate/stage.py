@@ -1,73 +1,163 @@
-"""The teacher answers the prompts: journalled as they come, sifted with reasons, stored with where each came from."""
+"""Generate: the teacher answers the prompts; answers are stored as they come, filtered, and kept with their origin."""
 
 from __future__ import annotations
 
-import collections
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.handover import base_model, optional_file, teacher_weights
+from potstill.components.runtimes import Answer, Sampling
+from potstill.core.artifacts.generated import (
+    REJECTED,
+    TOOLS,
+    Generated,
+    GeneratedSplit,
+    SplitCounts,
+    logprobs_file,
+    rows_file,
+)
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
-from potstill.core.recipe import Recipe
+from potstill.core.hashing import HashedPath
+from potstill.core.recipe import Generate, Recipe
+from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
 from potstill.core.records import Row, read_rows, write_rows
+from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
+from potstill.stages.generate.filter import filter_answers
+from potstill.stages.generate.journal import Journal, answer_all
+from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
 
-__all__ = ["VERSION", "run"]
-
-VERSION = 2
+__all__ = ["STAGE", "GenerateInputs", "make_inputs", "run"]
 
 
-def run(recipe: Recipe, teacher_folder: Path | None, base: Path | None, out: Path) -> None:
-    """Answer `data.prompts` and `data.validation`; write rows kept, rows set aside, and a summary.
+@dataclass(frozen=True)
+class GenerateInputs:
+    """What the answers depend on.
 
-    Args:
-        recipe: the recipe.
-        teacher_folder: the teacher's weights; None for an endpoint.
-        base: folder of `student.model`, when the student starts from a checkpoint.
-        out: step directory.
+    teacher      the recipe's section
+    name         the teacher's name in the provenance of its rows
+    revision     its revision on the hub
+    weights      folder of a local teacher; None for an endpoint
+    reader       folder of the model that the student starts from, whose tokenizer it has; None: the teacher's
+    chat         template and context
+    prompts      rows to learn from
+    validation   rows of the validation curve
+    tools        tools of the rows that name none
+    limit        number of prompts to use, from the top of the file
+    settings     how the teacher answers
+    logprobs     number of log-probabilities that an endpoint is asked for at each token
+    seed         seed of the sampling
+    """
+
+    teacher: LocalTeacher | ApiTeacher
+    name: str
+    revision: str | None
+    weights: HashedPath | None
+    reader: HashedPath | None
+    chat: ChatSettings
+    prompts: HashedPath
+    validation: HashedPath | None
+    tools: HashedPath | None
+    limit: int | None
+    settings: Generate
+    logprobs: int | None
+    seed: int
+
+
+def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
+    """The inputs of a recipe."""
+    teacher, data = recipe.teacher, recipe.data
+    folder = Path(teacher.model)
+    return GenerateInputs(
+        teacher=teacher,
+        name=folder.name if teacher.kind == "local" and folder.is_dir() else teacher.model,
+        revision=teacher.revision,
+        weights=teacher_weights(recipe, done),
+        reader=base_model(recipe),
+        chat=replace(ChatSettings.of(recipe.chat), tool_format="auto"),  # answers are not judged here
+        prompts=HashedPath.of_file(data.prompts),
+        validation=optional_file(data.validation),
+        tools=optional_file(data.tools),
+        limit=data.limit,
+        settings=recipe.generate,
+        logprobs=recipe.requested_logprobs,
+        seed=recipe.seed,
+    )
+
+
+def run(inputs: GenerateInputs, out: Path) -> None:
+    """Answer the prompts; write the rows to learn from, the rejected rows, and a summary.
 
     Raises:
         TeacherError: the teacher does not answer.
-        StepError: no answer is fit to learn from, or an endpoint asked for log-probabilities has other tokens than the
-            student.
+        StepError: no answer can be learnt from, or an endpoint that is asked for log-probabilities gives none, or gives
+            those of other tokens than the student's.
     """
-    from potstill.stages.generate.journal import Journal, answer_all
-    from potstill.stages.generate.served import ask_first_rows, write_tokens
-    from potstill.stages.generate.sift import sift
-    from potstill.stages.generate.teachers import load_teacher
+    teacher, tools = load_teacher(inputs), read_tools(inputs.tools.path) if inputs.tools else ()
+    sources: dict[GeneratedSplit, tuple[HashedPath | None, int | None]] = {
+        "train": (inputs.prompts, inputs.limit),
+        "validation": (inputs.validation, None),
+    }
+    splits: dict[GeneratedSplit, SplitCounts] = {}
+    all_rejected: list[Row] = []
+    for split, (source, limit) in sources.items():
+        tools_file = inputs.tools.path if inputs.tools else None
+        rows = read_rows(source.path, tools=tools_file, limit=limit) if source else []
+        answers = _answers(inputs, teacher, rows, split, out)
+        kept, rejected = _filtered(inputs, teacher, rows, answers)
+        write_rows(out / rows_file(split), kept, tools)
+        if inputs.logprobs:
+            from potstill.stages.generate.logprobs import write_logprobs
 
-    tools = read_tools(recipe.data.tools) if recipe.data.tools else ()
-    teacher = load_teacher(recipe, teacher_folder, base)
-    counts: dict[str, dict[str, Any]] = {}
-    set_aside: list[Row] = []
-    for name, path, limit in (
-        ("train", recipe.data.prompts, recipe.data.limit),
-        ("validation", recipe.data.validation, None),
-    ):
-        rows = read_rows(path, tools=recipe.data.tools, limit=limit) if path else []
-        journal = Journal(out / f"{name}.journal.jsonl")
-        if recipe.requested_logprobs and name == "train":
-            ask_first_rows(recipe, teacher, rows, journal)
-        answers = answer_all(teacher, rows, recipe.generate, recipe.seed, journal, name)
-        kept, aside = sift(rows, answers, teacher, recipe.generate.keep_truncated, recipe.chat.context)
-        write_rows(out / f"{name}.jsonl", kept, tools)
-        if recipe.requested_logprobs:
-            write_tokens(out / f"{name}.tokens.jsonl", kept, answers)
-        set_aside += aside
-        counts[name] = {
-            "prompts": len(rows),
-            "kept": len(kept),
-            "set_aside": dict(collections.Counter(r.provenance["set_aside"] for r in aside)),
-            "completion_tokens": sum(a.completion_tokens for a in answers.values()),
-        }
-    write_rows(out / "set_aside.jsonl", set_aside, tools)
-    # once for all rows, which would otherwise be tools for the most part
-    write_json(out / "tools.json", list(tools))
-    if counts["train"]["kept"] == 0:
-        raise StepError(
-            f"{out}: none of the teacher's {counts['train']['prompts']} answers is fit to learn from, set aside as "
-            f"{counts['train']['set_aside']}; they are in set_aside.jsonl. If all are cut off, raise "
-            "generate.max_new_tokens, "
-            "or set generate.keep_truncated for text continuation."
+            write_logprobs(out / logprobs_file(split), kept, answers)
+        all_rejected += rejected
+        splits[split] = SplitCounts(
+            prompts=len(rows),
+            kept=len(kept),
+            rejected=Counter(row.provenance["rejected"] for row in rejected),
+            completion_tokens=sum(answer.completion_tokens for answer in answers.values()),
         )
-    write_json(out / "summary.json", {"teacher": teacher.identity, "splits": counts})
+    write_rows(out / REJECTED, all_rejected, tools)
+    write_json(out / TOOLS, list(tools))  # once for all rows, whose tools would otherwise be most of the file
+    _require_kept(splits["train"], out)
+    Generated(teacher=teacher.identity, splits=splits).write(out)
+
+
+def _answers(
+    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: str, out: Path
+) -> dict[str, Answer]:
+    """The teacher's answers by row id. Where log-probabilities are asked for, the first answers are checked first."""
+    settings, journal = inputs.settings, Journal(out / f"{split}.journal.jsonl")
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, inputs.seed)
+    if inputs.logprobs and split == "train":
+        from potstill.stages.generate.logprobs import FIRST_ROWS, check_first_answers
+
+        first = rows[:FIRST_ROWS]
+        answers = answer_all(teacher, first, sampling, journal, "first rows")
+        check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
+    return answer_all(teacher, rows, sampling, journal, split)
+
+
+def _filtered(
+    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], answers: Mapping[str, Answer]
+) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from, and rejected rows."""
+    keep_truncated = inputs.settings.keep_truncated
+    return filter_answers(rows, answers, teacher, keep_truncated=keep_truncated, context=inputs.chat.context)
+
+
+def _require_kept(counts: SplitCounts, out: Path) -> None:
+    if not counts.kept:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts.rejected.items())
+        raise StepError(
+            f"{out}: none of the teacher's {counts.prompts} answers is fit to learn from ({reasons}); "
+            f"they are in {REJECTED}. If they are cut off, raise generate.max_new_tokens, "
+            "or set generate.keep_truncated to continue text."
+        )
+
+
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=3, paid=("*.journal.jsonl",))

@@ -1,70 +1,78 @@
-"""A teacher ready to answer, and what identifies it in every row it writes."""
+"""A teacher that is ready to answer, and what identifies it in every row that it answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes import Runtime
+from potstill.core.artifacts.generated import TeacherIdentity
 from potstill.core.hashing import hash_model
-from potstill.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from potstill.stages.generate.stage import GenerateInputs
 
 __all__ = ["LoadedTeacher", "load_teacher"]
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """`chat` is None for an endpoint, which renders its own template; `student_chat` is how the student reads rows.
-    `batch_size` is what must be answered together."""
+    """A teacher that is ready to answer.
+
+    chat           its chat format; None for an endpoint, which renders its own template
+    student_chat   the chat format in which the student reads the rows
+    batch_size     number of rows that must be answered together
+    """
 
     runtime: Runtime
     chat: ChatFormat | None
     student_chat: ChatFormat
-    identity: dict[str, Any]
+    identity: TeacherIdentity
     batch_size: int
 
 
-def load_teacher(recipe: Recipe, folder: Path | None, base: Path | None = None) -> LoadedTeacher:
-    """Load a local teacher from its folder, or (folder None) connect to the endpoint.
-
-    `base` is the folder of `student.model`, whose tokenizer and template the student has if it is given.
+def load_teacher(inputs: GenerateInputs) -> LoadedTeacher:
+    """Load a local teacher, or connect to the endpoint.
 
     Raises:
         TeacherError: the endpoint cannot be used.
         RecipeError: the folder holds no model that transformers can load.
     """
-    teacher, batch_size = recipe.teacher, recipe.generate.batch_size
-    if teacher.kind == "api":
-        from potstill.components.runtimes.endpoint import EndpointRuntime
+    return _local(inputs) if inputs.teacher.kind == "local" else _endpoint(inputs)
 
-        assert base is not None, "a recipe with an endpoint starts from a checkpoint"
-        student_chat = load_chat(base, recipe.chat.template)
-        endpoint = EndpointRuntime(
-            teacher.base_url,
-            teacher.model,
-            teacher.api_key_env,
-            teacher.max_concurrency,
-            top_logprobs=recipe.requested_logprobs,
-        )
-        identity = {"kind": "api", "model": teacher.model, "endpoint": teacher.base_url}
-        return LoadedTeacher(endpoint, None, student_chat, identity, 1)
+
+def _local(inputs: GenerateInputs) -> LoadedTeacher:
     from potstill.components.runtimes.hf import HFRuntime
     from potstill.components.runtimes.load import load_causal_lm, on_device
 
-    assert folder is not None
-    chat = load_chat(folder, recipe.chat.template)
-    model = on_device(load_causal_lm(folder, teacher.dtype, teacher.offload))
-    runtime = HFRuntime(model, chat, recipe.chat.context, batch_size)
-    local_identity = {
-        "kind": "local",
-        "model": Path(teacher.model).name if Path(teacher.model).is_dir() else teacher.model,
-        "revision": teacher.revision,
-        "weights_sha256": hash_model(folder, (".safetensors",)),
-        "template_sha256": chat.template_hash,
-        "tokenizer_sha256": chat.tokenizer_hash,
-    }
-    return LoadedTeacher(
-        runtime, chat, load_chat(base, recipe.chat.template) if base else chat, local_identity, batch_size
+    section, weights, batch_size = inputs.teacher, inputs.weights, inputs.settings.batch_size
+    assert section.kind == "local"
+    assert weights is not None
+    chat = inputs.chat.load(weights.path)
+    model = on_device(load_causal_lm(weights.path, section.dtype, section.offload))
+    identity = TeacherIdentity(
+        kind="local",
+        model=inputs.name,
+        revision=inputs.revision,
+        weights_sha256=hash_model(weights.path, (".safetensors",)),
+        template_sha256=chat.template_hash,
+        tokenizer_sha256=chat.tokenizer_hash,
     )
+    student_chat = inputs.chat.load(inputs.reader.path) if inputs.reader else chat
+    return LoadedTeacher(
+        HFRuntime(model, chat, inputs.chat.context, batch_size), chat, student_chat, identity, batch_size
+    )
+
+
+def _endpoint(inputs: GenerateInputs) -> LoadedTeacher:
+    from potstill.components.runtimes.endpoint import EndpointRuntime
+
+    section = inputs.teacher
+    assert section.kind == "api"
+    assert inputs.reader is not None  # a recipe with an endpoint starts from a checkpoint
+    runtime = EndpointRuntime(
+        section.base_url, section.model, section.api_key_env, section.max_concurrency, top_logprobs=inputs.logprobs
+    )
+    identity = TeacherIdentity(kind="api", model=section.model, endpoint=section.base_url)
+    return LoadedTeacher(runtime, None, inputs.chat.load(inputs.reader.path), identity, 1)

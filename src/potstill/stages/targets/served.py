@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.runtimes.log_probs import unpack_tokens

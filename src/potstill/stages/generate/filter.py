@@ -1,0 +1,100 @@
+"""Which answers are learnt from. The others are rejected with a reason, and kept in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from potstill.components.chat.format import ChatFormat
+from potstill.components.chat.tool_calls import parse_answer
+from potstill.components.runtimes import Answer
+from potstill.core.records import Message, Row, ToolCall
+from potstill.stages.generate.teachers import LoadedTeacher
+
+__all__ = ["Reason", "filter_answers"]
+
+Reason = Literal["repeated", "empty", "length", "boundary", "context"]
+"""Why an answer is rejected.
+
+repeated   the same prompt comes again
+empty      the answer has no text
+length     the answer was cut off at the limit of tokens
+boundary   prompt and answer cannot be told apart once they are rendered
+context    prompt and answer together are longer than the student's context
+"""
+
+
+def filter_answers(
+    rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher, *, keep_truncated: bool, context: int
+) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from, and rejected rows with their reason as `rejected`; both in order, with their provenance.
+
+    Args:
+        rows: the prompts.
+        answers: an answer to each, by row id.
+        teacher: who answered.
+        keep_truncated: whether answers that were cut off are kept.
+        context: maximum length of prompt and answer together, in tokens of the student.
+    """
+    kept: list[Row] = []
+    rejected: list[Row] = []
+    seen: set[str] = set()
+    for row in rows:
+        answer = answers[row.row_id]
+        answered = _answered(row, answer, teacher)
+        reason = _reject_answer(row, answer, seen, keep_truncated)
+        reason = reason or _reject_rendered(answered, teacher.student_chat, context)
+        seen.add(row.row_id)
+        if reason is None:
+            kept.append(answered)
+        else:
+            provenance = {**answered.provenance, "rejected": reason}
+            rejected.append(answered.model_copy(update={"provenance": provenance}))
+    return kept, rejected
+
+
+def _reject_answer(row: Row, answer: Answer, seen: set[str], keep_truncated: bool) -> Reason | None:
+    if row.row_id in seen:
+        return "repeated"
+    if not answer.text.strip():
+        return "empty"
+    return "length" if answer.finish_reason == "length" and not keep_truncated else None
+
+
+def _reject_rendered(row: Row, chat: ChatFormat, context: int) -> Reason | None:
+    """What is wrong with the row as the student reads it."""
+    try:
+        example = chat.example(row)
+    except ValueError:
+        return "boundary"
+    return "context" if len(example.ids) > context else None
+
+
+def _answered(row: Row, answer: Answer, teacher: LoadedTeacher) -> Row:
+    provenance = {
+        **row.provenance,
+        "teacher": teacher.identity.model_dump(mode="json", exclude_none=True),
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+    }
+    completion = _message(row, answer.text, teacher.chat)
+    return row.model_copy(update={"completion": completion, "provenance": provenance})
+
+
+def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
+    """The answer as an OpenAI-style message.
+
+    Tool calls are taken out of the text only if the template writes them back as exactly the same text: otherwise the
+    student would be trained on words that the teacher did not write.
+    """
+    raw = Message(role="assistant", content=text)
+    parsed = parse_answer(text)
+    if not parsed.calls or parsed.parse_error:
+        return raw
+    calls = tuple(map(ToolCall.of, parsed.calls))
+    message = Message(role="assistant", content=parsed.content or None, tool_calls=calls)
+    if chat is None:
+        return message
+    same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)
+    return message if same else raw
