@@ -3,15 +3,14 @@
     check -> finetune (if asked) -> generate -> targets (if stored) -> train
     -> export -> evaluate -> gate -> package -> report
 
-Each stage is a function that reads earlier steps' directories and writes into its own. `language_pipeline` says for
-each what can change its answer: that is its fingerprint, and a step whose fingerprint is on the disk is not run again.
-A recipe with `task: classify` has fewer stages: `classifier_pipeline`.
+Each stage declares its inputs (`potstill.core.steps.Stage`). `language.py` and `classifier.py` list the stages of each
+task in order. A step whose inputs are the same as those of a finished one is not run again.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,14 @@ from potstill.core.recipe import AnyRecipe, Recipe, recipe_hash
 from potstill.core.steps import Done, Stage, StepResult, run_step
 from potstill.pipeline.classifier import CLASSIFIER_STAGES
 from potstill.pipeline.language import LANGUAGE_STAGES
-from potstill.pipeline.legacy import wrapped
 from potstill.pipeline.result import RunResult
 
-__all__ = ["STAGES", "RunResult", "run"]
+__all__ = ["RunResult", "run", "stages_of"]
 
-STAGES = tuple(LANGUAGE_STAGES)
+
+def stages_of(recipe: AnyRecipe) -> tuple[Stage[Any, Any], ...]:
+    """The stages of a recipe's task, in order."""
+    return LANGUAGE_STAGES if isinstance(recipe, Recipe) else CLASSIFIER_STAGES
 
 
 def run(
@@ -47,38 +48,38 @@ def run(
         recipe: the recipe.
         runs: folder of all runs; this one's is `runs / recipe.name`.
         until: last stage to run; None: all.
-        on_step: told of each step as it is finished or found.
-        on_note: is told in a sentence when a finished step has changed on disk and runs again.
+        on_step: is called with each step, once it has finished or has been found finished.
+        on_note: is called with a sentence when a finished step has changed on disk, and with each warning.
         variant: one of several recipes of this name (a sweep): its run.json and report.html have this in their names.
 
     Raises:
         PotstillError: a stage cannot finish; finished steps stay, and the next run goes on from there.
         UsageError: a recipe of this task has no such stage.
     """
-    stages: Mapping[str, Any] = LANGUAGE_STAGES if isinstance(recipe, Recipe) else CLASSIFIER_STAGES
-    if until is not None and until not in stages:
-        raise UsageError(f"a recipe with task: classify has no stage {until}; its stages are {', '.join(stages)}.")
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise UsageError(f"A recipe with task: classify has no stage {until}. Its stages are {', '.join(names)}.")
     result = RunResult(runs / recipe.name, variant)
     with lock_run(result.dir):
         for stage in stages:
-            entry = stages[stage]
-            declared = entry if isinstance(entry, Stage) else wrapped(stage, entry(recipe, result), result.steps)
-            inputs = declared.inputs(recipe, Done(result.steps, declared.reads))
+            inputs = stage.inputs(recipe, Done(result.steps, stage.reads))
             if inputs is not None:
-                result.steps[stage] = run_step(declared, inputs, result.dir, result.steps, on_note)
-                if declared.confirm and is_first_process():
-                    for warning in declared.confirm(result.folder(stage), result.dir):
+                step = run_step(stage, inputs, result.dir, result.steps, on_note)
+                result.steps[stage.name] = step
+                if stage.confirm and is_first_process():
+                    for warning in stage.confirm(step.dir, result.dir):
                         on_note(warning)
                 if on_step:
-                    on_step(result.steps[stage])
+                    on_step(step)
                 _write_run_json(recipe, result)
-            if stage == until:
+            if stage.name == until:
                 break
     return result
 
 
 def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
-    """The one page that says what this run is; rewritten as each step ends."""
+    """Write run.json, and copy the report to the run's directory; done again as each step ends."""
     if "gate" in result.steps:
         result.verdict = Verdict.read(result.folder("gate")).verdict
     if not is_first_process():

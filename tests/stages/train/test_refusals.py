@@ -18,8 +18,6 @@ from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.steps import Done
 from potstill.pipeline import run as pipeline
-from potstill.pipeline.language import LANGUAGE_STAGES
-from potstill.pipeline.run import RunResult
 from potstill.stages.finetune import stage as finetune
 from potstill.stages.generate.stage import STAGE, make_inputs
 
@@ -42,12 +40,6 @@ def recipe(model: Path, workload: Path, teacher: dict[str, Any] | None = None, *
         }
         | sections
     )
-
-
-def parts(stage: str, given: Recipe, tmp_path: Path) -> dict[str, Any]:
-    planned = LANGUAGE_STAGES[stage](given, RunResult(tmp_path, ""))
-    assert planned is not None
-    return dict(planned[0])
 
 
 def test_a_model_whose_attention_cannot_be_taken_over_is_refused() -> None:

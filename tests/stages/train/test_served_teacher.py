@@ -19,8 +19,8 @@ from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
 from potstill.components.targets import TargetsReader, TargetsWriter, sequence_key
-from potstill.core.artifacts.training import ServedRowCounts, StoredTargets, Trained
 from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
+from potstill.core.artifacts.training import ServedRowCounts, StoredTargets, Trained
 from potstill.core.errors import StepError, TeacherError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
@@ -29,9 +29,8 @@ from potstill.core.steps import Done
 from potstill.pipeline import run as pipeline
 from potstill.pipeline.run import RunResult
 from potstill.stages.finetune import stage as finetune
-from potstill.stages.targets import stage as targets
 from potstill.stages.generate.stage import STAGE, make_inputs
-from potstill.stages.train import stage as train
+from potstill.stages.targets import stage as targets
 
 START = Callable[[Script], Endpoint]
 TOP_K = {"objective": {"targets": {"kind": "top_k", "k": 4}}, "epochs": 1, "batch_tokens": 512}

@@ -26,7 +26,6 @@ from potstill.core.recipe import Recipe, Shape, load_recipe
 from potstill.core.records import Row
 from potstill.stages.export.stage import STAGE as EXPORT
 from potstill.stages.train import stage as train
-from stage_runs import run_stage
 
 ODD_TEXTS = [
     "",

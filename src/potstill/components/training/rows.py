@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.models.handover import optional_file
+from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import LabelledData
-from potstill.core.records import LabelledRow, Row, read_labelled, read_rows, read_tools
+from potstill.core.records import LabelledRow, Row, read_labelled
 from potstill.core.steps import Done
 
 __all__ = ["GeneratedRows", "LabelledRows", "training_examples"]
@@ -23,15 +23,15 @@ class GeneratedRows:
 
     train: HashedPath
     validation: HashedPath | None
-    tools: HashedPath | None
+    tools: HashedPath
 
     @classmethod
     def of(cls, done: Done) -> GeneratedRows:
         """The files of the finished step; the stage that asks must declare that it reads `generate`."""
         return cls(
-            done.path("generate", "train.jsonl"),
-            done.optional_path("generate", "validation.jsonl"),
-            done.optional_path("generate", "tools.json"),
+            done.path("generate", rows_file("train")),
+            done.optional_path("generate", rows_file("validation")),
+            done.path("generate", TOOLS),
         )
 
     def read(self) -> tuple[list[Row], list[Row]]:
@@ -40,13 +40,8 @@ class GeneratedRows:
         Raises:
             DataError: a file is broken.
         """
-        return self._read(self.train.path), self._read(self.validation.path) if self.validation else []
-
-    def _read(self, path: Path) -> list[Row]:
-        if not path.stat().st_size:
-            return []
-        tools = read_tools(self.tools.path) if self.tools else ()
-        return read_rows(path, tools=tools, need_completion=True)
+        train = read_generated(self.train.path, self.tools.path)
+        return train, read_generated(self.validation.path, self.tools.path) if self.validation else []
 
 
 @dataclass(frozen=True)

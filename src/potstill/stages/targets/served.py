@@ -15,16 +15,10 @@ from potstill.components.targets.served import (
     require_same_tokens,
 )
 from potstill.core.artifacts.training import ServedRowCounts
-from potstill.core.files import read_json_lines
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
 
-__all__ = ["read_logprobs", "write_served_targets"]
-
-
-def read_logprobs(path: Path) -> dict[str, str]:
-    """Packed log-probabilities of each answer's tokens, by row id; rows without log-probabilities are not included."""
-    return {entry["row_id"]: entry["tokens"] for _, entry in read_json_lines(path)}
+__all__ = ["write_served_targets"]
 
 
 def write_served_targets(

@@ -10,6 +10,7 @@ from potstill.components.chat.format import ChatSettings
 from potstill.components.models.handover import base_model, teacher_weights
 from potstill.components.targets.meta import FORMAT, TargetsMeta
 from potstill.components.training.rows import GeneratedRows, training_examples
+from potstill.core.artifacts.generated import GeneratedSplit, logprobs_file, read_logprobs
 from potstill.core.artifacts.training import ServedRowCounts, StoredTargets
 from potstill.core.hashing import HashedPath, fingerprint
 from potstill.core.recipe import ApiTeacher, CountTargets, LocalTeacher, Recipe, TopKTargets
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from potstill.components.chat.format import ChatFormat
 
 __all__ = ["STAGE", "Endpoint", "LocalScoring", "TargetsInputs"]
+
+_SPLITS: tuple[GeneratedSplit, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def _teacher(recipe: Recipe, done: Done) -> LocalScoring | Endpoint:
         return LocalScoring(recipe.teacher, weights, recipe.train.batch_tokens)
     student_model = base_model(recipe)
     assert student_model is not None  # a recipe with an endpoint has student.model
-    files = [done.optional_path("generate", f"{split}.tokens.jsonl") for split in ("train", "validation")]
-    return Endpoint(recipe.teacher, student_model, *files)
+    train, validation = (done.optional_path("generate", logprobs_file(split)) for split in _SPLITS)
+    return Endpoint(recipe.teacher, student_model, train, validation)
 
 
 def run(inputs: TargetsInputs, out: Path) -> None:
@@ -132,7 +135,7 @@ def _score(inputs: TargetsInputs, teacher: LocalScoring, store: Path) -> None:
 def _take_logprobs(inputs: TargetsInputs, teacher: Endpoint, store: Path) -> ServedRowCounts:
     """Take the distributions from what the endpoint said with its answers; nothing is asked or computed."""
     from potstill.components.targets import TargetsWriter
-    from potstill.stages.targets.served import read_logprobs, write_served_targets
+    from potstill.stages.targets.served import write_served_targets
 
     chat = inputs.chat.load(teacher.student_model.path)
     rows, logprobs = [], []
