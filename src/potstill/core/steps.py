@@ -34,7 +34,7 @@ from potstill.core.recipe.fields import Section
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Done", "Stage", "StepResult", "read_step", "run_step"]
+__all__ = ["Done", "Stage", "StepResult", "read_step", "run_step", "step_fingerprint"]
 
 _POLL_SECONDS = 0.2
 
@@ -150,6 +150,11 @@ def blanked(value: Any) -> Any:
     return value
 
 
+def step_fingerprint(stage: Stage[RecipeT, InputsT], inputs: InputsT) -> str:
+    """SHA-256 (hex) of everything that can change the step's answer."""
+    return fingerprint({"stage": stage.name, "version": stage.version, "inputs": hashed_value(inputs)})
+
+
 def run_step(
     stage: Stage[RecipeT, InputsT],
     inputs: InputsT,
@@ -169,8 +174,7 @@ def run_step(
         done: finished steps, by stage; those that the stage reads are recorded.
         note: is told in a sentence when a finished step has changed on disk and is run again.
     """
-    key = {"stage": stage.name, "version": stage.version, "inputs": hashed_value(inputs)}
-    mark = fingerprint(key)
+    mark = step_fingerprint(stage, inputs)
     directory = run_dir / f"{stage.name}-{mark[:12]}"
     if not is_first_process():
         if stage.together and not (directory / DoneRecord.FILE).exists():
@@ -196,7 +200,7 @@ def run_step(
         stage=stage.name,
         stage_version=stage.version,
         fingerprint=mark,
-        inputs=key["inputs"],
+        inputs=hashed_value(inputs),
         reads={name: done[name].dir.name for name in stage.reads if name in done},
         versions=installed_versions(),
         git_commit=git_commit(),

@@ -67,7 +67,7 @@ def test_likeliest_ids_are_stored_as_their_logits_would_be(tmp_path: Path, vocab
         assert left.token_ids[part].tolist() == right.token_ids[part].tolist()
         np.testing.assert_array_equal(left.probs[part], right.probs[part])
         assert left.tail is not None and right.tail is not None and left.tail[i] == right.tail[i]
-    assert store_stats(tmp_path / "a")["kl_buckets"] < 0.01
+    assert store_stats(tmp_path / "a").kl_buckets < 0.01
 
 
 def test_fewer_ids_than_k_leave_the_rest_to_all_others(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_entropy_is_measured_with_the_rest_spread_evenly(tmp_path: Path) -> None
         writer.add_likeliest(sequence_key([1, 2], 1), [[7]], [[math.log(0.8)]])
         writer.add_likeliest(sequence_key([1, 3], 1), [[7]], [[0.0]])
     expected = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2 / (V - 1)))
-    assert store_stats(tmp_path)["entropy"] == pytest.approx(expected / 2, rel=1e-6)
+    assert store_stats(tmp_path).entropy == pytest.approx(expected / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("logs", [[0.0, -0.5], [math.nan, -1.0], [12.0, 3.0]])
@@ -185,7 +185,10 @@ def test_another_end_token_than_the_students_is_an_end(chat: ChatFormat) -> None
     assert found.text_only is None and (found.ids[-1], found.log_probs[-1]) == ([chat.eos_id], [0.0])
     word = Candidate(None, b"more", -0.5)
     found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(word, (word,))])
-    assert found.text_only == "other_tokens" and "'more' at the endpoint and the end to the student" in found.difference
+    assert (
+        found.text_only == "other_tokens"
+        and "'more' at the endpoint and the end of the answer to the student" in found.difference
+    )
 
 
 def test_an_unfinished_answer_has_no_end(chat: ChatFormat) -> None:
@@ -234,10 +237,12 @@ def test_more_than_half_of_other_tokens_is_an_error(chat: ChatFormat) -> None:
     good = [tokens.targets(r, e, spoken(chat, e, "bytes")) for r, e in zip(rows, examples, strict=True)]
     bad = [tokens.targets(r, e, spoken(chat, e, "bytes")[1:]) for r, e in zip(rows, examples, strict=True)]
     require_same_tokens(rows, [*bad[:2], *good[2:]], "http://here")
-    with pytest.raises(StepError, match=r"http://here: .*another tokenizer.* 2 of 3 answers are.*In r:1 token 0"):
+    with pytest.raises(
+        StepError, match=r"http://here: .*another tokenizer.* 2 of 3 answers into other tokens.*In r:1 token 0"
+    ):
         require_same_tokens(rows, [*bad[:2], good[2], bad[3]], "http://here")
     require_distributions([*good[:2], *bad[2:]], "http://here")
-    with pytest.raises(StepError, match=r"3 of 4 answers.*of 0 .*1 are tool calls.*2 are other tokens"):
+    with pytest.raises(StepError, match=r"3 of 4 answers.*0 have no.*1 are tool calls.*2 into other tokens"):
         require_distributions([good[0], *bad[1:]], "http://here")
 
 

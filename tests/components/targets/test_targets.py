@@ -550,7 +550,7 @@ def test_stats_verb_prints_for_a_person_or_one_json_object(stores: dict[str, Pat
     from potstill.cli.main import main
 
     shown = CliRunner().invoke(main, ["targets", "stats", str(stores["counts"])])
-    assert shown.exit_code == 0 and "50 draws a token" in shown.stdout
+    assert shown.exit_code == 0 and "50 samples per token" in shown.stdout
     told = CliRunner().invoke(main, ["targets", "stats", str(stores["top_k"]), "--json"])
     assert json.loads(told.stdout) == store_stats(stores["top_k"]).to_json()
     refused = CliRunner().invoke(main, ["targets", "stats", str(tmp_path)])

@@ -107,4 +107,4 @@ class Generated(Artifact):
     FILE: ClassVar[str] = "summary.json"
 
     teacher: TeacherIdentity
-    splits: dict[GeneratedSplit, SplitCounts]
+    splits: dict[str, SplitCounts]

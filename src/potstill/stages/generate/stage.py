@@ -102,7 +102,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, None),
     }
-    splits: dict[GeneratedSplit, SplitCounts] = {}
+    splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, (source, limit) in sources.items():
         tools_file = inputs.tools.path if inputs.tools else None
