@@ -27,7 +27,7 @@ def artifacts() -> list[type[Artifact]]:
         found += [
             m for m in members if inspect.isclass(m) and issubclass(m, Artifact) and m.__module__.endswith(module.name)
         ]
-    return [kind for kind in found if kind is not Artifact]
+    return [kind for kind in found if kind is not Artifact and not kind.__name__.startswith("_")]
 
 
 def tables() -> str:
@@ -35,7 +35,7 @@ def tables() -> str:
     seen: set[type[Part]] = set()
     sections = []
     for kind in artifacts():
-        sections.append(_section(kind, f"### {kind.__name__}: `{kind.FILE}`, format {kind.FORMAT}"))
+        sections.append(_section(kind, f"### {_heading(kind)}"))
         for part in _parts(kind):
             if part not in seen and not issubclass(part, Artifact):
                 seen.add(part)
@@ -90,7 +90,17 @@ def _type_name(annotation: Any) -> str:
         return f"mapping from {_type_name(inner[0])} to {_type_name(inner[1])}"
     if hasattr(annotation, "__metadata__"):
         return _type_name(annotation.__origin__)
-    return _NAMES.get(annotation) or f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return _NAMES.get(annotation) or f"[{annotation.__name__}](#{_anchor(annotation)})"
+
+
+def _anchor(kind: type[Part]) -> str:
+    """GitHub's anchor of a class's heading."""
+    heading = _heading(kind) if issubclass(kind, Artifact) else kind.__name__
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _heading(kind: type[Artifact]) -> str:
+    return f"{kind.__name__}: `{kind.FILE}`, format {kind.FORMAT}"
 
 
 def _parts(kind: type[Part]) -> list[type[Part]]:
