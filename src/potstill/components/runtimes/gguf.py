@@ -1,4 +1,4 @@
-"""A GGUF file in llama.cpp: a server in a process of its own, and a runtime that answers rows with it."""
+"""Run a GGUF file in llama.cpp: a server in its own process, and a runtime that answers rows with it."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ _LOG_LINES, _LOG_BYTES = 8, 4000
 _FORCED = 1000.0  # a logit bias that no logit can outweigh
 _TOP = b'"top_logprobs":['
 _ENTRY = re.compile(rb'"id":(\d+),"token":"(?:[^"\\]|\\.)*","bytes":\[[\d,]*\],"logprob":(-?[\d.]+(?:e[-+]?\d+)?)')
-# Below this a probability is no float32, and llama.cpp gives the lowest float as its logarithm.
+# A smaller probability is not a float32, and llama.cpp gives the lowest float as its logarithm.
 _LOWEST = float(np.log(np.finfo(np.float32).smallest_subnormal))
 
 
 class GGUFServer:
-    """llama.cpp with one model, between `with` and its end.
+    """A llama.cpp server with one model, for use in a `with` statement.
 
     Args:
         model: the GGUF file.
-        context: tokens of all slots together; each has its share.
-        parallel: slots, which answer at the same time.
-        threads: of the processor.
-        exact: attend in 32 bits. Not how a device runs the file, but then an F32 file gives its checkpoint's
-            log-probabilities to 1e-5 nats, where llama.cpp's usual attention is 0.03 away.
+        context: tokens of all slots together, divided equally among them.
+        parallel: number of slots, which answer at the same time.
+        threads: number of processor threads.
+        exact: compute attention in 32 bits. A device does not run the file like this, but an F32 file then gives its
+            checkpoint's log-probabilities to 1e-5 nats; with llama.cpp's usual attention the difference is 0.03.
 
     Raises:
-        StepError: on entry, when llama.cpp cannot load the file; from any method, when the server has gone.
+        StepError: on entry, when llama.cpp cannot load the file; from any method, when the server has ended.
     """
 
     address: str
@@ -69,7 +69,7 @@ class GGUFServer:
         self._arguments += ["--exact"] if exact else []
 
     def __enter__(self) -> Self:
-        # Run by path: as a module, the package's imports would be measured as the model's memory.
+        # run by path, because the imports of a package would count as the model's memory
         command = [sys.executable, "-P", llama_process.__file__, *self._arguments]
         with ExitStack() as stack:
             self._log = stack.enter_context(tempfile.TemporaryFile())
@@ -82,9 +82,9 @@ class GGUFServer:
                     base_url=self.address,
                     headers={"Authorization": f"Bearer {self.api_key}"},
                     timeout=_REQUEST_SECONDS,
-                    trust_env=False,  # a proxy from the environment cannot reach this machine's own ports
-                    # the server drops a connection when it has been idle, and after so many requests: a request that
-                    # meets that moment fails, so each has a connection of its own
+                    trust_env=False,  # a proxy from the environment cannot reach this machine
+                    # the server closes a connection that was idle or had many requests, and a request at that moment
+                    # fails; so each request has its own connection
                     limits=httpx.Limits(max_keepalive_connections=0),
                 )
             )
@@ -105,20 +105,20 @@ class GGUFServer:
         return self._process.pid
 
     def peak_rss_mb(self) -> float:
-        """Most memory the server's process ever held, in MB of a million bytes (mapped file pages included)."""
+        """Peak memory of the server's process in MB (10^6 bytes), mapped file pages included."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # reading tells what happened
+        with suppress(BrokenPipeError):  # the read below raises the error
             self._process.stdin.write(b"peak\n")
             self._process.stdin.flush()
         return float(self._read_line(_REQUEST_SECONDS, f"llama.cpp stopped while serving {self.model}")["peak_rss_mb"])
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        """Ids of a text, special tokens in it recognised; `add_special` adds what the model adds to a prompt (BOS)."""
+        """Ids of a text with its special tokens; `add_special` adds what the model adds to a prompt (BOS)."""
         body = {"content": text, "add_special": add_special, "parse_special": True}
         return [int(i) for i in self.post("/tokenize", body)["tokens"]]
 
     def apply_template(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The prompt llama.cpp makes of a conversation, up to where the assistant begins to speak."""
+        """The prompt that llama.cpp renders from a conversation, up to where the assistant begins."""
         body: dict[str, Any] = {"messages": [m.for_api() for m in messages]}
         if tools:
             body["tools"] = list(tools)
@@ -127,8 +127,8 @@ class GGUFServer:
     def log_probs(self, ids: Sequence[int], first: int) -> Array:
         """Log-probabilities (nats) of each next token from position `first` on: (len(ids) - first, vocab_size).
 
-        Row r is the distribution of token `first + r` given all before it, over the model's whole vocabulary, padding
-        included; nothing is below the log of the smallest float32.
+        Row r is the distribution of token `first + r` given all tokens before it, over the model's whole vocabulary
+        with its padding. No value is below the logarithm of the smallest float32.
 
         Raises:
             ValueError: `first` is not between 1 and the number of ids.
@@ -141,13 +141,13 @@ class GGUFServer:
         return out_SV
 
     def _next_log_probs(self, ids: list[int]) -> Array:
-        """Distribution of the token after `ids`, (vocab_size,); llama.cpp takes it from the logits before sampling."""
+        """Distribution of the token after `ids`, (vocab_size,), from the logits before sampling."""
         body = {"prompt": ids, "n_predict": 1, "n_probs": self.vocab_size, "temperature": 0, "cache_prompt": True}
-        # The token drawn does not matter, but when it is half a character llama.cpp leaves the probabilities out.
+        # the sampled token does not matter, but for half a character llama.cpp gives no probabilities
         body["logit_bias"] = [[self._harmless, _FORCED]]
         content = self._send("POST", "/completion", body).content
         start = content.find(_TOP)
-        # A regular expression, because json.loads would take longer over 150,000 tokens (10 MB) than llama.cpp itself.
+        # a regular expression, because json.loads takes longer for 150,000 tokens (10 MB) than llama.cpp itself
         entries = _ENTRY.findall(content, start) if start >= 0 else []
         out = np.full(self.vocab_size, np.nan, np.float32)
         if entries:
@@ -156,13 +156,13 @@ class GGUFServer:
         if np.isnan(out).any():
             given = int((~np.isnan(out)).sum())
             raise StepError(
-                f"llama.cpp gave the probabilities of {given} of {self.vocab_size} tokens of {self.model.name}; all "
-                "are needed. This version of xllamacpp answers in another way: install one potstill was tested with."
+                f"llama.cpp gave probabilities for {given} of {self.vocab_size} tokens of {self.model.name}, and all "
+                "are needed. This version of xllamacpp is not supported: install one that potstill was tested with."
             )
         return out
 
     def ends_generation(self, token: int) -> bool:
-        """Whether llama.cpp stops when the model says this token."""
+        """Whether llama.cpp stops when the model generates this token."""
         body = {"prompt": [self._harmless], "n_predict": 1, "temperature": 0, "logit_bias": [[token, _FORCED]]}
         return bool(self.post("/completion", body)["stop_type"] == "eos")
 
@@ -207,38 +207,39 @@ class GGUFServer:
             reason = response.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             reason = response.text[:200]
-        told = " ".join(str(reason).split()).rstrip(".")
-        return StepError(f"llama.cpp, serving {self.model.name}, refused {path} ({response.status_code}): {told}.")
+        text = " ".join(str(reason).split()).rstrip(".")
+        return StepError(f"llama.cpp, serving {self.model.name}, refused {path} ({response.status_code}): {text}.")
 
     def _lost(self, error: httpx.HTTPError) -> StepError:
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return StepError(f"llama.cpp, serving {self.model.name}, does not answer ({why}).{self._told()}")
+        return StepError(f"llama.cpp, serving {self.model.name}, does not answer ({why}).{self._log_end()}")
 
     def _read_line(self, seconds: float, failure: str) -> dict[str, Any]:
         """The next line of the process, or StepError with the end of its log."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], seconds)[0]:
-            raise StepError(f"{failure}: no sign of life in {seconds:.0f} s.{self._told()}")
+            raise StepError(f"{failure}: it did not respond within {seconds:.0f} s.{self._log_end()}")
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
             raise StepError(
-                f"{failure}: the process ended with code {self._process.returncode}.{self._told()} If that names the "
-                "file, export it again; if memory, take a smaller context or fewer slots; if the template, simplify it."
+                f"{failure}: the process ended with code {self._process.returncode}.{self._log_end()} If the log names "
+                "the file, export it again; if it names memory, use a smaller context or fewer slots; if it names the "
+                "template, simplify it."
             )
         value: dict[str, Any] = json.loads(line)
         return value
 
-    def _told(self) -> str:
+    def _log_end(self) -> str:
         """The end of the server's log, as a sentence."""
         file = self._log.fileno()
-        # pread, because the process writes where a seek of this side would have left it
+        # pread, because a seek here would move the position at which the process writes
         log = os.pread(file, _LOG_BYTES, max(0, os.fstat(file).st_size - _LOG_BYTES)).decode("utf-8", "replace")
         words = " | ".join(" ".join(line.split()) for line in log.strip().splitlines()[-_LOG_LINES:]).rstrip(".")
-        return f" Its last words: {words}." if words else ""
+        return f" The end of its log: {words}." if words else ""
 
     def _stop(self) -> None:
-        """Let the process end by closing its stdin, and make sure of it."""
+        """End the process by closing its stdin, and kill it if it does not end."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -253,16 +254,16 @@ class GGUFServer:
 
 
 class GGUFRuntime:
-    """Answers rows with a served GGUF, one request a row.
+    """Answers rows with a served GGUF, one request per row.
 
-    Prompts go as token ids, and answers come back as token ids and are decoded by the checkpoint's tokenizer: so a
-    difference from `HFRuntime` is a difference of the models.
+    Prompts and answers are sent as token ids, and the checkpoint's tokenizer decodes the answers. So a difference from
+    `HFRuntime` is a difference between the models.
 
     Args:
-        server: entered already.
+        server: a running server.
         chat: the checkpoint's tokenizer and template.
-        context: most tokens of prompt and answer together.
-        parallel: requests at the same time; the server's slots.
+        context: maximum length of prompt and answer together, in tokens.
+        parallel: number of requests at the same time; the server's slots.
     """
 
     def __init__(self, server: GGUFServer, chat: ChatFormat, context: int, parallel: int = 1) -> None:
@@ -276,8 +277,8 @@ class GGUFRuntime:
     ) -> list[Answer]:
         """See `Runtime`.
 
-        Greedy answers can differ between two calls where two tokens are all but equally likely: llama.cpp's last bits
-        depend on what else it computes at the time.
+        Greedy answers can differ between two calls where two tokens are almost equally likely, because the last bits of
+        llama.cpp's results depend on what else it computes at the same time.
         """
         answers: dict[int, Answer] = {}
         with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(self.parallel) as pool:
@@ -315,13 +316,13 @@ class GGUFRuntime:
         tokens = [int(i) for i in reply["tokens"]]
         end = next((i for i, token in enumerate(tokens) if token in self.chat.stop_ids), None)
         if end is None and reply["stop_type"] == "eos":
-            end = len(tokens) - 1  # llama.cpp ends also at a token that only it takes for an end
+            end = len(tokens) - 1  # llama.cpp also stops at tokens that only it treats as an end
         ids = tokens[:end]
         finish = "length" if end is None else "stop"
         return Answer(self.chat.decode(ids, after=prompt), finish, len(prompt), len(ids), seconds)
 
     def log_probs(self, ids: Sequence[int], first: int) -> Array:
-        """As `HFRuntime.log_probs`: (len(ids) - first, V) over the tokenizer's V ids, without the model's padding."""
+        """See `HFRuntime.log_probs`: (len(ids) - first, V) over the tokenizer's V ids, without the model's padding."""
         log_probs_SV = self.server.log_probs(ids, first)[:, : self.chat.vocab_size]
         total_S1 = np.log(np.exp(log_probs_SV.astype(np.float64)).sum(axis=1, keepdims=True))
         normalised_SV: Array = (log_probs_SV - total_S1).astype(np.float32)
@@ -329,5 +330,5 @@ class GGUFRuntime:
 
 
 def _row_seed(row: Row, seed: int) -> int:
-    """32 bits, other for each row."""
+    """A seed of 32 bits that is different for each row."""
     return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:8], 16)

@@ -75,7 +75,7 @@ def _text(both: Comparison) -> str:
 def _assumptions(economy: Economy, price: ListedPrice, prompt: float, answer: float) -> str:
     return (
         f"The prompt has {prompt:,.0f} tokens and the answer {answer:,.0f}, the means of the teacher's prompts and "
-        "answers; the speed is the measured one above. The recipe declares, and nothing here measured: "
+        "answers; the speed is the measured one above. Declared in the recipe and not measured: "
         f"{economy.watts:g} W at {economy.kwh_price:g} per kWh, a device of {economy.device_price:g} that is busy "
         f"{100 * economy.busy:g}\N{NO-BREAK SPACE}% of {economy.years:g} years, {economy.train_hour_price:g} per hour "
         f"of training, and {price.input:g} and {price.output:g} per 10\N{SUPERSCRIPT SIX} tokens of input and output."
