@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from potstill.components.chat.format import ChatSettings
 from potstill.components.models.names import model_name
 from potstill.core.artifacts.exported import Exported
+from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
 from potstill.core.files import move_into_place
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Export, Recipe
-from potstill.core.records import read_rows
 from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class ExportInputs:
 
 
 def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
-    validation = done.optional_path("generate", "validation.jsonl")
+    validation = done.path("generate", rows_file("validation"))
     base = {"teacher_layers": recipe.teacher.model, "checkpoint": recipe.student.model, "scratch": None}
     base_model = base[recipe.student.init]
     return ExportInputs(
         student=done.path("train", "student"),
-        rows=validation if validation and validation.path.stat().st_size else done.path("generate", "train.jsonl"),
-        tools=done.path("generate", "tools.json"),
+        rows=validation if validation.path.stat().st_size else done.path("generate", rows_file("train")),
+        tools=done.path("generate", TOOLS),
         chat=ChatSettings.of(recipe.chat),
         settings=recipe.export,
         name=recipe.name,
@@ -69,7 +69,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     student, settings = inputs.student.path, inputs.settings
     chat = inputs.chat.load(student)
     metadata, template = file_metadata(inputs), file_template(chat)
-    rows = read_rows(inputs.rows.path, tools=inputs.tools.path, need_completion=True, limit=settings.parity_rows)
+    rows = read_generated(inputs.rows.path, inputs.tools.path, settings.parity_rows)
     f16 = out / "f16.gguf"
     converted = convert_checkpoint(student, f16, quantization="F16", metadata=metadata, chat_template=template)
     parity = check_parity(f16, student, chat, rows, tolerance=settings.parity_tolerance, context=inputs.chat.context)

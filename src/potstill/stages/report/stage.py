@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from potstill.components.sizing.prices import ListedPrice, find_price
+from potstill.core.artifacts.generated import rows_file
 from potstill.core.artifacts.manifest import Manifest
 from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.step import StepRecord
@@ -66,7 +67,7 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         manifest=done.path("package", "package", Manifest.FILE),
         trained=done.path("train", Trained.FILE),
         logs={name: path for name, path in logs.items() if path},
-        answers=done.path("generate", "train.jsonl"),
+        answers=done.path("generate", rows_file("train")),
         steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
     )
 
