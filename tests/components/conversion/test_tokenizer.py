@@ -19,6 +19,7 @@ from potstill.components.conversion.convert import convert_checkpoint
 from potstill.components.conversion.pretokenizers import APPROXIMATE, PRE_TOKENIZERS, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, read_sentencepiece
 from potstill.components.conversion.tokenizer import TokenizerMetadata, read_chat_template, read_tokenizer
+from potstill.components.conversion.tokenizer_file import TokenizerFile
 from potstill.core.errors import StepError
 
 EXACT = [name for found in PRE_TOKENIZERS.values() for name, _ in found if name not in APPROXIMATE]
@@ -67,7 +68,7 @@ def test_pre_tokenizers_cut_alike(
 ) -> None:
     steps, ignores = next((s, i) for s, found in PRE_TOKENIZERS.items() for n, i in found if n == name)
     tokenizer = with_steps(hostile_bpe, make_pre_tokenizer(steps), ignores)
-    assert pre_tokenizer_name(tokenizer, "here") == name
+    assert pre_tokenizer_name(TokenizerFile.model_validate(tokenizer), "here") == name
     if name in APPROXIMATE:  # these are cut alike in plain words only, and the conversion says so
         plain = [text for text in hostile_texts if text.isascii() and not any(map(str.isdigit, text))]
         hostile_texts, more_texts = plain, []
@@ -94,11 +95,13 @@ def test_unknown_pre_tokenizers_are_refused_by_name(hostile_bpe: dict[str, Any])
     with pytest.raises(
         StepError, match=r"no pre-tokenizer of llama.cpp .*: \\p\{N\}\{1,2\}\. .*gpt-2, smollm, llama-bpe"
     ):
-        pre_tokenizer_name(with_steps(hostile_bpe, near), "here")
+        pre_tokenizer_name(TokenizerFile.model_validate(with_steps(hostile_bpe, near)), "here")
     with pytest.raises(StepError, match=r'step \{"type": "Whitespace"\} has no counterpart'):
-        pre_tokenizer_name(with_steps(hostile_bpe, pre_tokenizers.Whitespace()), "here")
+        pre_tokenizer_name(TokenizerFile.model_validate(with_steps(hostile_bpe, pre_tokenizers.Whitespace())), "here")
     with pytest.raises(StepError, match="add_prefix_space"):
-        pre_tokenizer_name(with_steps(hostile_bpe, pre_tokenizers.ByteLevel(True)), "here")
+        pre_tokenizer_name(
+            TokenizerFile.model_validate(with_steps(hostile_bpe, pre_tokenizers.ByteLevel(True))), "here"
+        )
 
 
 def test_other_spellings_of_a_pre_tokenizer_are_known(hostile_bpe: dict[str, Any], make_pre_tokenizer: Any) -> None:
@@ -106,19 +109,21 @@ def test_other_spellings_of_a_pre_tokenizer_are_known(hostile_bpe: dict[str, Any
     tokenizer = with_steps(hostile_bpe, make_pre_tokenizer(qwen2))
     split = tokenizer["pre_tokenizer"]["pretokenizers"][0]
     split |= {"behavior": "Removed", "invert": True}
-    assert pre_tokenizer_name(tokenizer, "here") == "qwen2"
+    assert pre_tokenizer_name(TokenizerFile.model_validate(tokenizer), "here") == "qwen2"
     split |= {"behavior": "Removed", "invert": False}
     with pytest.raises(StepError, match="has no counterpart"):
-        pre_tokenizer_name(tokenizer, "here")
+        pre_tokenizer_name(TokenizerFile.model_validate(tokenizer), "here")
 
 
 def test_ignore_merges_must_be_llama_cpps_where_it_matters(hostile_bpe: dict[str, Any]) -> None:
     tokenizer = copy.deepcopy(hostile_bpe)
     tokenizer["model"]["ignore_merges"] = True
-    assert pre_tokenizer_name(tokenizer, "here") == "gpt-2"  # merges lead to every token: it makes no difference
+    assert (
+        pre_tokenizer_name(TokenizerFile.model_validate(tokenizer), "here") == "gpt-2"
+    )  # merges lead to every token: it makes no difference
     tokenizer["model"]["vocab"]["zebra"] = 1505
     with pytest.raises(StepError, match=r"`ignore_merges` is true, but .* 1 tokens .*'zebra'"):
-        pre_tokenizer_name(tokenizer, "here")
+        pre_tokenizer_name(TokenizerFile.model_validate(tokenizer), "here")
 
 
 def test_bos_and_eos_around_a_text(hostile_bpe: dict[str, Any], disagreements: Any, hostile_texts: list[str]) -> None:

@@ -187,7 +187,7 @@ def _rope(values: Mapping[str, Any], architecture: str, context: int, head_dim: 
     )
 
 
-def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path) -> None:
+def _refuse_own_yarn(given: Mapping[str, Any], attention_factor: float, path: Path) -> None:
     """Raise StepError for yarn with settings other than the paper's, which llama.cpp uses for every file."""
     usual = {"attention_factor": attention_factor, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     given = {key: given[key] for key in given if given[key] is not None}
@@ -202,7 +202,7 @@ def _refuse_own_yarn(given: dict[str, Any], attention_factor: float, path: Path)
         )
 
 
-def _llama3_divisors(theta: float, head_dim: int, original: int, given: dict[str, Any]) -> NDArray[np.float32]:
+def _llama3_divisors(theta: float, head_dim: int, original: int, given: Mapping[str, Any]) -> NDArray[np.float32]:
     """What each frequency is divided by: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1)."""
     factor, low, high = (float(given[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
+from potstill.components.conversion.tokenizer_file import Node, TokenizerFile
 from potstill.core.errors import StepError
 
 __all__ = ["APPROXIMATE", "PRE_TOKENIZERS", "pre_tokenizer_name"]
@@ -56,7 +56,7 @@ APPROXIMATE = {
 }
 
 
-def pre_tokenizer_name(tokenizer: dict[str, Any], where: str) -> str:
+def pre_tokenizer_name(tokenizer: TokenizerFile, where: str) -> str:
     """llama.cpp's name for the pre-tokenizer of a byte-level tokenizer.json.
 
     Args:
@@ -66,7 +66,7 @@ def pre_tokenizer_name(tokenizer: dict[str, Any], where: str) -> str:
     Raises:
         StepError: llama.cpp has no pre-tokenizer that splits in the same way; the message shows the steps.
     """
-    steps = tuple(_steps(tokenizer["pre_tokenizer"], where))
+    steps = tuple(_steps(tokenizer.pre_tokenizer, where))
     candidates = PRE_TOKENIZERS.get(steps)
     if candidates is None:
         raise StepError(
@@ -74,7 +74,7 @@ def pre_tokenizer_name(tokenizer: dict[str, Any], where: str) -> str:
             "With another one the file would tokenize text differently and give worse answers without any warning. "
             f"Use a student whose tokenizer splits like one of {', '.join(known_names())}."
         )
-    ignore_merges = bool(tokenizer["model"].get("ignore_merges"))
+    ignore_merges = bool(tokenizer.model.ignore_merges)
     for name, ignores in candidates:
         if ignores == ignore_merges:
             return name
@@ -93,7 +93,7 @@ def known_names() -> list[str]:
     return [name for candidates in PRE_TOKENIZERS.values() for name, _ in candidates]
 
 
-def _steps(node: dict[str, Any] | None, where: str) -> Iterator[str]:
+def _steps(node: Node | None, where: str) -> Iterator[str]:
     """The splitting steps as text: a regular expression, or one of gpt2, digit, digits, punctuation."""
     kind = None if node is None else node["type"]
     if kind == "Sequence":
@@ -136,14 +136,17 @@ def _plain(regex: str) -> str:
     return "digit" if out == r"\p{N}" else out
 
 
-def _unmade_tokens(tokenizer: dict[str, Any]) -> list[str]:
+def _unmade_tokens(tokenizer: TokenizerFile) -> list[str]:
     """Tokens of the vocabulary that its merges do not make from their own text."""
     from tokenizers import Tokenizer
 
-    added = {token["content"] for token in tokenizer["added_tokens"]}
-    model = tokenizer["model"] | {"ignore_merges": False}
+    added = {token.content for token in tokenizer.added_tokens}
+    model = tokenizer.model.model_dump() | {
+        "ignore_merges": False,
+        "byte_fallback": bool(tokenizer.model.byte_fallback),
+    }
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     bare = {"version": "1.0", "added_tokens": [], **dict.fromkeys(parts), "model": model}
     bpe = Tokenizer.from_str(json.dumps(bare)).model
-    words = (text for text in model["vocab"] if len(text) > 1 and text not in added)
+    words = (text for text in tokenizer.model.vocab if len(text) > 1 and text not in added)
     return [text for text in words if [token.value for token in bpe.tokenize(text)] != [text]]

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from potstill.components.conversion.tokenizer_file import TokenizerFile
 from potstill.core.errors import StepError
 
 __all__ = ["BYTE_TOKENS", "PREPEND_SPACE", "SentencePiece", "read_sentencepiece"]
@@ -32,7 +32,7 @@ class SentencePiece:
 
 
 def read_sentencepiece(
-    tokenizer: dict[str, Any], merges: list[tuple[str, str]], path: Path, *, chat: bool
+    tokenizer: TokenizerFile, merges: list[tuple[str, str]], path: Path, *, chat: bool
 ) -> SentencePiece:
     """Scores and space prefix of a tokenizer.json with `byte_fallback`.
 
@@ -45,7 +45,7 @@ def read_sentencepiece(
     Raises:
         StepError: a byte has no token, or spaces are handled in a way that llama.cpp does not support.
     """
-    vocab = tokenizer["model"]["vocab"]
+    vocab = tokenizer.model.vocab
     absent = [text for text in BYTE_TOKENS if text not in vocab]
     if absent:
         raise StepError(
@@ -63,10 +63,9 @@ def read_sentencepiece(
     return SentencePiece(scores, prefix, tuple(notes))
 
 
-def _space_prefix(tokenizer: dict[str, Any], path: Path, chat: bool) -> tuple[bool, str | None]:
+def _space_prefix(tokenizer: TokenizerFile, path: Path, chat: bool) -> tuple[bool, str | None]:
     """Whether llama.cpp should put a space before a text, and a note on the remaining difference."""
-    normalizer, pre = tokenizer["normalizer"], tokenizer["pre_tokenizer"]
-    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    pre, steps = tokenizer.pre_tokenizer, tokenizer.normalizer_steps
     if pre is None and steps in ([PREPEND_SPACE, _REPLACE], [_REPLACE]):
         return len(steps) == 2, None
     metaspace = pre is not None and pre["type"] == "Metaspace" and pre.get("replacement") == _SPACE
@@ -79,7 +78,7 @@ def _space_prefix(tokenizer: dict[str, Any], path: Path, chat: bool) -> tuple[bo
         # text from a chat template usually starts with a special token, and then no part of it gets a space
         what = "never does" if chat else "does so after each special token too, and where there is a space already"
         return not chat, f"tokenizer.json puts a space only before the first word of a text, and llama.cpp {what}"
-    shown = json.dumps({"normalizer": normalizer, "pre_tokenizer": pre}, ensure_ascii=False)
+    shown = json.dumps({"normalizer": tokenizer.normalizer, "pre_tokenizer": pre}, ensure_ascii=False)
     raise StepError(
         f"{path}: {shown} cannot be exported: llama.cpp's SentencePiece tokenizer only turns spaces into {_SPACE}, "
         "with or without one in front of the text. Use a student with such a tokenizer."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.components.conversion.pretokenizers import APPROXIMATE, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, PREPEND_SPACE, read_sentencepiece
+from potstill.components.conversion.tokenizer_file import Node, TokenizerFile
 from potstill.core.errors import StepError
 from potstill.core.files import read_json_object
 
@@ -81,25 +82,20 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
         StepError: a file is missing or broken, or llama.cpp would tokenize text differently.
     """
     path = checkpoint / "tokenizer.json"
-    tokenizer = _read_json(path)
-    for part in ("normalizer", "pre_tokenizer", "post_processor"):
-        tokenizer.setdefault(part, None)
-    tokenizer.setdefault("added_tokens", [])
+    tokenizer = TokenizerFile.read(path)
     configs = [_read_json(checkpoint / f"{stem}.json") for stem in ("tokenizer_config", "config", "generation_config")]
-    _check_model(tokenizer, path)
     words = _words(tokenizer, vocab_size, path)
     named = _named(configs[0], words, path)
-    before, after = _template(tokenizer["post_processor"], path)
+    before, after = _template(tokenizer.post_processor, path)
     special = _special_ids(named, configs[1], configs[2], words, before, path)
     if after not in ([], [special["eos"]]):
         raise StepError(
             f"{path}: the post-processor ends a text with tokens {after}; llama.cpp can only add eos_token."
         )
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in tokenizer["model"]["merges"])
-    merges = [(left, right) for left, right in pairs]
+    merges = tokenizer.model.pairs
     tokens = [words.get(i, f"[PAD{i}]") for i in range(vocab_size)]
     scores, lines, prefix = None, None, None
-    if tokenizer["model"].get("byte_fallback"):
+    if tokenizer.model.byte_fallback:
         model, pre = "llama", "default"
         piece = read_sentencepiece(tokenizer, merges, path, chat=chat)
         scores = [piece.scores.get(token, 0.0) for token in tokens]
@@ -110,7 +106,7 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
     return TokenizerMetadata(
         model=model,
         pre=pre,
-        tokens=[words.get(i, f"[PAD{i}]") for i in range(vocab_size)],
+        tokens=tokens,
         types=_types(tokenizer, words, vocab_size, set(named.values())),
         merges=lines,
         scores=scores,
@@ -133,35 +129,15 @@ def read_chat_template(checkpoint: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; an empty one where there is no file, but for tokenizer.json."""
-    if not path.is_file() and path.name == "tokenizer.json":
-        raise StepError(
-            f"{path}: no such file. Export reads the fast tokenizer: load the tokenizer with transformers' "
-            "AutoTokenizer, and save it again with save_pretrained."
-        )
+def _read_json(path: Path) -> Node:
+    """An object from a JSON file; an empty one where there is no file."""
     return read_json_object(path, missing_ok=True, error=StepError, advice="Save the checkpoint again.")
 
 
-def _check_model(tokenizer: dict[str, Any], path: Path) -> None:
-    """Raise StepError for a kind of tokenizer that cannot be exported."""
-    model = tokenizer["model"]
-    odd = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
-    if model.get("type") != "BPE" or odd:
-        raise StepError(
-            f"{path}: a {model.get('type')} tokenizer{' with ' + odd[0] if odd else ''} cannot be exported. "
-            "Supported: plain BPE, byte-level or SentencePiece-style."
-        )
-    if not model["merges"]:
-        raise StepError(
-            f"{path}: the tokenizer has no merges, and llama.cpp needs some. Train the tokenizer with merges."
-        )
-
-
-def _words(tokenizer: dict[str, Any], vocab_size: int, path: Path) -> dict[int, str]:
+def _words(tokenizer: TokenizerFile, vocab_size: int, path: Path) -> dict[int, str]:
     """Text of each id, added tokens included."""
-    words = {index: text for text, index in tokenizer["model"]["vocab"].items()}
-    words |= {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    words = {index: text for text, index in tokenizer.model.vocab.items()}
+    words |= {token.id: token.content for token in tokenizer.added_tokens}
     last = max(words)
     if last >= vocab_size:
         raise StepError(
@@ -185,7 +161,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _named(config: dict[str, Any], words: dict[int, str], path: Path) -> dict[str, int]:
+def _named(config: Node, words: dict[int, str], path: Path) -> dict[str, int]:
     """Ids of the tokens that tokenizer_config.json gives a role: bos, eos, unk, pad, and extra tokens by their text."""
     found = {role: _text(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
     extras = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
@@ -201,7 +177,7 @@ def _named(config: dict[str, Any], words: dict[int, str], path: Path) -> dict[st
     return {role: ids[text] for role, text in found.items() if text is not None}
 
 
-def _template(node: dict[str, Any] | None, path: Path) -> tuple[list[int], list[int]]:
+def _template(node: Node | None, path: Path) -> tuple[list[int], list[int]]:
     """Ids that the post-processor puts before and after a text.
 
     Only the post-processor counts: transformers 5 ignores add_bos_token where there is a tokenizer.json.
@@ -227,8 +203,8 @@ def _template(node: dict[str, Any] | None, path: Path) -> tuple[list[int], list[
 
 def _special_ids(
     named: dict[str, int],
-    config: dict[str, Any],
-    generation: dict[str, Any],
+    config: Node,
+    generation: Node,
     words: dict[int, str],
     before: list[int],
     path: Path,
@@ -258,28 +234,26 @@ def _ids(value: Any) -> list[int]:
     return [item for item in values if isinstance(item, int)]
 
 
-def _types(tokenizer: dict[str, Any], words: dict[int, str], vocab_size: int, named: set[int]) -> list[int]:
+def _types(tokenizer: TokenizerFile, words: dict[int, str], vocab_size: int, named: set[int]) -> list[int]:
     """GGUF's token type of each id."""
     types = [_NORMAL if index in words else _UNUSED for index in range(vocab_size)]
-    model = tokenizer["model"]
-    if model.get("byte_fallback"):
+    model = tokenizer.model
+    if model.byte_fallback:
         for text in BYTE_TOKENS:
-            if text in model["vocab"]:
-                types[model["vocab"][text]] = _BYTE
-    for token in tokenizer["added_tokens"]:
+            if text in model.vocab:
+                types[model.vocab[text]] = _BYTE
+    for token in tokenizer.added_tokens:
         # transformers treats tokens that tokenizer_config.json names as special, even without the flag
-        types[token["id"]] = _CONTROL if token["special"] or token["id"] in named else _USER_DEFINED
-    if model.get("byte_fallback") and model.get("unk_token") in model["vocab"]:
-        types[model["vocab"][model["unk_token"]]] = _UNKNOWN
+        types[token.id] = _CONTROL if token.special or token.id in named else _USER_DEFINED
+    if model.byte_fallback and model.unk_token in model.vocab:
+        types[model.vocab[model.unk_token]] = _UNKNOWN
     return types
 
 
-def _byte_level(tokenizer: dict[str, Any], words: dict[int, str], path: Path) -> tuple[str, tuple[str, ...]]:
+def _byte_level(tokenizer: TokenizerFile, words: dict[int, str], path: Path) -> tuple[str, tuple[str, ...]]:
     """Name of a byte-level tokenizer's pre-tokenizer, and notes on what llama.cpp does differently."""
     notes = []
-    normalizer = tokenizer["normalizer"]
-    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
-    for step in steps:
+    for step in tokenizer.normalizer_steps:
         if step["type"] != "NFC":
             raise StepError(
                 f"{path}: normalizer {step['type']} cannot be exported: llama.cpp's BPE tokenizers normalize nothing. "
@@ -292,31 +266,29 @@ def _byte_level(tokenizer: dict[str, Any], words: dict[int, str], path: Path) ->
             f"llama.cpp's {pre!r} pre-tokenizer is only close to the original: {APPROXIMATE[pre]} may be tokenized "
             "differently"
         )
-    if tokenizer["model"].get("unk_token") and sum(len(text) == 1 for text in words.values()) < 256:
+    if tokenizer.model.unk_token and sum(len(text) == 1 for text in words.values()) < 256:
         notes.append("llama.cpp drops bytes that have no token, and tokenizer.json turns them into the unknown token")
     return pre, tuple(notes)
 
 
-def _check_added_tokens(tokenizer: dict[str, Any], name: str, path: Path) -> tuple[str, ...]:
+def _check_added_tokens(tokenizer: TokenizerFile, name: str, path: Path) -> tuple[str, ...]:
     """Notes on settings of added tokens that llama.cpp ignores.
 
     Raises:
         StepError: it would certainly tokenize text around them differently.
     """
-    added = tokenizer["added_tokens"]
-    normalizer = tokenizer["normalizer"]
-    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
-    normalized = [token["content"] for token in added if token.get("normalized")]
-    if PREPEND_SPACE in steps and normalized:
+    added = tokenizer.added_tokens
+    normalized = [token.content for token in added if token.normalized]
+    if PREPEND_SPACE in tokenizer.normalizer_steps and normalized:
         raise StepError(
             f"{path}: the added token {normalized[0]!r} is normalized, so tokenizer.json finds it only after a space "
             "and llama.cpp finds it everywhere. Add such tokens as AddedToken(..., normalized=False), and train again."
         )
     flagged = {
-        flag: {token["content"] for token in added if token.get(flag)} for flag in ("lstrip", "rstrip", "single_word")
+        flag: {token.content for token in added if getattr(token, flag)} for flag in ("lstrip", "rstrip", "single_word")
     }
     if any(family in name.lower() for family in _STRIPPING_NAMES):
-        contents = {token["content"] for token in added}
+        contents = {token.content for token in added}
         if flagged["rstrip"] != contents - _NEVER_STRIPPED or not contents >= _NEVER_STRIPPED:
             raise StepError(
                 f"The name {name!r} makes llama.cpp drop the spaces after special tokens, as Phi-3's tokenizer does "
