@@ -61,7 +61,7 @@ def train_by_trl(
             output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False, beta=0.0, seed=seed,
             max_steps=len(batches), logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
             learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay, adam_beta2=0.95,
-            max_grad_norm=schedule.max_grad_norm, **own,
+            max_grad_norm=1.0, **own,
         )  # fmt: skip
         trainer = SameWork(
             model=student, teacher_model=teacher, args=config, train_dataset=_dataset(), processing_class=_tokenizer()

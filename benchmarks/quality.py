@@ -46,7 +46,7 @@ from potstill.components.training.learner import LanguageTask, Learner
 from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.on_policy import StudentSamples
 from potstill.components.training.students import StudentStart, choose_layers
-from potstill.core.recipe import FromScratch, OnPolicy, Schedule, TeacherLayers
+from potstill.core.recipe import FromScratch, OnPolicy, Schedule, Shape, TeacherLayers
 from potstill.core.recipe.objective import Divergence, ForwardKL, ReverseKL
 from potstill.stages.targets.scoring import write_targets
 
@@ -60,7 +60,7 @@ OWN = "own answers"
 # start: the student, its learning rate, and the factor on the number of steps
 STARTS = {
     "4 of 8 layers": (TeacherLayers(layers=4), 1e-3, 1),
-    "from scratch": (FromScratch(init="scratch", layers=3, hidden=128, ffn=352, heads=4), 3e-3, 4),
+    "from scratch": (FromScratch(init="scratch", shape=Shape(layers=3, hidden=128, ffn=352, heads=4)), 3e-3, 4),
 }
 STORED: dict[str, dict[str, Any]] = {
     "counts 50": {"kind": "counts", "draws": 50},
@@ -188,8 +188,8 @@ def learn_on(world: World, seed: int) -> dict[str, dict[str, float]]:
     plan = schedule(world, STARTS["4 of 8 layers"][1] / 5)
     found = {"as it was": {"seconds": 0.0} | judge_own_answers(world, begun, seed)}
     for variant, share in (("off-policy", None), ("on-policy, half", 0.5), ("on-policy, all", 1.0)):
-        settings = OnPolicy(share=share, max_new_tokens=DRAWN, refresh=5) if share else None
-        own = StudentSamples(settings, world.chat, CONTEXT) if settings else None
+        settings = OnPolicy(share=share, refresh=5) if share else None
+        own = StudentSamples(settings, world.chat, CONTEXT, DRAWN) if settings else None
         student, since = copy.deepcopy(begun).train(), time.process_time()
         task = LanguageTask(world.teacher, student_samples=own, objective=REVERSE_KL)
         out = Path(tempfile.mkdtemp(dir=world.folder))

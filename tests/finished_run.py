@@ -38,14 +38,14 @@ from potstill.core.recipe import Recipe, load_recipe
 RECIPE = """
 name: lights
 seed: 7
-data: {prompts: data/train.jsonl, validation: data/validation.jsonl, test: data/test.jsonl, tools: data/tools.json,
-       license: apache-2.0}
+data: {prompts: data/train.jsonl, validation: data/validation.jsonl, test: data/test.jsonl, tools: data/tools.json}
 chat: {context: 512}
-teacher: {model: teacher, license: apache-2.0}
+teacher: {model: teacher}
 student: {init: teacher_layers, layers: 2}
 gates: {exact: 0.9, retention: 0.95, beats_control: true, kl_mean: 0.05}
 target: {device: a small board, file_mb: 3, memory_mb: 60, ttft_ms: 50, decode_tokens_per_s: 200}
-package: {license: apache-2.0, system: You switch the lights.}
+package: {system: You switch the lights.}
+licenses: {data: apache-2.0, teacher: apache-2.0, package: apache-2.0}
 """
 COUNTS = {  # right of n, by model and behaviour
     "teacher": {"tool_call": 268, "multi_call": 58, "clarify": 39, "refuse": 38, "answer": 19},

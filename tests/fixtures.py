@@ -94,7 +94,7 @@ def write_recipe(folder: Path, workload: Path, teacher: dict[str, Any], student:
     path = folder / "recipe.yaml"
     recipe = {
         "name": "tiny",
-        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl"), "license": "cc0-1.0"}
+        "data": {"prompts": str(workload / "train.jsonl"), "test": str(workload / "test.jsonl")}
         | {"tools": str(workload / "tools.json")},
         "chat": {"context": 128},
         "teacher": teacher,

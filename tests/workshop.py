@@ -72,12 +72,12 @@ class Workshop:
         self.test = write_jsonl(folder / "test.jsonl", light_rows(["now "]))
         self.value: dict[str, Any] = {
             "name": "lights",
-            "data": {"prompts": "train.jsonl", "test": "test.jsonl", "tools": "tools.json", "license": "mit"},
+            "data": {"prompts": "train.jsonl", "test": "test.jsonl", "tools": "tools.json"},
             "chat": {"context": 256},
-            "teacher": {"model": "teacher", "license": "mit"},
+            "teacher": {"model": "teacher"},
             "generate": {"max_new_tokens": 64},
             "student": {"init": "teacher_layers", "layers": 2},
-            "package": {"license": "mit"},
+            "licenses": {"data": "mit", "teacher": "mit", "package": "mit"},
         }
 
     def make_model(self, name: str, *, extra_vocabulary: int = 0, **changes: Any) -> Path:

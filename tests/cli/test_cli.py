@@ -26,17 +26,16 @@ def write_recipe(folder: Path, model: Path, workload: Path, **changes: Any) -> P
     recipe = {
         "name": "tiny",
         "data": {n: str(workload / f"{n}.jsonl") for n in ("validation", "test")}
-        | {"prompts": str(workload / "train.jsonl"), "tools": str(workload / "tools.json"), "license": "cc0-1.0"},
+        | {"prompts": str(workload / "train.jsonl"), "tools": str(workload / "tools.json")},
         "chat": {"context": 128},
-        "teacher": {"model": str(model), "license": "mit"},
+        "teacher": {"model": str(model)},
         "generate": {"max_new_tokens": 8, "temperature": 1.0, "keep_truncated": True, "batch_size": 4},
         "student": {"init": "teacher_layers", "layers": 2},
         "train": {"epochs": 4, "batch_tokens": 256},
         "trainer": {"checkpoint_every": 2},
-        "export": {"parity_rows": 2},
-        "evaluate": {"fidelity_rows": 2, "latency_requests": 3, "threads": 1},
+        "evaluate": {"rows": 3, "threads": 1},
         "gates": {"exact": 0.5, "top1_agreement": 0.1},
-        "package": {"license": "mit"},
+        "licenses": {"data": "cc0-1.0", "teacher": "mit", "package": "mit"},
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe | changes))
@@ -115,7 +114,7 @@ def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_pa
 def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     """The teacher answers once and is scored once; each variant has its own student, verdict and page."""
     recipe = write_recipe(
-        tmp_path, tiny_model, workload, train={"epochs": 1, "objective": {"targets": {"kind": "counts", "draws": 8}}}
+        tmp_path, tiny_model, workload, train={"epochs": 1, "objective": {"targets": {"kind": "counts", "k": 8}}}
     )
     swept = potstill("run", recipe, "--json", "--sweep", "train.objective.hard_label_weight=0,0.5", cwd=tmp_path)
     assert swept.returncode == 3, swept.stderr

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workshop import Workshop
 
 ON_GPU = PlanOptions(train_on="RTX 3060")
-PRICE = {"price": {"input": 2.0, "output": 10.0}}
+PRICES = {"input": 2.0, "output": 10.0}
 
 
 class Usage(NamedTuple):
@@ -79,8 +79,8 @@ def test_a_cache_that_the_students_heads_do_not_fill_is_told(workshop: Workshop)
 
 
 def test_costs_are_compared_with_the_endpoint(workshop: Workshop) -> None:
-    target = {"device": "pi5", "economy": {"train_hour_price": 2.0}}
-    found = planned(workshop, teacher=PRICE, target=target)["cost"]
+    prices = PRICES | {"train_hour": 2.0}
+    found = planned(workshop, prices=prices, target={"device": "pi5"})["cost"]
     answer = found["answer"]
     per_row = (answer["prompt_tokens"] * 2 + answer["tokens"] * 10) / 1e6
     assert answer["api_cost_per_million"] == pytest.approx(1e6 * per_row, rel=0.01)
@@ -88,16 +88,16 @@ def test_costs_are_compared_with_the_endpoint(workshop: Workshop) -> None:
     assert answer["once"] == pytest.approx(2 * found["training"]["hours"][1], abs=1e-3)
     gain = (answer["api_cost_per_million"] - answer["cost_per_million"]) / 1e6
     assert answer["break_even_answers"] * gain == pytest.approx(answer["once"], abs=1e-3)
-    assert found["training"]["memory"]["needed"] > 0 and found["assumed"]["watts"] == 10
+    assert found["training"]["memory"]["needed"] > 0 and found["assumed"]["device_hour"] == 0.003
 
 
 def test_a_person_is_told_in_the_same_words_by_both_verbs(workshop: Workshop) -> None:
-    workshop.recipe(teacher=PRICE, target={"device": "pi5"})
+    workshop.recipe(prices=PRICES, target={"device": "pi5"})
     path = str(workshop.folder / "recipe.yaml")
     text, verdict = run("plan", path), run("licences", path)
     assert verdict.startswith("May it ship: allowed with obligations")
     assert text.endswith(verdict)
-    for words in ("tokens in and", "on this machine", "per million by teacher.price", "10 W at 0.3 per kWh"):
+    for words in ("tokens in and", "on this machine", "per million by prices", "costs 0.003 per hour"):
         assert words in text
     assert "in the currency of the prices" in text
     assert json.loads(run("licences", path, "--json")) == planned(workshop)["licences"]
@@ -110,11 +110,9 @@ def page(workshop: Workshop, *words: str, **changes: Any) -> str:
 
 def test_a_thing_that_costs_nothing_is_there_anyway(workshop: Workshop) -> None:
     free = page(workshop, target={"device": "pi5"})
-    assert "the device is there anyway" in free and "the machine that trains is there anyway" in free
-    assert " of 0 " not in free and "costs 0" not in free
-    economy = {"device_price": 80, "years": 1, "busy": 0.25, "train_hour_price": 2.5}
-    paid = page(workshop, target={"device": "pi5", "economy": economy})
-    assert "the device costs 80 and answers 25% of 1 year;" in paid
+    assert "the machine that trains is there anyway" in free and "costs 0 " not in free
+    paid = page(workshop, target={"device": "pi5"}, prices={"device_hour": 0.04, "train_hour": 2.5})
+    assert "the device costs 0.04 per hour in which it answers;" in paid
     assert "the machine that trains costs 2.5 per hour" in paid
 
 
@@ -135,7 +133,7 @@ def test_hours_are_said_in_a_unit_of_which_there_are_some(workshop: Workshop) ->
 
 API: dict[str, Any] = {
     "teacher": {"kind": "api", "base_url": "https://example.org/v1", "model": "great-1"},
-    "student": {"init": "checkpoint", "model": "teacher", "layers": None, "license": "mit"},
+    "student": {"init": "checkpoint", "model": "teacher", "layers": None},
     "train": {"objective": "sft", "control": "none"},
     "target": {"device": "pi5"},
 }
@@ -144,11 +142,11 @@ API: dict[str, Any] = {
 def test_an_endpoint_of_no_listed_price_is_told_and_how_to_give_it(workshop: Workshop) -> None:
     text = page(workshop, **API)
     assert "no price is listed for this model at https://example.org/v1:" in text
-    assert "set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each" in text
+    assert "set prices, as {input: 2.0, output: 8.0} for 10^6 tokens of each" in text
     # and once is enough
-    assert text.count("teacher.price") == 1
-    priced = page(workshop, **{**API, "teacher": {**API["teacher"], **PRICE}})
-    assert "at the endpoint (teacher.price)" in priced and "no price" not in priced
+    assert text.count("set prices") == 1
+    priced = page(workshop, **API, prices=PRICES)
+    assert "at the endpoint (prices)" in priced and "no price" not in priced
     # a teacher that runs here costs nothing, and has no price that could be missing
     local = page(workshop, teacher={"kind": "local", "model": "teacher", "base_url": None}, target={"device": "pi5"})
     assert "no price is listed" not in local
@@ -156,7 +154,7 @@ def test_an_endpoint_of_no_listed_price_is_told_and_how_to_give_it(workshop: Wor
 
 def test_an_endpoint_is_paid_for_the_validation_rows_too(workshop: Workshop) -> None:
     write_jsonl(workshop.folder / "validation.jsonl", light_rows(["do "])[:5])
-    changes = {**API, "teacher": {**API["teacher"], **PRICE}}
+    changes = {**API, "prices": PRICES}
     without = planned(workshop, **changes)["cost"]
     more = planned(workshop, **changes, data={"validation": "validation.jsonl"})["cost"]
     assert more["rows"] == without["rows"] + 5
@@ -185,10 +183,12 @@ def test_the_plan_and_the_check_count_one_file(workshop: Workshop) -> None:
 
 
 def test_the_teachers_own_training_is_paid_before_the_first_answer(workshop: Workshop) -> None:
-    target = {"device": "pi5", "economy": {"train_hour_price": 1e9}}
-    teacher = {"price": {"input": 2.0, "output": 10.0}}
-    tuned = {**teacher, "finetune": {"rows": "train.jsonl", "epochs": 50}}
-    plain, more = (plan_recipe(workshop.recipe(teacher=each, target=target), ON_GPU).cost for each in (teacher, tuned))
+    target, prices = {"device": "pi5"}, {"train_hour": 1e9, **PRICES}
+    tuned = {"finetune": {"rows": "train.jsonl", "epochs": 50}}
+    plain, more = (
+        plan_recipe(workshop.recipe(teacher=teacher, target=target, prices=prices), ON_GPU).cost
+        for teacher in ({}, tuned)
+    )
     operations = more.training.operations / plain.training.operations
     assert operations > 2 and more.answer and plain.answer and more.answer.once and plain.answer.once
     assert more.answer.once / plain.answer.once == pytest.approx(operations, rel=1e-3)
@@ -196,7 +196,7 @@ def test_the_teachers_own_training_is_paid_before_the_first_answer(workshop: Wor
 
 def test_an_answer_takes_the_slow_end_of_prompt_and_answer(workshop: Workshop) -> None:
     # so large that rounded seconds tell its ends apart; nothing of it is made
-    shape = {"layers": 24, "hidden": 2048, "ffn": 8192, "heads": 16}
+    shape = "llama:layers=24,hidden=2048,ffn=8192,heads=16"
     teacher = {"finetune": {"rows": "train.jsonl", "shape": shape}}
     found = plan_recipe(workshop.recipe(teacher=teacher, target={"device": "pi5"}), ON_GPU)
     chosen = next(row for row in found.quantizations if row.chosen)

@@ -30,33 +30,32 @@ if TYPE_CHECKING:
 HEAD = """# A recipe with comments.
 name: lights   # kept
 
-data: {prompts: train.jsonl, test: test.jsonl, tools: tools.json, license: mit}
+data: {prompts: train.jsonl, test: test.jsonl, tools: tools.json}
 chat:
   context: 256
 teacher:
   model: teacher
-  license: mit
 generate: {max_new_tokens: 64}
 """
 TAIL = """
 # about the package
 package:
 
-  license: mit   # and so is this
+  system: Hi.   # and so is this
 """
 SECTIONS = {
     "plain": "student:\n  init: teacher_layers\n  layers: 2\nexport:\n  quantization: Q8_0\n",
     "blank and comment lines": (
         "student:   # of what?\n\n  init: teacher_layers\n# in between\n  layers: 2\n\n  # of four\n  kv_heads: 1\n"
-        "export:\n\n# why\n  parity_rows: 4\n\n  quantization: Q8_0   # measured\n"
+        "export:\n\n# why\n  parity_tolerance: 1\n\n  quantization: Q8_0   # measured\n"
     ),
     "quoted keys": '"student":\n  init: teacher_layers\n  "layers": 2\n\'export\' :\n  quantization: Q8_0\n',
     "a blank before the colon": "student :\n  init: teacher_layers\n  layers: 2\nexport :\n  quantization: Q8_0\n",
-    "flow": "student: {init: teacher_layers,\n  layers: 2}   # two\nexport: {quantization: Q8_0, parity_rows: 4}\n",
+    "flow": "student: {init: teacher_layers,\n  layers: 2}   # two\nexport: {quantization: Q8_0}\n",
     "no export": "student:\n  init: teacher_layers\n  layers: 2\n",
     "empty export": "student:\n  init: teacher_layers\n  layers: 2\nexport:\n  # quantization: Q6_K\n",
     "a shape": (
-        "student:\n  init: scratch\n  shape:\n    layers: 2\n    # wide\n    hidden: 64\n\n    ffn: 96\n    heads: 4\n"
+        "student:\n  init: scratch\n  # wide\n\n  shape: llama:layers=2,hidden=64,ffn=96,heads=4\n"
         "export:\n  quantization: Q8_0\n"
     ),
 }
@@ -99,10 +98,10 @@ def test_a_student_replaces_another_and_the_rest_stays(workshop: Workshop, case:
 
 
 def test_sections_at_the_end_of_a_file_without_a_last_newline(workshop: Workshop) -> None:
-    after, _ = written(workshop, HEAD + "package: {license: mit}\nstudent: {init: teacher_layers, layers: 2}")
+    after, _ = written(workshop, HEAD + "package: {system: Hi.}\nstudent: {init: teacher_layers, layers: 2}")
     assert after.startswith(HEAD)
-    bare, _ = written(workshop, HEAD + "student: {init: teacher_layers, layers: 2}\npackage: {license: mit}")
-    assert "package: {license: mit}\n" in bare
+    bare, _ = written(workshop, HEAD + "student: {init: teacher_layers, layers: 2}\npackage: {system: Hi.}")
+    assert "package: {system: Hi.}\n" in bare
 
 
 def test_a_links_file_is_written_and_its_mode_kept(workshop: Workshop) -> None:
@@ -262,7 +261,7 @@ def test_a_teacher_behind_an_endpoint_is_told(workshop: Workshop) -> None:
 
 
 def test_a_teacher_that_the_recipe_trains_from_scratch_is_cut_in_its_own_shape(workshop: Workshop) -> None:
-    shape = {"layers": 12, "hidden": 128, "ffn": 512, "heads": 4, "kv_heads": 2}
+    shape = "llama:layers=12,hidden=128,ffn=512,heads=4,kv_heads=2"
     workshop.recipe(teacher={"finetune": {"rows": "train.jsonl", "shape": shape}}, target={"device": "pi5"})
     found = listed(workshop)["students"]
     assert {one["student"].get("layers", 12) for one in found} > {10}

@@ -23,14 +23,18 @@ BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0
 
 
 def verdict(tmp_path: Path, *, teacher: dict[str, Any], student: dict[str, Any] | None = None, **top: Any) -> Any:
+    """The verdict on a recipe; the "license" of teacher and student is theirs in `licenses`."""
+    student = student or {"init": "scratch", "shape": "llama:layers=2,hidden=64,ffn=128,heads=2"}
     rows = tmp_path / "rows.jsonl"
     rows.write_text("")
     recipe = {
         "name": top.pop("name", "try"),
-        "data": {"prompts": "rows.jsonl", "test": "rows.jsonl", "license": top.pop("data", "apache-2.0")},
-        "teacher": {"model": "some/teacher", **teacher},
-        "student": student or {"init": "scratch", "layers": 2, "hidden": 64, "ffn": 128, "heads": 2},
-        "train": {"objective": "sft", "control": "none"},
+        "data": {"prompts": "rows.jsonl", "test": "rows.jsonl"},
+        "teacher": {"model": "some/teacher", **{k: v for k, v in teacher.items() if k != "license"}},
+        "student": {k: v for k, v in student.items() if k != "license"},
+        "train": {"objective": "sft"},
+        "licenses": {"data": top.pop("data", "apache-2.0")}
+        | {name: part["license"] for name, part in (("teacher", teacher), ("student", student)) if "license" in part},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))

@@ -47,7 +47,7 @@ def test_operations_are_counted_as_in_kaplan(workshop: Workshop) -> None:
 
 def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> None:
     once = TOKENS * 2e9
-    counts, more = ({"kind": "counts", "draws": draws} for draws in (50, 200))
+    counts, more = ({"kind": "counts", "k": draws} for draws in (50, 200))
     stored = spent(workshop, train={**ALONE, "objective": {"targets": counts}})
     assert stored.parts["teacher"] == pytest.approx(once)
     assert 0 < stored.target_bytes < spent(workshop, train={**ALONE, "objective": {"targets": more}}).target_bytes

@@ -178,7 +178,7 @@ def test_activation_checkpointing_runs_layers_again_and_changes_nothing(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match="learning_rate"):
-        train(tiny_model, tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup_ratio=0.0)
+        train(tiny_model, tmp_path, learning_rate=1e30, warmup_ratio=0.0)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_each_kind_of_text_has_its_own_loss_and_mean(
     student = from_teacher_layers(teacher, 2).eval()
     mine = drawn_by(student, tiny_model, rows[:4])
     group = [[*rows[4:8], mine[0]], [*mine[1:], *rows[8:11]]]
-    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128)
+    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128, 128)
     task = LanguageTask(teacher, objective=objective, student_samples=how)
     learner = Learner(student, task, teacher.config.vocab_size, False)
     counts = Counts.of(group)
@@ -121,7 +121,7 @@ def test_hard_labels_are_the_teachers_text_only(tiny_model: Path, tmp_path: Path
     teacher, rows = load_causal_lm(tiny_model).eval(), rows_of(tiny_model, tmp_path)[:4]
     student = from_teacher_layers(teacher, 2).eval()
     mine, found = drawn_by(student, tiny_model, rows), []
-    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128)
+    how = StudentSamples(OnPolicy(), load_chat(tiny_model), 128, 128)
     for share in (0.0, 0.5):
         objective = ForwardKL(name="forward_kl", hard_label_weight=share)
         task = LanguageTask(teacher, objective=objective, student_samples=how)
@@ -156,7 +156,7 @@ def own_run(
     """Train on a mixture; returns the summary and every step's rows."""
     teacher, chat = load_causal_lm(folder), load_chat(folder)
     student, groups = from_teacher_layers(teacher, 2), []
-    how = StudentSamples(OnPolicy(share=share, refresh=refresh, max_new_tokens=12), chat, 128)
+    how = StudentSamples(OnPolicy(share=share, refresh=refresh), chat, 128, 12)
     wrote, gave = StepLog.write, SamplingPlan.group
 
     def write(self: StepLog, line: LogLine) -> None:
@@ -212,10 +212,10 @@ def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_
 @pytest.mark.parametrize(
     ("objective", "student"),
     [
-        ({"name": "jsd", "on_policy": {"max_new_tokens": 8, "refresh": 2}}, {"layers": 2}),
-        ({"name": "contrastive", "on_policy": {"max_new_tokens": 8}, "hidden": {}}, {"layers": 2, "hidden": 32}),
+        ({"name": "jsd", "on_policy": {"refresh": 2}}, {"layers": 2}),
+        ({"name": "contrastive", "on_policy": {}, "hidden": {}}, {"layers": 2, "hidden": 32}),
         (
-            {"on_policy": {"loss": "sampled_reverse_kl", "max_new_tokens": 8, "temperature": 0.8, "refresh": 2}},
+            {"on_policy": {"loss": "sampled_reverse_kl", "temperature": 0.8, "refresh": 2}},
             {"layers": 2, "vocabulary": "workload"},
         ),
     ],
@@ -231,6 +231,7 @@ def test_a_recipe_asks_for_it(
             "data": {"prompts": workload / "train.jsonl", "test": workload / "test.jsonl"},
             "chat": {"context": 256},
             "teacher": {"model": str(teacher)},
+            "generate": {"max_new_tokens": 8},
             "student": student,
             "train": {"epochs": 1, "batch_tokens": 512, "objective": objective},
             "trainer": {"tracker": "none"},

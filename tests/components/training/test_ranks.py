@@ -145,7 +145,7 @@ from potstill.components.training.rows import training_examples
 model, rows, out = map(Path, sys.argv[1:4])
 chat = load_chat(model)
 examples = training_examples(read_rows(rows), chat, 128)
-how = StudentSamples(OnPolicy(max_new_tokens=8, refresh=2), chat, 128)
+how = StudentSamples(OnPolicy(refresh=2), chat, 128, 8)
 steps = [[[0, 1, 2, 3], [4, 5, 6]], [[7, 8], [9, 10, 11]], [[0, 2], [4, 6]]]
 own = SamplingPlan(how, make_accelerator(out, "none", "draw"), load_causal_lm(model), examples, steps, 5)
 torch.save([own.group(step) for step in range(3)], out / f"{os.environ.get('RANK', '0')}.pt")

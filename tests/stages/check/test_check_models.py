@@ -29,7 +29,7 @@ class Usage(NamedTuple):
 
 
 def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
-    return {"student": {"init": "checkpoint", "layers": None, "model": model, "license": "mit"}, **changes}
+    return {"student": {"init": "checkpoint", "layers": None, "model": model}, **changes}
 
 
 # ---- models ----
@@ -144,7 +144,7 @@ def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, case: str
 
 def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop) -> None:
     odd = workshop.make_model("odd", architectures=["BitNetForCausalLM"], model_type="bitnet")
-    shape = {"layers": 1, "hidden": 32, "ffn": 64, "heads": 4}
+    shape = "llama:layers=1,hidden=32,ffn=64,heads=4"
     recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch"} | shape)
     found = check_recipe(recipe)
     assert found.teacher is not None and found.teacher.architecture == "bitnet"
@@ -207,7 +207,7 @@ def test_a_student_that_is_no_bpe_is_refused_by_its_kind(workshop: Workshop) -> 
 
 def test_a_teacher_made_from_scratch_needs_a_tokenizer_alone(workshop: Workshop) -> None:
     make_tokenizer(workshop.folder / "tokenizer")
-    shape = {"layers": 3, "hidden": 48, "ffn": 64, "heads": 4}
+    shape = "llama:layers=3,hidden=48,ffn=64,heads=4"
     recipe = workshop.recipe(teacher={"model": "tokenizer", "finetune": {"rows": "train.jsonl", "shape": shape}})
     found = check_recipe(recipe)
     assert found.teacher is not None and found.teacher.layers == 3
@@ -302,9 +302,7 @@ def test_weights_to_be_downloaded_need_room_in_the_hubs_cache(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workshop.model / "model.safetensors").unlink()
-    monkeypatch.setattr(
-        "potstill.components.models.recipe_models.resolve_model", lambda name, revision, weights: workshop.model
-    )
+    monkeypatch.setattr("potstill.components.models.recipe_models.resolve_model", lambda name, weights: workshop.model)
     found = check_recipe(workshop.recipe(teacher={"model": "some-org/big"}))
     assert found.teacher is not None and found.teacher.name == "some-org/big" and found.download
     assert found.download.bytes == 2 * (found.teacher.parameters or 0)
@@ -360,15 +358,15 @@ def test_of_layers_on_disk_one_is_in_memory(workshop: Workshop, tmp_path: Path) 
 
 
 def test_unknown_licences_are_a_warning(workshop: Workshop) -> None:
-    recipe = workshop.recipe(data={"license": "unknown"}, teacher={"license": "unknown"})
+    recipe = workshop.recipe(licenses={"data": "unknown", "teacher": None})
     (warning,) = check_recipe(recipe).warnings
-    assert warning.startswith("teacher.license, data.license: unknown.")
+    assert warning.startswith("licenses.teacher, licenses.data: unknown.")
 
 
 def test_a_blocked_licence_is_told_before_anything_is_paid_for(workshop: Workshop) -> None:
-    (warning,) = check_recipe(workshop.recipe(teacher={"license": "grok2-community"})).warnings
+    (warning,) = check_recipe(workshop.recipe(licenses={"teacher": "grok2-community"})).warnings
     assert warning.startswith(
         "May it ship: blocked or unknown. the teacher (grok2-community): training on its outputs is blocked"
     )
-    (warning,) = check_recipe(workshop.recipe(data={"license": "cc-by-nc-4.0"})).warnings
+    (warning,) = check_recipe(workshop.recipe(licenses={"data": "cc-by-nc-4.0"})).warnings
     assert "for non-commercial use only" in warning

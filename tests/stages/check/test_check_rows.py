@@ -95,7 +95,7 @@ def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None
 
     name = "a-model-whose-folder-has-a-very-long-name-indeed"
     workshop.make_model(name)
-    found = check_recipe(workshop.recipe(teacher={"model": name}, data={"license": "unknown"}))
+    found = check_recipe(workshop.recipe(teacher={"model": name}, licenses={"data": "unknown"}))
     pages = []
     found.write(tmp_path)
     for result in (found, CheckResult.read(tmp_path)):
@@ -104,7 +104,7 @@ def test_a_check_reads_at_80_columns(workshop: Workshop, tmp_path: Path) -> None
         pages.append(console.file.getvalue())  # type: ignore[attr-defined]
     assert pages[0] == pages[1]
     assert max(map(len, pages[0].splitlines())) <= 80
-    words = (*found.rows, "very-long-name-indeed", f"{found.student.parameters:,}", "data.license", "Q8_0", "disk")
+    words = (*found.rows, "very-long-name-indeed", f"{found.student.parameters:,}", "licenses.data", "Q8_0", "disk")
     for word in words:
         assert word in pages[0]
 
@@ -119,7 +119,7 @@ def test_a_check_is_repeated_when_a_file_that_it_read_has_changed(workshop: Work
     before = key()
     assert key() == before
     assert key(trainer={"tracker": "none"}) == before  # changes no answer
-    for changes in ({"data": {"license": "unknown"}}, {"teacher": {"license": "unknown"}}, {"chat": {"context": 200}},
+    for changes in ({"licenses": {"data": "unknown"}}, {"licenses": {"teacher": "unknown"}}, {"chat": {"context": 200}},
                     {"data": {"limit": 5}}, {"gates": {"exact": 0.9}}, {"target": {"file_mb": 1}}):  # fmt: skip
         assert key(**changes) != before, changes
     keys = [before]

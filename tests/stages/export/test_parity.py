@@ -306,7 +306,7 @@ def recipe(**changes: Any) -> Recipe:
         "chat": {"context": 256},
         "teacher": {"model": "maker/big-model"},
         "student": {"init": "teacher_layers", "layers": 2},
-        "package": {"license": "apache-2.0"},
+        "licenses": {"package": "apache-2.0"},
     }
     return Recipe.model_validate(value | changes)
 

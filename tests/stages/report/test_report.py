@@ -421,12 +421,9 @@ def test_without_a_price_the_page_has_no_costs(usual: str) -> None:
     assert "except for the costs" not in usual
 
 
-def priced(folder: Path, output: float, economy: str = "") -> str:
+def priced(folder: Path, output: float, prices: str = "") -> str:
     """The page of a run whose teacher has a price, and whose teacher was asked 100 tokens and said 50."""
-    recipe = RECIPE.replace(
-        "teacher: {model: teacher,", f"teacher: {{model: teacher, price: {{input: 1, output: {output}}},"
-    )
-    recipe = recipe.replace("target: {", f"target: {{economy: {{{economy}}}, ")
+    recipe = f"{RECIPE}prices: {{input: 1, output: {output}, {prices}}}\n"
 
     def answer(steps: dict[str, Path]) -> None:
         rows = [{"provenance": {"prompt_tokens": 100, "completion_tokens": 50}} for _ in range(4)]
@@ -436,14 +433,14 @@ def priced(folder: Path, output: float, economy: str = "") -> str:
 
 
 def test_costs_stand_beside_the_endpoints(tmp_path: Path) -> None:
-    text = priced(tmp_path, 18, "watts: 3600, kwh_price: 1000, train_hour_price: 36")
-    # 11.3 ms to the first token, 50 tokens at 1184 a second; 3.6 kW at 1000 a kWh is 1 a second; 162.4 s of training
+    text = priced(tmp_path, 18, "device_hour: 3600, train_hour: 36")
+    # 11.3 ms to the first token, 50 tokens at 1184 a second; 3600 per hour is 1 per second; 162.4 s of training
     seconds = 0.0113 + 50 / 1184
     assert f'<td class="nowrap">{1e6 * seconds:,.2f}</td>' in text
     assert '<td class="nowrap">1,000.00</td>' in text and "The endpoint is cheaper" in text
-    cheap = priced(tmp_path / "cheap", 18, "watts: 10, train_hour_price: 36")
+    cheap = priced(tmp_path / "cheap", 18, "train_hour: 36")
     once = 36 * 162.4 / 3600
-    answers = once / (1e-3 - 10 / 1000 * seconds / 3600 * 0.3)
+    answers = once / (1e-3 - seconds / 3600 * 0.003)
     assert f"after {answers:,.0f} answers: {once:.3g} were spent" in cheap
     assert cheap.count('aria-label="The student has paid for itself') == 1
     assert "except for the costs that the recipe declares" in cheap

@@ -152,9 +152,9 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
         ({"layers": 2}, {}),
         ({"layers": 2, "hidden": 32}, {"name": "jsd"}),
         ({"layers": 3, "vocabulary": "workload"}, {"hidden": {"layers": "similarity"}}),
-        ({"layers": 2, "ffn": 48, "layer_choice": "influence"}, {"targets": {"kind": "counts", "draws": 20}}),
+        ({"layers": 2, "ffn": 48, "layer_choice": "influence"}, {"targets": {"kind": "counts", "k": 20}}),
         (
-            {"init": "scratch", "layers": 2, "hidden": 32, "ffn": 48, "heads": 2},
+            {"init": "scratch", "shape": "llama:layers=2,hidden=32,ffn=48,heads=2"},
             {"hidden": {"distance": "mse"}, "targets": {"kind": "top_k", "k": 8}},
         ),
         ({"init": "checkpoint"}, {"hidden": {"balance": 2.0}}),

@@ -90,8 +90,7 @@ def test_a_finetuned_teacher_is_made_again_for_another_type(tiny_model: Path, wo
 
 
 def test_a_price_does_not_pay_for_answers_twice(tiny_model: Path, workload: Path) -> None:
-    price = {"price": {"input": 1.0, "output": 2.0}}
-    given = [recipe(tiny_model, workload, teacher) for teacher in ({}, price)]
+    given = [recipe(tiny_model, workload, prices=prices) for prices in ({}, {"input": 1.0, "output": 2.0})]
     found = [hashed_value(make_inputs(one, Done({}, STAGE.reads))) for one in given]
     assert found[0] == found[1]
 

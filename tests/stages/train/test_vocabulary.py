@@ -168,7 +168,7 @@ def test_a_student_with_byte_fallback_ships_with_what_its_rows_use(
 
 
 def test_a_student_from_scratch_has_the_trimmed_vocabulary(tmp_path: Path, workload: Path) -> None:
-    shape = {"layers": 1, "hidden": 32, "ffn": 48, "heads": 2}
+    shape = "llama:layers=1,hidden=32,ffn=48,heads=2"
     _, out = small_run(tmp_path, workload, init="scratch", shape=shape)
     student, chat = load_causal_lm(out / "student"), load_chat(out / "student")
     assert student.config.vocab_size == chat.vocab_size == len(json.loads((out / "kept.json").read_text()))

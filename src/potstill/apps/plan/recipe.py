@@ -84,7 +84,7 @@ class Cost:
 
     rows            rows that the teacher answers
     answer_length   where the length of an answer was taken from, in words
-    assumed         target.economy
+    assumed         prices of an hour of the device and of training
     answer          None where neither the device nor target.decode_tokens_per_s says how long an answer takes
     """
 
@@ -204,7 +204,7 @@ def _quantization_plan(recipe: Recipe, found: _Prediction, device: Device | None
 
 
 def _cost(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) -> Cost:
-    price = find_price(recipe.teacher)
+    price = find_price(recipe)
     return Cost(
         rows=work.answered_rows,
         prompt_tokens=round(work.answered_rows * work.prompt),
@@ -214,7 +214,7 @@ def _cost(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) -
         training=spent,
         teacher_price=round(work.answered_rows * price.of(work.prompt, work.answer), 4) if price else None,
         price_source=price.label if price else None,
-        assumed=recipe.target.economy,
+        assumed=recipe.economy,
         answer=_answer_cost(recipe, work, spent.hours[1], rate),
     )
 
@@ -231,8 +231,7 @@ def _answer_cost(recipe: Recipe, work: Workload, training_hours: float, rate: Sp
     else:
         return None
     both = compare(
-        recipe.teacher,
-        target.economy,
+        recipe,
         rows=work.answered_rows,
         prompt=work.prompt,
         answer=work.answer,
@@ -244,7 +243,7 @@ def _answer_cost(recipe: Recipe, work: Workload, training_hours: float, rate: Sp
         tokens=round(work.answer, 1),
         seconds=round(seconds, 4),
         basis=basis,
-        cost_per_million=round(1e6 * device_cost(seconds, target.economy), 4),
+        cost_per_million=round(1e6 * device_cost(seconds, recipe.economy), 4),
         api_cost_per_million=round(1e6 * both.by_api, 4) if both else None,
         once=round(both.once, 4) if both else None,
         break_even_answers=both.break_even if both else None,

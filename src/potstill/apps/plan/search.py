@@ -278,7 +278,7 @@ def _teacher_chat(recipe: Recipe) -> ChatFormat:
             "students are cut from a teacher with weights, and this recipe's teacher is behind an endpoint. Search "
             "with the config.json of a model of the size that you would like as teacher, in place of the recipe."
         )
-    return load_chat(resolve_model(teacher.model, teacher.revision, weights=False), recipe.chat.template)
+    return load_chat(resolve_model(teacher.model, weights=False), recipe.chat.template)
 
 
 def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) 
         tuned = recipe.teacher.finetune
         if tuned and tuned.shape:
             return shape_config(tuned.shape, chat.vocab_size, recipe.chat.context)
-        model = str(resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=False))
+        model = str(resolve_model(recipe.teacher.model, weights=False))
     try:
         return load_config(model)
     except UsageError:

@@ -22,7 +22,7 @@ def write_student(path: Path, student: Mapping[str, Any], quantization: str) -> 
 
     Args:
         path: the recipe.
-        student: keys of its `student` section.
+        student: keys of its `student` section, and the `license` of a known model.
         quantization: for `export.quantization`.
 
     Raises:
@@ -36,10 +36,16 @@ def write_student(path: Path, student: Mapping[str, Any], quantization: str) -> 
     # how layers are chosen holds for another number of layers too
     same = was.get("init", "teacher_layers") == student["init"] == "teacher_layers"
     kept = {"layer_choice": was["layer_choice"]} if same and "layer_choice" in was else {}
-    new = {
-        "student": {**student, **kept},
+    section, licenses = {**student, **kept}, dict(old.get("licenses") or {})
+    new: dict[str, Any] = {
+        "student": section,
         "export": {**(old.get("export") or {}), "quantization": quantization},
     }
+    licenses.pop("student", None)
+    if "license" in section:
+        licenses["student"] = section.pop("license")
+    if licenses != (old.get("licenses") or {}):
+        new["licenses"] = licenses
     text = _rewritten(before, new, path)
     if not file.stat().st_mode & 0o222 or not os.access(file, os.W_OK):
         raise UsageError(f"--write: {path} is read-only, and was left as it is. Make it writable, or copy the recipe.")

@@ -60,7 +60,7 @@ def _teacher(cost: Cost) -> list[str]:
         lines.append(f"           {format_price(cost.teacher_price)} at the endpoint ({cost.price_source})")
     elif cost.endpoint:
         lines.append(f"           no price is listed for this model at {cost.endpoint}:")
-        lines.append("           set teacher.price, as {input: 2.0, output: 8.0} for 10^6 tokens of each")
+        lines.append("           set prices, as {input: 2.0, output: 8.0} for 10^6 tokens of each")
     return lines
 
 
@@ -89,7 +89,7 @@ def _answers(cost: Cost) -> list[str]:
         lines.append(f"           {format_price(answer.api_cost_per_million)} per million by {cost.price_source}")
         return [*lines, f"           {_break_even(answer)}"]
     if not cost.endpoint:
-        lines.append("           no price of an endpoint to compare with: set teacher.price")
+        lines.append("           no price of an endpoint to compare with: set prices")
     return lines
 
 
@@ -103,12 +103,9 @@ def _break_even(answer: AnswerCost) -> str:
 
 
 def _assumed(economy: Economy) -> list[str]:
-    """What the costs rest on (target.economy); a price of 0 is for something that is there anyway."""
-    price, hour = economy.device_price, economy.train_hour_price
-    years = f"{economy.years:g} year{'' if economy.years == 1 else 's'}"
-    device = f"costs {price:g} and answers {economy.busy:.0%} of {years}" if price else "is there anyway"
-    machine = f"costs {hour:g} per hour" if hour else "is there anyway"
+    """What the costs rest on; a price of 0 is for a machine that is there anyway."""
+    machine = f"costs {economy.train_hour:g} per hour" if economy.train_hour else "is there anyway"
     return [
-        f"assumed    {economy.watts:g} W at {economy.kwh_price:g} per kWh; the device {device};",
-        f"           the machine that trains {machine} (target.economy)",
+        f"assumed    the device costs {economy.device_hour:g} per hour in which it answers;",
+        f"           the machine that trains {machine} (prices)",
     ]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Chat
+from potstill.core.recipe import Chat, split_revision
 from potstill.core.records import Message, Row
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class Example:
         return len(self.ids) - self.n_prompt
 
 
-def resolve_model(model: str, revision: str | None = None, *, weights: bool = True) -> Path:
-    """Folder of a model: a local folder, else a hub snapshot; without `weights` its tokenizer is enough.
+def resolve_model(model: str, *, weights: bool = True) -> Path:
+    """Folder of a model: a local folder, else a hub snapshot of ID or ID@REVISION.
+
+    Without `weights`, its tokenizer is enough.
 
     Raises:
         RecipeError: it is neither a folder nor can it be had from the hub.
@@ -77,9 +79,10 @@ def resolve_model(model: str, revision: str | None = None, *, weights: bool = Tr
         )
     from huggingface_hub import snapshot_download
 
+    name, revision = split_revision(model)
     try:
         return Path(
-            snapshot_download(model, revision=revision, allow_patterns=_HUB_FILES if weights else list(_IDENTITY_FILES))
+            snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES if weights else list(_IDENTITY_FILES))
         )
     except Exception as error:  # the hub client raises a dozen unrelated types; all mean the same to the user
         reason = str(error).split("\n", 1)[0] or type(error).__name__

@@ -153,19 +153,20 @@ def licence_verdict(recipe: Recipe) -> LicenceVerdict:
     model.
     """
     teacher, student = recipe.teacher, recipe.student
-    starts = {"teacher_layers": teacher.license, "checkpoint": student.license}.get(student.init)
+    licence, base, data = (recipe.license_of(part) for part in ("teacher", "student", "data"))
+    starts = {"teacher_layers": licence, "checkpoint": base}.get(student.init)
     chain = Chain(starts.lower() if starts else None)
     if is_hosted(teacher):
         host = _host(teacher)
         chain.add(f"the endpoint {host}", _by_host(host), f"terms of {host}", "outputs")
     else:
-        chain.add("the teacher", _by_tag(teacher.license), teacher.license, "outputs")
+        chain.add("the teacher", _by_tag(licence), licence, "outputs")
     if student.init == "checkpoint":
-        chain.add("the base student with its tokenizer", _by_tag(student.license), student.license, "weights")
+        chain.add("the base student with its tokenizer", _by_tag(base), base, "weights")
     else:
         what = "the teacher's tokenizer" if student.init == "scratch" else "the teacher's layers and tokenizer"
-        chain.add(what, _by_tag(teacher.license), teacher.license, "weights")
-    chain.add("the data", _by_tag(recipe.data.license), recipe.data.license, "data")
+        chain.add(what, _by_tag(licence), licence, "weights")
+    chain.add("the data", _by_tag(data), data, "data")
     _check_name(recipe.name, chain)
     bound = chain.obligations or not chain.commercial
     return LicenceVerdict(

@@ -21,7 +21,7 @@ def teacher_weights(recipe: Recipe, done: Done) -> HashedPath | None:
         return None
     if "finetune" in done:
         return done.path("finetune", "model")
-    return HashedPath.of_model(resolve_model(recipe.teacher.model, recipe.teacher.revision))
+    return HashedPath.of_model(resolve_model(recipe.teacher.model))
 
 
 def base_model(recipe: Recipe) -> HashedPath | None:
@@ -37,7 +37,7 @@ def classifier_teacher(recipe: ClassifierRecipe, done: Done) -> HashedPath:
     """
     if "finetune" in done:
         return done.path("finetune", "model")
-    return HashedPath.of_model(resolve_model(recipe.teacher.model, recipe.teacher.revision))
+    return HashedPath.of_model(resolve_model(recipe.teacher.model))
 
 
 def optional_file(path: Path | None) -> HashedPath | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.core.recipe import Recipe
+from potstill.core.recipe import Recipe, split_revision
 
 __all__ = ["base_model_name", "model_name", "teacher_name"]
 
 
 def model_name(model: str) -> str:
     """A hub id as it is, or the name of a folder without its path."""
-    return Path(model).name if Path(model).is_absolute() else model
+    return Path(model).name if Path(model).is_absolute() else split_revision(model)[0]
 
 
 def teacher_name(recipe: Recipe) -> str:

@@ -92,10 +92,10 @@ def load_models(recipe: Recipe) -> Models:
     return Models(teacher, student)
 
 
-def _load(key: str, name: str, revision: str | None, recipe: Recipe, **changes: Any) -> Model:
+def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     """An existing model; from the hub only its small files are fetched. `changes` are made to its config."""
     local = Path(name).expanduser().is_dir()
-    folder = resolve_model(name, revision, weights=local)
+    folder = resolve_model(name, weights=local)
     config = read_config(folder / "config.json") | changes
     chat = load_chat(folder, recipe.chat.template)
     spec = _spec(config, folder)
@@ -155,8 +155,8 @@ def _teacher(recipe: Recipe) -> Model:
     """The teacher; with `teacher.finetune.shape` only its tokenizer exists."""
     settings, tune = recipe.teacher, recipe.teacher.finetune
     if tune is None or tune.shape is None:
-        return _load("teacher.model", settings.model, settings.revision, recipe)
-    folder = resolve_model(settings.model, settings.revision, weights=False)
+        return _load("teacher.model", settings.model, recipe)
+    folder = resolve_model(settings.model, weights=False)
     chat = load_chat(folder, recipe.chat.template)
     name = folder.name if Path(settings.model).expanduser().is_dir() else settings.model
     return _planned(name, folder, chat, shape_config(tune.shape, chat.vocab_size, recipe.chat.context))
@@ -172,12 +172,12 @@ def _student(recipe: Recipe, teacher: Model | None) -> Model:
     settings = recipe.student
     tied = {} if settings.tied is None else {"tie_word_embeddings": settings.tied}
     if settings.init == "checkpoint":
-        model = _load("student.model", settings.model, None, recipe, **tied)
+        model = _load("student.model", settings.model, recipe, **tied)
         _require_exportable("student.model", model, "Choose another checkpoint.")
         return model
     assert teacher is not None  # the recipe refuses an endpoint here
     if settings.init == "scratch":
-        config = shape_config(settings, teacher.chat.vocab_size, recipe.chat.context)
+        config = shape_config(settings.shape, teacher.chat.vocab_size, recipe.chat.context)
         return _planned("from scratch", teacher.folder, teacher.chat, config)
     _require_exportable("student.init", teacher, "Set student.init: scratch.")
     kept = {key: getattr(settings, key) for key in _PARTS}

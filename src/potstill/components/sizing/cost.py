@@ -85,7 +85,7 @@ def training(
     low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
     targets = 0
     if stored is not None:
-        targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, stored.per_token)
+        targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, stored.k)
     models = 2 if recipe.train.has_control else 1
     left_out = _left_out(student, teacher, recipe, work)
     return Training(

@@ -63,7 +63,7 @@ def _target_bytes(recipe: Recipe, models: Models, rows: int) -> int:
     stored = recipe.stored_targets
     assert stored is not None
     vocab = (models.teacher or models.student).padded_vocab
-    return expected_bytes(stored.kind, rows * recipe.generate.max_new_tokens, vocab, stored.per_token)
+    return expected_bytes(stored.kind, rows * recipe.generate.max_new_tokens, vocab, stored.k)
 
 
 def pending_download(models: Models) -> Download | None:

@@ -12,11 +12,9 @@ from functools import cache
 from importlib import resources
 from urllib.parse import urlsplit
 
-from potstill.core.recipe import Economy, Teacher
+from potstill.core.recipe import Economy, Recipe
 
 __all__ = ["Comparison", "ListedPrice", "compare", "device_cost", "find_price"]
-
-_HOURS_A_YEAR = 8760.0
 
 
 @dataclass(frozen=True)
@@ -58,19 +56,18 @@ def _listed() -> tuple[_Entry, ...]:
     )
 
 
-def find_price(teacher: Teacher) -> ListedPrice | None:
+def find_price(recipe: Recipe) -> ListedPrice | None:
     """The recipe's own price, or that of prices.toml for this endpoint and model; None where neither has one."""
-    if teacher.price:
-        return ListedPrice(teacher.price.input, teacher.price.output, "teacher.price")
+    teacher = recipe.teacher
+    if own := recipe.token_price:
+        return ListedPrice(own.input, own.output, "prices")
     host = urlsplit(teacher.base_url).hostname if teacher.base_url else None
     return next((entry.price for entry in _listed() if entry.host == host and teacher.model in entry.models), None)
 
 
 def device_cost(seconds: float, economy: Economy) -> float:
-    """Cost of one answer that takes so many seconds of the device: energy, and a share of the device's price."""
-    energy = economy.watts / 1000 * seconds / 3600 * economy.kwh_price
-    worn = economy.device_price * seconds / (economy.years * _HOURS_A_YEAR * 3600 * economy.busy)
-    return energy + worn
+    """Cost of one answer that takes so many seconds of the device."""
+    return seconds / 3600 * economy.device_hour
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,7 @@ class Comparison:
 
 
 def compare(
-    teacher: Teacher,
-    economy: Economy,
+    recipe: Recipe,
     *,
     rows: int,
     prompt: float,
@@ -105,17 +101,17 @@ def compare(
     """The student against its teacher's endpoint; None where no price is known.
 
     Args:
-        teacher: the recipe's section.
-        economy: the recipe's section.
+        recipe: the recipe, for the teacher and the prices.
         rows: rows that the teacher answers for training; they cost nothing where it runs on this machine.
         prompt: tokens of a prompt.
         answer: tokens of an answer.
         seconds: time that the device takes for one answer.
         training_hours: hours of the machine that trains.
     """
-    price = find_price(teacher)
+    price = find_price(recipe)
     if price is None:
         return None
     by_api = price.of(prompt, answer)
-    generated = rows * by_api if teacher.kind == "api" else 0.0
-    return Comparison(generated + training_hours * economy.train_hour_price, device_cost(seconds, economy), by_api)
+    generated = rows * by_api if recipe.teacher.kind == "api" else 0.0
+    economy = recipe.economy
+    return Comparison(generated + training_hours * economy.train_hour, device_cost(seconds, economy), by_api)

@@ -32,10 +32,12 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
         DataError: a file is absent or broken, a tool is not valid, or a row of `finetune` has no assistant turn.
     """
     data, tune = recipe.data, recipe.teacher.finetune
-    splits: dict[Split, list[Row]] = {"prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit)}
+    splits: dict[Split, list[Row]] = {
+        "prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit.get("prompts"))
+    }
     if data.validation:
         splits["validation"] = read_rows(data.validation, tools=data.tools)
-    splits["test"] = read_rows(data.test, tools=data.tools, limit=data.test_limit)
+    splits["test"] = read_rows(data.test, tools=data.tools, limit=data.limit.get("test"))
     if tune:
         splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
     return splits

@@ -47,6 +47,7 @@ __all__ = ["LoopOptions", "TrainRow", "TrainingTask", "train_model"]
 # a tied head is left out of every checkpoint, as it should be, so no warning each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
+_MAX_GRAD_NORM = 1.0  # a larger gradient is clipped to this norm
 _VALIDATIONS = 10
 
 
@@ -246,7 +247,7 @@ class _Engine:
                 parameters["lr"] = rate
         counts = Counts.of(group)
         sums = self._backward(group, counts)
-        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.schedule.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), _MAX_GRAD_NORM)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()

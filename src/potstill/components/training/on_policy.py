@@ -39,11 +39,13 @@ class StudentSamples:
     settings   the recipe's section
     chat       the student's tokenizer
     context    maximum length of prompt and answer together, in tokens
+    max_new_tokens   maximum length of an answer, in tokens
     """
 
     settings: OnPolicy
     chat: ChatFormat
     context: int
+    max_new_tokens: int
 
 
 class _State(TypedDict):
@@ -115,7 +117,7 @@ class SamplingPlan:
         settings, rows = self.samples.settings, [self._row(place) for place in places]
         prompts = [list(row.ids[: row.n_prompt]) for row in rows]
         seeds = [_seed(self.seed, place) for place in places]
-        sampling = Sampling(settings.max_new_tokens, settings.temperature)
+        sampling = Sampling(self.samples.max_new_tokens, settings.temperature)
         continuations = runtime.continue_ids(prompts, seeds, sampling)
         for place, prompt, answer in zip(places, prompts, continuations, strict=True):
             if answer.ids:  # a prompt that fills the context leaves no room for an answer

@@ -121,7 +121,7 @@ class StudentStart:
         """The student before training, in fp32; each call gives the same weights."""
         student = self.student
         if student.init == "scratch":
-            return from_scratch(student, self.chat, self.context, self.seed)
+            return from_scratch(student.shape, self.chat, self.context, self.seed)
         if student.init == "teacher_layers":
             model = self._from_teacher(student)
         else:

@@ -14,7 +14,7 @@ from potstill.core.recipe.classifier import (
     ClassifierTrain,
 )
 from potstill.core.recipe.data import Data, LabelledData
-from potstill.core.recipe.fields import COSMETIC, ELSEWHERE, Section
+from potstill.core.recipe.fields import COSMETIC, ELSEWHERE, Section, split_revision
 from potstill.core.recipe.gates import Gates
 from potstill.core.recipe.generate import Generate
 from potstill.core.recipe.identity import recipe_hash
@@ -25,9 +25,10 @@ from potstill.core.recipe.schedule import Optimization, Schedule, Trainer
 from potstill.core.recipe.shape import Shape
 from potstill.core.recipe.shipping import Evaluate, Export, Package, Quantization
 from potstill.core.recipe.student import FromCheckpoint, FromScratch, Student, TeacherLayers
-from potstill.core.recipe.target import Economy, Target
+from potstill.core.recipe.target import Target
 from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, CountTargets, StoredTargets, TopKTargets
-from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload, Price, Teacher
+from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload, Teacher
+from potstill.core.recipe.terms import Economy, TokenPrice
 from potstill.core.recipe.train import Train
 
 __all__ = [
@@ -63,7 +64,6 @@ __all__ = [
     "OnPolicy",
     "Optimization",
     "Package",
-    "Price",
     "Quantization",
     "Recipe",
     "Schedule",
@@ -75,9 +75,11 @@ __all__ = [
     "Target",
     "Teacher",
     "TeacherLayers",
+    "TokenPrice",
     "TopKTargets",
     "Train",
     "Trainer",
     "load_recipe",
     "recipe_hash",
+    "split_revision",
 ]

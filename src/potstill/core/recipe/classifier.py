@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from potstill.core.recipe.data import LabelledData
-from potstill.core.recipe.fields import ELSEWHERE, Count, License, ModelName, NotNegative, Positive, Section, Share
+from potstill.core.recipe.fields import ELSEWHERE, Count, ModelName, NotNegative, Positive, Section, Share
 from potstill.core.recipe.recipe import RecipeFile
 from potstill.core.recipe.schedule import Optimization, Schedule, Trainer
 
@@ -25,13 +25,9 @@ class ClassifierTeacher(Section):
     """The model that is distilled."""
 
     model: ModelName
-    """Model folder or hub id of an encoder such as BERT; required."""
-    revision: Annotated[str | None, ELSEWHERE] = None
-    """Commit, tag or branch on the hub; default: the hub's default branch."""
+    """Model folder, or hub id with an optional revision (ID@REVISION), of an encoder such as BERT; required."""
     finetune: Annotated[Optimization | None, ELSEWHERE] = None
     """Training of the teacher on data.train with a new head; default: none, so that it must have these classes."""
-    license: License = "unknown"
-    """SPDX identifier of the teacher's licence, or the hub's licence tag; default: unknown."""
 
 
 class ClassifierStudent(Section):
@@ -42,8 +38,6 @@ class ClassifierStudent(Section):
     vocabulary: Count | None = None
     """Number of tokens to keep: those of data.train, single characters, then the lowest ids (the most frequent words in
     BERT); default: all."""
-    license: License = "unknown"
-    """SPDX identifier of the student's licence; default: unknown."""
 
 
 class ClassifierTrain(Optimization):
@@ -114,6 +108,8 @@ class ClassifierRecipe(RecipeFile):
     def _parts_fit(self) -> Self:
         if self.gates.beats_control and self.train.control == "none":
             raise ValueError("gates.beats_control needs train.control: sft")
-        if any(settings and settings.lora_rank for settings in (self.teacher.finetune, self.train)):
-            raise ValueError("lora_rank leaves the classification head as it is, and that is what must be learnt")
+        if "student" in self.licenses:
+            raise ValueError(
+                "licenses.student: a classifier starts from its teacher; its own licence is licenses.package"
+            )
         return self

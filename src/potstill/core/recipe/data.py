@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from potstill.core.recipe.fields import ELSEWHERE, Count, License, LocalPath, Section
+from pydantic import BeforeValidator, Field
+
+from potstill.core.recipe.fields import ELSEWHERE, Count, LocalPath, Section
 
 __all__ = ["Data", "LabelledData"]
+
+
+def _limit_of_prompts(value: Any) -> Any:
+    return {"prompts": value} if isinstance(value, int) else value
 
 
 class Data(Section):
@@ -20,12 +26,11 @@ class Data(Section):
     """Path of the JSONL rows on which the student is judged; required."""
     tools: LocalPath | None = None
     """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
-    limit: Annotated[Count | None, ELSEWHERE] = None
-    """Number of prompts to use, from the top of the file, in rows; default: all."""
-    test_limit: Annotated[Count | None, ELSEWHERE] = None
-    """Number of test rows to use, from the top of the file, in rows; default: all."""
-    license: License = "unknown"
-    """SPDX identifier of the data's licence; default: unknown."""
+    limit: Annotated[dict[Literal["prompts", "test"], Count], BeforeValidator(_limit_of_prompts), ELSEWHERE] = Field(
+        default_factory=dict
+    )
+    """Number of rows to use from the top of a file, for example {prompts: 1500, test: 300}, where a bare number limits
+    the prompts; default: all rows."""
 
 
 class LabelledData(Section):
@@ -41,5 +46,3 @@ class LabelledData(Section):
     """Label of the texts that belong to none of the other classes, whose rows are also scored apart; default: none."""
     context: Annotated[Count, ELSEWHERE] = 128
     """Maximum length of a text, beyond which it is cut, in tokens; default: 128."""
-    license: License = "unknown"
-    """SPDX identifier of the data's licence; default: unknown."""

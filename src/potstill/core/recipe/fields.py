@@ -9,12 +9,12 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 __all__ = [
     "COSMETIC",
     "ELSEWHERE",
     "Count",
-    "License",
     "LocalPath",
     "Marker",
     "ModelName",
@@ -24,6 +24,7 @@ __all__ = [
     "Share",
     "path_from_recipe",
     "shorthand",
+    "split_revision",
 ]
 
 
@@ -44,7 +45,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-License = Annotated[str, ELSEWHERE]
 
 
 def path_from_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -57,6 +57,12 @@ def _model_from_recipe(model: str, info: ValidationInfo) -> str:
     """The absolute path of a model folder; a name that is neither a folder nor looks like a path stays a hub id."""
     folder = path_from_recipe(Path(model), info)
     return str(folder) if folder.is_dir() or model.startswith((".", "/", "~")) else model
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """A hub id and its revision from ID@REVISION; the path of a folder has none."""
+    name, at, revision = model.partition("@")
+    return (model, None) if not at or Path(model).is_absolute() else (name, revision)
 
 
 LocalPath = Annotated[Path, AfterValidator(path_from_recipe), ELSEWHERE]
@@ -127,5 +133,4 @@ def _mapped(value: Any, change: Callable[[Section], Any]) -> Any:
 
 
 def _jsonable(value: Any) -> Any:
-    value = _mapped(value, Section.hashed_values)
-    return list(value) if isinstance(value, tuple) else value
+    return to_jsonable_python(_mapped(value, Section.hashed_values))

@@ -23,36 +23,54 @@ AnyRecipe = Recipe | ClassifierRecipe
 
 _TASKS: dict[str, type[AnyRecipe]] = {"classify": ClassifierRecipe}
 
-_SHARED = {
-    "accumulate": "trainer.gradient_accumulation",
-    "warmup": "trainer.warmup_ratio",
-    "weight_decay": "trainer.weight_decay",
-    "max_grad_norm": "trainer.max_grad_norm",
-    "precision": "trainer.precision",
-    "activation_checkpointing": "trainer.activation_checkpointing",
-    "checkpoint_every": "trainer.checkpoint_every",
+_SCHEDULE = {
+    "accumulate": "is called trainer.gradient_accumulation now",
+    "warmup": "is called trainer.warmup_ratio now",
+    "weight_decay": "is called trainer.weight_decay now",
+    "precision": "is called trainer.precision now",
+    "activation_checkpointing": "is called trainer.activation_checkpointing now",
+    "checkpoint_every": "is called trainer.checkpoint_every now",
+    "max_grad_norm": "is gone: gradients are clipped at norm 1",
 }
-_ALL_TASKS = {f"{section}.{old}": new for section in ("train", "teacher.finetune") for old, new in _SHARED.items()} | {
-    "train.final_rate": "train.min_lr_ratio",
-    "teacher.finetune.final_rate": "teacher.finetune.min_lr_ratio",
-    "train.tracker": "trainer.tracker",
+_ALL_TASKS = {
+    f"{section}.{old}": new for section in ("train", "teacher.finetune") for old, new in _SCHEDULE.items()
+} | {
+    "train.final_rate": "is called train.min_lr_ratio now",
+    "teacher.finetune.final_rate": "is called teacher.finetune.min_lr_ratio now",
+    "train.tracker": "is called trainer.tracker now",
+    "data.license": "is called licenses.data now",
+    "teacher.license": "is called licenses.teacher now",
+    "teacher.revision": "is a part of teacher.model now: ID@REVISION",
 }
 MOVED: dict[type[AnyRecipe], dict[str, str]] = {
     Recipe: _ALL_TASKS
     | {
-        "student.shape": "student.layers, student.hidden and so on",
-        "train.beta": "train.objective.beta",
-        "train.alpha": "train.objective.alpha",
-        "train.temperature": "train.objective.temperature",
-        "train.hard_label_share": "train.objective.hard_label_weight",
-        "train.targets": "train.objective.targets",
-        "train.hidden": "train.objective.hidden",
-        "train.on_policy": "train.objective.on_policy",
-        "train.kernel": "trainer.kernel",
+        "data.test_limit": "is called data.limit.test now",
+        "teacher.price": "is called prices.input and prices.output now",
+        "student.license": "is called licenses.student now",
+        "train.beta": "is called train.objective.beta now",
+        "train.alpha": "is called train.objective.alpha now",
+        "train.temperature": "is called train.objective.temperature now",
+        "train.hard_label_share": "is called train.objective.hard_label_weight now",
+        "train.targets": "is called train.objective.targets now",
+        "train.hidden": "is called train.objective.hidden now",
+        "train.on_policy": "is called train.objective.on_policy now",
+        "train.kernel": "is called trainer.kernel now",
+        "export.parity_rows": "is gone: eight rows are compared",
+        "evaluate.fidelity_rows": "is called evaluate.rows now",
+        "evaluate.latency_requests": "is called evaluate.rows now",
+        "target.economy": "is called prices.device_hour and prices.train_hour now",
+        "package.license": "is called licenses.package now",
     },
-    ClassifierRecipe: _ALL_TASKS | {"train.hard_label_share": "train.hard_label_weight"},
+    ClassifierRecipe: _ALL_TASKS
+    | {
+        "student.license": "is called licenses.package now",
+        "train.hard_label_share": "is called train.hard_label_weight now",
+        "train.lora_rank": "is gone: adapters leave the classification head as it is",
+        "teacher.finetune.lora_rank": "is gone: adapters leave the classification head as it is",
+    },
 }
-"""Keys of earlier versions, each with its name in this one."""
+"""Keys of earlier versions, each with what became of it."""
 
 
 def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> AnyRecipe:
@@ -77,7 +95,7 @@ def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> AnyReci
     try:
         kind = _kind_of(value)
         if moved := next((old for old in MOVED[kind] if _has(value, old)), None):
-            raise _Problem(tuple(moved.split(".")), f"{moved} is called {MOVED[kind][moved]} now")
+            raise _Problem(tuple(moved.split(".")), f"{moved} {MOVED[kind][moved]}")
         try:
             recipe = kind.model_validate(value, context={"folder": path.resolve().parent})
         except ValidationError as error:

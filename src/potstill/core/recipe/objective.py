@@ -51,8 +51,6 @@ class OnPolicy(Section):
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Fraction of rows that get a sampled answer, and weight of the loss on them (GKD's lambda); default: 0.5."""
-    max_new_tokens: Count = 128
-    """Maximum length of a sampled answer, in tokens; a batch grows with its answers; default: 128."""
     temperature: Positive = 1.0
     """Sampling temperature; default: 1."""
     refresh: Count = 1

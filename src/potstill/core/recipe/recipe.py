@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -18,6 +18,7 @@ from potstill.core.recipe.student import Student
 from potstill.core.recipe.target import Target
 from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, StoredTargets, TopKTargets
 from potstill.core.recipe.teacher import LocalTeacher, Teacher
+from potstill.core.recipe.terms import ASSUMED_DEVICE_HOUR, Economy, Licenses, Prices, TokenPrice
 from potstill.core.recipe.train import Train
 
 __all__ = ["Recipe", "RecipeFile"]
@@ -31,12 +32,20 @@ class RecipeFile(Section):
     seed: int = 0
     """Seed of everything random; default: 0."""
 
+    licenses: Licenses = Field(default_factory=dict)
+    """Licences by name, as SPDX identifiers or the hub's tags: of the data, the teacher, the student (the model that it
+    starts from) and the package (the model that ships); default: unknown."""
+
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property
     def folder(self) -> Path:
         """Folder of the recipe's file; the working directory of a recipe that has none."""
         return self._folder
+
+    def license_of(self, part: Literal["data", "teacher", "student", "package"]) -> str:
+        """Licence of a part of the run, or "unknown"."""
+        return self.licenses.get(part, "unknown")
 
 
 class Recipe(RecipeFile):
@@ -54,6 +63,20 @@ class Recipe(RecipeFile):
     gates: Gates = Gates()
     target: Target = Target()
     package: Package = Package()
+    prices: Prices = Field(default_factory=dict)
+    """Prices by name, in one currency: `input` and `output` (10^6 tokens of the teacher's endpoint, or of the one that
+    the student replaces; default: the built-in list), `device_hour` (an hour in which the device answers: energy and
+    wear; default: 0.003, for 10 W at 0.30 per kWh) and `train_hour` (an hour of training; default: 0)."""
+
+    @property
+    def token_price(self) -> TokenPrice | None:
+        """Price of the endpoint's tokens, where the recipe has one."""
+        return TokenPrice(self.prices["input"], self.prices["output"]) if "input" in self.prices else None
+
+    @property
+    def economy(self) -> Economy:
+        """Prices of an hour of the device and of training."""
+        return Economy(self.prices.get("device_hour", ASSUMED_DEVICE_HOUR), self.prices.get("train_hour", 0.0))
 
     @property
     def schedule(self) -> Schedule:
@@ -193,4 +216,11 @@ class Recipe(RecipeFile):
             raise ValueError("train.lora_rank leaves all other weights as they are: leave it out with init 'scratch'")
         if self.gates.beats_control and not self.train.has_control:
             raise ValueError("gates.beats_control needs train.control: sft")
+        if ("input" in self.prices) != ("output" in self.prices):
+            raise ValueError("prices.input and prices.output belong together: set both, or neither")
+        if "student" in self.licenses and self.student.init != "checkpoint":
+            raise ValueError(
+                f"licenses.student is the licence of student.model, and init: {self.student.init} has no such model. "
+                "The licence of the model that ships is licenses.package"
+            )
         return self

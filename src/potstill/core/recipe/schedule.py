@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from potstill.core.recipe.fields import COSMETIC, Count, NotNegative, Positive, Section, Share
 
-__all__ = ["Optimization", "Schedule", "Trainer"]
+__all__ = ["LoraOptimization", "Optimization", "Schedule", "Trainer"]
 
 
 class Optimization(Section):
@@ -22,6 +22,11 @@ class Optimization(Section):
     """Peak learning rate, reached after the warm-up; default: 0.001."""
     min_lr_ratio: Share = 0.1
     """Learning rate at the end of the cosine decay, as a fraction of the peak; default: 0.1."""
+
+
+class LoraOptimization(Optimization):
+    """The settings that `train` and `teacher.finetune` each have for themselves."""
+
     lora_rank: Count | None = None
     """Rank of LoRA adapters on the layers' matrices, merged into the weights at the end; default: train all weights."""
 
@@ -35,8 +40,6 @@ class Trainer(Section):
     """Length of the linear warm-up, as a fraction of the optimizer steps; default: 0.05."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay per step, as a multiple of the learning rate; default: 0.01."""
-    max_grad_norm: Positive = 1.0
-    """Norm to which a larger gradient is clipped; default: 1."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the forward pass; `bf16` is autocast, with weights and optimizer in fp32; default: fp32."""
     activation_checkpointing: bool = False
@@ -51,11 +54,11 @@ class Trainer(Section):
     """Tool that receives the training curves; default: tensorboard."""
 
 
-class Schedule(Optimization, Trainer):
+class Schedule(LoraOptimization, Trainer):
     """All settings of one training: its own and the shared ones."""
 
     @classmethod
     def of(cls, own: Optimization, shared: Trainer) -> Self:
         """The settings of one training."""
-        values = {name: getattr(own, name) for name in Optimization.model_fields}
+        values = {name: getattr(own, name) for name in LoraOptimization.model_fields if hasattr(own, name)}
         return cls(**values, **{name: getattr(shared, name) for name in Trainer.model_fields})

@@ -1,40 +1,80 @@
-"""The shape of a model that is trained from scratch."""
+"""The shape of a model that starts from random weights, written as one string."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import difflib
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import model_validator
+from pydantic import PlainSerializer, PlainValidator
 
-from potstill.core.recipe.fields import Count, Section
+__all__ = ["Architecture", "Shape", "ShapeText"]
 
-__all__ = ["Shape"]
+Architecture = Literal["llama", "qwen2", "qwen3"]
 
 
-class Shape(Section):
-    """The shape of a model that starts from random weights."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The shape of a model: its architecture by transformers' name, and its sizes.
 
-    architecture: Literal["llama", "qwen2", "qwen3"] = "llama"
-    """Architecture by its name in transformers; default: llama."""
-    layers: Count
-    """Number of layers; required."""
-    hidden: Count
-    """Width of the residual stream, in channels; required."""
-    ffn: Count
-    """Width of each feed-forward block, in channels; required."""
-    heads: Count
-    """Number of query heads per layer; required."""
-    kv_heads: Count | None = None
-    """Number of key-value heads per layer; default: as many as query heads."""
-    head_dim: Count | None = None
-    """Width of one attention head, in channels; default: hidden / heads."""
+    `kv_heads` is by default as many as `heads`, and `head_dim` is hidden / heads. `tied`: whether input and output
+    embeddings are one matrix.
+    """
+
+    architecture: Architecture = "llama"
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
     tied: bool = True
-    """Whether input and output embeddings are one matrix; default: yes."""
 
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
+    def __post_init__(self) -> None:
         if self.head_dim is None and self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) is not a multiple of heads ({self.heads}); set head_dim")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"heads ({self.heads}) is not a multiple of kv_heads ({self.kv_heads})")
-        return self
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """A shape from the notation of `potstill fit`, such as llama:layers=4,hidden=256,ffn=704,heads=4,tied=1.
+
+        Raises:
+            ValueError: the text is not a shape; the message names the nearest architecture or size.
+        """
+        if isinstance(text, cls):
+            return text
+        architecture, _, listed = str(text).partition(":")
+        if architecture not in get_args(Architecture):
+            raise ValueError(
+                f"there is no architecture {architecture!r}; {_hint(architecture, get_args(Architecture))}"
+            )
+        sizes: dict[str, int] = {}
+        known = tuple(field.name for field in fields(cls) if field.name != "architecture")
+        for part in filter(None, listed.split(",")):
+            name, _, number = (word.strip() for word in part.partition("="))
+            if name not in known:
+                raise ValueError(f"a shape has no size {name!r}; {_hint(name, known)}")
+            if not number.isdecimal() or (int(number) == 0 and name != "tied"):
+                raise ValueError(f"{name}={number}: the size is not a whole number above 0")
+            sizes[name] = int(number)
+        missing = [name for name in ("layers", "hidden", "ffn", "heads") if name not in sizes]
+        if missing:
+            raise ValueError(f"the shape has no {missing[0]}; write it as llama:layers=4,hidden=256,ffn=704,heads=4")
+        tied = bool(sizes.pop("tied", 1))
+        return cls(architecture=architecture, tied=tied, **sizes)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "architecture"}
+        listed = (f"{name}={int(size)}" for name, size in sizes.items() if size is not None)
+        return f"{self.architecture}:{','.join(listed)}"
+
+
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+ShapeText = Annotated[Shape, PlainValidator(Shape.parse), PlainSerializer(str, return_type=str)]
+"""A field that holds a shape, written as one string."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from potstill.core.recipe.fields import Count, License, Positive, Section
+from potstill.core.recipe.fields import Count, Positive, Section
 
 __all__ = ["Evaluate", "Export", "Package", "Quantization"]
 
@@ -16,8 +16,6 @@ class Export(Section):
 
     quantization: Quantization = "Q8_0"
     """Number format of the weights, by llama.cpp's name; default: Q8_0."""
-    parity_rows: Count = 8
-    """Number of rows on which the converted file is compared with the checkpoint; default: 8."""
     parity_tolerance: Positive = 0.05
     """Maximum difference of log-probability between the F16 file and the checkpoint, in nats; default: 0.05."""
 
@@ -27,10 +25,8 @@ class Evaluate(Section):
 
     threads: Count = 2
     """Number of threads of llama.cpp; default: 2."""
-    fidelity_rows: Count = 32
-    """Number of the teacher's answers over which the distributions of both models are compared; default: 32."""
-    latency_requests: Count = 30
-    """Number of timed requests; default: 30."""
+    rows: Count = 32
+    """Number of test rows whose distributions are compared with the teacher's, and of timed requests; default: 32."""
 
 
 class Package(Section):
@@ -38,5 +34,3 @@ class Package(Section):
 
     system: str | None = None
     """System message of the Modelfile; default: none."""
-    license: License = "unknown"
-    """SPDX identifier of the student's licence; default: unknown."""

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from potstill.core.recipe.fields import Count, License, ModelName, Section, shorthand
-from potstill.core.recipe.shape import Shape
+from potstill.core.recipe.fields import Count, ModelName, Section, shorthand
+from potstill.core.recipe.shape import ShapeText
 
 __all__ = ["FromCheckpoint", "FromScratch", "Student", "TeacherLayers"]
 
@@ -40,7 +40,6 @@ class TeacherLayers(_Student):
     """Whether input and output embeddings become one matrix, the input's; default: as in the teacher."""
 
     model: ClassVar[None] = None
-    license: ClassVar[Literal["unknown"]] = "unknown"
 
     @property
     def needs_activations(self) -> bool:
@@ -56,14 +55,18 @@ class TeacherLayers(_Student):
         return self
 
 
-class FromScratch(Shape, _Student):
+class FromScratch(_Student):
     """A student that starts from random weights in a shape of its own."""
 
     init: Literal["scratch"]
     """Start of the weights: `teacher_layers`, `scratch` (random) or `checkpoint`; default: teacher_layers."""
 
+    shape: ShapeText
+    """Shape of the student, such as llama:layers=3,hidden=128,ffn=352,heads=4, with kv_heads, head_dim and tied where
+    they differ from heads, hidden / heads and 1; required."""
+
     model: ClassVar[None] = None
-    license: ClassVar[Literal["unknown"]] = "unknown"
+    tied: ClassVar[None] = None
     needs_activations: ClassVar[Literal[False]] = False
 
 
@@ -73,10 +76,8 @@ class FromCheckpoint(_Student):
     init: Literal["checkpoint"]
     """Start of the weights: `teacher_layers`, `scratch` (random) or `checkpoint`; default: teacher_layers."""
     model: ModelName
-    """Model folder or hub id; a student with another tokenizer than the teacher's learns by forward_kl (over spans of
-    text that both tokenizers cut alike) or sft; required."""
-    license: License = "unknown"
-    """SPDX identifier of that model's licence, or the hub's licence tag; default: unknown."""
+    """Model folder, or hub id with an optional revision (ID@REVISION); with another tokenizer than the teacher's, the
+    objective is forward_kl (over spans of text that both tokenizers cut alike) or sft; required."""
     tied: bool | None = None
     """Whether input and output embeddings become one matrix, the input's; default: as in the checkpoint."""
 

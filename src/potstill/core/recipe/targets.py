@@ -26,13 +26,9 @@ class CountTargets(Section):
 
     kind: Literal["counts"]
     """Source of the distributions: `online`, `counts` or `top_k`; default: online."""
-    draws: Annotated[int, Field(ge=1, le=255)] = 50
-    """Number of tokens sampled from the teacher per position; default: 50."""
-
-    @property
-    def per_token(self) -> int:
-        """Number of tokens stored per position, at most."""
-        return self.draws
+    k: Annotated[int, Field(ge=1, le=255)] = 50
+    """Number of tokens stored per position: with `counts` the sampled ones (default: 50, at most 255), with `top_k` the
+    likeliest (default: 32, at most 1024, and 20 from an api teacher)."""
 
 
 class TopKTargets(Section):
@@ -41,12 +37,8 @@ class TopKTargets(Section):
     kind: Literal["top_k"]
     """Source of the distributions: `online`, `counts` or `top_k`; default: online."""
     k: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Number of tokens stored per position, at most 20 from an api teacher; default: 32."""
-
-    @property
-    def per_token(self) -> int:
-        """Number of tokens stored per position, at most."""
-        return self.k
+    """Number of tokens stored per position: with `counts` the sampled ones (default: 50, at most 255), with `top_k` the
+    likeliest (default: 32, at most 1024, and 20 from an api teacher)."""
 
 
 StoredTargets = CountTargets | TopKTargets

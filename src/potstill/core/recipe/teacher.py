@@ -10,29 +10,27 @@ from potstill.core.recipe.fields import (
     COSMETIC,
     ELSEWHERE,
     Count,
-    License,
     LocalPath,
     ModelName,
-    NotNegative,
     Section,
     shorthand,
 )
-from potstill.core.recipe.schedule import Optimization
-from potstill.core.recipe.shape import Shape
+from potstill.core.recipe.schedule import LoraOptimization
+from potstill.core.recipe.shape import ShapeText
 
-__all__ = ["ApiTeacher", "Finetune", "LocalTeacher", "Offload", "Price", "Teacher"]
+__all__ = ["ApiTeacher", "Finetune", "LocalTeacher", "Offload", "Teacher"]
 
 Offload = Literal["cpu", "disk"]
 
 
-class Finetune(Optimization):
+class Finetune(LoraOptimization):
     """Training of the teacher itself, before it answers, on rows that carry the right answer."""
 
     rows: LocalPath
     """Path of the JSONL rows with an answer each; required."""
-    shape: Shape | None = None
-    """Shape of a teacher that starts from random weights, with the tokenizer of `teacher.model`; default: start from
-    the weights of `teacher.model`."""
+    shape: ShapeText | None = None
+    """Shape of a teacher that starts from random weights, such as llama:layers=4,hidden=256,ffn=704,heads=4, with the
+    tokenizer of `teacher.model`; default: start from the weights of `teacher.model`."""
     shallow_layers: Count | None = None
     """Number of evenly spaced layers that are trained alone in every other step, so that a student of as many layers
     starts well; default: none."""
@@ -48,33 +46,13 @@ class Finetune(Optimization):
         return self
 
 
-class Price(Section):
-    """What an endpoint charges, in one currency."""
-
-    input: NotNegative
-    """Price of 10^6 tokens of prompt; required."""
-    output: NotNegative
-    """Price of 10^6 tokens of answer; required."""
-
-
-class _Teacher(Section):
-    """What both kinds of teacher have."""
-
-    license: License = "unknown"
-    """SPDX identifier of the teacher's licence, or the hub's licence tag; default: unknown."""
-    price: Annotated[Price | None, ELSEWHERE] = None
-    """Price of the teacher's tokens, or of the endpoint that the student replaces; default: the built-in price list."""
-
-
-class LocalTeacher(_Teacher):
+class LocalTeacher(Section):
     """A model that transformers runs on this machine."""
 
     kind: Literal["local"] = "local"
     """Kind of teacher: `local` or `api`; default: local."""
     model: ModelName
-    """Model folder or hub id; required."""
-    revision: Annotated[str | None, ELSEWHERE] = None
-    """Commit, tag or branch on the hub; default: the hub's default branch."""
+    """Model folder, or hub id with an optional revision (ID@COMMIT, tag or branch); required."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Number format of the weights in memory; `int8` is for the layers (bitsandbytes), with the other weights in
     bfloat16; default: float32."""
@@ -98,7 +76,7 @@ class LocalTeacher(_Teacher):
         return self
 
 
-class ApiTeacher(_Teacher):
+class ApiTeacher(Section):
     """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["api"]
@@ -112,7 +90,6 @@ class ApiTeacher(_Teacher):
     max_concurrency: Annotated[Count, COSMETIC] = 8
     """Maximum number of requests in flight; default: 8."""
 
-    revision: ClassVar[None] = None
     offload: ClassVar[None] = None
     finetune: ClassVar[None] = None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from potstill.core.recipe.objective import ForwardKL, Objective
-from potstill.core.recipe.schedule import Optimization
+from potstill.core.recipe.schedule import LoraOptimization
 
 __all__ = ["Train"]
 
 
-class Train(Optimization):
+class Train(LoraOptimization):
     """The training of the student, and of a control that learns without the teacher's distributions."""
 
     objective: Objective = ForwardKL(name="forward_kl")

@@ -159,10 +159,10 @@ def _licence_warnings(recipe: Recipe) -> list[str]:
     """What `potstill licences` says against shipping, before anything is paid for."""
     keys = {
         # a hosted endpoint is judged by its own terms
-        "teacher.license": None if is_hosted(recipe.teacher) else recipe.teacher.license,
-        "student.license": recipe.student.license if recipe.student.init == "checkpoint" else None,
-        "data.license": recipe.data.license,
-        "package.license": recipe.package.license,
+        "licenses.teacher": None if is_hosted(recipe.teacher) else recipe.license_of("teacher"),
+        "licenses.student": recipe.license_of("student") if recipe.student.init == "checkpoint" else None,
+        "licenses.data": recipe.license_of("data"),
+        "licenses.package": recipe.license_of("package"),
     }
     out, verdict = [], licence_verdict(recipe)
     if unknown := [key for key, value in keys.items() if value == "unknown"]:

@@ -57,7 +57,7 @@ def inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierCheckInputs:
         test=HashedPath.of_file(data.test),
         out_of_scope=data.out_of_scope,
         context=data.context,
-        base=HashedPath.of_model(resolve_model(teacher.model, teacher.revision)),
+        base=HashedPath.of_model(resolve_model(teacher.model)),
         finetuned=teacher.finetune is not None,
         layers=recipe.student.layers,
         trimmed=recipe.student.vocabulary is not None,

@@ -21,7 +21,7 @@ class CheckInputs:
     """The whole recipe, in parts: `recipe` is without what the other fields hold.
 
     teacher, base   a model's name, as the recipe has it, with the hash of its files; None where there is no such model
-    licenses        of teacher, student, data and package
+    licenses        licences by the names of the recipe
     """
 
     recipe: Recipe
@@ -30,48 +30,43 @@ class CheckInputs:
     validation: HashedPath | None
     test: HashedPath
     tools: HashedPath | None
-    limit: int | None
-    test_limit: int | None
+    limit: dict[str, int]
     teacher: HashedPath | None
-    revision: str | None
     finetune: Finetune | None
     finetune_rows: HashedPath | None
     base: HashedPath | None
-    licenses: tuple[str, str, str, str]
+    licenses: dict[str, str]
 
     def whole_recipe(self) -> Recipe:
         """The recipe with all of its parts."""
-        recipe, (teacher_license, student_license, data_license, package_license) = self.recipe, self.licenses
+        recipe, teacher = self.recipe, dict[str, object]()
         data = {
             "prompts": self.prompts.path,
             "validation": self.validation and self.validation.path,
             "test": self.test.path,
             "tools": self.tools and self.tools.path,
             "limit": self.limit,
-            "test_limit": self.test_limit,
-            "license": data_license,
         }
         template = self.chat.template if isinstance(self.chat.template, str) else str(self.chat.template.path)
-        teacher: dict[str, object] = {"license": teacher_license}
         if self.teacher:
             rows = {"rows": self.finetune_rows.path} if self.finetune_rows else {}
             finetune = self.finetune and self.finetune.model_copy(update=rows)
-            teacher |= {"model": str(self.teacher.path), "revision": self.revision, "finetune": finetune}
-        student = {"model": str(self.base.path), "license": student_license} if self.base else {}
+            teacher = {"model": str(self.teacher.path), "finetune": finetune}
+        student = {"model": str(self.base.path)} if self.base else {}
         return recipe.model_copy(
             update={
                 "data": recipe.data.model_copy(update=data),
                 "chat": recipe.chat.model_copy(update={"template": template}),
                 "teacher": recipe.teacher.model_copy(update=teacher),
                 "student": recipe.student.model_copy(update=student),
-                "package": recipe.package.model_copy(update={"license": package_license}),
+                "licenses": self.licenses,
             }
         )
 
 
-def _model(name: str, revision: str | None) -> HashedPath:
+def _model(name: str) -> HashedPath:
     """A model by its name, with the hash of its files; of a model on the hub only the small files are fetched."""
-    return HashedPath(Path(name), HashedPath.of_model(resolve_model(name, revision, weights=False)).sha256)
+    return HashedPath(Path(name), HashedPath.of_model(resolve_model(name, weights=False)).sha256)
 
 
 def inputs(recipe: Recipe, done: Done) -> CheckInputs:
@@ -84,14 +79,12 @@ def inputs(recipe: Recipe, done: Done) -> CheckInputs:
         validation=optional_file(data.validation),
         test=HashedPath.of_file(data.test),
         tools=optional_file(data.tools),
-        limit=data.limit,
-        test_limit=data.test_limit,
-        teacher=_model(teacher.model, teacher.revision) if teacher.kind == "local" else None,
-        revision=teacher.revision,
+        limit={str(name): rows for name, rows in data.limit.items()},
+        teacher=_model(teacher.model) if teacher.kind == "local" else None,
         finetune=teacher.finetune,
         finetune_rows=optional_file(teacher.finetune.rows) if teacher.finetune else None,
-        base=_model(student.model, None) if student.model else None,
-        licenses=(teacher.license, student.license, data.license, recipe.package.license),
+        base=_model(student.model) if student.model else None,
+        licenses={str(part): name for part, name in recipe.licenses.items()},
     )
 
 

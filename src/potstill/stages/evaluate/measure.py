@@ -78,7 +78,7 @@ def _comparable_texts(
     assert isinstance(runtime, HFRuntime)
     if inputs.base and load_chat(inputs.base.path).tokenizer_hash != runtime.chat.tokenizer_hash:
         return TeacherTexts()
-    texts = teacher_texts(bench.rows, answers, runtime, inputs.settings.fidelity_rows, inputs.chat.context)
+    texts = teacher_texts(bench.rows, answers, runtime, inputs.settings.rows, inputs.chat.context)
     return texts.in_vocabulary(read_json(inputs.kept.path)) if inputs.kept else texts
 
 
@@ -110,7 +110,7 @@ def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -
 
     prompts = [chat.prompt_ids(row) for row in bench.rows]
     with _server(inputs, 1) as server:
-        latency = measure_latency(server, prompts, inputs.settings.latency_requests, _LATENCY_TOKENS)
+        latency = measure_latency(server, prompts, inputs.settings.rows, _LATENCY_TOKENS)
         return RuntimeMetrics(
             load_s=server.load_seconds,
             ttft_ms=latency.ttft_ms,

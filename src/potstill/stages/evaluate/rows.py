@@ -37,10 +37,10 @@ class RowFiles:
         data, finetune = recipe.data, recipe.teacher.finetune
         return cls(
             test=HashedPath.of_file(data.test),
-            test_limit=data.test_limit,
+            test_limit=data.limit.get("test"),
             tools=HashedPath.of_file(data.tools) if data.tools else None,
             prompts=HashedPath.of_file(data.prompts),
-            prompts_limit=data.limit,
+            prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
         )
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["STAGE", "ExportInputs"]
 
 
+PARITY_ROWS = 8
+"""Number of rows on which the converted file is compared with the checkpoint."""
+
+
 @dataclass(frozen=True)
 class ExportInputs:
     """What the exported file depends on.
@@ -52,7 +56,7 @@ def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
         chat=ChatSettings.of(recipe.chat),
         settings=recipe.export,
         name=recipe.name,
-        license=None if recipe.package.license == "unknown" else recipe.package.license,
+        license=None if recipe.license_of("package") == "unknown" else recipe.license_of("package"),
         base_model=model_name(base_model) if base_model else None,
     )
 
@@ -69,7 +73,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     student, settings = inputs.student.path, inputs.settings
     chat = inputs.chat.load(student)
     metadata, template = file_metadata(inputs), file_template(chat)
-    rows = read_generated(inputs.rows.path, inputs.tools.path, settings.parity_rows)
+    rows = read_generated(inputs.rows.path, inputs.tools.path, PARITY_ROWS)
     f16 = out / "f16.gguf"
     converted = convert_checkpoint(student, f16, quantization="F16", metadata=metadata, chat_template=template)
     parity = check_parity(f16, student, chat, rows, tolerance=settings.parity_tolerance, context=inputs.chat.context)

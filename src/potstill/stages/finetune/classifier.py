@@ -39,7 +39,7 @@ class ClassifierFinetuneInputs:
 def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierFinetuneInputs | None:
     if recipe.teacher.finetune is None:
         return None
-    base = HashedPath.of_model(resolve_model(recipe.teacher.model, recipe.teacher.revision))
+    base = HashedPath.of_model(resolve_model(recipe.teacher.model))
     return ClassifierFinetuneInputs(base, LabelledRows.of(recipe.data), recipe.finetune_schedule, recipe.seed)
 
 

@@ -53,7 +53,7 @@ def _inputs(recipe: Recipe, done: Done) -> FinetuneInputs | None:
     settings = recipe.teacher.finetune
     if settings is None:
         return None
-    base = resolve_model(recipe.teacher.model, recipe.teacher.revision, weights=settings.shape is None)
+    base = resolve_model(recipe.teacher.model, weights=settings.shape is None)
     return FinetuneInputs(
         base=HashedPath.of_model(base),
         shape=settings.shape,

@@ -22,7 +22,7 @@ from potstill.core.artifacts.generated import (
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Generate, Recipe
+from potstill.core.recipe import Generate, Recipe, split_revision
 from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
 from potstill.core.records import Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
@@ -71,18 +71,18 @@ class GenerateInputs:
 def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
     """The inputs of a recipe."""
     teacher, data = recipe.teacher, recipe.data
-    folder = Path(teacher.model)
+    folder, (name, revision) = Path(teacher.model), split_revision(teacher.model)
     return GenerateInputs(
         teacher=teacher,
-        name=folder.name if teacher.kind == "local" and folder.is_dir() else teacher.model,
-        revision=teacher.revision,
+        name=folder.name if teacher.kind == "local" and folder.is_dir() else name,
+        revision=revision if teacher.kind == "local" else None,
         weights=teacher_weights(recipe, done),
         reader=base_model(recipe),
         chat=replace(ChatSettings.of(recipe.chat), tool_format="auto"),  # answers are not judged here
         prompts=HashedPath.of_file(data.prompts),
         validation=optional_file(data.validation),
         tools=optional_file(data.tools),
-        limit=data.limit,
+        limit=data.limit.get("prompts"),
         settings=recipe.generate,
         logprobs=recipe.requested_logprobs,
         seed=recipe.seed,

@@ -84,7 +84,7 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         name=recipe.name,
         recipe=portable_recipe(recipe),
         recipe_sha256=recipe_hash(recipe),
-        licenses=Licenses(recipe.package.license, recipe.teacher.license, data.license),
+        licenses=Licenses(*(recipe.license_of(part) for part in ("package", "teacher", "data"))),
         teacher=teacher_name(recipe),
         base_model=base_model_name(recipe),
         student_init=recipe.student.init,

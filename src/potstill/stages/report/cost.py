@@ -45,7 +45,7 @@ def cost_section(facts: Facts) -> CostSection | None:
     by_api = price.of(prompt, answer)
     bought = len(facts.answers) if facts.inputs.teacher_kind == "api" else 0
     both = Comparison(
-        once=bought * by_api + sum(trained) / _HOUR * economy.train_hour_price,
+        once=bought * by_api + sum(trained) / _HOUR * economy.train_hour,
         on_device=device_cost(seconds, economy),
         by_api=by_api,
     )
@@ -76,7 +76,6 @@ def _assumptions(economy: Economy, price: ListedPrice, prompt: float, answer: fl
     return (
         f"The prompt has {prompt:,.0f} tokens and the answer {answer:,.0f}, the means of the teacher's prompts and "
         "answers; the speed is the measured one above. Declared in the recipe and not measured: "
-        f"{economy.watts:g} W at {economy.kwh_price:g} per kWh, a device of {economy.device_price:g} that is busy "
-        f"{100 * economy.busy:g}\N{NO-BREAK SPACE}% of {economy.years:g} years, {economy.train_hour_price:g} per hour "
-        f"of training, and {price.input:g} and {price.output:g} per 10\N{SUPERSCRIPT SIX} tokens of input and output."
+        f"{economy.device_hour:g} per hour of the device, {economy.train_hour:g} per hour of training, and "
+        f"{price.input:g} and {price.output:g} per 10\N{SUPERSCRIPT SIX} tokens of input and output."
     )

@@ -57,8 +57,8 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
     return ReportInputs(
         name=recipe.name,
         target=recipe.target,
-        economy=recipe.target.economy,
-        price=find_price(recipe.teacher),
+        economy=recipe.economy,
+        price=find_price(recipe),
         teacher_kind=recipe.teacher.kind,
         objective=recipe.train.objective.name,
         alpha=recipe.gates.alpha,

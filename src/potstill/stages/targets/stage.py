@@ -155,7 +155,7 @@ def _meta(inputs: TargetsInputs, chat: ChatFormat, teacher_hash: str, dtype: str
     stored = inputs.stored
     return TargetsMeta(
         kind=stored.kind,
-        draws=stored.draws if stored.kind == "counts" else None,
+        draws=stored.k if stored.kind == "counts" else None,
         seed=inputs.seed,
         k=min(stored.k, chat.vocab_size) if stored.kind == "top_k" else None,
         vocab_size=chat.vocab_size,

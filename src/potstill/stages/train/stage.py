@@ -44,6 +44,7 @@ class TrainInputs:
     rows             the generated rows
     targets          the store of the targets step; None if the teacher computes its distributions online
     chat             template and context
+    sampled_tokens   maximum length of an answer that the student samples; None if it samples none
     seed             seed of everything random
     """
 
@@ -57,6 +58,7 @@ class TrainInputs:
     rows: GeneratedRows
     targets: HashedPath | None
     chat: ChatSettings
+    sampled_tokens: int | None
     seed: int
 
 
@@ -72,6 +74,7 @@ def _inputs(recipe: Recipe, done: Done) -> TrainInputs:
         rows=GeneratedRows.of(done),
         targets=done.optional_path("targets", "store"),
         chat=ChatSettings.of(recipe.chat).for_training(),
+        sampled_tokens=recipe.generate.max_new_tokens if recipe.train.objective.on_policy else None,
         seed=recipe.seed,
     )
 
@@ -202,7 +205,10 @@ def _distillation(
     if objective.hidden is not None:
         assert teacher is not None
         hidden = HiddenTeacher(teacher, objective.hidden, (rows.untrimmed, rows.examples), kept_layers)
-    samples = objective.on_policy
+    samples = None
+    if objective.on_policy is not None:
+        assert inputs.sampled_tokens is not None
+        samples = StudentSamples(objective.on_policy, rows.chat, inputs.chat.context, inputs.sampled_tokens)
     alignments = _alignments(inputs, rows)
     task = LanguageTask(
         None if inputs.targets else teacher,
@@ -212,7 +218,7 @@ def _distillation(
         kernel=inputs.schedule.kernel,
         kept_ids=rows.vocabulary.kept if rows.vocabulary and not alignments else None,
         alignments=alignments,
-        student_samples=StudentSamples(samples, rows.chat, inputs.chat.context) if samples else None,
+        student_samples=samples,
     )
     if task.stored is not None:
         task.stored.require(task.keys(rows.all_examples))
