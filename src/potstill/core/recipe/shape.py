@@ -45,7 +45,9 @@ class Shape:
         """
         if isinstance(text, cls):
             return text
-        architecture, _, listed = str(text).partition(":")
+        if not isinstance(text, str):
+            raise ValueError("a shape is one string, such as llama:layers=4,hidden=256,ffn=704,heads=4,tied=1")
+        architecture, _, listed = text.partition(":")
         if architecture not in get_args(Architecture):
             raise ValueError(
                 f"there is no architecture {architecture!r}; {_hint(architecture, get_args(Architecture))}"
