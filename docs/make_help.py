@@ -13,11 +13,19 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from potstill.cli.main import main
-from potstill.core.recipe import ClassifierRecipe, Recipe
+from potstill.core.recipe import ClassifierRecipe, Recipe, Shape
 from potstill.core.recipe.load import sections_of
 
 FOLDER = Path(__file__).parent
-_NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", dict: "mapping"}
+_NAMES = {
+    str: "text",
+    Shape: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    dict: "mapping",
+}
 
 
 def help_page() -> str:

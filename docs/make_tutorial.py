@@ -57,7 +57,9 @@ def commands(console: str) -> list[tuple[str, str]]:
 def run(command: str, folder: Path) -> str:
     """What a command prints, on both streams, in the order in which it is printed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    environment = os.environ | {
+        "PATH": path, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1",
+    }  # fmt: skip
     environment.pop("COLUMNS", None)
     done = subprocess.run(
         ["bash", "-c", command],
@@ -68,7 +70,8 @@ def run(command: str, folder: Path) -> str:
         text=True,
     )
     output = done.stdout.replace(f"{folder}/", "")
-    return re.sub(r"^  [\w ]+: \d+/\d+.*\n", "", output, flags=re.M)  # progress lines, which depend on time
+    output = re.sub(r"^  [\w ]+: \d+/\d+.*\n", "", output, flags=re.M)  # progress lines, which depend on time
+    return "".join(f"{line.rstrip()}\n" for line in output.strip().splitlines())
 
 
 def main() -> None:
@@ -81,12 +84,8 @@ def main() -> None:
     def block(match: re.Match[str]) -> str:
         if match["name"]:
             return match[0]
-        lines = [f"$ {command}\n{next(outputs)[2].rstrip()}\n" for command, _ in commands(match["console"])]
-        return (
-            "```console\n"
-            + "".join(line.replace("\n\n", "\n") if line.endswith("\n\n") else line for line in lines)
-            + "```"
-        )
+        shown = (f"$ {command}\n{next(outputs)[2]}" for command, _ in commands(match["console"]))
+        return "```console\n" + "".join(shown) + "```"
 
     PAGE.write_text(_ACTION.sub(block, page), encoding="utf-8")
 

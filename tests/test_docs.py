@@ -14,9 +14,11 @@ from types import ModuleType
 import click
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from potstill.cli.main import main
-from potstill.core.recipe import ClassifierGates, Gates, Target, load_recipe
+from potstill.core.recipe import ClassifierGates, ClassifierRecipe, Gates, Recipe, Target, load_recipe
+from potstill.core.recipe.load import sections_of
 from potstill.core.records import read_labelled, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -79,6 +81,30 @@ def test_recipes_load(page: Path, tmp_path: Path) -> None:
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(value, sort_keys=False))
         assert load_recipe(path)
+
+
+def has_key(kind: type[BaseModel], key: str) -> bool:
+    """Whether a recipe has a dotted key, in any of its choices."""
+    first, _, rest = key.partition(".")
+    field = kind.model_fields.get(first)
+    if field is None or not rest:
+        return field is not None
+    inner = sections_of(field)
+    return any(has_key(section, rest) for section in inner.values()) or "dict" in str(field.annotation)
+
+
+_SECTIONS = "|".join(
+    sorted({name for kind in (Recipe, ClassifierRecipe) for name, f in kind.model_fields.items() if sections_of(f)})
+)
+_KEY = re.compile(rf"`((?:{_SECTIONS})(?:\.[a-z_0-9]+)+)(?=[`: ])")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "changelog.md"], ids=page_id)
+def test_recipe_keys_exist(page: Path) -> None:
+    """Every dotted key in the prose is one of a recipe; names of files and of modules have other endings."""
+    for key in _KEY.findall(prose(page)):
+        if not key.endswith((".py", ".md", ".json", ".jsonl", ".yaml", ".html", ".toml")):
+            assert has_key(Recipe, key) or has_key(ClassifierRecipe, key), key
 
 
 def command_lines(page: Path) -> Iterator[str]:

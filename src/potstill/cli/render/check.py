@@ -25,8 +25,8 @@ def render_check(found: CheckResult) -> RenderableType:
         parts += ["", Text("warnings", style="bold yellow")]
         parts += [Text(f"- {warning}") for warning in found.warnings]
     proven = (
-        f"In all {sum(found.rows.values()):,} rows, prompt and answer are told apart, and the end of each finished "
-        "answer is supervised."
+        f"In all {sum(found.rows.values()):,} rows, the answer can be separated from the prompt, and the end of each "
+        "finished answer is supervised."
     )
     return Group(*parts, "", Text(proven))
 

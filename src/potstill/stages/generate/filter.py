@@ -19,7 +19,7 @@ Reason = Literal["repeated", "empty", "length", "boundary", "context"]
 repeated   the same prompt comes again
 empty      the answer has no text
 length     the answer was cut off at the limit of tokens
-boundary   prompt and answer cannot be told apart once they are rendered
+boundary   the answer cannot be separated from the prompt once they are rendered
 context    prompt and answer together are longer than the student's context
 """
 
