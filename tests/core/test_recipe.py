@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import DIVERGENCES, AnyRecipe, ClassifierRecipe, Recipe, load_recipe, recipe_hash
-from potstill.core.recipe.load import sections_of
+from recipe_keys import leaf_keys
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("examples/*/*.yaml")])
@@ -151,15 +150,6 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
         load_recipe(path)
     with pytest.raises(RecipeError, match="no such recipe"):
         load_recipe(tmp_path / "none.yaml")
-
-
-def leaf_keys(kind: type[BaseModel], prefix: str = "") -> set[str]:
-    """Dotted paths of all keys that hold no section, over all kinds of each choice."""
-    found = set()
-    for name, field in kind.model_fields.items():
-        sections = sections_of(field).values()
-        found |= {key for section in sections for key in leaf_keys(section, f"{prefix}{name}.")} or {f"{prefix}{name}"}
-    return found
 
 
 @pytest.mark.parametrize(("kind", "most"), [(Recipe, 90), (ClassifierRecipe, 45)])
