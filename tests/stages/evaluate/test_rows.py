@@ -11,6 +11,7 @@ from fixtures import light_row, light_rows, write_jsonl
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
 from potstill.core.records import read_rows
+from potstill.stages.evaluate.classifier import scored_rows
 from potstill.stages.evaluate.rows import RowFiles, read_test_rows
 
 
@@ -60,3 +61,14 @@ def test_the_same_words_with_other_tools_are_another_prompt(tmp_path: Path) -> N
 def test_a_test_of_leaked_rows_only_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test\.jsonl: every test row is also trained on"):
         read_test_rows(files(tmp_path, [light_row("hall", "on")], [light_row("hall", "on")]))
+
+
+def test_a_classifiers_rows_leak_by_their_text(tmp_path: Path) -> None:
+    test = [{"text": "play", "label": "music"}, {"text": "stop", "label": "music"}]
+    hashed = HashedPath.of_file(write_jsonl(tmp_path / "test.jsonl", test))
+    train = HashedPath.of_file(write_jsonl(tmp_path / "train.jsonl", [{"text": "stop", "label": "light"}]))
+    rows, leaked = scored_rows(hashed, train)
+    assert [row.text for row in rows] == ["play"]
+    assert (leaked.rows, leaked.of, leaked.row_ids) == (1, 2, ("stop",))
+    with pytest.raises(DataError, match=r"test\.jsonl: every test row is also trained on"):
+        scored_rows(hashed, hashed)

@@ -16,11 +16,12 @@ from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
 from potstill.core.artifacts.exported import Exported, LogProbParity, Parity, TemplateParity
 from potstill.core.errors import ParityError, StepError
+from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.records import Function, Message, Row, ToolCall
 from potstill.stages.export.parity import TEST_TEXTS, check_parity, compare_log_probs
 from potstill.stages.export.stage import STAGE
-from stage_runs import run_stage
+from stage_runs import run_stage, stage_inputs
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
@@ -349,6 +350,22 @@ def test_the_stage_leaves_the_shipped_file_and_its_numbers(steps: dict[str, Path
         "license": "apache-2.0",
         "base_model.0.repo_url": "https://huggingface.co/maker/big-model",
     }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"package": {"license": "mit"}},
+        {"name": "lamps"},
+        {"teacher": {"model": "maker/other-model"}},
+        {"export": {"quantization": "F16"}},
+        {"chat": {"template": "plain", "context": 256}},
+    ],
+)
+def test_what_the_file_says_is_in_the_steps_fingerprint(steps: dict[str, Path], change: dict[str, Any]) -> None:
+    folders = {name: steps[name] for name in ("train", "generate")}
+    before, after = (hashed_value(stage_inputs(STAGE, recipe(**c), folders)) for c in ({}, change))
+    assert before != after
 
 
 def test_an_f16_file_is_shipped_as_it_was_compared(steps: dict[str, Path]) -> None:

@@ -146,7 +146,7 @@ def _unmade_tokens(tokenizer: TokenizerFile) -> list[str]:
         "byte_fallback": bool(tokenizer.model.byte_fallback),
     }
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-    bare = {"version": "1.0", "added_tokens": [], **dict.fromkeys(parts), "model": model}
+    bare: Node = {"version": "1.0", "added_tokens": [], **dict.fromkeys(parts), "model": model}
     bpe = Tokenizer.from_str(json.dumps(bare)).model
     words = (text for text in tokenizer.model.vocab if len(text) > 1 and text not in added)
     return [text for text in words if [token.value for token in bpe.tokenize(text)] != [text]]

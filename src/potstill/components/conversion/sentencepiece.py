@@ -68,8 +68,8 @@ def _space_prefix(tokenizer: TokenizerFile, path: Path, chat: bool) -> tuple[boo
     pre, steps = tokenizer.pre_tokenizer, tokenizer.normalizer_steps
     if pre is None and steps in ([PREPEND_SPACE, _REPLACE], [_REPLACE]):
         return len(steps) == 2, None
-    metaspace = pre is not None and pre["type"] == "Metaspace" and pre.get("replacement") == _SPACE
-    if metaspace and not steps and not pre.get("split", True):
+    is_metaspace = pre is not None and pre["type"] == "Metaspace" and pre.get("replacement") == _SPACE
+    if pre is not None and is_metaspace and not steps and not pre.get("split", True):
         scheme = pre.get("prepend_scheme", "always")
         if scheme == "never":
             return False, None

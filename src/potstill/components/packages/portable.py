@@ -22,10 +22,9 @@ def portable_recipe(recipe: AnyRecipe) -> dict[str, Any]:
     that relative paths would say something about the machine, files and folders have their names only.
     """
     known = {str(path) for path in _paths(recipe.model_dump())}
+    models = [recipe.teacher.model]
     if isinstance(recipe, Recipe):
-        models = (recipe.chat.template, recipe.teacher.model, recipe.student.model)
-    else:
-        models = (recipe.teacher.model,)
+        models += [recipe.chat.template, recipe.student.model or ""]
     known |= {model for model in models if model and Path(model).is_absolute()}
     common = Path(os.path.commonpath([str(Path(path).parent) for path in known]))
     relative = len(common.parts) >= _MIN_PARTS

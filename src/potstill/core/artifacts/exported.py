@@ -1,4 +1,4 @@
-"""What the export stage leaves beside the GGUF file: exported.json."""
+"""What the export stage leaves with the GGUF file: exported.json."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from potstill.components.runtimes.classifier import Classifier
 
-__all__ = ["STAGE", "ClassifierEvaluateInputs"]
+__all__ = ["STAGE", "ClassifierEvaluateInputs", "scored_rows"]
 
 _WARM_UP = 10
 
@@ -74,7 +74,7 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
 
     from potstill.components.runtimes.classifier import Classifier
 
-    rows, leaked = _read_rows(inputs)
+    rows, leaked = scored_rows(inputs.test, inputs.train)
     folders = {"teacher": inputs.teacher, "student": inputs.student, "control": inputs.control}
     models = {name: Classifier(model.path, inputs.context) for name, model in folders.items() if model}
     threads = torch.get_num_threads()
@@ -103,14 +103,18 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
 STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=3)
 
 
-def _read_rows(inputs: ClassifierEvaluateInputs) -> tuple[list[LabelledRow], LeakedRows]:
-    """The rows to score, and those left out because they were also trained on."""
-    test = read_labelled(inputs.test.path)
-    leaked = {row.text for row in leaked_texts(test, read_labelled(inputs.train.path))}
+def scored_rows(test_file: HashedPath, train_file: HashedPath) -> tuple[list[LabelledRow], LeakedRows]:
+    """The rows to score, and those left out because they were also trained on.
+
+    Raises:
+        DataError: a file is broken, or every test row was trained on.
+    """
+    test = read_labelled(test_file.path)
+    leaked = {row.text for row in leaked_texts(test, read_labelled(train_file.path))}
     rows = [row for row in test if row.text not in leaked]
     if not rows:
         raise DataError(
-            f"{inputs.test.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
+            f"{test_file.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
         )
     return rows, LeakedRows(rows=len(test) - len(rows), of=len(test), row_ids=tuple(sorted(leaked)))
 

@@ -1,4 +1,4 @@
-"""The package's folder: built beside its place, and moved there when it is complete."""
+"""The package's folder: built under a temporary name, and renamed when it is complete."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class SplitBar:
 
 @dataclass(frozen=True)
 class DistillationSection:
-    """The answer in a word and some sentences; `bar` is None where no items tell the two models apart."""
+    """The answer in a word and some sentences; `bar` is None where both models have the same right answers."""
 
     tone: str
     word: str

@@ -93,7 +93,7 @@ def quality_section(facts: Facts) -> QualitySection | None:
     rows = []
     for behaviour in behaviours:
         found = {name: _rate(model, behaviour) for name, model in present.items()}
-        rates = {name: rate for name, rate in found.items() if rate}
+        rates: dict[str, Rate] = {name: rate for name, rate in found.items() if rate}
         groups[f"{_title(behaviour)} ({rates['gguf'].n})"] = rates
         cells = [RateCell(rate) if rate else None for rate in found.values()]
         rows.append(RateRow(_title(behaviour), cells, behaviour == _ALL))

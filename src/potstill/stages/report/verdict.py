@@ -33,7 +33,7 @@ class GateRow:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number beside the verdict."""
+    """A number below the verdict."""
 
     value: str
     name: str
