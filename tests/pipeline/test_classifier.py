@@ -143,7 +143,7 @@ def test_check_says_what_the_rows_are(encoder: Path, tmp_path: Path) -> None:
     said = potstill("check", path, "--runs", tmp_path / "runs").stdout
     assert "4 classes" in said
     assert "train: 108 rows of" in said
-    assert "108 test rows are trained on too" in said
+    assert "108 texts are trained on too, word for word" in said
     assert "longer than data.context (6)" in said
 
 
@@ -154,4 +154,4 @@ def test_verbs_of_language_models_say_so(encoder: Path, tmp_path: Path) -> None:
     assert "the task of this recipe is classify" in planned.stderr
     exported = potstill("run", path, "--until", "export", "--runs", tmp_path / "runs")
     assert exported.exit_code == 2
-    assert "no stage export; its stages are check, finetune, train, evaluate, gate, package" in exported.stderr
+    assert "no stage export. Its stages are check, finetune, train, evaluate, gate, package" in exported.stderr
