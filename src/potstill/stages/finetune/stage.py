@@ -12,7 +12,7 @@ from potstill.core.artifacts.training import Finetuned
 from potstill.core.environment import is_first_process
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Recipe, Schedule, Shape
-from potstill.core.records import read_rows, read_tools
+from potstill.core.records import read_rows
 from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(inputs: FinetuneInputs, out: Path) -> None:
 
     base, context = inputs.base.path, inputs.chat.context
     chat = inputs.chat.load(base)
-    tools = read_tools(inputs.tools.path) if inputs.tools else ()
+    tools = inputs.tools.path if inputs.tools else None
     rows = read_rows(inputs.rows.path, tools=tools, need_completion=True)
     validation = read_rows(inputs.validation.path, tools=tools) if inputs.validation else []
 
