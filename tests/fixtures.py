@@ -67,20 +67,6 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def run_stage(stage: Any, recipe: Any, out: Path, **steps: Path) -> None:
-    """Run a stage in `out`, after steps that left these folders."""
-    from potstill.core.hashing import hash_file
-    from potstill.core.steps import Done, StepResult, blanked
-
-    done = {}
-    for name, folder in steps.items():
-        files = {p.relative_to(folder).as_posix(): hash_file(p) for p in folder.rglob("*") if p.is_file()}
-        done[name] = StepResult(name, folder, "", 0.0, cached=True, files=files)
-    inputs = stage.inputs(recipe, Done(done, stage.reads))
-    assert inputs is not None
-    stage.run(blanked(inputs), out)
-
-
 def read_log(folder: Path, name: str = "student") -> list[dict[str, float]]:
     """A training's log, a mapping a step, without how fast it was: no two runs agree on that."""
     lines = [json.loads(line) for line in (folder / f"{name}.log.jsonl").read_text().splitlines()]

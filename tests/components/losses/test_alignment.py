@@ -140,7 +140,7 @@ def test_bytes_of_both_kinds_of_tokenizer() -> None:
     assert token_bytes(piece | {"added_tokens": [{"id": 0, "content": "<s>", "special": True}]}) == [
         b"\xff<s>", b"\n", b" a", "é".encode(),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="bytes are not known"):
+    with pytest.raises(ValueError, match="are not known"):
         token_bytes({"model": {"vocab": {"a": 0}}, "decoder": {"type": "WordPiece"}})
     with pytest.raises(ValueError, match="role 'eos' is id 9"):
         token_bytes(level, {"eos": 9})
@@ -191,9 +191,9 @@ def test_a_space_of_one_side_and_texts_that_differ() -> None:
         align([0, 1], [2, 2], TOY)
     with pytest.raises(ValueError, match="differ from byte 1 on"):
         align([0], [2, 2], TOY)
-    with pytest.raises(ValueError, match="teacher's id 4 is no token"):
+    with pytest.raises(ValueError, match=r"the teacher's vocabulary of .* has no token of id 4"):
         align([0], [4], TOY)
-    with pytest.raises(ValueError, match="student's id 10 is no token"):
+    with pytest.raises(ValueError, match=r"the student's vocabulary of .* has no token of id 10"):
         align([10], [2], TOY)
 
 

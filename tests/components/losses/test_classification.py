@@ -90,7 +90,7 @@ def test_half_precision_is_summed_in_fp32() -> None:
 @pytest.mark.parametrize(
     ("classes", "numbers", "message"),
     [
-        (CLASSES + 1, {}, "not alike"),
+        (CLASSES + 1, {}, "shapes must be equal"),
         (CLASSES, {"temperature": 0.0}, "temperature"),
         (CLASSES, {"hard_label_weight": 1.5}, "hard_label_weight"),
     ],

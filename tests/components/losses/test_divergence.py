@@ -98,7 +98,7 @@ def test_a_second_backward_is_refused() -> None:
     x["student"].requires_grad_()
     loss = ours(x).loss
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="one backward only"):
+    with pytest.raises(RuntimeError, match="backward can run only once"):
         loss.backward()
 
 
@@ -213,5 +213,5 @@ def test_heads_of_unequal_vocabulary_are_refused_without_its_true_size() -> None
     x["teacher_head"] = x["teacher_head"][:8]
     with pytest.raises(ValueError, match="heads differ in vocabulary: student 9, teacher 8"):
         ours(x)
-    with pytest.raises(ValueError, match="teacher_NG and teacher_head_VG go together"):
+    with pytest.raises(ValueError, match="teacher_NG and teacher_head_VG must be given together"):
         linear_divergence(x["student"], x["head"], x["labels"], teacher_NG=x["teacher"])

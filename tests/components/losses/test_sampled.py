@@ -78,7 +78,7 @@ def test_ignored_rows_cost_nothing_and_the_sum_is_divided_by_the_caller() -> Non
 
 def test_what_does_not_fit_is_refused() -> None:
     x, tokens = problem(N, V), torch.arange(N)
-    with pytest.raises(ValueError, match="7 hidden states of the student, 7 of the teacher, 6 probabilities"):
+    with pytest.raises(ValueError, match="7 hidden states of the student, 7 of the teacher and 6 log-probabilities"):
         drawn(x, tokens, torch.zeros(N - 1))
     with pytest.raises(ValueError, match=r"temperature is 0\.0"):
         drawn(x, tokens, torch.zeros(N), temperature=0.0)

@@ -214,7 +214,7 @@ def test_bf16_weights_keep_the_gradient() -> None:
 
 def test_what_is_no_target_is_refused() -> None:
     x = problem(2, V)
-    with pytest.raises(ValueError, match=r"row 1 sums to 0.5000, not 1.*give tail_N"):
+    with pytest.raises(ValueError, match=r"row 1 sums to 0.5000, not 1.*as tail_N"):
         ours(x, pack([{1: 1.0}, {2: 0.5}], None))
     with pytest.raises(ValueError, match=r"row 0 sums to 0\.0000"):
         ours(x, pack([{}, {2: 1.0}], None))

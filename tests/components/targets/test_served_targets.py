@@ -1,4 +1,4 @@
-"""An endpoint's tokens as the student's: the same ones teach by their distributions, others by the text alone."""
+"""Targets from an endpoint: the student's own tokens get its distributions, and other tokens teach by text only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stored(folder: Path, add: Callable[[TargetsWriter], object], **changes: Any)
 
 @pytest.mark.parametrize("vocab", [V, 200])
 def test_likeliest_ids_are_stored_as_their_logits_would_be(tmp_path: Path, vocab: int) -> None:
-    """From k to more than k known ids: logits with these k largest, and the rest spread evenly, give the same bytes."""
+    """With at least k known ids, logits with these k largest and the rest spread evenly give the same bytes."""
     rng, key = np.random.default_rng(0), sequence_key([1, 2, 3, 4, 5, 6], 2)
     ids = [rng.permutation(vocab)[: K + extra].tolist() for extra in (0, 1, 3, 0)]
     probs = [rng.dirichlet(np.ones(len(row) + 1))[:-1] for row in ids]
@@ -58,7 +58,7 @@ def test_likeliest_ids_are_stored_as_their_logits_would_be(tmp_path: Path, vocab
         logits[row, np.array(known)[best]] = np.log(mass[best])
     logs = [np.log(mass).tolist() for mass in probs]
     left = stored(tmp_path / "a", lambda w: w.add_likeliest(key, ids, logs), vocab_size=vocab)
-    # where the rest, spread evenly, is likelier than the last of the k, no logits can say what is known
+    # if the evenly spread rest is likelier than the last of the k, no logits express what is known
     sure = [i for i, mass in enumerate(probs) if np.sort(mass)[-K] > (1 - np.sort(mass)[-K:].sum()) / (vocab - K)]
     assert sure
     right = stored(tmp_path / "b", lambda w: w.add(key, logits), vocab_size=vocab)
@@ -95,11 +95,11 @@ def test_entropy_is_measured_with_the_rest_spread_evenly(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("logs", [[0.0, -0.5], [math.nan, -1.0], [12.0, 3.0]])
-def test_more_than_all_of_the_mass_is_refused(tmp_path: Path, logs: list[float]) -> None:
+def test_more_than_all_of_the_mass_is_rejected(tmp_path: Path, logs: list[float]) -> None:
     with TargetsWriter(tmp_path, meta()) as writer:
         with pytest.raises(StepError, match="cannot be stored: the likeliest ids' probabilities sum to"):
             writer.add_likeliest(sequence_key([1, 2], 1), [[7, 3]], [logs])
-        with pytest.raises(StepError, match="2 tokens came for a sequence of 1"):
+        with pytest.raises(StepError, match="got ids of 2 tokens for a sequence of 1"):
             writer.add_likeliest(sequence_key([1, 2], 1), [[7], [7]], [[0.0], [0.0]])
     assert not tmp_path.exists() or not any(tmp_path.iterdir())
 
@@ -123,7 +123,7 @@ def answered(text: str = TEXT, finish: str = "stop") -> Row:
 
 
 def named(chat: ChatFormat, number: int, log_prob: float, dialect: str) -> Candidate:
-    """A token as a server of that dialect names it."""
+    """A token as a server of this dialect gives it."""
     own = token_bytes(json.loads(chat.tokenizer.to_str()))[number]
     assert own is not None
     special = own.startswith(b"\xff")
@@ -162,7 +162,7 @@ def test_the_same_tokens_teach_by_their_distributions(chat: ChatFormat, dialect:
     assert found.text_only is None
     assert found.ids[:-1] == [[number, chat.eos_id] for number in ids[:-1]]
     assert found.log_probs[:-1] == [[math.log(0.7), math.log(0.2)]] * (len(ids) - 1)
-    # an end token of which nothing is said is certain: it was said
+    # an end token without log-probabilities counts as certain
     assert (found.ids[-1], found.log_probs[-1]) == (
         ([chat.eos_id, 5], [math.log(0.7), math.log(0.2)]) if end else ([chat.eos_id], [0.0])
     )
@@ -180,7 +180,7 @@ def test_another_end_token_than_the_students_is_an_end(chat: ChatFormat) -> None
     row = answered()
     example = chat.example(row)
     said = spoken(chat, example, "bytes")
-    other = Candidate(None, b"", -0.5)  # special, and not shown
+    other = Candidate(None, b"", -0.5)  # a special token, given as empty text
     found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(other, (other,))])
     assert found.text_only is None and (found.ids[-1], found.log_probs[-1]) == ([chat.eos_id], [0.0])
     word = Candidate(None, b"more", -0.5)
@@ -201,7 +201,7 @@ def test_an_unfinished_answer_has_no_end(chat: ChatFormat) -> None:
     assert tokens.targets(row, example, said[:-1]).text_only == "other_tokens"
 
 
-def test_tokens_cut_otherwise_teach_by_the_text_only(chat: ChatFormat) -> None:
+def test_other_tokens_teach_by_the_text_only(chat: ChatFormat) -> None:
     row = answered()
     example = chat.example(row)
     ids = list(example.ids[example.n_prompt :])
@@ -213,7 +213,7 @@ def test_tokens_cut_otherwise_teach_by_the_text_only(chat: ChatFormat) -> None:
     assert found.difference.startswith(f"token 1 is {joined.text.decode()!r} at the endpoint and {ids[1]} ")  # type: ignore[union-attr]
     assert (found.ids, found.log_probs) == ([[number] for number in ids], [[0.0]] * len(ids))
     assert tokens.targets(row, example, None).text_only == "no_log_probs"
-    # ids of another vocabulary say nothing where the bytes differ, and bytes do where the ids do
+    # ids of another vocabulary do not count if the bytes differ, and the bytes count if the ids differ
     moved = [s._replace(token=s.token._replace(id=7)) for s in said]
     assert tokens.targets(row, example, moved).text_only is None
     wrong = [s._replace(token=s.token._replace(text=None, id=7)) for s in said]
@@ -226,7 +226,7 @@ def test_tool_calls_that_were_parsed_teach_by_the_text_only(chat: ChatFormat) ->
     tokens = ServedTokens(chat)
     assert tokens.targets(row, example, None).text_only == "tool_calls"
     assert tokens.targets(row, example, spoken(chat, example, "bytes")[:3]).text_only == "tool_calls"
-    # an endpoint may parse the call and still give the tokens that it was written in
+    # an endpoint may parse the call and still give the tokens of its text
     assert tokens.targets(row, example, spoken(chat, example, "llama.cpp")).text_only is None
 
 
@@ -246,7 +246,7 @@ def test_more_than_half_of_other_tokens_is_an_error(chat: ChatFormat) -> None:
         require_distributions([good[0], *bad[1:]], "http://here")
 
 
-def test_a_tokenizer_without_bytes_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_without_bytes_is_rejected(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, decoders
 
     folder = make_tokenizer(tmp_path / "tokenizer")

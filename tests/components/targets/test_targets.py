@@ -1,4 +1,4 @@
-"""The targets store: what is drawn is unbiased, what is written comes back, what is damaged or foreign is refused."""
+"""The targets store: samples are unbiased, reading returns what was written, and damaged files are rejected."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def dense(targets: TargetRows, vocab: int = V) -> NDArray[np.float64]:
 
 
 def same(one: TargetRows, other: TargetRows) -> bool:
-    """Equal targets: entries of equal probability may stand in another order."""
+    """Whether targets are equal; entries of equal probability may have another order."""
     tails = (one.tail is None) == (other.tail is None) and (one.tail is None or np.array_equal(one.tail, other.tail))
     return tails and np.array_equal(one.offsets, other.offsets) and np.array_equal(dense(one), dense(other))
 
@@ -104,14 +104,14 @@ def test_counts_are_unbiased(tmp_path: Path, vocab: int, temperature: float) -> 
     draws = 50 * 400 * 10
     z_V = (mean_V - p_V) / np.sqrt(p_V * (1 - p_V) / draws)
     assert np.abs(z_V).max() < 4.5
-    assert 0.8 < z_V.std() < 1.2  # as noisy as multinomial draws are, no less: no id is favoured
-    # chi-squared over the ids that are common enough
+    assert 0.8 < z_V.std() < 1.2  # exactly as noisy as multinomial samples: no id is favoured
+    # chi-squared over ids that are frequent enough
     common_V = p_V * draws > 20
     chi = draws * ((mean_V - p_V) ** 2 / p_V)[common_V].sum()
     assert chi < common_V.sum() + 5 * np.sqrt(2 * common_V.sum())
 
 
-def test_draws_of_a_token_are_independent_of_its_neighbours(tmp_path: Path) -> None:
+def test_samples_of_a_token_are_independent_of_its_neighbours(tmp_path: Path) -> None:
     logits_NV = np.zeros((2000, 2), dtype=np.float32)
     key = sequence_key([0, *range(2000)], 1)
     fill(tmp_path / "store", meta_of(vocab_size=2, draws=10), [(key, logits_NV)])
@@ -120,7 +120,7 @@ def test_draws_of_a_token_are_independent_of_its_neighbours(tmp_path: Path) -> N
     assert abs(np.corrcoef(first_N[:-1], first_N[1:])[0, 1]) < 0.1
 
 
-def test_an_id_without_probability_is_never_drawn_and_sums_stay_finite(tmp_path: Path) -> None:
+def test_an_id_without_probability_is_never_sampled_and_sums_stay_finite(tmp_path: Path) -> None:
     logits_NV = np.full((300, 200), -np.inf, dtype=np.float32)
     logits_NV[:, [5, 130]] = [0.0, -20.0]  # one id takes all but 2e-9; whole spans are empty
     key = sequence_key(list(range(301)), 1)
@@ -141,7 +141,7 @@ def test_neither_order_nor_chunks_nor_kind_of_array_change_what_is_stored(tmp_pa
     with TargetsWriter(tmp_path / "cut", meta_of(case)) as writer:
         whole = torch.from_numpy(np.concatenate([logits for _, logits in rows]))
         assert writer.add_batch(keys, whole.split(7)) == len(rows)
-        assert not writer.add(keys[2], (row[None] for row in rows[2][1]))  # held already
+        assert not writer.add(keys[2], (row[None] for row in rows[2][1]))  # already stored
     plain = TargetsReader(tmp_path / "plain").lookup(keys)
     for other in ("turned", "cut"):
         assert same(plain, TargetsReader(tmp_path / other).lookup(keys)), other
@@ -171,7 +171,7 @@ def test_top_k_keeps_the_likeliest_ids_within_the_grid(tmp_path: Path) -> None:
     assert falling.max() <= 0
 
 
-def test_counts_are_whole_draws_of_ids_that_stand_once(tmp_path: Path) -> None:
+def test_counts_sum_to_the_samples_and_ids_are_distinct(tmp_path: Path) -> None:
     rows = sequences()
     fill(tmp_path / "store", meta_of(), rows)
     targets = TargetsReader(tmp_path / "store").lookup([key for key, _ in rows])
@@ -187,7 +187,7 @@ def test_counts_are_whole_draws_of_ids_that_stand_once(tmp_path: Path) -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_block_comes_back_as_it_was(data: st.DataObject) -> None:
+def test_decoding_returns_the_block(data: st.DataObject) -> None:
     vocab = data.draw(st.sampled_from([1, 3, 300, 70_000, 17_000_000 // 64]))
     counts = data.draw(st.booleans())
     draws, k = (data.draw(st.integers(1, 255)), None) if counts else (None, data.draw(st.integers(1, min(vocab, 40))))
@@ -269,12 +269,14 @@ def test_the_key_is_of_all_ids_and_of_where_supervision_starts() -> None:
         ({"template_hash": "template-b"}, "chat template"),
         ({"temperature": 2.0}, "temperature (1.0 in the store, 2.0 now)"),
         ({"vocab_size": 40}, "vocabulary size (37 in the store, 40 now)"),
-        ({"draws": 16}, "draws a token (50 in the store, 16 now)"),
+        ({"draws": 16}, "samples per token (50 in the store, 16 now)"),
         ({"dtype": "bfloat16"}, "teacher's dtype"),
         ({"kind": "top_k", "k": 8, "draws": None, "seed": None}, "kind of target (counts in the store, top_k now)"),
     ],
 )
-def test_another_makers_store_is_refused_by_name(stores: dict[str, Path], change: dict[str, Any], word: str) -> None:
+def test_a_store_of_another_identity_is_rejected_by_name(
+    stores: dict[str, Path], change: dict[str, Any], word: str
+) -> None:
     other = meta_of(**change)
     for opening in (lambda: TargetsReader(stores["counts"], other), lambda: TargetsWriter(stores["counts"], other)):
         with pytest.raises(DataError) as caught:
@@ -283,22 +285,22 @@ def test_another_makers_store_is_refused_by_name(stores: dict[str, Path], change
     TargetsReader(stores["counts"], meta_of())
 
 
-def test_draws_of_another_seed_may_be_read_but_not_added_to(stores: dict[str, Path]) -> None:
+def test_samples_of_another_seed_may_be_read_but_not_added_to(stores: dict[str, Path]) -> None:
     TargetsReader(stores["counts"], meta_of(seed=4))
-    with pytest.raises(DataError, match=r"seed of the draws \(3 in the store, 4 now\)"):
+    with pytest.raises(DataError, match=r"seed of the samples \(3 in the store, 4 now\)"):
         TargetsWriter(stores["counts"], meta_of(seed=4))
 
 
-def test_a_shard_of_another_store_is_refused(tmp_path: Path) -> None:
+def test_a_shard_of_another_store_is_rejected(tmp_path: Path) -> None:
     rows = sequences()
     fill(tmp_path / "a", meta_of(), rows[:1])
     fill(tmp_path / "b", meta_of(teacher_hash="teacher-b"), rows[1:2])
     os.rename(tmp_path / "b" / "shard-000000.targets", tmp_path / "a" / "shard-000001.targets")
-    with pytest.raises(StepError, match=r"shard-000001\.targets: the shard was made for another store"):
+    with pytest.raises(StepError, match=r"shard-000001\.targets: the shard belongs to another store"):
         TargetsReader(tmp_path / "a")
 
 
-def test_missing_sequences_are_counted_and_the_first_named(stores: dict[str, Path]) -> None:
+def test_missing_sequences_are_counted_and_the_first_is_named(stores: dict[str, Path]) -> None:
     keys = [key for key, _ in sequences(8)]
     reader = TargetsReader(stores["top_k"])
     assert keys[4] in reader and keys[5] not in reader and len(reader) == 5
@@ -307,7 +309,7 @@ def test_missing_sequences_are_counted_and_the_first_named(stores: dict[str, Pat
             ask(keys)
 
 
-def test_no_store_and_an_unread_format_are_told(tmp_path: Path) -> None:
+def test_a_missing_store_and_an_unknown_format_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no targets store"):
         TargetsReader(tmp_path)
     folder = fill(tmp_path / "store", meta_of(), sequences(1))
@@ -324,12 +326,12 @@ def test_no_store_and_an_unread_format_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"seed": None}, {"draws": 0}, {"draws": 256}, {"k": 3}, {"kind": "top_k"}, {"temperature": 0.0}]
 )
-def test_a_store_must_know_what_it_holds(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"counts need|top_k needs|greater than|less than"):
+def test_an_identity_must_be_complete(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"counts needs|top_k needs|greater than|less than"):
         meta_of(**wrong)
 
 
-def test_logits_that_are_no_distribution_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_logits_that_are_no_distribution_are_rejected_and_nothing_is_left(tmp_path: Path) -> None:
     key, logits = sequences(1)[0]
     spoiled = []
     for value in (np.nan, np.inf):
@@ -342,9 +344,9 @@ def test_logits_that_are_no_distribution_are_refused_and_nothing_is_left(tmp_pat
             for bad in spoiled:
                 with pytest.raises(StepError, match="NaN"):
                     writer.add(key, bad)
-            with pytest.raises(StepError, match="Cut a padded vocabulary"):
+            with pytest.raises(StepError, match="Remove the padding of the vocabulary"):
                 writer.add(key, logits[:, :-1])
-            with pytest.raises(StepError, match="logits of 2 tokens came for sequences of 3"):
+            with pytest.raises(StepError, match="got logits of 2 tokens for sequences of 3"):
                 writer.add(key, logits[:2])
             with pytest.raises(StepError, match="more rows"):
                 writer.add(key, [logits, logits])
@@ -356,7 +358,7 @@ def test_logits_that_are_no_distribution_are_refused_and_nothing_is_left(tmp_pat
 
 
 @pytest.mark.parametrize("case", [COUNTS, TOP_K], ids=["counts", "top_k"])
-def test_any_flipped_byte_is_told_with_the_shards_name(tmp_path: Path, case: dict[str, Any]) -> None:
+def test_any_flipped_byte_is_reported_with_the_shards_name(tmp_path: Path, case: dict[str, Any]) -> None:
     rows = sequences()
     folder = fill(tmp_path / "store", meta_of(case), rows)
     shard = sorted(folder.glob("*.targets"))[0]
@@ -370,7 +372,7 @@ def test_any_flipped_byte_is_told_with_the_shards_name(tmp_path: Path, case: dic
         shard.write_bytes(good[:length])
         with pytest.raises(StepError, match=shard.name):
             TargetsReader(folder)
-    # what the message advises works
+    # the advice of the message works
     whole = TargetsReader(fill(tmp_path / "whole", meta_of(case), rows)).lookup([key for key, _ in rows])
     shard.unlink()
     fill(folder, meta_of(case), rows)
@@ -391,14 +393,14 @@ time.sleep(60)
 """
 
 
-def test_a_killed_writer_loses_only_the_shard_in_the_making(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_only_the_shard_that_it_was_writing(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     code = _KILLED.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[2])], folder=str(folder))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for _ in range(23):
             assert process.stdout.readline(), "the writer died by itself"
-        with pytest.raises(StepError, match="another process writes"):
+        with pytest.raises(StepError, match="another process is writing"):
             TargetsWriter(folder, meta_of())
         process.send_signal(signal.SIGKILL)
     (folder / "shard-000099.targets.tmp").write_bytes(b"half a shard")  # as if killed while writing one
@@ -413,7 +415,7 @@ def test_a_killed_writer_loses_only_the_shard_in_the_making(tmp_path: Path) -> N
     assert same(whole, TargetsReader(folder).lookup(keys))
 
 
-def test_an_error_of_the_caller_keeps_what_was_whole(tmp_path: Path) -> None:
+def test_an_error_of_the_caller_keeps_whole_sequences(tmp_path: Path) -> None:
     rows = sequences()
 
     def broken_chunks() -> Iterator[NDArray[np.float32]]:
@@ -475,13 +477,13 @@ def test_k_of_the_whole_vocabulary_has_no_tail(tmp_path: Path) -> None:
     assert found.kl_even_tail == pytest.approx(found.kl_buckets, abs=1e-6) and found.kl_buckets < 1e-3
 
 
-def test_stats_are_written_for_a_person(stores: dict[str, Path]) -> None:
+def test_stats_are_rendered_as_text(stores: dict[str, Path]) -> None:
     assert "50 samples per token, 37 ids, temperature 1" in render_stats(store_stats(stores["counts"]))
     assert "top 8 with tail mass" in render_stats(store_stats(stores["top_k"]))
 
 
 def calibrated(tokens: int, vocab: int = 32000) -> Iterator[torch.Tensor]:
-    """Logits about as sure as a language model's, their mean about as uneven as English: 2 nats, 12 ids of 50 draws."""
+    """Logits with the entropy of a language model's and the unigram skew of English: 2 nats, 12 ids per 50 samples."""
     generator = torch.Generator().manual_seed(0)
     head_HV = torch.randn(64, vocab, generator=generator)
     for _ in range(0, tokens, 128):
@@ -491,14 +493,14 @@ def calibrated(tokens: int, vocab: int = 32000) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("case", "size", "budget"), [(COUNTS, 50, 22.0), ({"kind": "top_k", "k": 32}, 32, 60.0)])
-def test_bytes_a_token_at_32000_ids_and_their_estimate(
+def test_bytes_per_token_at_32000_ids_and_their_estimate(
     tmp_path: Path, case: dict[str, Any], size: int, budget: float
 ) -> None:
     keys = [sequence_key([row, *range(256)], 1) for row in range(4)]
     with TargetsWriter(tmp_path / "store", meta_of(case, vocab_size=32000)) as writer:
         writer.add_batch(keys, calibrated(4 * 256))
     found = store_stats(tmp_path / "store")
-    # this store is so small that its tables, one for each shard, weigh more than they would in a whole shard
+    # in such a small store, the tables of each shard take a larger part than in a full shard
     footer = TargetsReader(tmp_path / "store").shards[0].footer
     tables = sum(footer["sections"][name][1] for name in ("table", "keys", "tokens")) + 1000
     per_token = (found.bytes - tables) / found.tokens
@@ -515,7 +517,7 @@ def test_the_estimate_grows_with_all_that_makes_a_store_grow() -> None:
 
 
 def test_a_real_model_on_real_text(tmp_path: Path) -> None:
-    """bitllama-3M has 512 ids, of which 50 draws give 7.5: 8.5 bytes a token; 40 for the top 32 in so small a store."""
+    """bitllama-3M has 512 ids; 50 samples give 7.5 ids and 8.5 bytes per token, and the top 32 give 40 bytes."""
     folder, texts = SHARED / "models" / "bitllama-3M", SHARED / "tinystories" / "tinystories_1000.json"
     for path in (folder, texts):
         if not path.exists():
@@ -541,10 +543,10 @@ def test_a_real_model_on_real_text(tmp_path: Path) -> None:
             assert abs(found.bias) < 4 * found.bias_standard_error
         begun = time.process_time()
         TargetsReader(store).lookup(keys)
-        assert found.tokens / (time.process_time() - begun) > 20_000  # decoding keeps ahead of any training
+        assert found.tokens / (time.process_time() - begun) > 20_000  # decoding is faster than any training
 
 
-def test_stats_verb_prints_for_a_person_or_one_json_object(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_the_stats_command_prints_text_or_one_json_object(stores: dict[str, Path], tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from potstill.cli.main import main

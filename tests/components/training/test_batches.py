@@ -1,4 +1,4 @@
-"""Packing: every row once, none sees another, and the loss is that of rows run one by one."""
+"""Packing: every row appears once, rows do not attend to each other, and the loss is that of rows run one by one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def example(length: int, seed: int = 0) -> Example:
 
 
 def parted(lengths: list[int]) -> Iterator[list[list[int]]]:
-    """All ways to cut a list into runs."""
+    """All ways to split a list into consecutive parts."""
     for cuts in itertools.product((False, True), repeat=len(lengths) - 1):
         runs = [[lengths[0]]]
         for cut, length in zip(cuts, lengths[1:], strict=True):
@@ -41,7 +41,7 @@ def parted(lengths: list[int]) -> Iterator[list[list[int]]]:
 
 
 @given(lengths=st.lists(st.sampled_from([5, 16, 20, 90, 91, 300]), min_size=1, max_size=9))
-def test_groups_are_the_cheapest_of_all_cuts(lengths: list[int]) -> None:
+def test_groups_are_the_cheapest_of_all_splits(lengths: list[int]) -> None:
     rounded = [-(-n // _LENGTH_STEP) * _LENGTH_STEP for n in sorted(lengths, reverse=True)]
 
     def cost(groups: Iterable[tuple[int, int]]) -> int:
@@ -62,31 +62,31 @@ def test_every_row_is_in_one_batch_under_the_budget(lengths: list[int], budget: 
 
 
 def few_sizes(places: int) -> int:
-    """What the places of a batch are a multiple of."""
+    """The number of which the places of a batch are a multiple."""
     return min(256, max(8, 2 ** ((places - 1).bit_length() - 5)))
 
 
 @given(lengths=LENGTHS)
-def test_packing_keeps_every_row_whole_and_apart(lengths: list[int]) -> None:
+def test_packing_keeps_every_row_whole_and_separate(lengths: list[int]) -> None:
     examples = [example(n, seed) for seed, n in enumerate(lengths)]
     batch = pack(examples, pad_id=0)
     flat = batch.input_ids.flatten().tolist()
     assert sorted(batch.labels.tolist()) == sorted(i for e in examples for i in e.ids[e.n_prompt :])
-    # the label of each supervised place is the token that stands right after it
+    # the label of each supervised place is the next token
     assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
-    # every row lies in one place, positions from 0, in a group as wide as its longest row
+    # every row is contiguous, with positions from 0, in a group as wide as its longest row
     places = [w for rows, w in batch.layout.groups for _ in range(rows)]
     starts = np.cumsum([0, *places[:-1]]).tolist()
     rows = [flat[start : start + width] for start, width in zip(starts, places, strict=True)]
     assert sorted(filter(any, (tuple(i for i in row if i) for row in rows))) == sorted(e.ids for e in examples)
     assert batch.position_ids[0].tolist() == [i for width in places for i in range(width)]
-    # tensors come in few sizes: no more than 16 up to each power of two, and little is padding
+    # tensors have few sizes: at most 16 up to each power of two, with little padding
     total = sum(places)
     assert total % few_sizes(total) == 0
     used = sum(width for width, row in zip(places, rows, strict=True) if any(row))
     assert total - used < max(8, used / 16)
     groups = [(rows, width) for rows, width in batch.layout.groups if rows > 1 or width % 8 == 0]
-    # and the cut is never worse than all rows in one group, or each in its own
+    # and the split is never worse than one group for all rows, or one per row
     cost = sum(rows * width for rows, width in groups) + 32 * len(groups)
     rounded = [-(-n // 8) * 8 for n in lengths]
     assert cost - 255 - 32 <= min(max(rounded) * len(rounded) + 32, sum(rounded) + 32 * len(rounded))
@@ -102,7 +102,7 @@ def test_plan_is_the_same_for_a_seed_and_differs_between_epochs() -> None:
     assert all(len(step) == 2 for step in plan)
 
 
-def test_a_fractional_epoch_is_cut() -> None:
+def test_a_fractional_epoch_ends_early() -> None:
     lengths = [10] * 100
     assert len(plan_steps(lengths, 100, 1, 0.3, seed=0)) == 3
     assert len(plan_steps(lengths, 100, 1, 1.5, seed=0)) == 15
@@ -116,10 +116,10 @@ def test_packed_rows_answer_as_they_do_alone(tmp_path: Path, architecture: str) 
     from potstill.components.training.forward import hidden_states
 
     model = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
-    # by falling length, which is the order in which they are laid
+    # in descending order of length, which is the order of packing
     examples = [example(n, seed) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]
     batch = pack(examples, pad_id=0)
-    assert len(batch.layout.groups) < len(examples)  # some do share a group
+    assert len(batch.layout.groups) < len(examples)  # some share a group
     with torch.no_grad():
         with grouped_attention(model):
             together = hidden_states(model, batch)
@@ -136,14 +136,14 @@ def with_prefix(length: int, seed: int, prefix: tuple[int, ...]) -> Example:
 
 
 @given(lengths=LENGTHS, prefix=st.lists(st.integers(3, 300), max_size=80).map(tuple))
-def test_what_all_rows_begin_with_is_kept_once(lengths: list[int], prefix: tuple[int, ...]) -> None:
+def test_a_prefix_of_all_rows_is_stored_once(lengths: list[int], prefix: tuple[int, ...]) -> None:
     examples = [with_prefix(n, seed, prefix) for seed, n in enumerate(lengths)]
     batch = pack(examples, pad_id=0)
     flat, layout = batch.input_ids.flatten().tolist(), batch.layout
     assert sum(layout.sizes) == len(flat) == batch.position_ids.shape[1]
     assert len(flat) % few_sizes(len(flat)) == 0
     assert len(flat) <= pack(examples, pad_id=0, share_prefix=False).input_ids.shape[1]
-    # where it pays, and never a supervised place among them
+    # if it pays off, and never with a supervised place in it
     assert layout.prefix >= len(prefix) or (len(lengths) - 1) * len(prefix) <= 32
     assert batch.positions.min() >= layout.prefix
     assert [flat[p + 1] for p in batch.positions.tolist()] == batch.labels.tolist()
@@ -170,7 +170,7 @@ def test_a_shared_prefix_changes_neither_answers_nor_gradients(tmp_path: Path, w
 
     prefix = tuple(range(10, 50))
     examples = [with_prefix(n, seed, prefix) for seed, n in enumerate([90, 60, 58, 31, 12, 12, 7])]
-    folder = make_model(tmp_path, architecture="qwen2")  # which hands its window on to attention
+    folder = make_model(tmp_path, architecture="qwen2")  # which passes its window to attention
 
     def run(dtype: torch.dtype, share: bool) -> tuple[torch.Tensor, torch.Tensor]:
         model = load_causal_lm(folder).to(dtype)

@@ -1,4 +1,4 @@
-"""The loop learns, and a run that was killed ends in the same bits as one that was not."""
+"""The loop learns, and a run that was killed and resumed ends in the same bits as one that was not."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_student_comes_closer_to_its_teacher(tiny_model: Path, tmp_path: Path, o
 
 @torch.no_grad()
 def test_held_out_rows_are_what_is_measured(tiny_model: Path, tmp_path: Path) -> None:
-    """A loader of evaluation rows that was taken and never read: the figure must be that of these rows."""
+    """A regression test: the rows were once accepted and not read, so the value must be that of these rows."""
     chat, teacher = load_chat(tiny_model), load_causal_lm(tiny_model).eval()
     student = from_teacher_layers(teacher, 2)
     examples = training_examples(read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))), chat, 128)
@@ -124,7 +124,7 @@ def test_held_out_rows_are_what_is_measured(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
-    """Micro-batches of unequal token counts must weigh by tokens, not by micro-batch."""
+    """Micro-batches with different token counts are weighted by tokens, not equally."""
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()
@@ -165,7 +165,7 @@ def test_activation_checkpointing_runs_layers_again_and_changes_nothing(
         folder.mkdir()
 
         def counted(self: LlamaMLP, x: torch.Tensor, name: str = folder.name) -> torch.Tensor:
-            calls[name] += self.training  # the student's alone: the teacher is in evaluation mode
+            calls[name] += self.training  # only the student's: the teacher is in evaluation mode
             return whole_forward(self, x)
 
         monkeypatch.setattr(LlamaMLP, "forward", counted)
@@ -200,7 +200,7 @@ def test_rows_that_cannot_be_trained_on_are_named(
         training_examples(read_rows(path), load_chat(tiny_model), 128)
 
 
-def test_layers_alone_are_the_student_that_takes_them(tiny_model: Path) -> None:
+def test_layers_alone_are_the_student_that_starts_from_them(tiny_model: Path) -> None:
     model = load_causal_lm(tiny_model)
     kept = even_layers(model.config.num_hidden_layers, 2)
     student = from_teacher_layers(model, 2)
@@ -237,7 +237,7 @@ def test_a_shallow_part_that_is_trained_too_starts_a_better_student(tiny_model: 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_kernels_train_alike(tiny_model: Path, tmp_path: Path) -> None:
+def test_kernels_give_the_same_training(tiny_model: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows(["", "please "]))
     chat = load_chat(tiny_model)
     examples = training_examples(read_rows(rows), chat, 128)

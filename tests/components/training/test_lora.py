@@ -1,4 +1,4 @@
-"""Adapters are all that is trained, and are gone once they are merged."""
+"""Only the adapters are trained, and none are left after merging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The student's own answers: drawn as the weights say, scored by definition, weighed by what was drawn, resumed."""
+"""The student's samples: their distribution, their loss by definition, its mean over sampled tokens, and resuming."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from components.losses.oracle import divergence
-from fixtures import light_rows, make_model, read_log, run_stage, write_jsonl
+from fixtures import light_rows, make_model, read_log, write_jsonl
 from potstill.components.chat.format import Example, load_chat
 from potstill.components.runtimes import Sampling
 from potstill.components.runtimes.hf import HFRuntime
@@ -30,6 +30,7 @@ from potstill.core.recipe import DIVERGENCES, OnPolicy, Recipe, Schedule, Train
 from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import read_rows
 from potstill.stages.train.stage import STAGE
+from stage_runs import run_stage
 
 
 def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
@@ -48,12 +49,12 @@ def drawn_by(model: Any, folder: Path, rows: list[Example], temperature: float =
 
 @torch.no_grad()
 def log_probs(model: Any, row: Example, temperature: float = 1.0) -> Tensor:
-    """Of every token at the supervised positions, by a plain pass over the row alone: (N, V), float64."""
+    """Log-probabilities (N, V) at the supervised positions, by a plain pass over the single row, in float64."""
     logits = model(torch.tensor([row.ids])).logits[0, row.n_prompt - 1 : -1]
     return (logits.double() / temperature).log_softmax(-1)
 
 
-def test_drawn_tokens_come_with_their_probability(tiny_model: Path, tmp_path: Path) -> None:
+def test_sampled_tokens_come_with_their_probability(tiny_model: Path, tmp_path: Path) -> None:
     model = load_causal_lm(tiny_model)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(3)  # so that some tokens are likelier
@@ -65,7 +66,7 @@ def test_drawn_tokens_come_with_their_probability(tiny_model: Path, tmp_path: Pa
 
 
 def want_loss(objective: str, student: Any, teacher: Any, rows: list[Any], temperature: float) -> tuple[float, int]:
-    """Sum over the tokens of rows, and their number, in float64 from plain passes."""
+    """Sum over the tokens of rows, and the number of tokens, in float64 from plain passes."""
     total, tokens = 0.0, 0
     for row in rows:
         q, p = log_probs(student, row, temperature), log_probs(teacher, row, temperature)
@@ -132,8 +133,8 @@ def test_hard_labels_are_the_teachers_text_only(tiny_model: Path, tmp_path: Path
     assert found[0][1] != pytest.approx(found[1][1], rel=1e-3)
 
 
-def test_the_mean_is_over_what_was_drawn() -> None:
-    """Not over the tokens of the data set, which the student's answers have nothing to do with."""
+def test_the_mean_is_over_sampled_tokens() -> None:
+    """And not over the tokens of the data set, which are unrelated to the student's samples."""
     rows, own = Example((1, 2, 3, 4), 1, True), SampledAnswer((1, *range(10)), 1, False, (-1.0,) * 10)
     counts = Counts.of([[rows, own], [own, own]])
     assert (counts.text, counts.sampled, counts.sampled_share) == (3, 30, 0.75)
@@ -147,13 +148,13 @@ def test_the_mean_is_over_what_was_drawn() -> None:
 
 
 class Stop(Exception):
-    """The end of a run that is killed."""
+    """Stands for killing a run."""
 
 
 def own_run(
     folder: Path, out: Path, rows: list[Example], share: float = 0.5, refresh: int = 3, stop_at: int | None = None
 ) -> tuple[LoopSummary, list[list[list[Example]]]]:
-    """Train on a mixture; returns the summary and every step's rows."""
+    """Train on a mixture of both texts; returns the summary and the rows of every step."""
     teacher, chat = load_causal_lm(folder), load_chat(folder)
     student, groups = from_teacher_layers(teacher, 2), []
     how = StudentSamples(OnPolicy(share=share, refresh=refresh), chat, 128, 12)
@@ -196,10 +197,10 @@ def test_a_run_killed_within_a_round_ends_in_the_same_bits(tiny_model: Path, tmp
     flat = [row for group in groups for batch in group for row in batch]
     own = [row for row in flat if isinstance(row, SampledAnswer)]
     assert 0.3 < len(own) / len(flat) < 0.7
-    assert len({row.ids for row in own}) > 0.9 * len(own)  # drawn anew each time
+    assert len({row.ids for row in own}) > 0.9 * len(own)  # sampled again each time
 
 
-def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_model: Path, tmp_path: Path) -> None:
+def test_fully_on_policy_the_loss_is_the_mean_over_sampled_tokens_and_falls(tiny_model: Path, tmp_path: Path) -> None:
     _, groups = own_run(tiny_model, tmp_path, rows_of(tiny_model, tmp_path), share=1.0, refresh=1)
     lines = [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
     for line, group in zip(lines, groups, strict=True):
@@ -221,9 +222,7 @@ def test_wholly_on_policy_the_loss_is_the_mean_over_drawn_tokens_and_falls(tiny_
     ],
     ids=["gkd", "contrastive", "sampled"],
 )
-def test_a_recipe_asks_for_it(
-    tmp_path: Path, workload: Path, objective: dict[str, Any], student: dict[str, Any]
-) -> None:
+def test_a_recipe_sets_it(tmp_path: Path, workload: Path, objective: dict[str, Any], student: dict[str, Any]) -> None:
     teacher = make_model(tmp_path / "teacher", context=256)
     recipe = Recipe.model_validate(
         {
@@ -239,7 +238,7 @@ def test_a_recipe_asks_for_it(
     )
     out = tmp_path / "trained"
     out.mkdir()
-    run_stage(STAGE, recipe, out, generate=workload)
+    run_stage(STAGE, recipe, {"generate": workload}, out)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert len(lines) == (out / "control.log.jsonl").read_text().count("\n")  # the control has the same steps
     assert all(line["sampled_divergence"] != 0 and line["divergence"] > 0 for line in lines)
@@ -254,6 +253,6 @@ def test_a_recipe_asks_for_it(
         ({"on_policy": {"share": 0.0}}, "greater than 0"),
     ],
 )
-def test_what_does_not_go_together_is_refused(objective: dict[str, Any], told: str) -> None:
+def test_settings_that_exclude_each_other_are_rejected(objective: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Train.model_validate({"objective": objective})

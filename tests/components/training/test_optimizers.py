@@ -1,4 +1,4 @@
-"""Every weight is moved by one optimizer, at the rate the schedule says."""
+"""Every weight belongs to one optimizer, with the scheduled learning rate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_step_of_muon_is_orthogonal_and_as_large_as_one_of_adamw(tiny_model: P
         optimizer.step()
         update = (weight.detach() - before) / rate
         sizes[name] = float(update.square().mean().sqrt())
-    # AdamW's first step is the gradient's sign; 0.2 is what it comes to in the long run (arXiv:2502.16982, section 2.2)
+    # AdamW's first step is the sign of the gradient; 0.2 is its size in the long run (arXiv:2502.16982, section 2.2)
     assert sizes["adamw"] == pytest.approx(1.0, rel=1e-3)
     assert 0.2 * 0.6 < sizes["muon"] < 0.2 * 1.2
     spread = torch.linalg.svdvals(update)

@@ -1,4 +1,4 @@
-"""Pruning keeps what matters: planted dead parts go first, and what is left answers as before."""
+"""Pruning keeps what matters: planted dead parts are removed first, and the rest gives the same outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def examples(count: int = 6) -> list[Example]:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_parts_that_do_nothing_are_cut_and_the_answers_stay(tmp_path: Path, architecture: str) -> None:
+def test_parts_that_do_nothing_are_pruned_and_the_outputs_stay(tmp_path: Path, architecture: str) -> None:
     teacher = load_causal_lm(make_model(tmp_path, architecture=architecture)).eval()
     config = teacher.config
     group, head_dim = config.num_attention_heads // config.num_key_value_heads, config.head_dim
@@ -39,7 +39,7 @@ def test_parts_that_do_nothing_are_cut_and_the_answers_stay(tmp_path: Path, arch
         torch.testing.assert_close(student(ids).logits, teacher(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_hidden_channels_that_carry_nothing_are_cut(tmp_path: Path) -> None:
+def test_hidden_channels_that_carry_nothing_are_pruned(tmp_path: Path) -> None:
     teacher = load_causal_lm(make_model(tmp_path)).eval()
     hidden = teacher.config.hidden_size
     dead = torch.randperm(hidden)[:8]
@@ -81,7 +81,7 @@ def test_a_layer_that_does_nothing_has_no_influence(tmp_path: Path) -> None:
     assert influential_layers(seen, 3) == [0, 1, 3]
 
 
-def test_more_than_there_is_is_refused(tmp_path: Path) -> None:
+def test_a_size_above_the_teachers_is_rejected(tmp_path: Path) -> None:
     teacher = load_causal_lm(make_model(tmp_path))
     with pytest.raises(RecipeError, match=r"student.ffn: 9999 is more than the teacher's"):
         cut_width(teacher, measure_importance(teacher, examples(1)), ffn=9999)

@@ -41,7 +41,7 @@ divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.3
 task = LanguageTask(teacher, objective=divergence, hidden=hidden)
 schedule = Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=5,
                     precision=precision)
-for name in ("whole", "resumed"):  # the second goes on from the last checkpoint of the first
+for name in ("whole", "resumed"):  # the second resumes from the last checkpoint of the first
     student = from_teacher_layers(teacher, 3)
     options = LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5)
     train_model(student, task, examples, examples[:4], schedule, options)
@@ -58,7 +58,7 @@ SHARDED = {
 
 
 def launch(words: list[str], processes: int, variables: dict[str, str] | None = None) -> None:
-    """Run Python on so many processes."""
+    """Run Python on this number of processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (variables or {})
     done = subprocess.run(
@@ -76,7 +76,7 @@ def train(
     precision: str = "fp32",
     kind: str = "logits",
 ) -> tuple[list[dict[str, Any]], Any]:
-    """Log and weights of a run."""
+    """The log and the weights of a run."""
     folder.mkdir()
     rows = write_jsonl(folder / "rows.jsonl", light_rows(["", "please ", "now ", "quickly "]))
     script = folder / "run.py"
@@ -90,7 +90,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[dict[str, Any]], Any]]:
-    """One process's log and weights, of each kind of loss."""
+    """The log and the weights of a single process, by kind of loss."""
     folder = tmp_path_factory.mktemp("alone")
     return {kind: train(folder / kind, tiny_model, 1, kind=kind) for kind in ("logits", "hidden")}
 
@@ -152,7 +152,7 @@ torch.save([own.group(step) for step in range(3)], out / f"{os.environ.get('RANK
 """
 
 
-def test_all_processes_have_the_answers_that_each_has_drawn_a_part_of(tiny_model: Path, tmp_path: Path) -> None:
+def test_all_processes_get_the_answers_that_each_sampled_a_part_of(tiny_model: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
     script = tmp_path / "draw.py"
     script.write_text(DRAW)
@@ -171,8 +171,8 @@ def test_all_processes_have_the_answers_that_each_has_drawn_a_part_of(tiny_model
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit")
-def test_a_rank_ends_with_its_status_whatever_is_cleared_up_after_python(tmp_path: Path) -> None:
-    """An abort is planted where gloo's came from."""
+def test_a_rank_exits_with_its_status_whatever_runs_after_python(tmp_path: Path) -> None:
+    """The test plants an abort at the place of gloo's."""
     code = (
         "import ctypes, sys; libc = ctypes.CDLL(None); libc.on_exit(libc.abort, None)\n"
         "from potstill.components.training.ranks import exit_cleanly; [exit_cleanly() for _ in range(2)]\n"

@@ -1,4 +1,4 @@
-"""Students start where the recipe says."""
+"""Students start from the weights that the recipe names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_kept_layers_and_embeddings_are_the_teachers_own(tmp_path: Path, archite
         assert torch.equal(whole(ids).logits, teacher(ids).logits)
 
 
-def test_more_layers_than_the_teacher_has_are_refused(tiny_model: Path) -> None:
+def test_more_layers_than_the_teacher_has_are_rejected(tiny_model: Path) -> None:
     with pytest.raises(RecipeError, match="9 is more than the teacher's 4"):
         choose_layers(TeacherLayers(layers=9), load_causal_lm(tiny_model), [])
 
@@ -48,13 +48,13 @@ def test_saved_student_is_whole(tiny_model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
 
 
-def test_missing_weights_are_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(RecipeError, match="cannot load"):
         load_causal_lm(tmp_path)
 
 
-def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None:
+def test_a_pruned_student_has_the_shape_of_the_recipe(tmp_path: Path) -> None:
     folder = make_model(tmp_path, layers=4)
     teacher = load_causal_lm(folder)
     config = teacher.config
@@ -67,13 +67,13 @@ def test_a_cut_student_has_the_shape_its_recipe_asks_for(tmp_path: Path) -> None
     assert student.config.num_hidden_layers == 3
     assert student.config.intermediate_size == config.intermediate_size // 2
     assert student.config.num_key_value_heads == 1
-    # what is measured does not depend on chance: the control starts from the same weights
+    # importance is deterministic, so the control starts from the same weights
     assert choose_layers(wanted, teacher, examples) == kept
     again = start.build()
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
 
 
-def test_settings_that_nothing_would_read_are_refused() -> None:
+def test_settings_that_nothing_would_read_are_rejected() -> None:
     with pytest.raises(ValueError, match="needs layers, hidden, ffn or kv_heads"):
         TeacherLayers()
     with pytest.raises(ValueError, match="ffn"):
@@ -83,7 +83,7 @@ def test_settings_that_nothing_would_read_are_refused() -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_heads_are_tied_or_untied_where_the_recipe_says(tmp_path: Path, tied: bool) -> None:
+def test_heads_are_tied_or_untied_by_the_recipe(tmp_path: Path, tied: bool) -> None:
     teacher = load_causal_lm(make_model(tmp_path / "model"))  # its head is its embedding
     ids, chat = torch.arange(3, 20)[None], load_chat(tmp_path / "model")
     if tied:

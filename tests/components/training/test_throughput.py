@@ -1,4 +1,4 @@
-"""Operations are those that torch counts."""
+"""Operations are those that torch's counter counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored targets give the training that the teacher beside the student would have given."""
+"""Training from stored targets is the same as training with the teacher online."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def meta(vocab: int, **kind: object) -> TargetsMeta:
 
 
 def test_all_tokens_stored_is_the_online_divergence(tmp_path: Path) -> None:
-    """With k as large as the vocabulary nothing is left out but the grid of the stored log-probabilities."""
+    """With k as large as the vocabulary, only the grid of the stored log-probabilities differs."""
     teacher = load_causal_lm(make_model(tmp_path)).eval()
     student, vocab, rows = from_teacher_layers(teacher, 2), teacher.config.vocab_size, examples()
     wanted = meta(vocab, kind="top_k", k=vocab)
@@ -42,7 +42,7 @@ def test_all_tokens_stored_is_the_online_divergence(tmp_path: Path) -> None:
         online = Learner(student, LanguageTask(teacher), vocab, False)(pack(rows, 0))
         offline = Learner(student, stored, vocab, False)(pack(rows, 0, stored.targets))
     tokens = sum(e.n_supervised for e in rows)
-    # log-probabilities lie on a grid of an eighth of a nat: (1/8)^2 / 24 nats of divergence
+    # the grid of an eighth of a nat gives (1/8)^2 / 24 nats of divergence
     assert float(offline.divergence) / tokens == pytest.approx(float(online.divergence) / tokens, abs=1e-3)
     assert float(offline.cross_entropy) == pytest.approx(float(online.cross_entropy), rel=1e-5)
 
@@ -68,11 +68,11 @@ def test_counts_have_the_gradient_of_the_online_divergence_on_average(tmp_path: 
         drawn.append(gradient(LanguageTask(stored=TargetsReader(tmp_path / f"store{seed}", wanted))))
     errors = [float((d - whole).norm() / whole.norm()) for d in drawn]
     mean_error = float((torch.stack(drawn).mean(0) - whole).norm() / whole.norm())
-    # unbiased: the mean of six comes closer than one by about the root of six
+    # unbiased: the mean of six is closer than one, by a factor of about the root of six
     assert mean_error < 0.6 * float(np.median(errors))
 
 
-def test_a_store_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_store_is_continued(tmp_path: Path) -> None:
     teacher, rows = load_causal_lm(make_model(tmp_path)), examples()
     wanted = meta(teacher.config.vocab_size, kind="counts", draws=20, seed=0)
     with TargetsWriter(tmp_path / "store", wanted) as writer:
@@ -97,7 +97,7 @@ def test_a_teacher_in_bf16_scores_in_bf16(tmp_path: Path) -> None:
     assert found["float32"] != found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)
 
 
-def test_objectives_that_nothing_would_read_are_refused() -> None:
+def test_settings_that_nothing_would_read_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"forward_kl\.beta"):
         Train.model_validate({"objective": {"beta": 0.3}})
     with pytest.raises(ValueError, match=r"jsd\.targets"):

@@ -1,4 +1,4 @@
-"""A classifier's learner does what its losses say, on rows of unequal lengths, with a trimmed vocabulary or without."""
+"""The loss of a classifier is that of its definition, on rows of any length, with and without a trimmed vocabulary."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def teacher_of(encoder: Path, layers: int = 4) -> PreTrainedModel:
-    """A teacher that is sure of itself, and without dropout."""
+    """A teacher with low entropy, and without dropout."""
     torch.manual_seed(3)
     model = load_classifier(encoder, LABELS)
     for parameter in model.parameters():
         if parameter.ndim == 2:
-            parameter.data *= 6  # or all layers would say nearly the same
+            parameter.data *= 6  # otherwise the states of all layers would be nearly the same
     return from_teacher_layers(model, layers).eval()
 
 
@@ -52,7 +52,7 @@ def rows_of(folder: Path, texts: list[str]) -> list[ClassRow]:
 
 
 def one_by_one(model: PreTrainedModel, row: ClassRow) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (C,) and last hidden states (S, H) of a row alone, unpadded, in float64."""
+    """Logits (C,) and last hidden states (S, H) of a single row without padding, in float64."""
     with torch.no_grad():
         out = model.double()(torch.tensor([row.ids]), output_hidden_states=True)
     model.float()
@@ -109,7 +109,7 @@ def test_the_teacher_gets_no_gradient_and_is_not_saved(encoder: Path) -> None:
 
 
 def test_it_learns_and_a_resumed_run_ends_in_the_same_bits(encoder: Path, tmp_path: Path) -> None:
-    """Dropout and all: the checkpoint holds the random states."""
+    """With dropout too: the checkpoint holds the random states."""
     teacher = teacher_of(encoder)
     rows = rows_of(encoder, [row["text"] for row in labelled_rows(["play"])])
     schedule = Schedule(epochs=4, batch_tokens=256, learning_rate=3e-3, checkpoint_every=6)
@@ -133,7 +133,7 @@ def test_it_learns_and_a_resumed_run_ends_in_the_same_bits(encoder: Path, tmp_pa
 
 
 class _Stops(ClassifierTask):
-    """An objective whose run is broken off before batch number `stop`."""
+    """A task whose run is interrupted before batch number `stop`."""
 
     def __init__(self, objective: ClassifierTask, stop: int | None) -> None:
         super().__init__(objective.teacher, temperature=2.0, cosine_weight=0.1)
@@ -147,7 +147,7 @@ class _Stops(ClassifierTask):
         return super().batch(examples, pad_id)
 
 
-def test_a_saved_classifier_says_the_same_in_any_batch(encoder: Path, tmp_path: Path) -> None:
+def test_a_saved_classifier_gives_the_same_logits_in_any_batch(encoder: Path, tmp_path: Path) -> None:
     model = teacher_of(encoder)
     save_model(model, encoder, tmp_path / "saved")
     served = Classifier(tmp_path / "saved", 64)
@@ -155,11 +155,11 @@ def test_a_saved_classifier_says_the_same_in_any_batch(encoder: Path, tmp_path: 
     together_BC = served.classify(TEXTS * 20)
     for text, row_C, row in zip(TEXTS, together_BC, rows_of(encoder, TEXTS), strict=False):
         torch.testing.assert_close(row_C, served.logits([text])[0], rtol=1e-3, atol=1e-3)
-        # fp32 through weights six times their size: where padding is seen, the difference is a hundred times this
+        # fp32 with weights of six times their size; attending to padding would give a hundred times this difference
         torch.testing.assert_close(row_C.double(), one_by_one(model, row)[0], rtol=1e-3, atol=1e-3)
 
 
-def test_a_label_that_no_class_has_is_refused(encoder: Path) -> None:
+def test_a_label_without_a_class_is_rejected(encoder: Path) -> None:
     row = LabelledRow(text="play it", label="dance", where="test.jsonl:1")
     with pytest.raises(DataError, match=r"test\.jsonl:1: no row of data\.train has the label 'dance'"):
         class_rows([row], LABELS, load_text_tokenizer(encoder, 64))
@@ -168,7 +168,9 @@ def test_a_label_that_no_class_has_is_refused(encoder: Path) -> None:
 @given(
     texts=st.lists(st.text(alphabet="playsongthe zxq!", max_size=20), max_size=4), extra=st.sets(st.integers(0, 250))
 )
-def test_wordpiece_texts_of_kept_tokens_are_cut_as_before(encoder: Path, texts: list[str], extra: set[int]) -> None:
+def test_wordpiece_texts_of_kept_tokens_are_tokenized_as_before(
+    encoder: Path, texts: list[str], extra: set[int]
+) -> None:
     whole = load_text_tokenizer(encoder, 64)
     cut = [whole.encode(text) for text in texts]
     used = extra.union(*(encoding.ids for encoding in cut))

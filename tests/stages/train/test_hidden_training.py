@@ -1,4 +1,4 @@
-"""Hidden states teach in a run: the right layers, every real token once, projections that resume and are dropped."""
+"""Hidden-state distillation: the right layers, each token once, projections that resume and are dropped at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fixtures import light_rows, make_model, read_log, run_stage, write_jsonl
+from fixtures import light_rows, make_model, read_log, write_jsonl
 from potstill.components.chat.format import Example, load_chat
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.attention import grouped_attention
@@ -29,6 +29,7 @@ from potstill.core.recipe import Hidden, Recipe, Schedule, Train
 from potstill.core.records import read_rows
 from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
+from stage_runs import run_stage
 
 
 def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
@@ -37,7 +38,7 @@ def rows_of(folder: Path, tmp_path: Path) -> list[Example]:
 
 @torch.no_grad()
 def definition(student: Any, teacher: Any, pairs: list[tuple[int, int]], rows: list[Example], shared: int) -> float:
-    """Each row alone through transformers itself: the sum over tokens of the mean over layers of 1 - cos."""
+    """The sum over tokens of the mean over layers of 1 - cos, with each row run separately through transformers."""
 
     def states(model: Any, ids: tuple[int, ...]) -> list[Tensor]:
         found = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1:]
@@ -48,7 +49,7 @@ def definition(student: Any, teacher: Any, pairs: list[tuple[int, int]], rows: l
         own, taught = states(student, row.ids), states(teacher, row.ids)
         for a, b in pairs:
             distance = 1 - (own[a] * taught[b]).sum(-1) / (own[a].norm(dim=-1) * taught[b].norm(dim=-1))
-            # what all rows begin with counts once
+            # the shared prefix counts once
             total += float(distance[0 if number == 0 else shared :].sum()) / len(pairs)
     return total
 
@@ -83,11 +84,11 @@ def test_one_pass_of_the_teacher_gives_both_losses(tiny_model: Path, tmp_path: P
     assert len(passes) == 1
 
 
-def test_similarity_finds_the_layers_a_student_was_cut_from(tmp_path: Path) -> None:
+def test_similarity_finds_the_layers_that_a_student_started_from(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "teacher", layers=5)
     teacher = load_causal_lm(folder).eval()
     with torch.no_grad():
-        for layer in teacher.base_model.layers:  # layers that each change much, as those of a trained model do
+        for layer in teacher.base_model.layers:  # layers with a large effect each, as in a trained model
             layer.mlp.down_proj.weight.mul_(60)
     rows = rows_of(folder, tmp_path)
     student = from_teacher_layers(teacher, 2, [0, 1])
@@ -98,7 +99,7 @@ def test_similarity_finds_the_layers_a_student_was_cut_from(tmp_path: Path) -> N
 
 
 class Stop(Exception):
-    """The end of a run that is killed."""
+    """Stands for killing a run."""
 
 
 def narrow_run(folder: Path, out: Path, rows: list[Example], stop_at: int | None = None) -> LoopSummary:
@@ -140,7 +141,7 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
     assert lines[0]["hidden_weight"] == 0.0
     assert lines[-1]["hidden"] < 0.8 * lines[0]["hidden"]
     logit = hidden = 0.0
-    for before, line in pairwise(lines):  # half as large as the logits' loss, both smoothed over the steps before
+    for before, line in pairwise(lines):  # half as large as the logit loss, both smoothed over the earlier steps
         logit = 0.9 * logit + 0.1 * (before["loss"] - before["hidden_weight"] * before["hidden"])
         hidden = 0.9 * hidden + 0.1 * before["hidden"]
         assert line["hidden_weight"] == pytest.approx(0.5 * logit / hidden, rel=1e-5)
@@ -161,7 +162,7 @@ def test_projections_and_the_balance_resume_in_the_same_bits(tiny_model: Path, t
     ],
     ids=["cut", "narrow", "trimmed", "counts", "scratch", "checkpoint"],
 )
-def test_a_recipe_asks_for_it(tmp_path: Path, workload: Path, student: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_a_recipe_sets_it(tmp_path: Path, workload: Path, student: dict[str, Any], changes: dict[str, Any]) -> None:
     teacher, base = make_model(tmp_path / "teacher", context=256), None
     if student.get("init") == "checkpoint":
         base = make_model(tmp_path / "base", layers=2, seed=1, context=256)
@@ -183,8 +184,8 @@ def test_a_recipe_asks_for_it(tmp_path: Path, workload: Path, student: dict[str,
     if recipe.stored_targets is not None:
         steps["targets"] = tmp_path / "targets"
         steps["targets"].mkdir()
-        run_stage(targets.STAGE, recipe, steps["targets"], generate=workload)
-    run_stage(train.STAGE, recipe, out, **steps)
+        run_stage(targets.STAGE, recipe, {"generate": workload}, steps["targets"])
+    run_stage(train.STAGE, recipe, steps, out)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert all(line["hidden"] > 0 for line in lines)
     assert all(line["hidden_weight"] > 0 for line in lines[1:])
@@ -197,5 +198,5 @@ def test_counted_tokens_are_those_of_the_batch(tiny_model: Path, tmp_path: Path)
 
 
 def test_plain_fine_tuning_has_no_hidden_states_to_learn_from() -> None:
-    with pytest.raises(ValueError, match="hidden needs the teacher beside the student"):
+    with pytest.raises(ValueError, match=r"objective\.sft\.hidden"):
         Train.model_validate({"objective": {"name": "sft", "hidden": {}}})

@@ -1,4 +1,4 @@
-"""What training cannot do rightly is refused by name, and a step is run again when what it read has changed."""
+"""Training rejects what it cannot do correctly, and a step runs again when its inputs change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def recipe(model: Path, workload: Path, teacher: dict[str, Any] | None = None, *
     )
 
 
-def test_a_model_whose_attention_cannot_be_taken_over_is_refused() -> None:
+def test_a_model_with_its_own_attention_code_is_rejected() -> None:
     model = FalconForCausalLM(FalconConfig(**SMALL))
     before = model.config._attn_implementation
     with pytest.raises(StepError, match="FalconForCausalLM has its own attention code"), grouped_attention(model):
@@ -50,33 +50,37 @@ def test_a_model_whose_attention_cannot_be_taken_over_is_refused() -> None:
     assert model.config._attn_implementation == before
 
 
-def test_layers_that_are_no_attention_are_refused(tiny_model: Path) -> None:
+def test_layers_without_attention_are_rejected(tiny_model: Path) -> None:
     model = load_causal_lm(tiny_model)
     model.config.layer_types = Qwen3NextConfig(num_hidden_layers=4).layer_types
     with pytest.raises(StepError, match="layers of kind linear_attention"), grouped_attention(model):
         pass
 
 
-def test_a_bias_of_the_head_is_refused(tmp_path: Path) -> None:
+def test_a_bias_of_the_head_is_rejected(tmp_path: Path) -> None:
     PhiForCausalLM(PhiConfig(**SMALL, intermediate_size=48)).save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="adds a bias to its logits"):
         load_causal_lm(tmp_path)
 
 
-def test_a_tracker_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.warns(UserWarning, match="no supported trackers"), pytest.raises(StepError, match="pip install wandb"):
         make_accelerator(tmp_path, "wandb", "student")
 
 
-def test_more_shallow_layers_than_the_teacher_has_are_refused(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+def test_more_shallow_layers_than_the_teacher_has_are_rejected(
+    tiny_model: Path, workload: Path, tmp_path: Path
+) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
     given = recipe(tiny_model, workload, {"finetune": {"rows": rows, "shallow_layers": 4}})
     with pytest.raises(RecipeError, match="shallow_layers: 4 is not less than the model's 4 layers"):
         pipeline.run(given, tmp_path / "runs", until="finetune")
 
 
-def test_a_finetuned_teacher_is_made_again_for_another_type(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
+def test_a_teacher_is_fine_tuned_again_for_another_number_format(
+    tiny_model: Path, workload: Path, tmp_path: Path
+) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", light_rows([""]))
     found = [
         hashed_value(
@@ -104,7 +108,7 @@ def test_a_price_does_not_pay_for_answers_twice(tiny_model: Path, workload: Path
         ({"train": {"objective": {"targets": "counts", "hidden": {}}, "control": "none"}}, 1),
     ],
 )
-def test_the_teacher_is_in_memory_only_where_it_teaches(
+def test_the_teacher_is_loaded_only_if_it_teaches(
     tiny_model: Path,
     workload: Path,
     tmp_path: Path,

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from endpoints import Endpoint, Script, reply
-from fixtures import ROOMS, make_model, run_stage, write_jsonl
+from fixtures import ROOMS, make_model, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
@@ -31,13 +31,14 @@ from potstill.pipeline.run import RunResult
 from potstill.stages.finetune import stage as finetune
 from potstill.stages.generate.stage import STAGE, make_inputs
 from potstill.stages.targets import stage as targets
+from stage_runs import run_stage
 
 START = Callable[[Script], Endpoint]
 TOP_K = {"objective": {"targets": {"kind": "top_k", "k": 4}}, "epochs": 1, "batch_tokens": 512}
 
 
 def talk(polite: str = "") -> list[dict[str, Any]]:
-    """Rows answered in words."""
+    """Rows with text answers."""
     return [
         {
             "messages": [{"role": "user", "content": f"{polite}{state} in the {room}"}],
@@ -74,7 +75,7 @@ def recipe(folder: Path, student: Path, url: str, prompts: list[dict[str, Any]],
 
 
 class Teacher:
-    """Answers as `talk` does; its tokens are those of `chat`, each at 0.9 with an end at 0.06."""
+    """Gives the answers of `talk` in the tokens of `chat`, each with probability 0.9, and the end token with 0.06."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
@@ -124,7 +125,7 @@ def test_distributions_of_an_endpoint_are_stored_and_learnt_from(
         probs = found.probs.reshape(-1, 4)
         assert found.token_ids.reshape(-1, 4)[:, 0].tolist() == list(example.ids[example.n_prompt :])
         alone = row.messages[0].content in teacher.silent
-        # of the end token nothing was said; a row that was parsed is certain throughout
+        # the end token has no log-probabilities; in a row with a parsed tool call, every token counts as certain
         np.testing.assert_allclose(probs[:-1, 0], 1.0 if alone else 0.9, rtol=0.05)
         assert probs[-1].tolist() == [1.0, 0.0, 0.0, 0.0] and found.tail[-1] == 0
         assert (found.tail[:-1] == 0).all() if alone else (found.tail[:-1] > 0.02).all()
@@ -134,7 +135,7 @@ def test_distributions_of_an_endpoint_are_stored_and_learnt_from(
     assert trained.student.final.teacher_mass == pytest.approx(0.97, abs=0.02)
 
 
-def test_what_was_paid_for_before_a_kill_is_kept(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
+def test_answers_before_a_kill_are_not_paid_for_again(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
     teacher = Teacher(load_chat(tiny_model))
     given = recipe(tmp_path, tiny_model, endpoint(teacher).url, [*talk(), *talk("please ")])
     teacher.fail_at = 20
@@ -146,7 +147,7 @@ def test_what_was_paid_for_before_a_kill_is_kept(endpoint: START, tiny_model: Pa
     assert StoredTargets.read(done.folder("targets")).rows == ServedRowCounts(distributions=24)
     # a store that exists is continued, and the summary counts all rows
     before = (done.folder("targets") / "summary.json").read_bytes()
-    run_stage(targets.STAGE, given, done.folder("targets"), generate=done.folder("generate"))
+    run_stage(targets.STAGE, given, {"generate": done.folder("generate")}, done.folder("targets"))
     assert (done.folder("targets") / "summary.json").read_bytes() == before
 
 
@@ -162,7 +163,9 @@ def test_an_older_journal_is_read(tiny_model: Path, tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[1])["answer"] == old
 
 
-def test_another_tokenizer_is_told_before_most_is_paid_for(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
+def test_another_tokenizer_is_reported_after_the_first_answers(
+    endpoint: START, tiny_model: Path, tmp_path: Path
+) -> None:
     teacher = Teacher(load_chat(make_model(tmp_path / "other", layers=1, extra_vocabulary=60)))
     given = recipe(tmp_path, tiny_model, endpoint(teacher).url, [*talk(), *talk("please ")])
     for _ in range(2):
@@ -171,11 +174,11 @@ def test_another_tokenizer_is_told_before_most_is_paid_for(endpoint: START, tiny
     assert len(teacher.asked) == 16
 
 
-def test_tool_calls_without_distributions_are_told(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
+def test_tool_calls_without_distributions_are_reported(endpoint: START, tiny_model: Path, tmp_path: Path) -> None:
     teacher = Teacher(load_chat(tiny_model))
     teacher.silent = {row["messages"][0]["content"] for row in talk()[:8]}
     given = recipe(tmp_path, tiny_model, endpoint(teacher).url, talk())
-    with pytest.raises(StepError, match=r"8 of 12 answers .* 8 are tool calls that it has parsed"):
+    with pytest.raises(StepError, match=r"8 of 12 answers .* 8 are tool calls that the endpoint parsed"):
         pipeline.run(given, tmp_path / "runs", until="train")
     assert len(teacher.asked) == 12
 
@@ -214,7 +217,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     base, rows = make_model(folder / "base", layers=2), [*talk(), *talk("please ")]
     tune = {"rows": write_jsonl(folder / "rows.jsonl", rows), "epochs": 30, "batch_tokens": 512, "learning_rate": 3e-3}
     local = recipe(folder, base, "", rows, teacher={"model": str(base), "finetune": tune}, train={})
-    run_stage(finetune.STAGE, local, folder)
+    run_stage(finetune.STAGE, local, {}, folder)
     convert_checkpoint(folder / "model", folder / "teacher.gguf", quantization="F32")
     with GGUFServer(folder / "teacher.gguf", context=512, parallel=2) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERVED_KEY", server.api_key)
@@ -237,12 +240,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 def aligned(served: Served) -> list[tuple[Example, list[SaidToken]]]:
-    """Rows whose ids llama.cpp gives as the tokenizer does; at temperature 1 a text may be spelt in other tokens."""
+    """Rows in which llama.cpp and the tokenizer give the same ids; at temperature 1 a text may have other tokens."""
     pairs = [(served.chat.example(row), served.said[row.row_id]) for row in served.rows]
     return [(e, said) for e, said in pairs if [t.token.id for t in said] == list(e.ids[e.n_prompt :])]
 
 
-def test_llama_cpp_says_what_the_weights_say(served: Served) -> None:
+def test_llama_cpp_gives_the_log_probabilities_of_the_weights(served: Served) -> None:
     from potstill.components.runtimes.load import load_causal_lm
 
     model, compared = load_causal_lm(served.weights).eval(), 0
@@ -257,7 +260,7 @@ def test_llama_cpp_says_what_the_weights_say(served: Served) -> None:
     assert compared > 5000
 
 
-def test_what_llama_cpp_says_is_stored_as_the_weights_would_be(served: Served, tmp_path: Path) -> None:
+def test_targets_from_llama_cpp_are_those_of_the_weights(served: Served, tmp_path: Path) -> None:
     from potstill.components.runtimes.load import load_causal_lm
     from potstill.stages.targets.scoring import write_targets
 
@@ -276,7 +279,7 @@ def test_what_llama_cpp_says_is_stored_as_the_weights_would_be(served: Served, t
         entries = slice(20 * place, 20 * place + 20)
         one, other = (dict(zip(s.token_ids[entries], s.probs[entries], strict=True)) for s in (left, right))
         common = one.keys() & other.keys()
-        # the last of twenty may be another where two are all but equal; stored values lie on a grid of 1/8 nat
+        # the last of twenty may differ if two are nearly equal; stored values are on a grid of 1/8 nat
         assert len(common) >= 19
         gaps = [abs(math.log(one[number] / other[number])) for number in common]
         assert max(gaps) < 0.16 and sum(gaps) / len(gaps) < 0.03

@@ -1,4 +1,4 @@
-"""A student with a trimmed vocabulary answers as the whole one, in training, in evaluation and in the shipped file."""
+"""A student with a trimmed vocabulary gives the outputs of the whole one, in training, evaluation and the GGUF file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures import light_rows, make_model, run_stage
+from fixtures import light_rows, make_model
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.chat.trimming import trim_folder
 from potstill.components.runtimes.gguf import GGUFServer
@@ -26,6 +26,7 @@ from potstill.core.recipe import Recipe, Shape, load_recipe
 from potstill.core.records import Row
 from potstill.stages.export.stage import STAGE as EXPORT
 from potstill.stages.train import stage as train
+from stage_runs import run_stage
 
 ODD_TEXTS = [
     "",
@@ -56,8 +57,8 @@ def ids_of(rows: list[Example]) -> list[int]:
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_cut_model_answers_as_the_whole_one(tmp_path: Path, architecture: str, tied: bool) -> None:
-    """Logits of the kept tokens are the same numbers, before and after it was saved."""
+def test_a_trimmed_model_gives_the_logits_of_the_whole_one(tmp_path: Path, architecture: str, tied: bool) -> None:
+    """The logits of the kept tokens are the same numbers, before and after saving."""
     folder = make_model(tmp_path / "whole", layers=2, architecture=architecture)
     chat, model = load_chat(folder), load_causal_lm(folder)
     if not tied:
@@ -82,7 +83,7 @@ def test_a_cut_model_answers_as_the_whole_one(tmp_path: Path, architecture: str,
 
 
 def test_the_teacher_reads_its_own_ids_and_is_renormalised_over_the_kept(tmp_path: Path) -> None:
-    """The divergence is that of the whole model's distributions, each over the kept tokens alone."""
+    """The divergence is that of the whole model's distributions, each renormalised over the kept tokens."""
     folder = make_model(tmp_path / "teacher")
     chat, teacher = load_chat(folder), load_causal_lm(folder).eval()
     rows = rows_of(chat, [""])[:3]
@@ -105,7 +106,7 @@ def test_the_teacher_reads_its_own_ids_and_is_renormalised_over_the_kept(tmp_pat
 
 
 def small_run(folder: Path, workload: Path, teacher: Path | None = None, **student: Any) -> tuple[Recipe, Path]:
-    """A teacher, rows it is taken to have answered, and the result of training on them."""
+    """A recipe, and the directory of a training on rows that stand for the teacher's answers."""
     teacher = teacher or make_model(folder / "teacher", context=256)
     given = {"prompts": workload / "train.jsonl", "test": workload / "test.jsonl"}
     recipe = Recipe.model_validate(
@@ -122,7 +123,7 @@ def small_run(folder: Path, workload: Path, teacher: Path | None = None, **stude
     )
     out = folder / "trained"
     out.mkdir()
-    run_stage(train.STAGE, recipe, out, generate=workload)
+    run_stage(train.STAGE, recipe, {"generate": workload}, out)
     return recipe, out
 
 
@@ -175,7 +176,7 @@ def test_a_student_from_scratch_has_the_trimmed_vocabulary(tmp_path: Path, workl
     assert student.config.eos_token_id == chat.eos_id
 
 
-def test_stored_targets_are_refused(tmp_path: Path) -> None:
+def test_stored_targets_are_rejected(tmp_path: Path) -> None:
     value = {
         "name": "r",
         "data": {"prompts": "p.jsonl", "test": "t.jsonl"},
@@ -184,7 +185,7 @@ def test_stored_targets_are_refused(tmp_path: Path) -> None:
     }
     for kind in ("counts", "top_k"):
         (tmp_path / "r.yaml").write_text(json.dumps(value | {"train": {"objective": {"targets": kind}}}))
-        with pytest.raises(RecipeError, match=f"targets of kind {kind} are stored in the teacher's ids"):
+        with pytest.raises(RecipeError, match=f"targets of kind {kind} are stored in the teacher's token ids"):
             load_recipe(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text(json.dumps(value))
     assert load_recipe(tmp_path / "r.yaml").student.vocabulary == "workload"

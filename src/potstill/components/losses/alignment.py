@@ -1,22 +1,22 @@
-"""Distillation between different tokenizers: the same bytes, cut into tokens in two ways.
+"""Distillation between different tokenizers, which split the same bytes into different tokens.
 
-Legend: S student tokens, T teacher tokens, P spans, V student's vocabulary, U teacher's, M matched pairs of tokens,
+Shapes: S student tokens, T teacher tokens, P spans, V student's vocabulary, U teacher's, M matched pairs of tokens,
 H student's hidden size, G teacher's; n tokens of a chunk. Row k of hidden states or targets predicts token k.
 
-At the start of a span both models have read the same bytes, so their next-token distributions there are compared, over
-these events:
+At the start of a span both models have read the same bytes, so their next-token distributions there are compared. The
+events are:
 
-- the span itself: the product of its tokens' probabilities, on each side (chain rule). Where a side has several tokens
-  for it, its first token keeps what is left: that token, followed by something else. A matched token that is the whole
-  span counts to it as well. So the events still sum to 1;
+- the span itself, with the product of its tokens' probabilities on each side (chain rule). If a side has several tokens
+  for the span, the first token keeps the rest of its probability: that token, followed by something else. A matched
+  token that is the whole span counts as the span too. So the events still sum to 1;
 - each pair of tokens with the same bytes in both vocabularies;
-- one bucket for all tokens without a counterpart. Within the bucket, the L1 distance of sorted probabilities.
+- one bucket for all tokens without a counterpart. Within the bucket, the L1 distance of sorted probabilities is used.
 
-The first three are a KL: never negative, 0 where all events agree, the plain KL where the tokenizers are the same. If
-the student has no token for the bucket, the teacher's mass there is left out and what remains renormalised.
+The events form a KL: it is never negative, 0 if all events agree, and the plain KL if the tokenizers are the same. If
+the student has no token for the bucket, the teacher's mass there is left out, and the rest is renormalised.
 
-Sources: Boizard et al. 2024, ULD (sorted probabilities); TRL's GOLD (spans, and pairs by exact match). The merged span
-there scales the whole distribution; here it takes from its first token alone, and nothing is lost.
+Sources: Boizard et al. 2024, ULD (sorted probabilities); TRL's GOLD (spans, and pairs by exact match). In GOLD the
+merged span scales the whole distribution; here its probability is taken from its first token only, so no mass is lost.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from potstill.components.losses.vocabulary import Spans, VocabMap
 
 __all__ = ["AlignmentSums", "DenseTeacher", "linear_alignment_divergence"]
 
-_NONE = -1e30  # log of no probability; finite, so that 0 times it is 0 and its gradient no NaN
-_LEAST = -1e-7  # a logarithm of a probability below 1, nearer than which nothing is left
+_NONE = -1e30  # log of probability 0; finite, so that 0 times it is 0, and its gradient is not NaN
+_LEAST = -1e-7  # the largest log-probability below 1 that is told apart from 1
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class DenseTeacher:
 
 
 class AlignmentSums(NamedTuple):
-    """Sums over spans, in nats, weights applied. `loss` carries the gradient; divide it by `spans`, once, globally.
+    """Sums over spans, in nats, with weights applied. `loss` carries the gradient.
 
-    `cross_entropy` is over the student's tokens, at temperature 1.
+    Divide once by the `spans` of the global batch. `cross_entropy` is over the student's tokens, at temperature 1.
     """
 
     loss: Tensor
@@ -64,7 +64,7 @@ class AlignmentSums(NamedTuple):
 
 
 class _Side(NamedTuple):
-    """Tokens of a chunk's spans: their ids, the span of each, and each span's first token."""
+    """One side's tokens of a chunk of spans: their ids, the span of each token, and the first token of each span."""
 
     ids_n: Tensor
     span_n: Tensor
@@ -73,7 +73,7 @@ class _Side(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """Log probabilities, and what of them is known; None: all. `tail_P` is the mass of the others."""
+    """Log-probabilities, and which of them are known (None: all). `tail_P` is the mass of the others."""
 
     log_PV: Tensor
     log_own_n: Tensor
@@ -95,29 +95,29 @@ def linear_alignment_divergence(
     weights_P: Tensor | None = None,
     chunk_tokens: int = 128,
 ) -> AlignmentSums:
-    """Sum over spans of w T^2 (KL of the events + sorted_weight x L1 of the sorted rest); see the file's head.
+    """Sum over spans of w T^2 (KL of the events + sorted_weight x L1 of the sorted rest); see the module's docstring.
 
-    Logits exist a chunk at a time, in fp32 (float64 where given), with their gradients formed in the forward pass.
+    Logits exist one chunk at a time, in fp32 (float64 if given so), and gradients are computed in the forward pass.
 
     Args:
-        student_SH: student's last hidden states, one row for each of its tokens in `spans`.
-        head_VH: student's output embedding; rows beyond the vocabulary are padding.
-        teacher: one row for each teacher token; or its stored targets, made at temperature T. With a tail, what is not
-            stored joins the bucket, and so does a span whose probability is not stored. Of the rest, as many sorted
-            probabilities are compared as are stored. Sampled counts are unbiased in the KL's target; sorting is not.
-        spans: of `align`, or several by `Spans.cat`.
+        student_SH: the student's last hidden states, one row per student token of `spans`.
+        head_VH: the student's output embedding; rows beyond the vocabulary are padding.
+        teacher: hidden states, one row per teacher token; or stored targets, made at temperature T. With a tail, tokens
+            and spans that are not stored join the bucket, and as many sorted probabilities of the rest are compared as
+            are stored. With sampled counts, the KL is unbiased, and the sorted distance is not.
+        spans: spans from `align`, or several joined by `Spans.cat`.
         vocab: the map that the spans were made with.
-        sorted_weight: 0 leaves the sorted distance out.
-        hard_label_weight: weight of the cross-entropy on the student's own tokens, in spans of any weight; the rest has
-            what is left.
-        weights_P: a weight for each span, on top of the spans' own.
+        sorted_weight: weight of the sorted distance.
+        hard_label_weight: weight of the cross-entropy on the student's tokens, in spans of any weight; the divergence
+            has the rest.
+        weights_P: weight per span, multiplied with the spans' own.
 
     Raises:
-        ValueError: shapes or numbers that do not fit.
+        ValueError: shapes do not match, or a number is outside its range.
     """
     _require(student_SH, head_VH, teacher, spans, vocab, temperature, sorted_weight, weights_P, chunk_tokens)
     if not 0.0 <= hard_label_weight <= 1.0:
-        raise ValueError(f"hard_label_weight is {hard_label_weight}; it lies in [0, 1]")
+        raise ValueError(f"hard_label_weight is {hard_label_weight}; it must be in [0, 1]")
     device = student_SH.device
     spans, vocab = Spans(*(x.to(device) for x in spans)), vocab.to(device)
     weight_P = spans.weight_P if weights_P is None else spans.weight_P * weights_P.to(device)
@@ -137,10 +137,7 @@ def _require(
 ) -> None:  # fmt: skip
     tokens = len(spans.student_ids_S), len(spans.teacher_ids_T)
     if (len(student_SH), len(teacher)) != tokens:
-        raise ValueError(
-            f"spans of {tokens[0]} student and {tokens[1]} teacher tokens, but {len(student_SH)} and {len(teacher)} "
-            "rows"
-        )
+        raise ValueError(f"spans of {tokens[0]} and {tokens[1]} tokens, but {len(student_SH)} and {len(teacher)} rows")
     sizes = {"student": (len(head_VH), len(vocab.student_tokens))}
     if isinstance(teacher, DenseTeacher):
         sizes["teacher"] = len(teacher.head_UG), len(vocab.teacher_tokens)
@@ -151,8 +148,8 @@ def _require(
             raise ValueError(f"the {who}'s head has {rows} rows, but its vocabulary {size} tokens")
     if not temperature > 0 or not sorted_weight >= 0 or chunk_tokens < 1:
         raise ValueError(
-            f"temperature {temperature}, sorted_weight {sorted_weight}, chunk_tokens {chunk_tokens}: temperature is "
-            "above 0, sorted_weight 0 or more, chunk_tokens at least 1"
+            f"temperature {temperature}, sorted_weight {sorted_weight}, chunk_tokens {chunk_tokens}: "
+            "temperature must be above 0, sorted_weight 0 or more, and chunk_tokens at least 1"
         )
     if weights_P is not None and weights_P.shape != spans.weight_P.shape:
         raise ValueError(f"weights of shape {tuple(weights_P.shape)} for {len(spans.weight_P)} spans")
@@ -160,7 +157,7 @@ def _require(
 
 @dataclass(frozen=True)
 class _Work:
-    """What one call does, but for the tensors that get a gradient."""
+    """What one call does, without the tensors that get a gradient."""
 
     teacher: DenseTeacher | SparseTargets
     spans: Spans
@@ -173,7 +170,7 @@ class _Work:
     gradients: bool
 
     def chunks(self) -> Iterator[tuple[slice, _Side, _Side]]:
-        """Runs of whole spans with at most `chunk_tokens` student tokens; a longer span is a chunk of its own."""
+        """Whole spans, with at most `chunk_tokens` student tokens per chunk; a longer span is a chunk of its own."""
         spans = self.spans
         student, teacher = spans.student_ends_P.tolist(), spans.teacher_ends_P.tolist()
         first = 0
@@ -189,7 +186,7 @@ class _Work:
             first = last
 
     def score(self, z_nV: Tensor, chunk: slice, student: _Side, teacher: _Side) -> tuple[Tensor, Tensor]:
-        """KL and sorted distance of each span, T^2 included, from the student's logits over T."""
+        """KL and sorted distance of each span, times T^2, from the student's logits over T."""
         log_nV = F.log_softmax(z_nV, dim=1)
         own = _Given(log_nV[student.first_P], log_nV.gather(1, student.ids_n[:, None])[:, 0])
         with torch.no_grad():
@@ -199,12 +196,12 @@ class _Work:
         kl_P, has_P = _kl(ours, theirs, given.tail_P, self.vocab)
         distance_P = torch.zeros_like(kl_P)
         if self.sorted_weight:
-            # what the student has no tokens for, it cannot learn
+            # a student without tokens for the bucket cannot learn it
             distance_P = torch.where(has_P, _sorted_distance(ours, theirs, self.vocab), 0.0)
         return kl_P * self.temperature**2, distance_P * self.temperature**2
 
     def _given(self, side: _Side, dtype: torch.dtype) -> _Given:
-        """The teacher's log probabilities at the first tokens of the spans, and of all their tokens."""
+        """The teacher's log-probabilities at the first tokens of the spans, and those of all tokens of the spans."""
         size = len(self.vocab.teacher_tokens)
         if isinstance(self.teacher, DenseTeacher):
             head_UG = self.teacher.head_UG[:size].to(dtype)
@@ -234,7 +231,7 @@ def _side(ids: Tensor, ends_P: Tensor, begin: int, first: int, last: int) -> _Si
 
 
 class _Events(NamedTuple):
-    """Log probability of each span as one event, and of each token besides."""
+    """Log-probability of each span as one event, and of each token."""
 
     log_span_P: Tensor
     log_PV: Tensor
@@ -243,7 +240,7 @@ class _Events(NamedTuple):
 
 
 def _events(given: _Given, side: _Side, whole_P: Tensor, pair_ids_M: Tensor) -> _Events:
-    """One side's distribution, with the span's mass taken out of the tokens that it was in."""
+    """One side's distribution over events: the probability of the span is taken out of that of its tokens."""
     first_ids_P, later_n = side.ids_n[side.first_P], torch.ones_like(side.ids_n, dtype=torch.bool)
     later_n[side.first_P] = False
     spans_of_later = side.span_n[later_n]
@@ -269,12 +266,12 @@ def _events(given: _Given, side: _Side, whole_P: Tensor, pair_ids_M: Tensor) -> 
 
 
 def _kl(student: _Events, teacher: _Events, tail_P: Tensor | None, vocab: VocabMap) -> tuple[Tensor, Tensor]:
-    """KL over span, pairs and bucket; and whether the student has a bucket at all."""
+    """KL over span, pairs and bucket; and whether the student has tokens for the bucket."""
     log_q_PM, p_PM = (
         student.log_PV.index_select(1, vocab.student_M),
         teacher.log_PV.index_select(1, vocab.teacher_M).exp(),
     )
-    # another id of the span's own bytes, which the student's span has taken in
+    # a second id with the bytes of the span, which counts as the span on the student's side
     taken_PM = log_q_PM < _NONE / 2
     p_span_P = teacher.log_span_P.exp() + torch.where(taken_PM, p_PM, 0.0).sum(1)
     p_PM = torch.where(taken_PM, 0.0, p_PM)
@@ -285,7 +282,7 @@ def _kl(student: _Events, teacher: _Events, tail_P: Tensor | None, vocab: VocabM
         bucket += [torch.where(known_PM, _NONE, log_q_PM), torch.where(known_P, _NONE, student.log_span_P)[:, None]]
         p_rest_P = p_rest_P + tail_P + torch.where(known_PM, 0.0, p_PM).sum(1) + torch.where(known_P, 0.0, p_span_P)
         p_PM, p_span_P = torch.where(known_PM, p_PM, 0.0), torch.where(known_P, p_span_P, 0.0)
-    # a column of nothing: a bucket without tokens still has a logsumexp
+    # a column of probability 0, so that a bucket without tokens has a logsumexp
     bucket.append(torch.full_like(p_span_P, _NONE)[:, None])
     log_rest_P = torch.cat(bucket, dim=1).logsumexp(1)
     has_P = log_rest_P > _NONE / 2
@@ -298,7 +295,7 @@ def _kl(student: _Events, teacher: _Events, tail_P: Tensor | None, vocab: VocabM
 
 
 def _sorted_distance(student: _Events, teacher: _Events, vocab: VocabMap) -> Tensor:
-    """L1 between the sorted probabilities of the tokens without a counterpart, the shorter side padded with 0."""
+    """L1 distance of the sorted probabilities of tokens without a counterpart; the shorter side is padded with 0."""
     sides = student.log_PV.index_select(1, vocab.student_rest), teacher.log_PV.index_select(1, vocab.teacher_rest)
     width = max(side.shape[1] for side in sides)
     q_PR, p_PR = (F.pad(log.exp().sort(dim=1, descending=True).values, (0, width - log.shape[1])) for log in sides)
@@ -309,7 +306,7 @@ def _sorted_distance(student: _Events, teacher: _Events, vocab: VocabMap) -> Ten
 
 
 class _Fused(torch.autograd.Function):
-    """Chunks of spans through the student's head; gradients formed in the forward pass, scaled in the backward."""
+    """Chunks of spans through the head; gradients are computed in the forward pass, and scaled in backward."""
 
     @staticmethod
     def forward(ctx: Any, student_SH: Tensor, head_VH: Tensor, work: _Work) -> tuple[Tensor, ...]:

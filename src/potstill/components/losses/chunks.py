@@ -1,9 +1,9 @@
-"""Chunks of tokens through an output head: logits in one reused buffer, gradients formed in the forward pass.
+"""Chunks of tokens through an output head: logits in one reused buffer, and gradients computed in the forward pass.
 
-Legend: N tokens, H hidden size, V vocabulary, K values that are logged of each token.
+Shapes: N tokens, H hidden size, V vocabulary, K values that are logged per token.
 
-The product of the head is most of the work, so everything else is arranged around it: rows that teach nothing are
-dropped before it, the logits are overwritten with their gradient, and the gradient of a frozen head is never formed.
+Most of the work is the matrix product with the head, so the rest is arranged around it: rows without a loss are dropped
+before it, the logits are overwritten with their gradient, and the gradient of a frozen head is not computed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from potstill.core.memory import ALIGNED_ROWS, loss_chunk_tokens
 __all__ = ["LossSums", "Work", "chunk_rows", "kept_rows", "pick", "project", "run"]
 
 _CUDA_TOKENS = 4096
-_CAST_ROWS = 4096  # rows of a half-precision head that are in fp32 at a time, on a CPU
+_CAST_ROWS = 4096  # on a CPU, rows of a half-precision head that are converted to fp32 at a time
 
 
 class LossSums(NamedTuple):
-    """Sums over tokens, in nats. `loss` carries the gradient; the parts are for logs, weights applied.
+    """Sums over tokens, in nats, with weights applied. `loss` carries the gradient, and the others are for logs.
 
-    The masses are of the stored tokens of sparse targets, and None without such: a student that drains the support of
-    its targets shows in `student_mass`.
+    With sparse targets, the masses are the probability of the stored tokens, under the student and under the teacher.
     """
 
     loss: Tensor
@@ -40,11 +39,11 @@ class LossSums(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of a fused loss does, but for the tensors that get a gradient.
+    """What one call of a fused loss does, without the tensors that get a gradient.
 
-    `score` takes the student's logits over the temperature (n, V), fp32, contiguous; the kept rows they belong to; and
-    values (K, n) to fill: divergence (with T^2), cross-entropy, then what else is logged. It leaves in the logits the
-    gradient of the loss with respect to the logits before any division by the temperature.
+    `score` takes the student's logits over the temperature, (n, V), fp32, contiguous; the kept rows that they belong
+    to; and values (K, n) to fill: the divergence (times T^2), the cross-entropy, and what else is logged. It overwrites
+    the logits with the gradient of the loss with respect to the logits before the division by the temperature.
     """
 
     score: Callable[[Tensor, slice, Tensor], None]
@@ -62,19 +61,19 @@ class Work:
 def kept_rows(
     labels_N: Tensor, weights_N: Tensor | None, ignore_index: int, vocab: int, tokens: int
 ) -> tuple[int, Tensor | None]:
-    """How many rows teach something, and which: None means all of them.
+    """The number of rows that have a loss, and their indices (None: all rows).
 
     Raises:
-        ValueError: labels or weights do not fit the hidden states, or a label is no token of the vocabulary.
+        ValueError: labels or weights do not match the hidden states, or a label is outside the vocabulary.
     """
     if labels_N.shape != (tokens,) or (weights_N is not None and weights_N.shape != (tokens,)):
         shape = tuple(labels_N.shape if weights_N is None else weights_N.shape)
-        raise ValueError(f"{tokens} hidden states, but labels or weights of shape {shape}; one of each a token")
+        raise ValueError(f"{tokens} hidden states, but labels or weights of shape {shape}: give one per token")
     keep_N = labels_N != ignore_index
     strange_N = keep_N & ((labels_N < 0) | (labels_N >= vocab))
     if weights_N is not None:
         keep_N = keep_N & (weights_N != 0)
-    # one wait for the device, not three
+    # one synchronization with the device instead of three
     rows, strange = torch.stack([keep_N.sum(), strange_N.sum()]).tolist()
     if strange:
         row = int(strange_N.nonzero()[0])
@@ -91,31 +90,32 @@ def pick(labels_N: Tensor, weights_N: Tensor | None, kept: Tensor | None) -> tup
 
 
 def chunk_rows(rows: int, vocab: int, device: torch.device, wanted: int | None, student: int, teacher: int = 0) -> int:
-    """Tokens of a chunk: as even as can be, since a small last chunk wastes the products; aligned where `wanted` is.
+    """Tokens per chunk. Chunks are of near-equal size, because matrix products over a small last chunk are inefficient.
 
     Args:
-        rows: tokens in all.
+        rows: number of tokens.
         vocab: size of the vocabulary.
-        device: where the products are.
-        wanted: most that are asked for; None leaves it to the device.
-        student: its hidden size; `teacher` the teacher's, where its logits are computed too.
+        device: where the matrix products run.
+        wanted: maximum number of tokens per chunk; None: what suits the device.
+        student: hidden size of the student.
+        teacher: hidden size of the teacher, if its logits are computed too.
     """
     most = wanted or loss_chunk_tokens(vocab, student, teacher)
     if wanted is None and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # two buffers of fp32 logits in a quarter of what is free
+        # two buffers of fp32 logits may take a quarter of the free memory
         most = max(128, min(_CUDA_TOKENS, free // 4 // (8 * vocab) // 128 * 128))
     if most < 1:
-        raise ValueError(f"chunk_tokens is {wanted}; at least 1")
+        raise ValueError(f"chunk_tokens is {wanted}; it must be at least 1")
     chunks = max(1, -(-rows // most))
     return min(-(-rows // (chunks * ALIGNED_ROWS)) * ALIGNED_ROWS, most)
 
 
 def project(rows_NH: Tensor, head_VH: Tensor, temperature: float, out_NV: Tensor) -> None:
-    """out_NV = rows_NH @ head_VH.T / temperature in fp32, whatever the types of rows and head."""
+    """out_NV = rows_NH @ head_VH.T / temperature in fp32, for any number formats of rows and head."""
     if _on_tensor_cores(rows_NH, head_VH):
         torch.mm(rows_NH, head_VH.T, out_dtype=torch.float32, out=out_NV)
-        # a division folded into half-precision rows would round them again
+        # dividing half-precision rows instead would round them once more
         if temperature != 1.0:
             out_NV.mul_(1.0 / temperature)
         return
@@ -131,19 +131,19 @@ def _on_tensor_cores(rows_NH: Tensor, head_VH: Tensor) -> bool:
 
 
 def _tiles(head_VH: Tensor) -> list[slice]:
-    """The whole of an fp32 head; slices of another, so that it is never whole in fp32."""
+    """One slice for an fp32 head; several for any other, so that the whole head is never converted to fp32 at once."""
     step = max(1, len(head_VH)) if head_VH.dtype == torch.float32 else _CAST_ROWS
     return [slice(start, start + step) for start in range(0, len(head_VH), step)]
 
 
 class _Gradients:
-    """Gradients that grow chunk by chunk; the head's is fp32 until the end. None where nobody asks."""
+    """Gradients that are summed chunk by chunk, the head's in fp32 until the end; None if they are not needed."""
 
     def __init__(self, student_NH: Tensor, head_VH: Tensor, work: Work, needs: tuple[bool, bool]) -> None:
         self.work, self.written = work, False
         self.hidden_NH = self.head_VH = self.half_NV = None
         if needs[0]:
-            # rows that were dropped get none
+            # rows that were dropped get a gradient of 0
             make = torch.empty_like if work.kept is None else torch.zeros_like
             self.hidden_NH = make(student_NH)
         if needs[1]:
@@ -155,7 +155,7 @@ class _Gradients:
             self.half_NV = torch.empty(work.chunk_tokens, work.vocab, dtype=head_VH.dtype, device=head_VH.device)
 
     def add(self, grad_NV: Tensor, rows_NH: Tensor, head_VH: Tensor, chunk: slice) -> None:
-        """Pull the gradient of a chunk's logits back through the head."""
+        """Add the gradients that a chunk's logits send back through the head."""
         if self.half_NV is not None:
             grad_NV = self.half_NV[: len(grad_NV)].copy_(grad_NV)
         if self.hidden_NH is not None:
@@ -174,7 +174,7 @@ class _Gradients:
         return pulled_NH
 
     def _add_head(self, out_VH: Tensor, grad_NV: Tensor, rows_NH: Tensor) -> None:
-        # beta 0 writes without reading: the first chunk needs no zeros
+        # beta 0 writes without reading, so the first chunk needs no zeros
         beta = float(self.written)
         if self.half_NV is not None:
             torch.addmm(out_VH, grad_NV.T, rows_NH, out_dtype=torch.float32, beta=beta, out=out_VH)
@@ -211,8 +211,8 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         if ctx.gradients is None:
-            raise RuntimeError("this loss formed its gradient in the forward pass and gave it away: one backward only")
-        # handed over, not kept: autograd takes a tensor that nobody else holds without a copy
+            raise RuntimeError("this loss computes its gradient in the forward pass, so backward can run only once")
+        # the reference is dropped, because autograd takes a tensor without a copy only if nothing else holds it
         grad_NH, grad_VH = ctx.gradients
         ctx.gradients = None
         for gradient in (grad_NH, grad_VH):
@@ -222,6 +222,6 @@ class _Fused(torch.autograd.Function):
 
 
 def run(student_NH: Tensor, head_VH: Tensor, work: Work) -> LossSums:
-    """Loss and sums of all kept rows; the loss can be differentiated once."""
+    """Loss and sums over all kept rows. The loss can be differentiated once."""
     loss, sums_K = _Fused.apply(student_NH, head_VH, work)  # type: ignore[no-untyped-call]
     return LossSums(loss, *sums_K)

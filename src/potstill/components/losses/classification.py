@@ -1,9 +1,9 @@
-"""Loss of a classification head: a teacher's softened distribution over classes, and the right class.
+"""Loss of a classification head: on the teacher's softened distribution over classes, and on the right class.
 
 Shapes: B rows, C classes.
 
-Sources: Hinton, Vinyals and Dean 2015 (temperature, and T^2 that keeps its gradients' size); Sanh et al. 2019,
-DistilBERT, which adds a cosine on hidden states: `potstill.components.losses.hidden`.
+Sources: Hinton, Vinyals and Dean 2015 (temperature, and T^2 to keep the size of the gradients); Sanh et al. 2019,
+DistilBERT, which adds a cosine on hidden states (`potstill.components.losses.hidden`).
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ def classification_loss(
 ) -> LossSums:
     """Sum over rows of (1 - hard) T^2 KL(p_T || q_T) + hard CE(labels).
 
-    Classes are few, so autograd over whole logits costs nothing; they are taken to fp32 first.
+    There are few classes, so the whole logits are computed, in fp32, with autograd.
 
     Args:
-        student_BC: student's logits.
-        labels_B: the right classes, int64.
-        teacher_BC: teacher's logits, which get no gradient; None trains on labels alone.
-        temperature: T > 0, on both sides, for the divergence alone.
+        student_BC: logits of the student.
+        labels_B: numbers of the right classes, int64.
+        teacher_BC: logits of the teacher, which get no gradient; None trains on labels only.
+        temperature: T > 0, for both sides of the divergence.
         hard_label_weight: weight of the cross-entropy; taken as 1 without a teacher.
 
     Returns:
-        Sums in nats. Divide by the rows of the whole global batch, once.
+        Sums in nats. Divide them once by the number of rows of the global batch.
 
     Raises:
-        ValueError: shapes or numbers that do not fit.
+        ValueError: shapes do not match, or a number is outside its range.
     """
     if teacher_BC is not None and teacher_BC.shape != student_BC.shape:
-        raise ValueError(f"student's logits {tuple(student_BC.shape)}, teacher's {tuple(teacher_BC.shape)}: not alike")
+        raise ValueError(f"logits {tuple(student_BC.shape)} and {tuple(teacher_BC.shape)}: shapes must be equal")
     if not temperature > 0 or not 0 <= hard_label_weight <= 1:
-        raise ValueError(f"temperature {temperature} and hard_label_weight {hard_label_weight}: above 0, and in [0, 1]")
+        raise ValueError(
+            f"temperature {temperature} must be above 0, and hard_label_weight {hard_label_weight} in [0, 1]"
+        )
     kind = torch.promote_types(student_BC.dtype, torch.float32)
     student_BC = student_BC.to(kind)
     cross_entropy = F.cross_entropy(student_BC, labels_B, reduction="sum")

@@ -1,6 +1,6 @@
-"""The row kernel as one expression for torch.compile: the compiler does the fusing that `rows.py` does by hand.
+"""The row kernel as one expression for torch.compile, which fuses the operations that `rows.py` fuses by hand.
 
-Legend: N tokens (rows), V vocabulary.
+Shapes: N tokens (rows), V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from potstill.components.losses.rows import RowSpec, TorchRows
 __all__ = ["CompiledRows"]
 
 _TINY = 1e-37
-_VARIANTS = 64  # objectives and flags that one process may compile; torch's own limit is 8
+_VARIANTS = 64  # combinations of objective and flags that a process may compile; torch's default limit is 8
 
-# each: log p, log q, p, q, teacher's share of the mixture -> divergence of each element, gradient with respect to q.
-# Forward KL's is -p / q, whose centring gives q - p; it is written so below.
+# arguments: log p, log q, p, q, the teacher's share of the mixture; results: the divergence of each element, and its
+# gradient with respect to q. The gradient of forward KL is -p / q, which after centring is q - p; `_rows` has it so.
 Terms = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -80,9 +80,9 @@ def _rows(
     objective: str,
     flags: tuple[bool, bool, bool, bool],
 ) -> Tensor:
-    """Definition of a row kernel; returns divergence and cross-entropy, (2, N).
+    """The definition of a row kernel; returns divergence and cross-entropy, (2, N).
 
-    Numbers are a tensor so that another temperature compiles nothing anew.
+    The numbers are a tensor, so that another temperature needs no new compilation.
     """
     tempered, hard_labels, student_capped, teacher_capped = flags
     temperature, hard, mix, student_cap, teacher_cap = numbers.unbind()
@@ -119,8 +119,8 @@ def _rows(
 
 
 class CompiledRows:
-    """Compiles on its first chunk, once a process for each objective. Without a working compiler it says so, and plain
-    torch does the work."""
+    """A row kernel that is compiled on the first chunk, once per process and objective. If the compiler does not work,
+    it warns and runs plain torch."""
 
     _compiled: Callable[..., Tensor] | None = None
     _broken = False
@@ -134,13 +134,13 @@ class CompiledRows:
     def __call__(
         self, z_NV: Tensor, t_NV: Tensor | None, labels_N: Tensor, weights_N: Tensor | None, values_KN: Tensor
     ) -> None:
-        """Overwrite `z_NV` with the gradient, and fill divergence and cross-entropy of each row; see `chunks.Work`."""
+        """Overwrite `z_NV` with the gradient, and fill in divergence and cross-entropy per row; see `chunks.Work`."""
         if CompiledRows._broken:
             return self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
         if CompiledRows._compiled is None:
             CompiledRows._compiled = torch.compile(_rows, fullgraph=True)
         self._numbers = self._numbers.to(z_NV.device)
-        # ragged chunks must not compile anew
+        # chunks of another length must not start another compilation
         for tensor in (z_NV, t_NV, labels_N, weights_N):
             if tensor is not None:
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
@@ -152,16 +152,16 @@ class CompiledRows:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # it fails while it compiles, before it has touched the logits
+            # compilation fails before the logits are changed
             CompiledRows._broken = True
-            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f'kernel "compile": torch.compile failed ({told}); the losses run in plain torch, which is somewhat '
-                'slower. Install a C++ compiler, or ask for kernel "torch".',
+                f'kernel "compile": torch.compile failed ({reason}); the losses run in plain torch, which is slower. '
+                'Install a C++ compiler, or set kernel "torch".',
                 RuntimeWarning,
                 stacklevel=2,
             )
             return self._plain(z_NV, t_NV, labels_N, weights_N, values_KN)
-        # out here: the stride of a slice of the values is another in each call, and the compiler would look at it
+        # copied outside the compiled function, because the stride of the values changes from call to call
         values_KN.copy_(found_KN)
         return None

@@ -1,9 +1,9 @@
-"""Divergence from a teacher's distributions, from hidden states: exact, in the memory of two chunks of logits.
+"""Divergence from a teacher's distributions, computed from hidden states: exact, in the memory of two chunks of logits.
 
 Shapes: N tokens, V vocabulary, H student's hidden size, G teacher's hidden size.
 
-Logits exist one chunk of tokens at a time, in fp32: rounding them to bf16 spoils the gradient as student and teacher
-come close. `chunks.py` is the pass over the tokens, `rows.py` the mathematics, `kernels.py` who computes it.
+Logits exist one chunk of tokens at a time, in fp32: bf16 logits would spoil the gradient once student and teacher are
+close. `chunks.py` has the pass over the tokens, `rows.py` the mathematics, `kernels.py` its implementations.
 """
 
 from __future__ import annotations
@@ -43,33 +43,35 @@ def linear_divergence(
 ) -> LossSums:
     """Sum over tokens of w ((1 - hard) T^2 D(p_T, q_T) + hard CE(labels)).
 
-    The gradients of `student_NH` and `head_VH` are formed here; `backward` scales and hands them over, once.
+    The gradients of `student_NH` and `head_VH` are computed here; `backward` scales and returns them, once.
 
     Args:
-        student_NH: student's last hidden states at the positions that predict `labels_N`; fp32 or half precision.
-        head_VH: student's output embedding; logits are fp32 whatever its type. A frozen one costs no gradient.
-        labels_N: the tokens that came next, int64. Rows of `ignore_index` cost nothing and get no gradient.
-        teacher_NG: teacher's last hidden states there, and its output embedding; None trains on labels alone.
-        objective: which divergence D: a key of `DIVERGENCES`.
-        parameters: the divergence's own, by name, for example beta of `jsd`; see `rows.DIVERGENCES`.
-        temperature: T > 0, on both sides, for the divergence alone.
+        student_NH: the student's last hidden states at the positions that predict `labels_N`; fp32 or half precision.
+        head_VH: the student's output embedding; logits are fp32 for any type of it. A frozen one gets no gradient.
+        labels_N: the tokens that came next, int64. Rows of `ignore_index` have no loss and no gradient.
+        teacher_NG: the teacher's last hidden states at the same positions; None trains on labels only.
+        teacher_head_VG: the teacher's output embedding.
+        objective: the divergence D, a key of `DIVERGENCES`.
+        parameters: parameters of the divergence by name, for example beta of `jsd`; see `rows.DIVERGENCES`.
+        temperature: T > 0, for both sides of the divergence.
         hard_label_weight: weight of the cross-entropy; taken as 1 without a teacher.
-        weights_N: a weight for each token; a row of weight 0 is dropped as an ignored one is.
-        student_softcap: c of logits c tanh(logits / c), where the student has it; `teacher_softcap` the teacher's.
-        vocab_size: the true one; rows of either head beyond it are padding. None: both heads hold no padding.
-        kernel: who computes the rows: "torch", "compile", "triton", or "auto".
-        chunk_tokens: most tokens of a chunk; None: 256 to 1024 on a CPU (`loss_chunk_tokens`), and what fits, up to
-            4096, on a GPU.
+        weights_N: weight per token; a row of weight 0 is dropped like an ignored one.
+        student_softcap: c, for a student with logits c tanh(logits / c).
+        teacher_softcap: c of the teacher.
+        vocab_size: number of tokens; rows of either head beyond it are padding. None: the heads have no padding.
+        kernel: implementation of the row kernel: "torch", "compile", "triton" or "auto".
+        chunk_tokens: maximum number of tokens per chunk; None: 256 to 1024 on a CPU (`loss_chunk_tokens`), and what
+            fits, up to 4096, on a GPU.
 
     Returns:
-        Sums in nats. Divide by the number of tokens of the whole global batch, once.
+        Sums in nats. Divide them once by the number of tokens of the global batch.
 
     Raises:
-        ValueError: shapes, labels or numbers that do not fit.
+        ValueError: shapes or labels do not match, or a number is outside its range.
     """
-    vocab, taught = true_vocab(head_VH, teacher_head_VG, vocab_size), teacher_NG is not None
+    vocab, soft = true_vocab(head_VH, teacher_head_VG, vocab_size), teacher_NG is not None
     spec = RowSpec.of(
-        objective, parameters, temperature=temperature if taught else 1.0, hard=hard_label_weight if taught else 1.0,
+        objective, parameters, temperature=temperature if soft else 1.0, hard=hard_label_weight if soft else 1.0,
         student_softcap=student_softcap, teacher_softcap=teacher_softcap,
     )  # fmt: skip
     rows, kept = kept_rows(labels_N, weights_N, ignore_index, vocab, len(student_NH))
@@ -91,10 +93,10 @@ class _Teacher(NamedTuple):
 def _teacher(
     hidden_NG: Tensor | None, head_VG: Tensor | None, tokens: int, vocab: int, chunk_tokens: int
 ) -> _Teacher | None:
-    """The teacher without its padding, and the buffer of its logits."""
+    """The teacher without padding rows, and a buffer for its logits."""
     if hidden_NG is None or head_VG is None:
         if hidden_NG is not None or head_VG is not None:
-            raise ValueError("teacher_NG and teacher_head_VG go together")
+            raise ValueError("teacher_NG and teacher_head_VG must be given together")
         return None
     if len(hidden_NG) != tokens:
         raise ValueError(f"{tokens} hidden states of the student, {len(hidden_NG)} of the teacher")
@@ -104,7 +106,7 @@ def _teacher(
 
 @dataclass(frozen=True)
 class _DenseRows:
-    """Scores chunks of the student's logits against the teacher's. Labels and weights are of the kept rows alone."""
+    """Scores chunks of the student's logits against the teacher's. Labels and weights are those of the kept rows."""
 
     kernel: RowKernel
     spec: RowSpec
@@ -125,20 +127,20 @@ class _DenseRows:
 
 
 def true_vocab(head_VH: Tensor, teacher_head_VG: Tensor | None, vocab_size: int | None) -> int:
-    """Rows of the heads that are tokens.
+    """Number of rows of the heads that are tokens.
 
     Raises:
-        ValueError: heads of different length and no `vocab_size`, or one that a head does not have.
+        ValueError: the heads differ in length and there is no `vocab_size`, or it is larger than a head.
     """
     lengths = {"student": len(head_VH)} | ({} if teacher_head_VG is None else {"teacher": len(teacher_head_VG)})
-    told = ", ".join(f"{who} {length}" for who, length in lengths.items())
+    listed = ", ".join(f"{who} {length}" for who, length in lengths.items())
     if vocab_size is None:
         if len(set(lengths.values())) > 1:
             raise ValueError(
-                f"heads differ in vocabulary: {told}. If both have the same tokens and differ in padding alone, say "
-                "how many tokens there are: vocab_size."
+                f"heads differ in vocabulary: {listed}. "
+                "If both have the same tokens and differ only in padding, give the number of tokens as vocab_size."
             )
         return len(head_VH)
     if not 0 < vocab_size <= min(lengths.values()):
-        raise ValueError(f"vocab_size is {vocab_size}, but the heads have rows: {told}")
+        raise ValueError(f"vocab_size is {vocab_size}, but the heads have rows: {listed}")
     return vocab_size

@@ -1,4 +1,4 @@
-"""Who computes the rows of a chunk: plain torch, torch.compile, or Triton. All take and give the same."""
+"""Row kernels, which compute the loss of a chunk of logits: plain torch, torch.compile or Triton."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["KERNELS", "Kernel", "RowKernel", "row_kernel"]
 
 Kernel = Literal["auto", "torch", "compile", "triton"]
 
-# logits z_NV (overwritten with their gradient), teacher's logits t_NV (may be overwritten) or None, labels_N,
-# weights_N or None, values_KN to fill; see `chunks.Work`
+# arguments: logits z_NV (overwritten with their gradient), the teacher's logits t_NV (may be overwritten) or None,
+# labels_N, weights_N or None, and values_KN to fill; see `chunks.Work`
 RowKernel = Callable[[Tensor, Tensor | None, Tensor, Tensor | None, Tensor], None]
 
 
 def _triton(spec: RowSpec) -> RowKernel:
     if importlib.util.find_spec("triton") is None:
-        raise ValueError('kernel is "triton", but Triton is not installed: `pip install triton`, or kernel "torch"')
+        raise ValueError('kernel is "triton", but Triton is not installed: run `pip install triton`, or set "torch"')
     from potstill.components.losses.triton_rows import TritonRows
 
     return TritonRows(spec)
@@ -37,10 +37,10 @@ KERNELS: dict[Kernel, Callable[[RowSpec], RowKernel]] = {
 
 
 def row_kernel(kernel: Kernel, spec: RowSpec, device: torch.device) -> RowKernel:
-    """The row kernel of that name; "auto" is Triton on a CUDA device that has it, else plain torch.
+    """The row kernel of that name; "auto" is Triton on a CUDA device if it is installed, and plain torch otherwise.
 
     Raises:
-        ValueError: no such kernel, or Triton is not there.
+        ValueError: the kernel is not known, or Triton is not installed.
     """
     if kernel == "auto":
         kernel = "triton" if device.type == "cuda" and importlib.util.find_spec("triton") else "torch"

@@ -1,10 +1,10 @@
-"""What is done to the logits of a chunk between the products: the divergences, in place, in plain torch.
+"""The divergences, computed in place on the logits of a chunk, in plain torch.
 
-Legend: N tokens (rows), V vocabulary. p is the teacher's distribution, q the student's, both at temperature T.
+Shapes: N tokens (rows), V vocabulary. p is the teacher's distribution, q the student's, both at temperature T.
 
-Rows are worked on in blocks that stay in a processor's cache, where a pass over them costs a quarter of one over a
-chunk. Sources: Hinton et al. 2015, section 2.1 (T^2); Agarwal et al. 2024, GKD (generalized JSD); Ko et al. 2024,
-DistiLLM (skew divergences); Ko et al. 2025, DistiLLM-2 (no gradient through the q of the reverse mixture).
+Rows are processed in blocks that fit into the processor's cache, where a pass takes a quarter of the time that it takes
+over a whole chunk. Sources: Hinton et al. 2015, section 2.1 (T^2); Agarwal et al. 2024, GKD (generalized JSD); Ko et
+al. 2024, DistiLLM (skew divergences); Ko et al. 2025, DistiLLM-2 (no gradient through the q of the reverse mixture).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 __all__ = ["DIVERGENCES", "Block", "Divergence", "RowSpec", "TorchRows", "block_rows", "softmax_lse"]
 
-_BLOCK = {"cpu": 1 << 18, "other": 1 << 24}  # elements of a block; on a CPU for each thread: 1 MB
-_TINY = 1e-37  # keeps a logarithm finite where both probabilities have underflowed; such terms are then 0 times it
+_BLOCK = {"cpu": 1 << 18, "other": 1 << 24}  # elements of a block; on a CPU per thread, which is 1 MB
+_TINY = 1e-37  # keeps a logarithm finite where both probabilities underflow; it is then multiplied by 0
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What a row kernel computes. `mix` is the teacher's share of the mixture m, where the divergence has one."""
+    """What a row kernel computes. `mix` is the teacher's share of the mixture m, for a divergence that has one."""
 
     objective: str = "forward_kl"
     mix: float = 0.5
@@ -35,10 +35,10 @@ class RowSpec:
 
     @staticmethod
     def of(objective: str, parameters: Mapping[str, float] | None = None, **rest: float | None) -> RowSpec:
-        """The spec of a divergence with its own parameters; `jsd` with beta 0 or 1 is forward or reverse KL, as in GKD.
+        """The spec of a divergence with its parameters. `jsd` with beta 0 or 1 is forward or reverse KL, as in GKD.
 
         Raises:
-            ValueError: an unknown objective or parameter, or a number outside its range; the message says which.
+            ValueError: an objective or parameter is not known, or a number is outside its range; the message names it.
         """
         if objective not in DIVERGENCES:
             raise ValueError(f"no objective {objective!r}; there are {', '.join(DIVERGENCES)}")
@@ -53,20 +53,21 @@ class RowSpec:
             objective = "reverse_kl" if mix else "forward_kl"
         spec = RowSpec(objective, mix, **rest)  # type: ignore[arg-type]
         if not spec.temperature > 0:
-            raise ValueError(f"temperature is {spec.temperature}; it is above 0")
+            raise ValueError(f"temperature is {spec.temperature}; it must be above 0")
         if not 0.0 <= spec.hard <= 1.0:
-            raise ValueError(f"hard_label_weight is {spec.hard}; it lies in [0, 1]")
+            raise ValueError(f"hard_label_weight is {spec.hard}; it must be in [0, 1]")
         for name, cap in (("student_softcap", spec.student_softcap), ("teacher_softcap", spec.teacher_softcap)):
             if cap is not None and not cap > 0:
-                raise ValueError(f"{name} is {cap}; it is above 0, or None")
+                raise ValueError(f"{name} is {cap}; it must be above 0, or None")
         return spec
 
 
 @dataclass
 class Block:
-    """Some rows. A divergence leaves its gradient with respect to z in `z_NV` and may overwrite all but `q_NV`.
+    """Some rows. A divergence writes its gradient with respect to z into `z_NV`, and may overwrite all but `q_NV`.
 
-    z and t are logits over the temperature; lse_N their logsumexp; q and p their softmax; `spare_NV` is for use.
+    z and t are the logits of student and teacher over the temperature; lse_N is their logsumexp, and q and p are their
+    softmax; `spare_NV` is scratch memory.
     """
 
     z_NV: Tensor
@@ -84,13 +85,13 @@ def _no_mixture() -> float:
 
 def _teacher_share_beta(beta: float = 0.5) -> float:
     if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta is {beta}; it lies in [0, 1]")
+        raise ValueError(f"beta is {beta}; it must be in [0, 1]")
     return beta
 
 
 def _teacher_share_alpha(alpha: float = 0.1) -> float:
     if not 0.0 <= alpha < 1.0:
-        raise ValueError(f"alpha is {alpha}; it lies in [0, 1)")
+        raise ValueError(f"alpha is {alpha}; it must be in [0, 1)")
     return alpha
 
 
@@ -100,14 +101,14 @@ def _student_share_alpha(alpha: float = 0.1) -> float:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A divergence: what it does to a block, and the teacher's share of its mixture as a function of its parameters."""
+    """A divergence: its computation on a block, and the teacher's share of the mixture, from its parameters."""
 
     rows: Callable[[Block, float], Tensor]
     mix: Callable[..., float] = _no_mixture
 
     @property
     def parameters(self) -> dict[str, float]:
-        """Its parameters with their defaults."""
+        """The parameters, with their defaults."""
         return {name: found.default for name, found in inspect.signature(self.mix).parameters.items()}
 
 
@@ -117,7 +118,11 @@ def _dot(a_NV: Tensor, b_NV: Tensor) -> Tensor:
 
 
 def _centre(g_NV: Tensor, b: Block, scale: float = 1.0) -> Tensor:
-    """z = scale q (g - sum q g): from a gradient with respect to q to one with respect to logits. Returns sum q g."""
+    """z = scale q (g - sum q g), which turns a gradient with respect to q into one with respect to logits.
+
+    Returns:
+        sum q g.
+    """
     mean_N = _dot(b.q_NV, g_NV)
     g_NV.sub_(mean_N[:, None])
     torch.mul(b.q_NV, g_NV, out=b.z_NV)
@@ -127,7 +132,7 @@ def _centre(g_NV: Tensor, b: Block, scale: float = 1.0) -> Tensor:
 
 
 def _log_mixture(b: Block, mix: float) -> tuple[Tensor, Tensor]:
-    """m = mix p + (1 - mix) q over p, and log m in the spare block."""
+    """m = mix p + (1 - mix) q, which overwrites p; and log m, in the spare block."""
     m_NV = torch.lerp(b.q_NV, b.p_NV, mix, out=b.p_NV).clamp_min_(_TINY)
     return m_NV, torch.log(m_NV, out=b.spare_NV)
 
@@ -139,7 +144,7 @@ def _forward_kl(b: Block, mix: float) -> Tensor:
 
 
 def _reverse_kl(b: Block, mix: float) -> Tensor:
-    # g = log q - log p, but for a constant of the row, which the centring takes out
+    # g = log q - log p, up to a constant per row, which centring removes
     return _centre(torch.sub(b.z_NV, b.t_NV, out=b.t_NV), b) - b.lse_z_N + b.lse_t_N
 
 
@@ -171,7 +176,7 @@ def _skew_reverse_kl(b: Block, mix: float) -> Tensor:
 
 
 def _skew_reverse_kl_detached(b: Block, mix: float) -> Tensor:
-    """KL(q || m) with m a constant; its gradient with respect to q is log(q / m), but for a constant of the row."""
+    """KL(q || m) with m a constant; its gradient with respect to q is log(q / m), up to a constant per row."""
     _, log_m_NV = _log_mixture(b, mix)
     return _centre(torch.sub(b.z_NV, log_m_NV, out=b.t_NV), b) - b.lse_z_N
 
@@ -195,22 +200,22 @@ DIVERGENCES: dict[str, Divergence] = {
 
 
 def block_rows(vocab: int, device: torch.device) -> int:
-    """Rows of a block: each thread has the same number, and at least one."""
+    """Number of rows of a block: the same number per thread, and at least one."""
     if device.type != "cpu":
         return max(1, _BLOCK["other"] // vocab)
     return torch.get_num_threads() * max(1, _BLOCK["cpu"] // vocab)
 
 
 def softmax_lse(z_NV: Tensor, out_NV: Tensor) -> Tensor:
-    """Softmax into `out_NV`, which may be z itself, and the logsumexp (N,), with one exponential for both."""
+    """Write the softmax into `out_NV`, which may be z itself; returns the logsumexp (N,)."""
     highest_N = z_NV.amax(dim=1)
     torch.softmax(z_NV, dim=1, out=out_NV)
-    # the likeliest token has probability exp(highest - lse)
+    # the probability of the likeliest token is exp(highest - lse)
     return highest_N - out_NV.amax(dim=1).log_()
 
 
 class TorchRows:
-    """The row kernel that needs no compiler. Blocks of scratch are made once and reused."""
+    """The row kernel that needs no compiler. Scratch memory is allocated once and reused."""
 
     def __init__(self, spec: RowSpec) -> None:
         self.spec = spec
@@ -219,10 +224,10 @@ class TorchRows:
     def __call__(
         self, z_NV: Tensor, t_NV: Tensor | None, labels_N: Tensor, weights_N: Tensor | None, values_KN: Tensor
     ) -> None:
-        """Overwrite `z_NV` with the gradient, and fill divergence and cross-entropy of each row; see `chunks.Work`."""
+        """Overwrite `z_NV` with the gradient, and fill in divergence and cross-entropy per row; see `chunks.Work`."""
         step = block_rows(z_NV.shape[1], z_NV.device)
         if not self._scratch:
-            # q, p, a spare one; the slope of the soft cap; the untempered q
+            # q, p, the spare block; the slope of the soft cap; q at temperature 1
             needed = (True, True, True, self.spec.student_softcap is not None, self.spec.temperature != 1.0)
             shape = min(step, len(z_NV)), z_NV.shape[1]
             self._scratch = [z_NV.new_empty(shape if need else (0, 0)) for need in needed]
@@ -270,7 +275,7 @@ class TorchRows:
 def finish_gradient(
     z_NV: Tensor, hard_q_NV: Tensor, labels_N1: Tensor, weights_N1: Tensor | None, spec: RowSpec
 ) -> None:
-    """From the gradient of a tempered divergence to that of the loss: its share, T^2 / T, hard labels, weights."""
+    """Turn the gradient of the divergence into that of the loss: its weight, T^2 / T, hard labels, token weights."""
     soft = (1.0 - spec.hard) * spec.temperature
     if soft != 1.0:
         z_NV.mul_(soft)

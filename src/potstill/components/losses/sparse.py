@@ -2,10 +2,10 @@
 
 Shapes: N tokens, V vocabulary, H hidden size, M stored entries. p is the target, q the student at the temperature.
 
-The student is never renormalised over what is stored: q has its full logsumexp, so every token gets a gradient. Sampled
-counts: KL(counts / draws || q), which is cross-entropy less the target's entropy (Anshumann et al. 2025). With a tail,
-the tokens not stored are one bucket: its distribution is the softmax of the logits that are left when the stored ones
-are masked, so that neither its probability nor its gradient comes from 1 minus a sum.
+The student is not renormalised over the stored tokens: q has its full logsumexp, so every token gets a gradient. For
+sampled counts, the loss is KL(counts / draws || q), the cross-entropy minus the entropy of the target (Anshumann et al.
+2025). With a tail, the tokens that are not stored form one bucket. Its distribution is the softmax of the logits with
+the stored ones masked, so that neither its probability nor its gradient is computed as 1 minus a sum.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from potstill.components.losses.rows import RowSpec, block_rows, softmax_lse
 
 __all__ = ["SparseTargets", "linear_sparse_divergence"]
 
-_MASS_TOLERANCE = 0.01  # stored probabilities lie on a grid
+_MASS_TOLERANCE = 0.01  # stored probabilities are rounded to a grid
 
 
 @dataclass(frozen=True)
 class SparseTargets:
     """Targets of N tokens in compressed sparse rows.
 
-    offsets    (N + 1,) int64: entries of token n are offsets[n] to offsets[n + 1]
+    offsets    (N + 1,) int64, the entries of token n are offsets[n] to offsets[n + 1]
     token_ids  (M,) int64, distinct within a row
     probs      (M,) fp32, at the temperature of the loss
-    tail_N     (N,) fp32 mass of all tokens that are not stored; None for sampled counts, whose rows sum to 1
+    tail_N     (N,) fp32, the mass of all tokens that are not stored; None for sampled counts, whose rows sum to 1
     """
 
     offsets: Tensor
@@ -42,7 +42,7 @@ class SparseTargets:
 
     @staticmethod
     def from_arrays(offsets: Any, token_ids: Any, probs: Any, tail: Any = None) -> SparseTargets:
-        """From NumPy arrays, as a store of targets gives them."""
+        """Targets from the NumPy arrays that a store of targets returns."""
         tail_N = None if tail is None else torch.as_tensor(tail, dtype=torch.float32)
         return SparseTargets(
             torch.as_tensor(offsets, dtype=torch.int64),
@@ -55,30 +55,30 @@ class SparseTargets:
         return len(self.offsets) - 1
 
     def to(self, device: torch.device | str) -> SparseTargets:
-        """The same on another device."""
+        """The targets on another device."""
         tail_N = None if self.tail_N is None else self.tail_N.to(device)
         return SparseTargets(self.offsets.to(device), self.token_ids.to(device), self.probs.to(device), tail_N)
 
     def select(self, rows_N: Tensor) -> SparseTargets:
-        """The targets of these tokens (indices, int64), in this order."""
+        """The targets of some tokens (int64 indices), in the order of `rows_N`."""
         counts_N = self.offsets.diff()[rows_N]
         offsets = torch.cat([counts_N.new_zeros(1), counts_N.cumsum(0)])
-        # an entry's place in its row, from where the row was
+        # how far each row has moved
         moved_N = self.offsets[:-1][rows_N] - offsets[:-1]
         entries_M = torch.arange(int(offsets[-1]), device=offsets.device) + moved_N.repeat_interleave(counts_N)
         tail_N = None if self.tail_N is None else self.tail_N[rows_N]
         return SparseTargets(offsets, self.token_ids[entries_M], self.probs[entries_M], tail_N)
 
     def row_of_entry(self) -> Tensor:
-        """(M,) int64: the token that an entry belongs to."""
+        """(M,) int64, the token of each entry."""
         counts_N = self.offsets.diff()
         return torch.arange(len(counts_N), device=counts_N.device).repeat_interleave(counts_N)
 
     def require(self, tokens: int, vocab: int) -> None:
-        """Refuse what is no target of these tokens.
+        """Check that these are targets of `tokens` tokens.
 
         Raises:
-            ValueError: lengths that do not fit, ids outside the vocabulary, or rows that do not sum to 1.
+            ValueError: lengths do not match, ids are outside the vocabulary, or a row does not sum to 1.
         """
         entries = len(self.token_ids)
         if len(self) != tokens or (self.tail_N is not None and len(self.tail_N) != tokens):
@@ -93,12 +93,13 @@ class SparseTargets:
         if bool(off_N.any()):
             row = int(off_N.nonzero()[0])
             raise ValueError(
-                f"targets: row {row} sums to {float(self.mass()[row]):.4f}, not 1. The likeliest tokens alone are no "
-                "distribution: give tail_N, the mass of the others. Sampled counts are divided by the number of draws."
+                f"targets: row {row} sums to {float(self.mass()[row]):.4f}, not 1. "
+                "For the likeliest tokens, give the mass of all others as tail_N. "
+                "Divide sampled counts by the number of draws."
             )
 
     def mass(self) -> Tensor:
-        """(N,) what each row sums to, its tail included."""
+        """(N,) sum of each row, tail included."""
         start = self.probs.new_zeros(len(self)) if self.tail_N is None else self.tail_N
         return start.index_add(0, self.row_of_entry(), self.probs)
 
@@ -120,14 +121,14 @@ def linear_sparse_divergence(
     """Sum over tokens of w ((1 - hard) T^2 KL(targets || q_T) + hard CE(labels)), over buckets if there is a tail.
 
     Args:
-        targets: one row for each row of `student_NH`, made at temperature T.
-        others: as of `linear_divergence`.
+        targets: one row per row of `student_NH`, made at temperature T.
+        others: as for `linear_divergence`.
 
     Returns:
-        Sums in nats, with the student's and the targets' mass on the stored tokens.
+        Sums in nats, with the mass of student and targets on the stored tokens.
 
     Raises:
-        ValueError: shapes, labels, targets or numbers that do not fit.
+        ValueError: shapes, labels or targets do not match, or a number is outside its range.
     """
     vocab = true_vocab(head_VH, None, vocab_size)
     spec = RowSpec.of("forward_kl", temperature=temperature, hard=hard_label_weight, student_softcap=student_softcap)
@@ -154,7 +155,7 @@ class _SparseRows:
     def __call__(self, z_NV: Tensor, chunk: slice, values_KN: Tensor) -> None:
         step = block_rows(z_NV.shape[1], z_NV.device)
         if not self._scratch:
-            # the untempered q; the slope of the soft cap
+            # q at temperature 1; the slope of the soft cap
             needed = self.spec.temperature != 1.0, self.spec.student_softcap is not None
             shape = min(step, len(z_NV)), z_NV.shape[1]
             self._scratch = [z_NV.new_empty(shape if need else (0, 0)) for need in needed]
@@ -186,11 +187,11 @@ class _SparseRows:
             z_NV.mul_(slope_NV)
 
     def _kl(self, z_NV: Tensor, rows: slice, values_KN: Tensor) -> Tensor:
-        """Overwrite z with the gradient, the untempered hard labels' q included; returns the full logsumexp (N,)."""
+        """Overwrite z with the gradient of the divergence; returns the full logsumexp (N,)."""
         spec, n, tail_N = self.spec, len(z_NV), self.targets.tail_N
         low, high = self.ends[rows.start], self.ends[rows.stop]
         p_M, row_M, mass_N = self.targets.probs[low:high], self.row_M[low:high] - rows.start, self.mass_N[rows]
-        # int64: a chunk may have more than 2^31 logits
+        # in int64, because a chunk may have more than 2^31 logits
         place_M = row_M * z_NV.shape[1] + self.targets.token_ids[low:high]
         flat = z_NV.view(-1)
         z_M = flat[place_M]
@@ -199,7 +200,7 @@ class _SparseRows:
         lse_N = lse_rest_N = softmax_lse(z_NV, z_NV)
         if tail_N is not None:
             if high - low >= z_NV.shape[1]:
-                # a row may be stored whole: nothing is left of it
+                # if a whole row is stored, nothing is left of it
                 z_NV.nan_to_num_(0.0)
                 lse_rest_N = lse_rest_N.nan_to_num(-torch.inf)
             lse_N = torch.logaddexp(lse_rest_N, _segment_lse(z_M, row_M, n))

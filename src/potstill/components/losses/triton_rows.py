@@ -1,12 +1,13 @@
-"""The row kernel for CUDA in Triton: one program a row, two or three sweeps over it, the gradient in place.
+"""The row kernel for CUDA, in Triton: one program per row, with two or three passes over it, and the gradient in place.
 
-Legend: N tokens (rows), V vocabulary.
+Shapes: N tokens (rows), V vocabulary.
 
-Sweep 1 takes running maximum and sum of both softmaxes. Sweep 2 sums the divergence and the mean that centres its
-gradient; forward KL needs none. Sweep 3 writes. Only this file needs Triton; `TRITON_INTERPRET=1` runs it on a CPU.
+Pass 1 computes the running maximum and sum of both softmaxes. Pass 2 sums the divergence and the mean that centres its
+gradient; forward KL does not need it. Pass 3 writes. Only this file needs Triton. `TRITON_INTERPRET=1` runs it on a
+CPU.
 """
 
-# Triton reads these functions' own syntax: its arguments are pointers and numbers without a Python type
+# Triton compiles the source of these functions: their arguments are pointers and numbers without Python types
 # mypy: disable-error-code="import-not-found, import-untyped, untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _NUMBER: dict[str, int] = {
     "total_variation": 5,
     "skew_reverse_kl_detached": 6,
 }
-_MOST_BLOCK = 8192
+_MAX_BLOCK = 8192
 
 
 @triton.jit
 def _logits(ptr, columns, vocab, temperature, cap, CAPPED: tl.constexpr):
-    """A block of a row; columns beyond the vocabulary are as good as -inf, without the NaN of inf - inf."""
+    """A block of a row; columns beyond the vocabulary are -1e30 instead of -inf, because inf - inf is NaN."""
     inside = columns < vocab
     z = tl.load(ptr + columns, mask=inside, other=0.0)
     slope = tl.full(z.shape, 1.0, tl.float32)
@@ -54,7 +55,7 @@ def _online(highest, total, z):
 
 @triton.jit
 def _terms(lp, lq, mix, OBJECTIVE: tl.constexpr):
-    """Divergence of each element, and its gradient with respect to q but for a constant of the row."""
+    """Divergence of each element, and its gradient with respect to q, up to a constant per row."""
     p = tl.exp(lp)
     q = tl.exp(lq)
     if OBJECTIVE == 0:
@@ -82,7 +83,7 @@ def _statistics(
     z_ptr, t_ptr, label, vocab, temperature, z_cap, t_cap, TEACHER: tl.constexpr, TEMPERED: tl.constexpr,
     Z_CAPPED: tl.constexpr, T_CAPPED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Sweep 1: logsumexp of z, of the untempered z and of t, and the label's z."""
+    """Pass 1: logsumexp of z, of z at temperature 1 and of t, and the z of the label."""
     zm, zs, tm, ts, om, os = -1e30, 0.0, -1e30, 0.0, -1e30, 0.0
     at_label = 0.0
     for start in range(0, vocab, BLOCK):
@@ -161,20 +162,20 @@ def _row(
 
 
 class TritonRows:
-    """The Triton row kernel behind the interface of `chunks.Work`."""
+    """The Triton row kernel, with the interface of `chunks.Work`."""
 
-    def __init__(self, spec: RowSpec, most_block: int = _MOST_BLOCK) -> None:
-        self.spec, self.most_block = spec, most_block
+    def __init__(self, spec: RowSpec, max_block: int = _MAX_BLOCK) -> None:
+        self.spec, self.max_block = spec, max_block
 
     def __call__(
         self, z_NV: Tensor, t_NV: Tensor | None, labels_N: Tensor, weights_N: Tensor | None, values_KN: Tensor
     ) -> None:
-        """Overwrite `z_NV` with the gradient, and fill divergence and cross-entropy of each row; see `chunks.Work`."""
+        """Overwrite `z_NV` with the gradient, and fill in divergence and cross-entropy per row; see `chunks.Work`."""
         spec = self.spec
-        block = min(self.most_block, triton.next_power_of_2(z_NV.shape[1]))
+        block = min(self.max_block, triton.next_power_of_2(z_NV.shape[1]))
         divergence_N, cross_entropy_N = torch.empty_like(values_KN[:2])
         teacher_NV = z_NV if t_NV is None else t_NV
-        # a pointer that is not read must still be one
+        # Triton needs a pointer here even if it is not read
         weight_N = divergence_N if weights_N is None else weights_N.contiguous()
         _row[(len(z_NV),)](
             z_NV, teacher_NV, labels_N.contiguous(), weight_N, divergence_N, cross_entropy_N,

@@ -1,8 +1,8 @@
-"""Two tokenizers beside each other: the bytes of their tokens, the tokens they share, and a text cut by both.
+"""Two tokenizers compared: the bytes of their tokens, the tokens that they share, and a text that both have tokenized.
 
-Legend: S student tokens, T teacher tokens, P spans, M matched pairs of tokens.
+Shapes: S student tokens, T teacher tokens, P spans, M matched pairs of tokens.
 
-A span is the shortest run of bytes between two places where both tokenizations cut.
+A span is the shortest sequence of bytes between two places at which both tokenizations start a token.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor
 
 __all__ = ["Spans", "VocabMap", "align", "token_bytes"]
 
-_MARK = b"\xff"  # begins the bytes of a special token; no UTF-8 text holds it
+_MARK = b"\xff"  # the first byte of a special token; no UTF-8 text contains it
 
 
 def token_bytes(tokenizer: Mapping[str, Any], roles: Mapping[str, int] | None = None) -> list[bytes | None]:
-    """The bytes of each id of a tokenizer.json (parsed); None for an id that is no token.
+    """The bytes of each token id of a parsed tokenizer.json; None for an id without a token.
 
     A special token stands for no text: its bytes are a mark and its content, or its role.
 
     Args:
-        tokenizer: byte-level BPE, or SentencePiece's kind with U+2581 for a space.
-        roles: ids of special tokens that mean the same under two names, as {"eos": 2}; give both sides the same roles.
+        tokenizer: a byte-level BPE tokenizer, or one of SentencePiece's kind, with U+2581 for a space.
+        roles: ids of special tokens that mean the same to both sides under different names, for example {"eos": 2}.
 
     Raises:
-        ValueError: another kind of tokenizer, or a role's id that it has not.
+        ValueError: the tokenizer is of another kind, or has no such id.
     """
     kinds = {node.get("type") for node in _nodes(tokenizer.get("decoder"))}
     if not kinds & {"ByteLevel", "Replace", "Metaspace"}:
-        raise ValueError(f"tokenizer with decoder {sorted(map(str, kinds))}: its tokens' bytes are not known")
+        raise ValueError(f"the bytes of a tokenizer with decoder {sorted(map(str, kinds))} are not known")
     vocab = tokenizer["model"]["vocab"]
     ids = dict(vocab) if isinstance(vocab, dict) else {entry[0]: number for number, entry in enumerate(vocab)}
     added = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
@@ -59,7 +59,7 @@ def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _byte_level_alphabet() -> list[str]:
-    """GPT-2's character for each byte: printable Latin-1 as it is, the others from U+0100 on."""
+    """GPT-2's character for each byte: printable Latin-1 characters themselves, and U+0100 and up for other bytes."""
     same = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = {byte: 256 + place for place, byte in enumerate(b for b in range(256) if b not in same)}
     return [chr(others.get(byte, byte)) for byte in range(256)]
@@ -80,9 +80,11 @@ def _fallback_byte(text: str) -> int | None:
 class VocabMap:
     """Which tokens of two vocabularies have the same bytes. Indices are int64.
 
-    student_M, teacher_M        ids of each pair
-    student_rest, teacher_rest  ids without a counterpart
-    pair_of, pairs              number of a pair: of bytes, the first if there are several; of two ids
+    student_tokens, teacher_tokens  bytes of each id
+    student_M, teacher_M            ids of each pair
+    student_rest, teacher_rest      ids without a counterpart
+    pair_of                         number of the first pair with these bytes
+    pairs                           number of the pair with these two ids
     """
 
     student_tokens: Sequence[bytes | None]
@@ -96,22 +98,22 @@ class VocabMap:
 
     @staticmethod
     def of(student: Sequence[bytes | None], teacher: Sequence[bytes | None]) -> VocabMap:
-        """From `token_bytes` of both. Ids that share their bytes are paired from the highest down, as far as both go.
+        """The map of two vocabularies, from `token_bytes`. Ids with the same bytes are paired from the highest down.
 
-        The highest is the one that texts give: byte tokens come before pieces, added tokens after the others.
+        The highest of such ids is the one that encoding gives: byte tokens come first, and added tokens last.
         """
         if list(student) == list(teacher):
             pairs = [(number, number) for number in range(len(student))]
         else:
             theirs = _ids_of(teacher)
             pairs = [
-                pair for own, ids in _ids_of(student).items() for pair in zip(ids, theirs.get(own, []), strict=False)
+                pair for text, ids in _ids_of(student).items() for pair in zip(ids, theirs.get(text, []), strict=False)
             ]
         pair_of: dict[bytes, int] = {}
-        for number, (own_id, _) in enumerate(pairs):
-            own = student[own_id]
-            if own is not None:
-                pair_of.setdefault(own, number)
+        for number, (student_id, _) in enumerate(pairs):
+            text = student[student_id]
+            if text is not None:
+                pair_of.setdefault(text, number)
         numbers = {pair: number for number, pair in enumerate(pairs)}
         student_M, teacher_M = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
         rests = [
@@ -122,11 +124,11 @@ class VocabMap:
 
     @property
     def share(self) -> float:
-        """Share of the student's tokens that have a counterpart."""
+        """Fraction of the student's tokens that have a counterpart."""
         return len(self.student_M) / max(1, len(self.student_tokens))
 
     def to(self, device: torch.device | str) -> VocabMap:
-        """The same with its indices on another device."""
+        """The map, with its indices on another device."""
         names = "student_M", "teacher_M", "student_rest", "teacher_rest"
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
@@ -134,18 +136,18 @@ class VocabMap:
 def _ids_of(tokens: Sequence[bytes | None]) -> dict[bytes, list[int]]:
     ids: dict[bytes, list[int]] = {}
     for number in reversed(range(len(tokens))):
-        if own := tokens[number]:
-            ids.setdefault(own, []).append(number)
+        if text := tokens[number]:
+            ids.setdefault(text, []).append(number)
     return ids
 
 
 class Spans(NamedTuple):
-    """Spans of one or more texts. `ends` count tokens; a span begins where the one before it ends.
+    """Spans of one or more texts. A span begins where the one before it ends.
 
-    student_ids_S, teacher_ids_T   the tokens, int64
-    student_ends_P, teacher_ends_P where each span ends
-    whole_P                        the pair that is the whole span in one token; -1 without one
-    weight_P                       fp32; 0 where the two sides have not read the same bytes
+    student_ids_S, teacher_ids_T    the tokens, int64
+    student_ends_P, teacher_ends_P  number of tokens up to the end of each span
+    whole_P                         the pair whose token is the whole span; -1 if there is none
+    weight_P                        fp32; 0 for a span before which the two sides have not read the same bytes
     """
 
     student_ids_S: Tensor
@@ -157,7 +159,7 @@ class Spans(NamedTuple):
 
     @staticmethod
     def cat(parts: Sequence[Spans]) -> Spans:
-        """The spans of several texts, whose tokens follow each other."""
+        """The spans of several texts, joined."""
         fields = [torch.cat(list(field)) for field in zip(*parts, strict=True)]
         for ids, ends in ((0, 2), (1, 3)):
             before = accumulate((len(part[ids]) for part in parts), initial=0)
@@ -166,13 +168,13 @@ class Spans(NamedTuple):
 
 
 def align(student_ids: Sequence[int], teacher_ids: Sequence[int], vocab: VocabMap) -> Spans:
-    """Spans of one text, cut by both tokenizers.
+    """Spans of one text that both tokenizers have tokenized.
 
-    A space that one tokenizer alone puts before the text is left out; the first span, whose tokens then have other
-    bytes on the two sides, weighs 0.
+    A space that only one tokenizer puts before the text is left out. The tokens of the first span then have different
+    bytes on the two sides, so its weight is 0.
 
     Raises:
-        ValueError: ids that are no tokens, or that do not spell the same bytes.
+        ValueError: an id has no token, or the two sides have different bytes.
     """
     pieces = _spell(student_ids, vocab.student_tokens, "student"), _spell(teacher_ids, vocab.teacher_tokens, "teacher")
     student, teacher = (b"".join(side) for side in pieces)
@@ -186,9 +188,9 @@ def align(student_ids: Sequence[int], teacher_ids: Sequence[int], vocab: VocabMa
         place = next((i for i, (a, b) in enumerate(zip(student, teacher, strict=False)) if a != b), -1)
         place = min(len(student), len(teacher)) if place < 0 else place
         raise ValueError(
-            f"student's and teacher's tokens differ from byte {place} on: {student[place : place + 20]!r} and "
-            f"{teacher[place : place + 20]!r}. Tokenize the same text, in full, and name special tokens that mean the "
-            "same by `roles`."
+            f"the tokens of student and teacher differ from byte {place} on: "
+            f"{student[place : place + 20]!r} and {teacher[place : place + 20]!r}. "
+            "Tokenize the same whole text, and name special tokens that mean the same in `roles`."
         )
     ends = [
         {end - space: count for count, end in enumerate(accumulate(map(len, side)), start=1)}
@@ -210,8 +212,8 @@ def align(student_ids: Sequence[int], teacher_ids: Sequence[int], vocab: VocabMa
 def _spell(ids: Sequence[int], tokens: Sequence[bytes | None], who: str) -> list[bytes]:
     pieces = []
     for number in ids:
-        own = tokens[number] if 0 <= number < len(tokens) else None
-        if not own:
-            raise ValueError(f"{who}'s id {number} is no token of its vocabulary of {len(tokens)}")
-        pieces.append(own)
+        piece = tokens[number] if 0 <= number < len(tokens) else None
+        if not piece:
+            raise ValueError(f"the {who}'s vocabulary of {len(tokens)} has no token of id {number}")
+        pieces.append(piece)
     return pieces

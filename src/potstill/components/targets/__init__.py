@@ -1,4 +1,4 @@
-"""The targets store: a teacher's distributions computed once, read by every student, sweep and epoch.
+"""The targets store: a teacher's distributions, computed once and read by every student, sweep and epoch.
 
     meta = TargetsMeta(kind="counts", draws=50, seed=0, vocab_size=..., teacher_hash=..., ...)
     with TargetsWriter(folder, meta) as writer:
@@ -8,8 +8,8 @@
     reader = TargetsReader(folder, expect=meta)
     targets = reader.lookup(keys)                 # CSR arrays, rows in the order of `keys`
 
-`meta.py` says what is stored and for whom, `sketch.py` turns logits into what is stored, `coding.py` turns that into
-few bytes, `shards.py` is the file, `writer.py` and `reader.py` are the two ends, `stats.py` says how good it is.
+`meta.py` has the identity of a store, `sketch.py` turns logits into what is stored, `coding.py` compresses it,
+`shards.py` has the file format, `writer.py` and `reader.py` write and read a store, and `stats.py` measures it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Distributions of many tokens as few bytes, and back, in whole-array NumPy.
+"""Compression of the distributions of many tokens, and the inverse, with NumPy on whole arrays.
 
-Entries of a token stand in order of probability. Entries of equal value (equal counts, or equal places on the grid of
-log-probabilities) have no order of their own, so they are sorted by id, and only the steps between them are written.
-Ids are written as ranks by frequency within the shard, which makes small numbers of most; a number is its leading bits,
-which zstd codes by how often they come, and the bits below, which are as good as random and stand as they are. Of
-counts, the ones at the end of a token are left out: they follow from the number of draws.
+The entries of a token are sorted by probability. Entries of equal value (equal counts, or equal log-probabilities on
+the grid) are sorted by id, and only the differences between neighbours are written. Ids are written as ranks by
+frequency within the shard, so most are small numbers. A number is split into its leading bits, which zstd compresses by
+their frequency, and the lower bits, which are nearly random and written as they are. The counts of 1 at the end of a
+token are left out, because they follow from the number of samples.
 
-Legend: N tokens, M entries of all tokens together, V vocabulary.
+Shapes: N tokens, M entries of all tokens together, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["GRID", "NO_MASS", "TAIL_BYTES", "Block", "decode_block", "encode_blo
 UInts = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-GRID = 0.125  # nats between two log-probabilities that can be told apart
+GRID = 0.125  # distance in nats between two values on the grid of log-probabilities
 NO_MASS = 255  # grid code of an id with probability 0
-# a tail's code: 0 is no tail, code c is sigmoid(TAIL_LOW + (c - 1) * TAIL_STEP): from 1e-7 to 0.9999
+# code of a tail: 0 is no tail, and code c is sigmoid(TAIL_LOW + (c - 1) * TAIL_STEP), from 1e-7 to 0.9999
 _TAIL_LOW, _TAIL_STEP = -16.0, 0.1
 TAIL_BYTES = np.concatenate([[0.0], 1 / (1 + np.exp(-(_TAIL_LOW + _TAIL_STEP * np.arange(255))))])
 _LEVEL = 12
-_TOP = 3  # bits below the leading one that are coded with it
+_TOP = 3  # number of bits below the leading bit that are coded together with it
 _HEAD = struct.Struct("<IH")
 
 
 class Block(NamedTuple):
     """Distributions of N tokens, M entries.
 
-    offsets_N1  int64, entries of token n are offsets[n] to offsets[n + 1]
+    offsets_N1  int64, the entries of token n are offsets[n] to offsets[n + 1]
     ids_M       uint16 or uint32
-    values_M    uint8: times drawn, or place on the grid below log-probability 0
-    tails_N     uint8 codes into TAIL_BYTES; empty for counts
+    values_M    uint8, how often the id was sampled, or its log-probability as a code on the grid
+    tails_N     uint8, codes into TAIL_BYTES; empty for counts
     """
 
     offsets_N1: Ints
@@ -48,12 +48,12 @@ class Block(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held in memory."""
+        """Size in memory, in bytes."""
         return sum(column.nbytes for column in self)
 
 
 def tail_codes(tail_N: NDArray[np.float64]) -> UInts:
-    """Nearest code of each tail mass in [0, 1]; only a tail of exactly 0 gets code 0."""
+    """The nearest code of each tail mass in [0, 1]; only a tail of exactly 0 gets code 0."""
     inside_N = np.clip(tail_N, 1e-12, 1 - 1e-12)
     logit_N = np.log(inside_N) - np.log1p(-inside_N)
     codes_N = 1 + np.clip(np.rint((logit_N - _TAIL_LOW) / _TAIL_STEP), 0, 254)
@@ -61,24 +61,24 @@ def tail_codes(tail_N: NDArray[np.float64]) -> UInts:
 
 
 def rank_table(ids_M: NDArray[np.int64], vocab: int) -> UInts:
-    """How frequent each id is, (V,): 0 for never, else the octave of its count."""
+    """Frequency of each id, (V,): 0 if it does not occur, otherwise the number of bits of its count."""
     counts_V = np.bincount(ids_M, minlength=vocab)
     return np.where(counts_V > 0, np.frexp(counts_V)[1], 0).astype(np.uint8)
 
 
 def id_order(table_V: UInts) -> NDArray[np.uint32]:
-    """Ids from the most to the least frequent, equals by id: rank r stands for id order[r]."""
+    """Ids from the most to the least frequent, and equally frequent ones by id: rank r is id order[r]."""
     return np.argsort(NO_MASS - table_V, kind="stable").astype(np.uint32)
 
 
 def _steps(first_M: NDArray[np.bool_], rank_M: Ints) -> Ints:
-    """Ranks of a run of equals as its first and the gaps between neighbours."""
+    """Ranks of each run of equal values as the first rank and the gaps between neighbours."""
     gaps_M = np.diff(rank_M, prepend=0) - 1
     return np.where(first_M, rank_M, gaps_M)
 
 
 def _unsteps(first_M: NDArray[np.bool_], steps_M: Ints) -> Ints:
-    """Inverse of `_steps`: a running sum that starts anew at each run."""
+    """Inverse of `_steps`: a cumulative sum that restarts at each run."""
     grown_M = np.where(first_M, steps_M, steps_M + 1)
     sums_M = np.cumsum(grown_M)
     start_M = np.maximum.accumulate(np.where(first_M, np.arange(len(first_M)), 0))
@@ -95,7 +95,7 @@ def _runs(offsets_N1: Ints, values_M: UInts) -> NDArray[np.bool_]:
 
 
 def _split(numbers_M: Ints) -> tuple[UInts, UInts]:
-    """Numbers as symbols (size and three bits below the leading one) and all lower bits, those of one size together."""
+    """Numbers as symbols (their size and the three bits below the leading one), and the lower bits, grouped by size."""
     low_M = np.maximum(np.frexp(numbers_M)[1].astype(np.int64) - 1 - _TOP, 0)
     symbols_M = ((low_M << _TOP) + (numbers_M >> low_M)).astype(np.uint8)
     bits = [np.zeros(0, dtype=np.uint8)]
@@ -120,14 +120,14 @@ def _join(symbols_M: UInts, packed: UInts) -> Ints:
 
 
 def _pack_counts(offsets_N1: Ints, values_M: UInts) -> tuple[UInts, UInts]:
-    """How many counts of each token are above 1, and those counts."""
+    """The number of counts above 1 per token, and those counts."""
     above_M = values_M > 1
     many_N = np.diff(np.concatenate([[0], np.cumsum(above_M)])[offsets_N1])
     return many_N.astype(np.uint8), values_M[above_M]
 
 
 def _unpack_counts(many_N: UInts, large: UInts, draws: int) -> tuple[Ints, UInts]:
-    """Offsets and counts: what the large ones leave of the draws are ones."""
+    """Offsets and counts: the samples that are not in the large counts are counts of 1."""
     ends_N = np.cumsum(many_N, dtype=np.int64)
     sums = np.concatenate([[0], np.cumsum(large, dtype=np.int64)])
     ones_N = draws - np.diff(sums[ends_N], prepend=0)
@@ -138,10 +138,10 @@ def _unpack_counts(many_N: UInts, large: UInts, draws: int) -> tuple[Ints, UInts
 
 
 def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
-    """Steps between neighbouring codes, which only grow: two to a byte, what is above 14 apart.
+    """Steps between neighbouring codes, which never decrease: two steps per byte, with the excess over 14 separate.
 
-    Late steps are nearly all 0 or 1. A code of whole bits cannot give less than a bit to one of them, but to a pair.
-    Bytes of one place of all tokens stand together, in a row of their own: (places, tokens).
+    Late steps are nearly all 0 or 1. A pair of steps as one symbol can take less than one bit per step. The bytes of
+    the same place of all tokens form one row: (places, tokens).
     """
     steps_NK = np.diff(codes_NK, axis=1, prepend=np.uint8(0))
     small_NK = np.minimum(steps_NK, 15)
@@ -152,7 +152,7 @@ def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
 
 
 def _unpack_codes(pairs: UInts, rest: UInts, k: int) -> UInts:
-    """Inverse of `_pack_codes`, all codes in one row."""
+    """Inverse of `_pack_codes`, with all codes in one dimension."""
     pairs_NP = pairs.T
     steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(len(pairs_NP), -1)[:, :k]
     steps_NK[steps_NK == 15] += rest
@@ -160,13 +160,13 @@ def _unpack_codes(pairs: UInts, rest: UInts, k: int) -> UInts:
 
 
 def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
-    """Bytes of a block; `rank_V` gives each id's rank; `falling` when a larger value is likelier (counts)."""
+    """Bytes of a block. `rank_V` has the rank of each id; `falling` means that a larger value is likelier (counts)."""
     import zstandard
 
     n_tokens = len(block.offsets_N1) - 1
     token_M = np.repeat(np.arange(n_tokens, dtype=np.int64), np.diff(block.offsets_N1))
     order_M = (255 - block.values_M if falling else block.values_M).astype(np.int64)
-    # token, then likelihood, then rank, in one integer: sorting it sorts all three
+    # token, likelihood and rank in one integer, so that one sort orders by all three
     sorted_M = np.sort(token_M << 40 | order_M << 32 | rank_V[block.ids_M])
     rank_M = sorted_M & 0xFFFFFFFF
     order_M = sorted_M >> 32 & 0xFF
@@ -176,7 +176,7 @@ def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
         columns = [*_pack_counts(block.offsets_N1, values_M), symbols_M, low_bits]
     else:
         pairs, rest = _pack_codes(values_M.reshape(n_tokens, -1))
-        # each place is coded by itself: the first steps are spread wide, the last are nearly always 0
+        # each place is compressed separately: the first steps vary widely, and the last are nearly always 0
         columns = [*pairs, rest, block.tails_N, symbols_M, low_bits]
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     packed = [compressor.compress(column.tobytes()) for column in columns]
@@ -185,10 +185,10 @@ def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
 
 
 def decode_block(data: bytes, order_V: NDArray[np.uint32], *, draws: int | None, k: int | None) -> Block:
-    """Inverse of `encode_block`; entries of equal value come back in order of frequency.
+    """Inverse of `encode_block`; entries of equal value are returned in order of frequency.
 
     Raises:
-        ValueError: the columns do not fit together.
+        ValueError: the columns do not match.
     """
     import zstandard
 

@@ -1,4 +1,4 @@
-"""What a store holds and whom it was made by; the key of a sequence; the size of a store beforehand."""
+"""Identity of a store; the key of a sequence; an estimate of the size of a store."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ FORMAT = 2
 KEY_BYTES = 16
 Kind = Literal["counts", "top_k"]
 
-# how a mismatch is told; the seed is told only to a writer, a reader may share draws made with another
-_WORDS = {
+# names for error messages; only a writer compares the seed, because a reader may use samples made with another one
+_NAMES = {
     "kind": "kind of target",
-    "draws": "draws a token",
-    "k": "tokens kept a token position",
+    "draws": "samples per token",
+    "k": "ids stored per token",
     "vocab_size": "vocabulary size",
     "teacher_hash": "teacher weights",
     "tokenizer_hash": "tokenizer",
     "template_hash": "chat template",
     "temperature": "temperature",
     "dtype": "teacher's dtype",
-    "seed": "seed of the draws",
+    "seed": "seed of the samples",
 }
 
 
 class TargetsMeta(BaseModel):
-    """What makes one store's targets different from another's; it stands in the store's meta.json.
+    """Identity of a store, in its meta.json: all that makes its targets different from those of another store.
 
-    `counts`: `draws` ids a token position, drawn with replacement from softmax(logits / temperature): unbiased
-    (random-sampling knowledge distillation, ACL 2025). `top_k`: the `k` likeliest ids with the mass of all others.
+    `counts`: `draws` ids per token, sampled with replacement from softmax(logits / temperature), which is unbiased
+    (random-sampling knowledge distillation, ACL 2025). `top_k`: the `k` likeliest ids, and the mass of all others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,30 +59,30 @@ class TargetsMeta(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> TargetsMeta:
         if self.kind == "counts" and (self.draws is None or self.seed is None or self.k is not None):
-            raise ValueError("counts need draws and seed, and no k")
+            raise ValueError("kind counts needs draws and seed, and takes no k")
         if self.kind == "top_k" and (self.k is None or self.draws is not None or self.seed is not None):
-            raise ValueError("top_k needs k, and neither draws nor seed")
+            raise ValueError("kind top_k needs k, and takes neither draws nor seed")
         if self.k is not None and self.k > self.vocab_size:
             raise ValueError("k is larger than the vocabulary")
         return self
 
     @property
     def store_id(self) -> str:
-        """Hash of all of the above: every shard carries it, so a shard of another store is told."""
+        """Hash of all fields. Every shard has it, so that a shard of another store is recognized."""
         return fingerprint(self.model_dump())
 
     def refuse_unless(self, wanted: TargetsMeta, folder: Path, *, writing: bool = False) -> None:
-        """Raise DataError naming each thing in which this store is not the one that is wanted."""
-        names = [n for n in _WORDS if n != "seed" or writing]
+        """Raise DataError if this store is not the wanted one; the message names each difference."""
+        names = [n for n in _NAMES if n != "seed" or writing]
         differing = [n for n in names if getattr(self, n) != getattr(wanted, n)]
         if differing:
-            told = "; ".join(
-                f"{_WORDS[n]} ({_short(getattr(self, n))} in the store, {_short(getattr(wanted, n))} now)"
+            listed = "; ".join(
+                f"{_NAMES[n]} ({_short(getattr(self, n))} in the store, {_short(getattr(wanted, n))} now)"
                 for n in differing
             )
             raise DataError(
-                f"{folder}: these targets were made otherwise than this run asks for: {told}. Use another folder for "
-                "this run's targets, or put back what the store was made with."
+                f"{folder}: the store holds other targets than this run needs: {listed}. "
+                "Use another folder, or restore the settings that the store was made with."
             )
 
 
@@ -92,7 +92,7 @@ def _short(value: object) -> str:
 
 
 class SequenceKey(NamedTuple):
-    """Identity of a row: hash of its token ids and of where supervision starts, and how many tokens are supervised."""
+    """Identity of a row: a hash of its token ids and of where supervision starts, and its supervised tokens."""
 
     digest: bytes
     tokens: int
@@ -107,7 +107,7 @@ def sequence_key(ids: Sequence[int], n_prompt: int) -> SequenceKey:
         ValueError: no token before the first supervised one, or nothing supervised.
     """
     if not 1 <= n_prompt < len(ids):
-        raise ValueError(f"n_prompt is {n_prompt} of {len(ids)} ids: at least one on either side is needed")
+        raise ValueError(f"n_prompt is {n_prompt} of {len(ids)} ids: prompt and answer both need at least one")
     digest = hashlib.blake2b(n_prompt.to_bytes(8, "little"), digest_size=KEY_BYTES, person=b"potstill-targets")
     digest.update(np.asarray(ids, dtype="<i4").tobytes())
     return SequenceKey(digest.digest(), len(ids) - n_prompt)
@@ -136,16 +136,16 @@ def read_meta(folder: Path) -> TargetsMeta:
         raise DataError(f"{path}: {where}: {first['msg']}. Make the targets again in another folder.") from None
 
 
-# measured by benchmarks/targets.py: bytes a token at V=32000 and the exponent with which they grow with draws or k
+# measured by benchmarks/targets.py: bytes per token at V=32000, and the exponent of their growth with draws or k
 _BYTES = {"counts": (1.82, 0.60), "top_k": (2.36, 0.93)}
 
 
 def expected_bytes(kind: Kind, tokens: int, vocab: int, size: int) -> int:
-    """Estimate of a store's bytes on disk, before a teacher is run.
+    """Estimate of a store's size on disk in bytes, without running the teacher.
 
-    A power law in `size` (draws or k) through what benchmarks/targets.py measured at V=32000, times
-    log2(vocab) / log2(32000) for the ids. An estimate: a teacher that is surer of itself than the benchmark's needs
-    less (half is common for counts), small stores need a few kilobytes more for their tables.
+    It is a power law in `size` (draws or k), fitted to what benchmarks/targets.py measured at V=32000, times
+    log2(vocab) / log2(32000) for the ids. A teacher with less entropy than the benchmark's needs less (for counts often
+    half), and a small store needs a few kilobytes more for its tables.
     """
     scale, power = _BYTES[kind]
     per_token = scale * math.pow(size, power) * math.log2(max(2, vocab)) / math.log2(32000)

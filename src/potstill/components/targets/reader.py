@@ -1,4 +1,4 @@
-"""The reading end: keys in, CSR arrays out, from any order of sequences."""
+"""Reading of a store: targets of sequences in any order, as CSR arrays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["TargetRows", "TargetsReader"]
 
 
 class TargetRows(NamedTuple):
-    """Targets of N tokens in compressed sparse rows, M entries in all.
+    """Targets of N tokens in compressed sparse rows, with M entries.
 
-    offsets    (N + 1,) int64: entries of token n are offsets[n] to offsets[n + 1], the likeliest first
+    offsets    (N + 1,) int64, the entries of token n are offsets[n] to offsets[n + 1], the likeliest first
     token_ids  (M,) int64
-    probs      (M,) float32: counts / draws, or the probabilities of the k likeliest
-    tail       (N,) float32 mass of all other ids, so that a row sums to 1; None for counts, which sum to 1 themselves
+    probs      (M,) float32, counts / draws, or the probabilities of the k likeliest ids
+    tail       (N,) float32, the mass of all other ids, so that a row sums to 1; None for counts, which sum to 1
     """
 
     offsets: NDArray[np.int64]
@@ -36,17 +36,17 @@ class TargetRows(NamedTuple):
 
 
 class TargetsReader:
-    """Reads the shards that a store has at this moment.
+    """Reads the shards that a store has when it is opened.
 
     Args:
         folder: the store.
-        expect: what the run wants of it; a store made otherwise is refused.
-        cache_bytes: decoded blocks kept in memory, the least recently used let go first. A store of 10 million tokens
-            at 12 entries each is about 0.45 GB when it is held whole.
+        expect: the identity that the store must have.
+        cache_bytes: maximum size of the decoded blocks in memory; the least recently used are dropped first. A store of
+            10 million tokens with 12 entries each takes about 0.45 GB in memory.
 
     Raises:
-        DataError: no store, or one of another teacher, tokenizer, temperature...; each difference is named.
-        StepError: a shard is damaged or of another store.
+        DataError: there is no store, or it has another identity; the message names each difference.
+        StepError: a shard is damaged, or belongs to another store.
     """
 
     def __init__(self, folder: Path, expect: TargetsMeta | None = None, cache_bytes: int = 1 << 29) -> None:
@@ -70,20 +70,20 @@ class TargetsReader:
         return len(self._places)
 
     def require(self, keys: Sequence[SequenceKey]) -> None:
-        """Make sure that all sequences are stored, before any training is paid for.
+        """Check that all sequences are stored, before the training starts.
 
         Raises:
-            StepError: some are missing: how many, and which row is the first.
+            StepError: sequences are missing; the message says how many, and which row is the first.
         """
         missing = [row for row, key in enumerate(keys) if key.digest not in self._places]
         if missing:
             raise StepError(
-                f"{self.folder}: {len(missing)} of {len(keys)} sequences have no stored targets; the first is row "
-                f"{missing[0]} (counted from 0). Let the teacher add them to the store, or leave these rows out."
+                f"{self.folder}: {len(missing)} of {len(keys)} sequences have no stored targets; "
+                f"the first is row {missing[0]} (counted from 0). Run the targets step again, or remove these rows."
             )
 
     def lookup(self, keys: Sequence[SequenceKey]) -> TargetRows:
-        """Targets of sequences, laid end to end in the order of `keys`; safe to call from several threads.
+        """Targets of sequences, concatenated in the order of `keys`; several threads may call this at once.
 
         Raises:
             StepError: sequences are missing, or a shard is damaged.
@@ -110,7 +110,7 @@ class TargetsReader:
         return TargetRows(offsets, token_ids, probs, TAIL_BYTES[tail_N].astype(np.float32))
 
     def _find(self, key: SequenceKey) -> tuple[Block, int, int]:
-        """The block a sequence is in, and its first and last token there."""
+        """The block that has a sequence, and the sequence's first and last token in it."""
         number, index = self._places[key.digest]
         shard = self.shards[number]
         place = int(np.searchsorted(shard.block_ends, index, side="right"))

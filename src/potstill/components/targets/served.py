@@ -60,9 +60,9 @@ class ServedTokens:
                 f"Choose another student, or {_TEXT_ONLY}"
             ) from None
         # of ids with the same bytes, the highest one, which is what encoding gives; text tokens before special ones
-        known = [(own, number) for number, own in enumerate(self._tokens) if own]
+        known = [(text, number) for number, text in enumerate(self._tokens) if text]
         known.sort(key=lambda entry: not entry[0].startswith(_SPECIAL))
-        self._ids = {own.removeprefix(_SPECIAL): number for own, number in known}
+        self._ids = {text.removeprefix(_SPECIAL): number for text, number in known}
 
     def targets(self, row: Row, example: Example, logprobs: Sequence[SaidToken] | None) -> ServedRow:
         """Targets of a row, from the endpoint's log-probabilities of the answer's tokens."""
@@ -104,19 +104,19 @@ class ServedTokens:
 
     def _is(self, number: int, named: Candidate) -> bool:
         """Whether the endpoint means the student's token `number`, or another one with the same bytes."""
-        own = self._tokens[number]
-        if own is None:
+        text = self._tokens[number]
+        if text is None:
             return False
         if named.id is not None and not named.text:
             return named.id == number
-        return named.text == own.removeprefix(_SPECIAL) and (named.id in (None, number) or not self._has(named))
+        return named.text == text.removeprefix(_SPECIAL) and (named.id in (None, number) or not self._has(named))
 
     def _has(self, named: Candidate) -> bool:
         """Whether the student's token of that id has the bytes that the endpoint gives for it."""
         if named.id is None or not 0 <= named.id < len(self._tokens):
             return False
-        own = self._tokens[named.id]
-        return own is not None and (not named.text or named.text == own.removeprefix(_SPECIAL))
+        text = self._tokens[named.id]
+        return text is not None and (not named.text or named.text == text.removeprefix(_SPECIAL))
 
     def _find(self, named: Candidate) -> int | None:
         if self._has(named):

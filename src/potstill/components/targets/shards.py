@@ -1,10 +1,11 @@
-"""One shard: a file of whole sequences that is written once, by an atomic rename, and never changed.
+"""A shard: a file of whole sequences that is written once, by an atomic rename, and never changed.
 
     magic | sections | footer (JSON) | BLAKE2b-16 of the footer, its length | magic
 
-Sections are the sequences' keys and token counts, the table of id frequencies, and blocks of a few thousand tokens
-that decode by themselves. The footer has each section's place and BLAKE2b-16, the sums measured when the targets were
-made, and the identity of the store. Keys and footer are verified when a shard is opened, a block when it is read.
+The sections are the keys and token counts of the sequences, the table of id frequencies, and blocks of a few thousand
+tokens that are decoded separately. The footer has the place and BLAKE2b-16 of each section, the sums that were measured
+when the targets were made, and the identity of the store. Footer and keys are verified when a shard is opened, and a
+block when it is read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,25 @@ _TAIL = struct.Struct("<16sQ")
 _BLOCK_TOKENS = 8192
 
 
+class Footer(TypedDict):
+    """The footer of a shard.
+
+    store                        identity of the store
+    sequences, tokens, entries   numbers of each in the shard
+    sums                         sums over tokens of what was measured, by name (`sketch.SUMS`)
+    blocks                       number of sequences in each block
+    sections                     (offset, bytes, checksum) of each section, by name
+    """
+
+    store: str
+    sequences: int
+    tokens: int
+    entries: int
+    sums: dict[str, float]
+    blocks: list[int]
+    sections: dict[str, tuple[int, int, str]]
+
+
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -51,7 +71,7 @@ def _cut(tokens: list[int]) -> list[tuple[int, int]]:
 
 
 def write_shard(path: Path, meta: TargetsMeta, entries: list[tuple[bytes, Sketch]]) -> int:
-    """Write sequences (key, sketch) as the shard `path`, whole or not at all; returns its bytes."""
+    """Write sequences (key, sketch) as the shard `path`, whole or not at all; returns its size in bytes."""
     import zstandard
 
     tokens = [len(sketch.lengths_N) for _, sketch in entries]
@@ -70,7 +90,7 @@ def write_shard(path: Path, meta: TargetsMeta, entries: list[tuple[bytes, Sketch
         block = Block(offsets_N1, whole.ids_M.astype(np.uint32), whole.values_M, whole.tails_N)
         sections[f"block{number}"] = encode_block(block, rank_V, falling=meta.kind == "counts")
     sums_NS = np.concatenate([sketch.sums_NS for _, sketch in entries])
-    footer: dict[str, Any] = {
+    footer: Footer = {
         "store": meta.store_id,
         "sequences": len(entries),
         "tokens": sum(tokens),
@@ -81,7 +101,7 @@ def write_shard(path: Path, meta: TargetsMeta, entries: list[tuple[bytes, Sketch
     }
     offset = len(_MAGIC)
     for name, data in sections.items():
-        footer["sections"][name] = [offset, len(data), _digest(data).hex()]
+        footer["sections"][name] = (offset, len(data), _digest(data).hex())
         offset += len(data)
     end = json.dumps(footer).encode()
     write_bytes(path, b"".join([_MAGIC, *sections.values(), end, _TAIL.pack(_digest(end), len(end)), _MAGIC]))
@@ -90,14 +110,20 @@ def write_shard(path: Path, meta: TargetsMeta, entries: list[tuple[bytes, Sketch
 
 @dataclass(frozen=True)
 class Shard:
-    """An opened shard: where its sequences are; blocks are read when asked for."""
+    """An opened shard. Blocks are read when they are needed.
+
+    path     the file
+    meta     identity of the store
+    footer   the parsed footer
+    keys     digest of each sequence's key
+    starts   (sequences + 1,) first token of each sequence, counted over the shard
+    """
 
     path: Path
     meta: TargetsMeta
-    footer: dict[str, Any]
+    footer: Footer
     keys: tuple[bytes, ...]
     starts: NDArray[np.int64]
-    """(sequences + 1,): first token of each sequence, counted over the shard."""
 
     @cached_property
     def _order_V(self) -> NDArray[np.uint32]:
@@ -108,30 +134,30 @@ class Shard:
 
     @cached_property
     def block_ends(self) -> NDArray[np.int64]:
-        """(blocks,): for each block, the number of sequences in it and before it."""
+        """(blocks,) number of sequences up to the end of each block."""
         return np.cumsum(self.footer["blocks"], dtype=np.int64)
 
     def read_block(self, number: int) -> Block:
         """Decode block `number`.
 
         Raises:
-            StepError: its bytes are not those that were written.
+            StepError: its bytes have changed since they were written.
         """
         data = _section(self.path, self.footer, f"block{number}")
         try:
             return decode_block(data, self._order_V, draws=self.meta.draws, k=self.meta.k)
-        except (ValueError, IndexError, struct.error):  # the bytes are as written, so what wrote them was wrong
+        except (ValueError, IndexError, struct.error):  # the checksum is right, so the writer was wrong
             raise _damaged(self.path, f"block {number} does not decode") from None
 
 
 def _damaged(path: Path, what: str) -> StepError:
     return StepError(
-        f"{path}: the shard is damaged ({what}). Delete this file and run again: only its sequences are then asked of "
-        "the teacher anew."
+        f"{path}: the shard is damaged ({what}). "
+        "Delete this file and run again; the teacher then scores only its sequences again."
     )
 
 
-def _section(path: Path, footer: dict[str, Any], name: str) -> bytes:
+def _section(path: Path, footer: Footer, name: str) -> bytes:
     offset, size, digest = footer["sections"][name]
     try:
         with path.open("rb") as file:
@@ -144,7 +170,7 @@ def _section(path: Path, footer: dict[str, Any], name: str) -> bytes:
     return data
 
 
-def _footer(path: Path) -> dict[str, Any]:
+def _footer(path: Path) -> Footer:
     end = _TAIL.size + len(_MAGIC)
     try:
         with path.open("rb") as file:
@@ -164,7 +190,7 @@ def _footer(path: Path) -> dict[str, Any]:
         raise StepError(f"{path}: the shard cannot be read ({error.strerror}).") from None
     if not begins or _digest(data) != digest:
         raise _damaged(path, "checksum of its footer differs")
-    found: dict[str, Any] = json.loads(data)
+    found: Footer = json.loads(data)
     return found
 
 
@@ -177,8 +203,8 @@ def open_shard(path: Path, meta: TargetsMeta) -> Shard:
     footer = _footer(path)
     if footer["store"] != meta.store_id:
         raise StepError(
-            f"{path}: the shard was made for another store than the meta.json beside it says (another teacher, "
-            "tokenizer, temperature or kind of target). Move it back to where it came from."
+            f"{path}: the shard belongs to another store than the meta.json in its folder "
+            "(another teacher, tokenizer, temperature or kind of target). Move it back to the folder that it came from."
         )
     packed = _section(path, footer, "keys")
     keys = tuple(packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES))

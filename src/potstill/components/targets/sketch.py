@@ -1,9 +1,9 @@
-"""What is kept of a teacher's logits: sampled counts, or the top k with tail mass; and what keeping it loses.
+"""What is stored of a teacher's logits (sampled counts, or the top k with tail mass), and what that loses.
 
-Logits are worked on with torch on their own device; a tile of rows is in float64 at a time, never the whole of them. Of
-a teacher that gives no logits, some ids' log-probabilities are taken as they are.
+Logits are processed with torch on their own device, one tile of rows at a time. For a teacher without logits, the
+log-probabilities of some ids are taken as they are.
 
-Legend: N tokens, V vocabulary, D draws, K kept ids, M entries, S sums.
+Shapes: N tokens, V vocabulary, D samples per token, K stored ids, M entries, S sums.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 __all__ = ["SUMS", "Sketch", "grid_probs", "join_sketches", "sketch_likeliest", "sketch_logits", "uniforms"]
 
-# what is measured of each token while the full distribution p is at hand, r being what is stored of it
+# what is measured per token while the full distribution p is known; r is what is stored of it
 SUMS: dict[str, tuple[str, ...]] = {
-    # entropy of p; p's mass on ids that were not drawn; KL(r || p); cross-entropy of r under p less entropy: 0 on
-    # average if r is unbiased; its square
+    # entropy of p; p's mass on ids that were not sampled; KL(r || p); cross-entropy of r under p minus the entropy,
+    # whose mean is 0 if r is unbiased; its square
     "counts": ("entropy", "tail", "kl_stored_teacher", "gap", "gap_squared"),
     # entropy of p; p's mass outside the k; KL(p || r) over k + 1 buckets; the same with the tail spread evenly over V
     "top_k": ("entropy", "tail", "kl_buckets", "kl_even_tail"),
 }
-_TILE = {"cpu": 1 << 21, "other": 1 << 26}  # elements of a tile: a few megabytes, or enough to fill an accelerator
-_SPAN = 128  # ids whose mass is summed before a draw looks inside
-_NEVER = -1e4  # log-probability of an id that cannot come; its exponential is 0
-_OVER_ONE = 1.01  # probabilities that others have rounded may sum to this
+_TILE = {"cpu": 1 << 21, "other": 1 << 26}  # elements of a tile: a few megabytes, or enough to fill a GPU
+_SPAN = 128  # number of ids whose mass is summed before one of them is sampled
+_NEVER = -1e4  # log-probability of an id with probability 0; its exponential is 0
+_MAX_SUM = 1.01  # rounded probabilities may sum to this
 
 
 class Sketch(NamedTuple):
-    """What is kept of N tokens: lengths_N entries each, their ids_M and values_M, tail codes, and sums_NS measured."""
+    """What is stored of N tokens: number of entries per token, ids and values, tail codes, and measured sums."""
 
     lengths_N: NDArray[np.int64]
     ids_M: NDArray[np.int64]
@@ -51,14 +51,14 @@ class Sketch(NamedTuple):
 
 
 def join_sketches(parts: list[Sketch]) -> Sketch:
-    """Sketches one after another."""
+    """Sketches, concatenated."""
     return Sketch(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def uniforms(key: SequenceKey, seed: int, draws: int) -> NDArray[np.float64]:
-    """(tokens, draws) uniform numbers in [0, 1), each row sorted: a function of seed and sequence alone.
+    """Uniform numbers in [0, 1), (tokens, draws), each row sorted. They depend only on the seed and the sequence.
 
-    So a draw depends neither on the order of sequences nor on how their logits were cut into chunks.
+    So the samples depend neither on the order of sequences nor on how their logits were split into chunks.
     """
     digest = hashlib.blake2b(f"{seed}\0".encode() + key.digest, digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
@@ -66,7 +66,7 @@ def uniforms(key: SequenceKey, seed: int, draws: int) -> NDArray[np.float64]:
 
 
 def sketch_logits(meta: TargetsMeta, logits_NV: Tensor, uniforms_ND: NDArray[np.float64] | None) -> Sketch:
-    """Sketch of (N, V) logits; for counts with the uniform numbers of these rows.
+    """Sketch of (N, V) logits; for counts, with the uniform numbers of these rows.
 
     Raises:
         ValueError: a row of logits has a NaN, +inf, or no finite entry.
@@ -80,7 +80,7 @@ def sketch_logits(meta: TargetsMeta, logits_NV: Tensor, uniforms_ND: NDArray[np.
         for start in range(0, len(logits_NV), rows):
             tile_NV = logits_NV[start : start + rows].detach().float()
             tile_NV = tile_NV if meta.temperature == 1 else tile_NV / meta.temperature
-            # a logit of -inf has probability 0 and adds nothing to any sum
+            # a logit of -inf has probability 0, and adds nothing to any sum
             log_probs_NV = torch.log_softmax(tile_NV, dim=-1).clamp_min_(_NEVER)
             probs_NV = log_probs_NV.exp()
             entropy_N = -torch.linalg.vecdot(probs_NV, log_probs_NV).double().cpu().numpy()
@@ -95,11 +95,11 @@ def sketch_logits(meta: TargetsMeta, logits_NV: Tensor, uniforms_ND: NDArray[np.
     return join_sketches(parts)
 
 
-def _draw(probs_NV: Tensor, uniforms_ND: NDArray[np.float64]) -> Tensor:
-    """(N, D) ids, rising in each row: the inverse of the cumulative distribution at rising uniform numbers.
+def _sample(probs_NV: Tensor, uniforms_ND: NDArray[np.float64]) -> Tensor:
+    """Sampled ids (N, D), ascending in each row: the inverse cumulative distribution at ascending uniform numbers.
 
-    First among spans of ids, then within the span, both by running sums in float64 so that rare ids keep their chance;
-    one running sum over all ids would take five times as long.
+    First a span of ids is chosen, then an id within it, both by cumulative sums in float64, so that rare ids keep their
+    probability. One cumulative sum over all ids would take five times as long.
     """
     import torch
 
@@ -117,7 +117,7 @@ def _draw(probs_NV: Tensor, uniforms_ND: NDArray[np.float64]) -> Tensor:
 
 
 def _below(wanted: Tensor, total: Tensor) -> Tensor:
-    """What rounding has brought up to the total mass, where no id lies, is set just below it."""
+    """Values that rounding has raised to the total mass, where there is no id, are set just below it."""
     import torch
 
     return torch.minimum(wanted, torch.nextafter(total, torch.zeros_like(total)))
@@ -126,15 +126,15 @@ def _below(wanted: Tensor, total: Tensor) -> Tensor:
 def _counts(
     log_probs_NV: Tensor, probs_NV: Tensor, entropy_N: NDArray[np.float64], uniforms_ND: NDArray[np.float64]
 ) -> Sketch:
-    """Ids drawn with replacement, and how many times each."""
+    """Ids sampled with replacement, and how often each was sampled."""
     import torch
 
-    ids_ND = _draw(probs_NV, uniforms_ND)
-    log_drawn_ND = log_probs_NV.gather(1, ids_ND).double()
+    ids_ND = _sample(probs_NV, uniforms_ND)
+    log_sampled_ND = log_probs_NV.gather(1, ids_ND).double()
     first_ND = torch.ones_like(ids_ND, dtype=torch.bool)
     first_ND[:, 1:] = ids_ND[:, 1:] != ids_ND[:, :-1]  # uniforms are sorted, so equal ids are neighbours
-    support_N = (log_drawn_ND.exp() * first_ND).sum(-1)
-    surprise_N = -log_drawn_ND.mean(-1).cpu().numpy()
+    support_N = (log_sampled_ND.exp() * first_ND).sum(-1)
+    surprise_N = -log_sampled_ND.mean(-1).cpu().numpy()
     draws = ids_ND.shape[1]
     starts_M = np.flatnonzero(first_ND.cpu().numpy())
     values_M = np.diff(starts_M, append=first_ND.numel())
@@ -149,7 +149,7 @@ def _counts(
 
 
 def grid_probs(codes_NK: NDArray[np.uint8], tails_N: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Probabilities that grid codes stand for, scaled so that each row and its tail sum to 1."""
+    """The probabilities of grid codes, scaled so that each row and its tail sum to 1."""
     table = np.exp(-GRID * np.arange(256))
     table[NO_MASS] = 0.0
     probs_NK = table[codes_NK]
@@ -159,19 +159,19 @@ def grid_probs(codes_NK: NDArray[np.uint8], tails_N: NDArray[np.uint8]) -> NDArr
 
 
 def _top_k(log_probs_NV: Tensor, entropy_N: NDArray[np.float64], k: int) -> Sketch:
-    """The k likeliest ids on a grid of log-probabilities, and the mass of all others."""
+    """The k likeliest ids, with their log-probabilities on the grid, and the mass of all others."""
     top_NK, ids_NK = log_probs_NV.topk(k, dim=-1)
     return _on_grid(ids_NK.cpu().numpy(), top_NK.double().cpu().numpy(), entropy_N, log_probs_NV.shape[1])
 
 
 def sketch_likeliest(meta: TargetsMeta, ids: Sequence[Sequence[int]], log_probs: Sequence[Sequence[float]]) -> Sketch:
-    """Sketch of N tokens, of each of which some ids (distinct, in any order) are known with their log-probabilities.
+    """Sketch of N tokens from the log-probabilities of some ids per token (distinct, in any order).
 
-    The mass that they leave counts as spread evenly over all other ids: so the places of a token of which fewer than k
-    ids are known are filled, and so its entropy is measured. Where more are known, the k likeliest are kept.
+    The rest of the mass counts as spread evenly over all other ids. A token with fewer than k known ids is filled up in
+    this way, and its entropy is measured so. Of a token with more known ids, the k likeliest are stored.
 
     Raises:
-        ValueError: probabilities that sum to more than 1, or are no numbers.
+        ValueError: probabilities are not numbers, or sum to more than 1.
     """
     assert meta.k is not None
     ids_NK = np.empty((len(ids), meta.k), dtype=np.int64)
@@ -182,7 +182,7 @@ def sketch_likeliest(meta: TargetsMeta, ids: Sequence[Sequence[int]], log_probs:
         n = len(likeliest)
         log_K = np.array([log for log, _ in likeliest], dtype=np.float64)
         mass = float(np.exp(log_K).sum())
-        if not mass <= _OVER_ONE:
+        if not mass <= _MAX_SUM:
             raise ValueError(f"the likeliest ids' probabilities sum to {mass:.4g}, which is more than 1")
         log_K = np.maximum(log_K - math.log(max(1.0, mass)), _NEVER)
         rest = max(0.0, 1.0 - mass) if n < meta.vocab_size else 0.0
@@ -194,7 +194,7 @@ def sketch_likeliest(meta: TargetsMeta, ids: Sequence[Sequence[int]], log_probs:
 
 
 def _fill(ids: list[int], k: int) -> list[int]:
-    """Ids, and the lowest others, k in all."""
+    """The ids, filled up to k with the lowest other ids."""
     known = set(ids)
     return ids + list(islice((number for number in count() if number not in known), k - len(ids)))
 
@@ -202,7 +202,7 @@ def _fill(ids: list[int], k: int) -> list[int]:
 def _on_grid(
     ids_NK: NDArray[np.int64], log_NK: NDArray[np.float64], entropy_N: NDArray[np.float64], vocab: int
 ) -> Sketch:
-    """Ids with their log-probabilities on the grid, the mass of all others, and what is lost by that."""
+    """Ids with their log-probabilities on the grid, the mass of all others, and what this loses."""
     k = ids_NK.shape[1]
     probs_NK = np.exp(log_NK)
     tail_N = np.maximum(0.0, 1 - probs_NK.sum(1)) if k < vocab else np.zeros(len(log_NK))
@@ -210,14 +210,14 @@ def _on_grid(
     codes_NK = np.where(probs_NK > 0, codes_NK, NO_MASS).astype(np.uint8)
     tails_N = tail_codes(tail_N)
     stored_NK = grid_probs(codes_NK, tails_N)
-    own_NK = probs_NK * log_NK
+    plogp_NK = probs_NK * log_NK
     crossed_NK = probs_NK * np.log(np.where(probs_NK > 0, stored_NK, 1.0))
     log_tail_N = np.log(np.where(tail_N > 0, TAIL_BYTES[tails_N], 1.0))
-    inside_N = (own_NK - crossed_NK).sum(1)
-    own_tail_N = tail_N * np.log(np.where(tail_N > 0, tail_N, 1.0))
-    spread_N = -entropy_N - own_NK.sum(1)  # sum of p ln p over the ids that are not kept
+    inside_N = (plogp_NK - crossed_NK).sum(1)
+    plogp_tail_N = tail_N * np.log(np.where(tail_N > 0, tail_N, 1.0))
+    spread_N = -entropy_N - plogp_NK.sum(1)  # sum of p ln p over the ids that are not stored
     even_N = spread_N - tail_N * (log_tail_N - math.log(max(1, vocab - k)))
-    buckets_N = inside_N + own_tail_N - tail_N * log_tail_N
+    buckets_N = inside_N + plogp_tail_N - tail_N * log_tail_N
     sums_NS = np.stack([entropy_N, tail_N, buckets_N, inside_N + even_N], axis=1)
     lengths_N = np.full(len(log_NK), k, dtype=np.int64)
     return Sketch(lengths_N, ids_NK.reshape(-1), codes_NK.reshape(-1), tails_N, sums_NS)

@@ -1,4 +1,4 @@
-"""The writing end: logits in, shards out; a kill loses at most the shard in the making."""
+"""Writing of a store: logits become shards. A killed process loses at most the shard that it was writing."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Logits: TypeAlias = "Tensor | NDArray[np.floating]"
 
 
 class TargetsWriter:
-    """Adds sequences to a store, which is made if it is not there.
+    """Adds sequences to a store, which is created if it does not exist.
 
     Args:
-        folder: the store's own folder.
-        meta: what is stored; it must equal what the store already holds.
-        shard_tokens: tokens after which a shard is written.
+        folder: the folder of the store.
+        meta: identity of the store; it must equal that of an existing one.
+        shard_tokens: number of tokens after which a shard is written.
 
     Raises:
-        DataError: the folder holds a store of another teacher, tokenizer, temperature...; each difference is named.
-        StepError: another process writes to this store, or a shard is damaged.
+        DataError: the folder has a store with another identity; the message names each difference.
+        StepError: another process is writing to this store, or a shard is damaged.
     """
 
     def __init__(self, folder: Path, meta: TargetsMeta, shard_tokens: int = 1 << 17) -> None:
@@ -58,9 +58,9 @@ class TargetsWriter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StepError(
-                f"{self.folder}: another process writes to this targets store. Wait for it, or use another folder."
+                f"{self.folder}: another process is writing to this targets store. Wait for it, or use another folder."
             ) from None
-        for leftover in self.folder.glob("*.tmp"):  # a shard that a killed process was making
+        for leftover in self.folder.glob("*.tmp"):  # a shard that a killed process was writing
             leftover.unlink()
         paths = sorted(self.folder.glob(f"shard-*{SUFFIX}"))
         if paths or (self.folder / "meta.json").exists():
@@ -70,7 +70,7 @@ class TargetsWriter:
             self._next = 1 + int(path.name.removeprefix("shard-").removesuffix(SUFFIX))
 
     def __contains__(self, key: SequenceKey) -> bool:
-        """Whether a sequence is stored, or waits to be."""
+        """Whether a sequence is stored, or will be with the next shard."""
         return key.digest in self._held
 
     def add(self, key: SequenceKey, logits: Logits | Iterable[Logits]) -> bool:
@@ -78,48 +78,48 @@ class TargetsWriter:
 
         Args:
             key: from `sequence_key`.
-            logits: (N, V) of torch or NumPy, or an iterable of chunks of its rows; N = key.tokens.
+            logits: (N, V) as a torch tensor or NumPy array, or an iterable of chunks of its rows; N = key.tokens.
 
         Returns:
-            False when the sequence was there already; nothing is stored twice.
+            False if the sequence was stored already; nothing is stored twice.
 
         Raises:
-            StepError: logits that are no distribution, or not of this many tokens or this vocabulary.
+            StepError: the logits are not a distribution, or have another number of tokens or another vocabulary.
         """
         chunks = [logits] if hasattr(logits, "shape") else logits
         return self.add_batch([key], chunks) == 1  # type: ignore[arg-type]
 
     def add_batch(self, keys: Sequence[SequenceKey], chunks: Iterable[Logits]) -> int:
-        """Store sequences laid end to end, whose logits come as chunks of rows that may cut anywhere.
+        """Store several sequences, whose concatenated logits come as chunks of rows of any size.
 
-        A sequence that is held already is passed over, but its rows must come.
+        A sequence that is stored already is skipped, but its rows must be among the chunks.
 
         Returns:
-            Number of sequences that are new.
+            The number of new sequences.
 
         Raises:
-            StepError: as for `add`; nothing of the batch is stored then.
+            StepError: as for `add`; then nothing of the batch is stored.
         """
         total = sum(key.tokens for key in keys)
-        drawn_ND = None
+        uniforms_ND = None
         if self.meta.draws is not None and self.meta.seed is not None:
-            drawn_ND = np.concatenate([uniforms(key, self.meta.seed, self.meta.draws) for key in keys])
+            uniforms_ND = np.concatenate([uniforms(key, self.meta.seed, self.meta.draws) for key in keys])
         parts: list[Sketch] = []
         done = 0
         for chunk in chunks:
             rows = len(chunk)
             self._check(chunk, done + rows, total)
             try:
-                tile_ND = None if drawn_ND is None else drawn_ND[done : done + rows]
+                tile_ND = None if uniforms_ND is None else uniforms_ND[done : done + rows]
                 parts.append(sketch_logits(self.meta, _tensor(chunk), tile_ND))
             except ValueError as error:
                 raise StepError(
-                    f"{self.folder}: the teacher's rows {done} to {done + rows - 1} of this batch cannot be stored: "
-                    f"{error}. Look at the teacher; float16 overflows where bfloat16 does not."
+                    f"{self.folder}: rows {done} to {done + rows - 1} of these logits cannot be stored: {error}. "
+                    "Check the teacher; float16 overflows where bfloat16 does not."
                 ) from None
             done += rows
         if done != total:
-            raise StepError(f"{self.folder}: logits of {done} tokens came for sequences of {total} supervised tokens.")
+            raise StepError(f"{self.folder}: got logits of {done} tokens for sequences of {total} supervised tokens.")
         new = self._take(keys, join_sketches(parts))
         if self._waiting_tokens >= self.shard_tokens:
             self.flush()
@@ -128,25 +128,25 @@ class TargetsWriter:
     def add_likeliest(
         self, key: SequenceKey, ids: Sequence[Sequence[int]], log_probs: Sequence[Sequence[float]]
     ) -> bool:
-        """Store one sequence in a store of kind top_k, by the likeliest ids of each token that are known.
+        """Store one sequence in a store of kind top_k, from the likeliest ids per token that are known.
 
         Args:
             key: from `sequence_key`.
-            ids: of each of the key.tokens tokens, in any number and order, each id once.
-            log_probs: of those ids, in nats; the mass that they leave counts as spread evenly over all others.
+            ids: distinct ids for each of the key.tokens tokens, in any number and order.
+            log_probs: their log-probabilities (nats); the rest of the mass counts as spread evenly over all others.
 
         Returns:
-            False when the sequence was there already.
+            False if the sequence was stored already.
 
         Raises:
-            StepError: log-probabilities that are none, or not of this many tokens.
+            StepError: the log-probabilities are not valid, or are those of another number of tokens.
         """
         if len(ids) != key.tokens:
-            raise StepError(f"{self.folder}: {len(ids)} tokens came for a sequence of {key.tokens} supervised tokens.")
+            raise StepError(f"{self.folder}: got ids of {len(ids)} tokens for a sequence of {key.tokens} tokens.")
         try:
             sketch = sketch_likeliest(self.meta, ids, log_probs)
         except ValueError as error:
-            raise StepError(f"{self.folder}: a sequence cannot be stored: {error}. Look at the teacher.") from None
+            raise StepError(f"{self.folder}: a sequence cannot be stored: {error}. Check the teacher.") from None
         new = self._take([key], sketch)
         if self._waiting_tokens >= self.shard_tokens:
             self.flush()
@@ -156,10 +156,10 @@ class TargetsWriter:
         if chunk.ndim != 2 or chunk.shape[1] != self.meta.vocab_size:
             raise StepError(
                 f"{self.folder}: the logits have the shape {tuple(chunk.shape)}, but the store's vocabulary has "
-                f"{self.meta.vocab_size} ids. Cut a padded vocabulary to the tokenizer's before storing it."
+                f"{self.meta.vocab_size} ids. Remove the padding of the vocabulary before storing logits."
             )
         if rows > total:
-            raise StepError(f"{self.folder}: more rows of logits came than the {total} supervised tokens.")
+            raise StepError(f"{self.folder}: got more rows of logits than the {total} supervised tokens.")
 
     def _take(self, keys: Sequence[SequenceKey], whole: Sketch) -> int:
         entry_N1 = np.concatenate([[0], np.cumsum(whole.lengths_N)])
@@ -168,7 +168,7 @@ class TargetsWriter:
             stop = start + key.tokens
             if key.digest not in self._held:
                 first, last = entry_N1[start], entry_N1[stop]
-                # copies: a slice would keep the whole batch alive until the shard is written
+                # copies, because a slice would keep the whole batch in memory until the shard is written
                 part = Sketch(
                     whole.lengths_N[start:stop].astype(np.int32),
                     whole.ids_M[first:last].astype(np.int32),
@@ -184,7 +184,7 @@ class TargetsWriter:
         return new
 
     def flush(self) -> None:
-        """Write what waits as a shard."""
+        """Write the sequences that are not yet written as a shard."""
         if not self._waiting:
             return
         if not (self.folder / "meta.json").exists():
@@ -194,7 +194,7 @@ class TargetsWriter:
         self._waiting, self._waiting_tokens = [], 0
 
     def close(self) -> None:
-        """Write what waits, and let go of the store; a writer that was given nothing leaves nothing."""
+        """Write the last shard and release the store. A writer without sequences leaves no folder."""
         if self._lock < 0:
             return
         try:
@@ -211,7 +211,7 @@ class TargetsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # also after an error: what waits are whole sequences, and a teacher was paid for them
+        # also after an error: the sequences are whole, and scoring them was expensive
         self.close()
 
 

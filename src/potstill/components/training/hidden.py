@@ -57,14 +57,14 @@ class HiddenTeacher:
 
     def layers(self, student: PreTrainedModel) -> tuple[int, ...]:
         """The teacher layer for each student layer."""
-        own, teachers = student.config.num_hidden_layers, self.model.config.num_hidden_layers
+        layers, teacher_layers = student.config.num_hidden_layers, self.model.config.num_hidden_layers
         if self.settings.layers == "similarity":
             teacher_rows, student_rows = self.rows
             return similar_layers(self._states(student, student_rows), self._states(self.model, teacher_rows))
         if self.kept_layers:
-            return cut_layers(self.kept_layers, teachers)
+            return cut_layers(self.kept_layers, teacher_layers)
         # a single layer learns from the last one, whose states the output head reads
-        return even_layers(teachers, own) if own > 1 else (teachers - 1,)
+        return even_layers(teacher_layers, layers) if layers > 1 else (teacher_layers - 1,)
 
     @torch.no_grad()
     def _states(self, model: PreTrainedModel, rows: Sequence[Example]) -> list[Tensor]:

@@ -36,10 +36,10 @@ Place = tuple[int, int, int]
 class StudentSamples:
     """How the student samples answers of its own.
 
-    settings   the recipe's section
-    chat       the student's tokenizer
-    context    maximum length of prompt and answer together, in tokens
-    max_new_tokens   maximum length of an answer, in tokens
+    settings        the recipe's section
+    chat            the student's tokenizer
+    context         maximum length of prompt and answer together, in tokens
+    max_new_tokens  maximum length of an answer, in tokens
     """
 
     settings: OnPolicy
@@ -55,7 +55,7 @@ class _State(TypedDict):
 
 @dataclass
 class SamplingPlan:
-    """The micro-batches of a run in which the student samples some answers, anew every `refresh` steps.
+    """The micro-batches of a run in which the student samples some answers, again every `refresh` steps.
 
     Each of several processes samples a part, and all get all answers, because the loss counts the tokens of the whole
     global batch.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.components.chat.format import Example
+from potstill.components.models.architectures import not_prunable
 from potstill.components.training.attention import grouped_attention
 from potstill.components.training.batches import pack, token_batches
 from potstill.core.errors import RecipeError
@@ -144,15 +145,17 @@ def cut_width(
     ffn: int | None = None,
     kv_heads: int | None = None,
 ) -> PreTrainedModel:
-    """A narrower copy of a llama, qwen2 or qwen3 model. A size that is None is not changed.
+    """A narrower copy of a model. A size that is None is not changed.
 
     Query heads are pruned with the key-value head that they share. head_dim is not changed.
 
     Raises:
-        RecipeError: a size is larger than the model's.
+        RecipeError: a size is larger than the model's, or models of this class cannot be pruned.
     """
     from transformers import AutoModelForCausalLM
 
+    if problem := not_prunable(type(model).__name__):
+        raise RecipeError(f"student.init: teacher_layers: {problem}")
     config = type(model.config).from_dict(model.config.to_dict())
     old_kv, old_heads = config.num_key_value_heads, config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // old_heads

@@ -56,7 +56,7 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: int, chosen: Sequence[
         config.layer_types = [config.layer_types[i] for i in kept]
     student: PreTrainedModel = type(teacher)._from_config(config, dtype=torch.float32)
     source, prefix = teacher.state_dict(), f"{layer_list(teacher)}."
-    state: dict[str, Any] = {}
+    state: dict[str, torch.Tensor] = {}
     for name in student.state_dict():
         index, _, rest = name.removeprefix(prefix).partition(".")
         old = f"{prefix}{kept[int(index)]}.{rest}" if name.startswith(prefix) else name

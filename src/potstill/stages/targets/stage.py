@@ -40,7 +40,7 @@ class LocalScoring:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint, whose log-probabilities came with its answers.
+    """An endpoint, which gave log-probabilities with its answers.
 
     section         the recipe's section
     student_model   folder of `student.model`, whose tokens the targets are stored in
@@ -133,7 +133,7 @@ def _score(inputs: TargetsInputs, teacher: LocalScoring, store: Path) -> None:
 
 
 def _take_logprobs(inputs: TargetsInputs, teacher: Endpoint, store: Path) -> ServedRowCounts:
-    """Take the distributions from what the endpoint said with its answers; nothing is asked or computed."""
+    """Take the distributions from the log-probabilities that came with the endpoint's answers."""
     from potstill.components.targets import TargetsWriter
     from potstill.stages.targets.served import write_served_targets
 

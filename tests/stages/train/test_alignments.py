@@ -1,4 +1,4 @@
-"""A student learns from a teacher that cuts text into other tokens: beside it, and from its stored distributions."""
+"""A student learns from a teacher with another tokenizer, online and from its stored distributions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures import light_rows, make_model, run_stage, write_jsonl
+from fixtures import light_rows, make_model, write_jsonl
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.losses.alignment import DenseTeacher, linear_alignment_divergence
 from potstill.components.runtimes.load import load_causal_lm
@@ -23,16 +23,17 @@ from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import Row, read_rows
 from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
+from stage_runs import run_stage
 
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose tokenizer has 60 merges less than `tiny_model`'s."""
+    """A model whose tokenizer has 60 fewer merges than `tiny_model`'s."""
     return make_model(tmp_path_factory.mktemp("models") / "other", layers=2, seed=3, extra_vocabulary=-60)
 
 
 def mixed_rows(tmp_path: Path) -> list[Row]:
-    """Rows whose order by length is another in the two tokenizers."""
+    """Rows whose order by length differs between the two tokenizers."""
     rows = light_rows(["", "please "])[::3]
     for number, row in enumerate(rows):
         row["messages"][0]["content"] += " xyzzy"[: number % 7] * (number % 3)
@@ -70,7 +71,7 @@ def test_one_tokenizer_is_the_plain_loss(tiny_model: Path, tmp_path: Path, tempe
 def test_two_tokenizers_compare_the_rows_that_belong_together(
     tiny_model: Path, other_model: Path, tmp_path: Path
 ) -> None:
-    """The packed batch against each row alone, through transformers itself."""
+    """The packed batch against each row run separately through transformers."""
     alignments, own, taught = read_by(other_model, tiny_model, tmp_path)
     teacher, student = load_causal_lm(tiny_model).eval(), load_causal_lm(other_model).eval()
     by_length = [sorted(range(len(own)), key=lambda i: -len(side[i].ids)) for side in (own, taught)]
@@ -137,23 +138,23 @@ def test_a_recipe_distils_across_tokenizers(
     if objective.get("targets"):
         steps["targets"] = tmp_path / "targets"
         steps["targets"].mkdir()
-        run_stage(targets.STAGE, recipe, steps["targets"], generate=workload)
-    run_stage(train.STAGE, recipe, out, **steps)
+        run_stage(targets.STAGE, recipe, {"generate": workload}, steps["targets"])
+    run_stage(train.STAGE, recipe, steps, out)
     lines = [json.loads(line) for line in (out / "student.log.jsonl").read_text().splitlines()]
     assert lines[-1]["divergence"] < 0.8 * lines[0]["divergence"]
     assert load_chat(out / "student").vocab_size < load_chat(tiny_model).vocab_size
 
 
 @pytest.mark.parametrize("objective", [{"name": "jsd"}, {"hidden": {}}])
-def test_what_compares_token_by_token_is_refused(
+def test_objectives_that_compare_token_by_token_are_rejected(
     tiny_model: Path, other_model: Path, tmp_path: Path, workload: Path, objective: dict[str, Any]
 ) -> None:
     recipe = recipe_of(tmp_path, workload, tiny_model, other_model, objective)
     with pytest.raises(RecipeError, match="compares teacher and student token by token"):
-        run_stage(train.STAGE, recipe, tmp_path, generate=workload)
+        run_stage(train.STAGE, recipe, {"generate": workload}, tmp_path)
 
 
-def test_answers_that_two_templates_write_otherwise_are_named(tiny_model: Path, tmp_path: Path) -> None:
+def test_answers_that_two_templates_write_differently_are_named(tiny_model: Path, tmp_path: Path) -> None:
     chat = load_chat(tiny_model)
     wordy = ChatFormat(
         chat.tokenizer, chat.template.replace("<tool_call>\n", "I call:\n"), chat.bos, chat.eos, chat.stop_ids
