@@ -67,7 +67,7 @@ def devices(as_json: bool) -> None:
 @click.option("--host", metavar="D", help="Host machine of a GPU device (CPU and RAM). Default: Desktop DDR5-5600.")
 @json_option
 def fit(model: str, as_json: bool, **options: Any) -> None:
-    """Say whether a model runs on a device, how fast, and with which context.
+    """Predict whether a model runs on a device, how fast, and with which context.
 
     MODEL is a config.json, a model's folder, a GGUF file, a hub id, or a shape such as
     llama:layers=16,hidden=2048,ffn=8192,heads=32,kv_heads=8,vocab=128256,tied=1.
@@ -101,10 +101,10 @@ def fit(model: str, as_json: bool, **options: Any) -> None:
 )
 @json_option
 def search(model: str, as_json: bool, **options: Any) -> None:
-    """List students that a device can run: cut from the teacher, or known small models.
+    """List students that a device can run.
 
-    MODEL is the teacher: a config.json, a model's folder, a hub id, or a shape. A RECIPE is a .yaml file; its teacher,
-    target and rows count.
+    They are cut from the teacher, or known small models. MODEL is the teacher: a config.json, a model's folder, a hub
+    id, or a shape. A RECIPE is a .yaml file; its teacher, target and rows count.
     """
     from potstill.apps.plan.search import SearchOptions, search_students
     from potstill.apps.plan.write import write_student
@@ -146,7 +146,7 @@ def _moved(option: str, now: str) -> Decorator:
 @_moved("--search", "potstill search MODEL|RECIPE")
 @json_option
 def plan(recipe: Path, as_json: bool, **options: Any) -> None:
-    """Say what a recipe's student needs, what making it costs, and whether it may be shipped."""
+    """Predict what a recipe's student needs and costs, and judge its licences."""
     from potstill.apps.plan.recipe import PlanOptions, plan_recipe
     from potstill.cli.render.page import print_json, print_page
     from potstill.cli.render.plan import render_plan
@@ -161,7 +161,10 @@ def plan(recipe: Path, as_json: bool, **options: Any) -> None:
 @recipe_argument
 @json_option
 def licences(recipe: Path, as_json: bool) -> None:
-    """Say whether the student may be shipped, by the licences of teacher, base student and data. Not legal advice."""
+    """Say whether the licences allow the student to be shipped.
+
+    The licences of teacher, base student, tokenizer and data count. This is not legal advice.
+    """
     from potstill.cli.render.licences import render_licences
     from potstill.cli.render.page import print_json, print_page
     from potstill.components.licences.licences import licence_verdict
@@ -175,7 +178,10 @@ def licences(recipe: Path, as_json: bool) -> None:
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of llama.cpp.")
 @json_option
 def calibrate(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
-    """Measure this machine in llama.cpp, on random models and the given ones, for later predictions for 'this'."""
+    """Measure this machine's rates in llama.cpp, for the device 'this'.
+
+    Random models are measured, and the given GGUF files. Later predictions use the rates.
+    """
     from potstill.cli.render.page import print_json
     from potstill.components.hardware.calibrate import calibrate as measure
 

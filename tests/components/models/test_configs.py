@@ -117,7 +117,7 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path, fam
     assert from_config(config).parameters == theirs.num_parameters()
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
 def test_key_value_heads_of_null_are_as_many_as_heads(tmp_path: Path, family: str) -> None:
     config = saved_config(build(family), tmp_path) | {"num_key_value_heads": None}
     assert from_config(config).attention[0].kv_heads == 4
@@ -136,7 +136,7 @@ def test_recipe_shape_is_the_model_made_from_it(tmp_path: Path) -> None:
     assert spec.context == model.config.max_position_embeddings
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
 def test_a_pruned_config_is_that_of_the_pruned_model(tmp_path: Path, family: str) -> None:
     from potstill.components.chat.format import Example
     from potstill.components.training.pruning import cut_width, measure_importance

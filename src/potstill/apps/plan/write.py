@@ -26,7 +26,7 @@ def write_student(path: Path, student: Mapping[str, Any], quantization: str) -> 
         quantization: for `export.quantization`.
 
     Raises:
-        RecipeError: the recipe would not be valid, or its sections cannot be told apart line by line.
+        RecipeError: the recipe would not be valid, or it is not clear where its sections begin and end.
         UsageError: the file or its folder cannot be written to.
     """
     file = path.resolve()
@@ -52,7 +52,7 @@ def write_student(path: Path, student: Mapping[str, Any], quantization: str) -> 
     try:
         with replacing(file) as draft:  # in the recipe's folder, because its paths are relative to it
             draft.write_bytes(text.encode("utf-8"))
-            _require_written(draft, path, {**old, **new})
+            _require_values(draft, path, {**old, **new})
             shutil.copymode(file, draft)
     except OSError as error:
         raise UsageError(
@@ -61,7 +61,7 @@ def write_student(path: Path, student: Mapping[str, Any], quantization: str) -> 
         ) from None
 
 
-def _require_written(draft: Path, path: Path, wanted: Mapping[str, Any]) -> None:
+def _require_values(draft: Path, path: Path, values: Mapping[str, Any]) -> None:
     """Raise RecipeError unless a draft is a valid recipe with exactly these values."""
     try:
         load_recipe(draft)
@@ -70,7 +70,7 @@ def _require_written(draft: Path, path: Path, wanted: Mapping[str, Any]) -> None
         raise RecipeError(
             f"--write: with this student the recipe is not valid, and was left as it is. {message}"
         ) from None
-    if yaml.safe_load(draft.read_text(encoding="utf-8")) != dict(wanted):
+    if yaml.safe_load(draft.read_text(encoding="utf-8")) != dict(values):
         raise RecipeError(_unclear(path, "student"))
 
 

@@ -104,14 +104,14 @@ def find_device(name: str, *, quick: bool = False, option: str = "--device") -> 
     Raises:
         UsageError: no device has the name; the message gives the nearest names.
     """
-    wanted = _plain(name)
-    if wanted == "this":
+    plain = _plain(name)
+    if plain == "this":
         return this_machine(quick=quick)
     devices = load_devices()
     for device in devices:
-        if wanted in (_plain(device.name), *map(_plain, device.aliases)):
+        if plain in (_plain(device.name), *map(_plain, device.aliases)):
             return device
-    inside = [device for device in devices if wanted and wanted in _plain(device.name)]
+    inside = [device for device in devices if plain and plain in _plain(device.name)]
     if len(inside) == 1:
         return inside[0]
     near = [device.name for device in inside] or difflib.get_close_matches(name, [d.name for d in devices], 4, 0.4)

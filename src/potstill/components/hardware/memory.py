@@ -1,7 +1,7 @@
 """What llama.cpp holds in memory while it serves a model: weights, KV cache, compute buffer, and the process itself.
 
-Each formula was read from llama.cpp's log or fitted to what the kernel counts; benchmarks/README.md compares. Bytes,
-elements, tokens.
+Each formula was read from llama.cpp's log or fitted to what the kernel counts (compared in benchmarks/README.md). Sizes
+are in bytes, elements or tokens.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "LlamaForCausalLM": Architecture("llama", exportable=True, prunable=True, more_biases=True, rope="llama3"),
     # the same tensors and arithmetic as a Llama, but for its sliding window, which llama.cpp's llama does not have
     "MistralForCausalLM": Architecture(
-        "llama", exportable=True, rope="llama3", defaults={"num_key_value_heads": 8, "sliding_window": 4096}
+        "llama", exportable=True, prunable=True, rope="llama3",
+        defaults={"num_key_value_heads": 8, "sliding_window": 4096},
     ),
     "Mistral3ForConditionalGeneration": Architecture("llama", defaults={"num_key_value_heads": 8}),
     "MixtralForCausalLM": Architecture("llama", experts=True, defaults=_MIXTRAL),

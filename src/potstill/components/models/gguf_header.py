@@ -301,10 +301,10 @@ def _check_kind(keys: _Keys, tensors: dict[str, tuple[int, ...]]) -> None:
 def _check_blocks(keys: _Keys, tensors: dict[str, tuple[int, ...]], heads: list[int]) -> None:
     """Raise UsageError unless the blocks are those that the file counts; one without attention may have no tensors."""
     found = {int(match[1]) for match in map(_BLOCK.match, tensors) if match}
-    wanted = {i for i, number in enumerate(heads) if number}
-    if wanted - found or max(found, default=0) >= len(heads):
-        odd = min(wanted - found, default=max(found, default=0))
-        there = "has no tensors" if odd in wanted else "has tensors"
+    needed = {i for i, number in enumerate(heads) if number}
+    if needed - found or max(found, default=0) >= len(heads):
+        odd = min(needed - found, default=max(found, default=0))
+        there = "has no tensors" if odd in needed else "has tensors"
         raise keys.wrong("block_count", f"the number of its blocks (blk.N): blk.{odd} {there}")
 
 

@@ -1,9 +1,8 @@
-"""GGUF's tensor types, and llama.cpp's rules for which of them a tensor gets in a quantized file: the plan's and the
-exporter's.
+"""GGUF's tensor types, and llama.cpp's rules for the type of each tensor in a quantized file.
 
-The rules are those of llama.cpp's `llama-quant.cpp`, experts and 80-layer models included. A
-tensor is named as in GGUF (`blk.3.ffn_down.weight`) with its dimensions rows first; the last one is the row that is
-cut into blocks.
+Predictions and the exporter use the same rules: those of llama.cpp's `llama-quant.cpp`, with experts and 80-layer
+models. A tensor has its GGUF name (`blk.3.ffn_down.weight`), and its dimensions are rows first; the last one is the row
+that is cut into blocks.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ TYPE_NAMES: dict[int, str] = {
     20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
     29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
-"""A type's number in a GGUF file (ggml.h), for those that files hold."""
+"""Number of a type in a GGUF file (ggml.h) -> its name, for the types that files hold."""
 
 QUANTIZATIONS: dict[str, str] = {
     "F32": "F32", "F16": "F16", "BF16": "BF16", "Q8_0": "Q8_0", "Q6_K": "Q6_K", "Q5_K_M": "Q5_K", "Q5_K_S": "Q5_K",
     "Q4_K_M": "Q4_K", "Q4_K_S": "Q4_K", "Q4_0": "Q4_0", "Q3_K_L": "Q3_K", "Q3_K_M": "Q3_K", "Q3_K_S": "Q3_K",
     "Q2_K": "Q2_K", "MXFP4_MOE": "MXFP4",
 }  # fmt: skip
-"""Name a user gives -> type of an ordinary matrix. MXFP4_MOE keeps all but the experts in Q8_0."""
+"""Name that a user gives -> type of an ordinary matrix. MXFP4_MOE has everything but the experts in Q8_0."""
 
 _FLOATS = ("F32", "F16", "BF16")
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-# small or delicate matrices that stay as they were converted; these are converted to F32
+# small or sensitive matrices that are not quantized; the converter stores them in F32
 _NEVER = ("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "ssm_conv1d", "rope_freqs")
 
 
@@ -56,21 +55,22 @@ def bytes_per_element(kind: str) -> float:
 
 
 def _more_bits(layer: int, layers: int) -> bool:
-    """The layers whose attn_v and ffn_down a medium mixture gives more bits: an eighth at each end, a third between."""
+    """Whether a medium mixture gives attn_v and ffn_down more bits: in an eighth of the layers at each end, in a third
+    of those between."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _fitting(wanted: str, row: int) -> str:
-    """`wanted`, or what takes over where its block does not divide a row."""
-    for kind in (wanted, _FALLBACK.get(wanted, "F16")):
-        if row % BLOCKS[kind][0] == 0:
-            return kind
+def _fitting(kind: str, row: int) -> str:
+    """The type, or its replacement where its block does not divide a row."""
+    for candidate in (kind, _FALLBACK.get(kind, "F16")):
+        if row % BLOCKS[candidate][0] == 0:
+            return candidate
     return "F16"
 
 
 def _value_type(ordinary: str, quantization: str, layer: int, layers: int, gqa: int) -> str:
-    """attn_v (or the fused attn_qkv, which the quantizer treats alike)."""
+    """Type of attn_v, or of the fused attn_qkv, which the quantizer treats in the same way."""
     if quantization == "Q2_K":
         return "Q4_K" if gqa >= 4 else "Q3_K"
     if quantization == "Q3_K_M":
@@ -114,15 +114,15 @@ def tensor_type(
     """Type of one tensor of a file.
 
     Args:
-        name: in GGUF.
-        dims: rows first.
+        name: GGUF name.
+        dims: dimensions, rows first.
         quantization: a key of `QUANTIZATIONS`.
-        layers: the model's.
-        tied: the token embedding is the output matrix too.
-        gqa: query heads that share a key-value head.
-        experts: of each expert layer; 0 for a dense model.
-        large: llama.cpp takes it for a 70B (see `is_large`): attn_v keeps five bits.
-        importance: there is an importance matrix: Q4_0 then keeps the first ffn_down matrices in Q4_1.
+        layers: number of layers.
+        tied: whether the token embedding is the output matrix too.
+        gqa: query heads per key-value head.
+        experts: experts in each expert layer; 0 for a dense model.
+        large: llama.cpp treats the model as a 70B (see `is_large`), and attn_v keeps five bits.
+        importance: there is an importance matrix, with which Q4_0 keeps the first ffn_down matrices in Q4_1.
 
     Raises:
         KeyError: the quantization is not known.
@@ -153,5 +153,5 @@ def tensor_type(
 
 
 def is_large(architecture: str, layers: int, gqa: int) -> bool:
-    """Whether llama.cpp takes a model for a 70B."""
+    """Whether llama.cpp treats a model as a 70B."""
     return layers == 80 and (architecture in ("qwen2", "qwen2vl") or (architecture == "llama" and gqa > 1))

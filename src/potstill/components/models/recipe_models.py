@@ -204,9 +204,9 @@ def _check_cut(kept: dict[str, int | None], teacher: Model) -> None:
     assert spec is not None
     has = {"layers": spec.layers, "hidden": spec.hidden, "ffn": spec.ffn, "kv_heads": spec.attention[0].kv_heads}
     for key, total in has.items():
-        asked = kept[key]
-        if asked is not None and asked > total:
-            raise RecipeError(f"student.{key}: {asked} is more than the teacher's {total} {_PARTS[key]}.")
+        size = kept[key]
+        if size is not None and size > total:
+            raise RecipeError(f"student.{key}: {size} is more than the teacher's {total} {_PARTS[key]}.")
 
 
 def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:

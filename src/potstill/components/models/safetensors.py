@@ -1,4 +1,4 @@
-"""What a model's safetensors hold, from their headers alone: no weight is read, and no library is needed."""
+"""Number of parameters in safetensors files, from their headers alone: no weight is read, and no library is needed."""
 
 from __future__ import annotations
 

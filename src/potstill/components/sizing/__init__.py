@@ -1,1 +1,1 @@
-"""Bytes, hours and money of a run."""
+"""Bytes, hours and costs of a run."""
