@@ -296,7 +296,7 @@ def test_llama_cpp_refuses_a_tensor_too_few_or_too_many(tmp_path: Path, wrong: s
     if wrong not in made.tensors:
         tensors[wrong] = (32,)
     write_random_gguf(replace(made, tensors=tensors).quantized("F32"), tmp_path / "m.gguf")
-    with pytest.raises(StepError, match="cannot run the file"):
+    with pytest.raises(StepError, match="cannot serve"):
         serve_once(tmp_path / "m.gguf", context=512, kv_type="f16", prompt=8, decode=2)
 
 

@@ -8,25 +8,22 @@ whose kernels are the limit.
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.components.hardware import llama_once
 from potstill.components.hardware.calibration import Calibration, Measured, machine_name
 from potstill.components.hardware.speed import bytes_by_type, calibrated_seconds, operations_by_type, routed_experts
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.spec import ModelSpec
-from potstill.core.errors import MissingExtra, StepError, UsageError
+from potstill.core.errors import MissingExtra, UsageError
 
 __all__ = ["Sample", "Served", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
@@ -86,22 +83,23 @@ def serve_once(
         MissingExtra: xllamacpp is not installed.
         StepError: llama.cpp cannot run the file.
     """
-    options = {"context": context, "parallel": parallel, "prompt": prompt, "decode": decode}
-    options |= {"repeats": repeats, "threads": threads}
-    command = [sys.executable, "-P", llama_once.__file__, str(path), f"--kv-type={kv_type}"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module named 'xllamacpp'" in done.stderr:
+    if find_spec("xllamacpp") is None:
         raise MissingExtra("xllamacpp is not installed, and calibration needs it: pip install 'potstill[run]'.")
-    if done.returncode:
-        last = " | ".join(done.stderr.strip().splitlines()[-3:])
-        raise StepError(
-            f"{path}: llama.cpp cannot run the file (exit code {done.returncode}). Try it in llama.cpp itself, or "
-            f"leave it out. Last lines of its output: {last}"
-        )
-    found = json.loads(done.stdout)
-    decoding, prefill = statistics.median(found["decode"]), statistics.median(found["prefill"])
-    return Served(found["peak_bytes"], found["load_seconds"], prefill, decoding)
+    from potstill.components.runtimes.gguf import GGUFServer
+
+    timings = []
+    with GGUFServer(path, context=context * parallel, parallel=parallel, threads=threads, kv_type=kv_type) as server:
+        for number in range(repeats):
+            ids = [300 + (7 * i + number) % 1000 for i in range(prompt)]
+            body = {"prompt": ids, "n_predict": decode, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+            timings.append(server.post("/completion", body)["timings"])
+        peak = round(server.peak_rss_mb() * 1e6)
+    return Served(
+        peak_bytes=peak,
+        load_seconds=server.load_seconds,
+        prefill_tokens_per_s=statistics.median(timing["prompt_per_second"] for timing in timings),
+        decode_tokens_per_s=statistics.median(timing["predicted_per_second"] for timing in timings),
+    )
 
 
 def _own_models() -> list[ModelSpec]:

@@ -50,6 +50,7 @@ class GGUFServer:
         context: tokens of all slots together, divided equally among them.
         parallel: number of slots, which answer at the same time.
         threads: number of processor threads.
+        kv_type: type of the KV cache.
         exact: compute attention in 32 bits. A device does not run the file like this, but an F32 file then gives its
             checkpoint's log-probabilities to 1e-5 nats; with llama.cpp's usual attention the difference is 0.03.
 
@@ -62,11 +63,20 @@ class GGUFServer:
     api_key: str
     load_seconds: float
 
-    def __init__(self, model: Path, *, context: int, parallel: int = 1, threads: int = 1, exact: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        context: int,
+        parallel: int = 1,
+        threads: int = 1,
+        kv_type: str = "f16",
+        exact: bool = False,
+    ) -> None:
         self.model = model
         self.parallel = parallel
         self._arguments = [str(model), f"--context={context}", f"--parallel={parallel}", f"--threads={threads}"]
-        self._arguments += ["--exact"] if exact else []
+        self._arguments += ["--exact"] if exact else [f"--kv-type={kv_type}"]
 
     def __enter__(self) -> Self:
         # run by path, because the imports of a package would count as the model's memory

@@ -1,6 +1,7 @@
 """llama.cpp's HTTP server in a process of its own, so that its memory and its crashes are its own.
 
-    python -m potstill.components.runtimes.llama_process MODEL --context N --parallel P --threads T [--exact]
+    python -m potstill.components.runtimes.llama_process MODEL
+        --context N --parallel P --threads T [--kv-type K] [--exact]
 
 The first line on stdout is a JSON object: `address`, `api_key` and `load_seconds`. Each line written to stdin is
 answered with one more: `peak_rss_mb`, in MB of a million bytes. The process ends when stdin closes, which it also does
@@ -30,6 +31,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--context", type=int, required=True, help="tokens of all slots together")
     parser.add_argument("--parallel", type=int, default=1, help="slots")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kv-type", default="f16", help="type of the KV cache")
     parser.add_argument("--exact", action="store_true", help="32-bit KV cache, no flash attention")
     return parser.parse_args(argv)
 
@@ -49,8 +51,9 @@ def _parameters(args: argparse.Namespace, api_key: str) -> Any:
     parameters.fit_params = False  # run as asked or not at all
     parameters.ui = False
     parameters.verbosity = _ERRORS
+    kind = "F32" if args.exact else args.kv_type.upper()
+    parameters.cache_type_k = parameters.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{kind}")
     if args.exact:  # llama.cpp's usual attention rounds to 16 bits
-        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return parameters
 
