@@ -82,5 +82,5 @@ def test_what_it_leaves_out_is_refused(tiny_model: Path, workload: Path, tmp_pat
         load_recipe(path)
     served = {"kind": "api", "model": "m", "base_url": "http://localhost:1/v1", "offload": "disk"}
     path = write_recipe(tmp_path, workload, served, {"init": "checkpoint", "model": str(tiny_model)})
-    with pytest.raises(RecipeError, match="unknown key 'teacher.offload'"):
+    with pytest.raises(RecipeError, match=r"unknown key 'teacher\.offload'"):
         load_recipe(path)
