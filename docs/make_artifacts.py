@@ -19,27 +19,38 @@ _NAMES = {str: "string", int: "integer", float: "number", bool: "true or false",
 _FIELD = re.compile(r"^(\w+(?:, \w+)*) {2,}(\S.*)$")
 
 
-def artifacts() -> list[type[Artifact]]:
-    """Every artifact, by the module that it is in."""
-    found: list[type[Artifact]] = []
+LINES = {"JudgedAnswer": "answers-MODEL.jsonl", "ClassifiedRow": "answers-MODEL.jsonl", "LogLine": "NAME.log.jsonl"}
+"""Classes of the lines of JSONL files, and those files."""
+
+
+def classes() -> list[type[Part]]:
+    """Every public class of the package, by the module that it is in."""
+    found: list[type[Part]] = []
     for module in pkgutil.iter_modules(package.__path__):
-        members = vars(importlib.import_module(f"{package.__name__}.{module.name}")).values()
-        found += [
-            m for m in members if inspect.isclass(m) and issubclass(m, Artifact) and m.__module__.endswith(module.name)
+        name = f"{package.__name__}.{module.name}"
+        members = [
+            m for m in vars(importlib.import_module(name)).values() if inspect.isclass(m) and m.__module__ == name
         ]
-    return [kind for kind in found if kind is not Artifact and not kind.__name__.startswith("_")]
+        found += [m for m in members if issubclass(m, Part) and m not in (Part, Artifact) and m.__name__[0] != "_"]
+    return found
+
+
+def artifacts() -> list[type[Artifact]]:
+    """Every artifact."""
+    return [kind for kind in classes() if issubclass(kind, Artifact)]
 
 
 def tables() -> str:
-    """A section for each artifact, and after it one for each part that no earlier one has shown."""
+    """A section for each artifact and each kind of line, each followed by its parts that were not shown before."""
     seen: set[type[Part]] = set()
     sections = []
-    for kind in artifacts():
-        sections.append(_section(kind, f"### {_heading(kind)}"))
-        for part in _parts(kind):
-            if part not in seen and not issubclass(part, Artifact):
-                seen.add(part)
-                sections.append(_section(part, f"#### {part.__name__}"))
+    for kind in classes():
+        if issubclass(kind, Artifact) or kind.__name__ in LINES:
+            sections.append(_section(kind, f"### {_heading(kind)}"))
+            for part in _parts(kind):
+                if part not in seen and not issubclass(part, Artifact):
+                    seen.add(part)
+                    sections.append(_section(part, f"#### {part.__name__}"))
     return "\n".join(sections)
 
 
@@ -50,6 +61,9 @@ def page() -> str:
 
 def _section(kind: type[Part], heading: str) -> str:
     text, described = _docstring(kind)
+    for base in kind.__mro__[1:]:
+        if issubclass(base, Part):
+            described = _docstring(base)[1] | described
     rows = []
     for name, field in kind.model_fields.items():
         meaning = described.get(name) or " ".join((field.description or "").split())
@@ -95,12 +109,13 @@ def _type_name(annotation: Any) -> str:
 
 def _anchor(kind: type[Part]) -> str:
     """GitHub's anchor of a class's heading."""
-    heading = _heading(kind) if issubclass(kind, Artifact) else kind.__name__
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    return re.sub(r"[^\w\- ]", "", _heading(kind).lower()).replace(" ", "-")
 
 
-def _heading(kind: type[Artifact]) -> str:
-    return f"{kind.__name__}: `{kind.FILE}`, format {kind.FORMAT}"
+def _heading(kind: type[Part]) -> str:
+    if issubclass(kind, Artifact):
+        return f"{kind.__name__}: `{kind.FILE}`, format {kind.FORMAT}"
+    return f"{kind.__name__}: a line of `{LINES[kind.__name__]}`" if kind.__name__ in LINES else kind.__name__
 
 
 def _parts(kind: type[Part]) -> list[type[Part]]:
