@@ -1,4 +1,4 @@
-"""One rendering everywhere: equal to transformers' own, with prompt and answer cleanly apart."""
+"""One rendering everywhere: equal to that of transformers, with prompt and answer clearly separated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures import TOOLS, light_row, light_rows, make_tokenizer
-from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
+from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.core.errors import RecipeError
 from potstill.core.records import Message, Row
 
@@ -114,15 +114,6 @@ def test_broken_tokenizer_folders_are_told(tmp_path: Path, file: str, content: s
         (folder / file).write_text(content)
     with pytest.raises(RecipeError, match=message):
         load_chat(folder)
-
-
-def test_missing_models_are_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such model folder"):
-        resolve_model(str(tmp_path / "nowhere"))
-    with pytest.raises(RecipeError, match=r"no config\.json"):
-        resolve_model(str(tmp_path))
-    with pytest.raises(RecipeError, match="the hub did not give it"):
-        resolve_model("someone/some-model-that-is-not-there")
 
 
 def test_rows_render_the_same_from_file_and_from_memory(chat: ChatFormat) -> None:

@@ -18,7 +18,7 @@ from potstill.components.conversion import tokenizer as module
 from potstill.components.conversion.convert import convert_checkpoint
 from potstill.components.conversion.pretokenizers import APPROXIMATE, PRE_TOKENIZERS, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, read_sentencepiece
-from potstill.components.conversion.tokenizer import TokenizerMetadata, read_chat_template, read_tokenizer
+from potstill.components.conversion.tokenizer import TokenizerMetadata, read_tokenizer
 from potstill.components.conversion.tokenizer_file import TokenizerFile
 from potstill.core.errors import StepError
 
@@ -215,19 +215,6 @@ def test_nfc_is_noted(hostile_bpe: dict[str, Any], disagreements: Any) -> None:
     differing, notes = disagreements(tokenizer, ["café", "cafe\u0301"])
     assert differing == ["cafe\u0301"]
     assert any("NFC" in note for note in notes)
-
-
-def test_chat_template_order(tmp_path: Path) -> None:
-    config = tmp_path / "tokenizer_config.json"
-    assert read_chat_template(tmp_path) is None
-    config.write_text(
-        json.dumps({"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]})
-    )
-    assert read_chat_template(tmp_path) == "D"
-    config.write_text(json.dumps({"chat_template": "C"}))
-    assert read_chat_template(tmp_path) == "C"
-    (tmp_path / "chat_template.jinja").write_text("J")
-    assert read_chat_template(tmp_path) == "J"
 
 
 # In order of rank. Many can be made in two ways (th+e, t+he), as SentencePiece makes them.

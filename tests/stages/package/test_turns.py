@@ -11,7 +11,8 @@ import pytest
 
 from fixtures import ROOT, TEMPLATE, make_tokenizer
 from go_template import Go, Small
-from potstill.components.chat.format import PLAIN_TEMPLATE, ChatFormat, load_chat
+from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.template import PLAIN_TEMPLATE
 from potstill.core.records import Function, Message, ToolCall
 from potstill.stages.package.turns import UnwritableTemplate, find_turns
 

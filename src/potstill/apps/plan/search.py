@@ -24,11 +24,12 @@ from potstill.apps.plan.options import (
     require_context,
     require_positive,
 )
-from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
+from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.hardware.devices import Device, find_device, load_devices
 from potstill.components.models.architectures import not_prunable
 from potstill.components.models.configs import from_config
 from potstill.components.models.derived import shape_config
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.source import load_config
 from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing.cost import Training, training

@@ -19,9 +19,10 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from numpy.typing import NDArray
 
+from potstill.components.chat.template import own_template
 from potstill.components.conversion.architecture import Hyperparameters, read_hyperparameters
 from potstill.components.conversion.quantize import file_type, quantize, quantized_nbytes, tensor_type
-from potstill.components.conversion.tokenizer import read_chat_template, read_tokenizer
+from potstill.components.conversion.tokenizer import read_tokenizer
 from potstill.components.conversion.weights import Tensor, Weights, plan_tensors
 from potstill.components.models.gguf_types import is_large
 from potstill.core.errors import StepError
@@ -80,7 +81,7 @@ def convert_checkpoint(
     weights = Weights(checkpoint)
     parameters = read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes)
     tensors = plan_tensors(weights, parameters)
-    template = chat_template or read_chat_template(checkpoint)
+    template = chat_template or own_template(checkpoint)
     general = {"general.name": checkpoint.resolve().name} | (metadata or {})
     tokenizer = read_tokenizer(checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"])
     large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)

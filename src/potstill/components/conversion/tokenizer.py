@@ -19,7 +19,7 @@ from potstill.core.files import read_json_object
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-__all__ = ["TokenizerMetadata", "read_chat_template", "read_tokenizer"]
+__all__ = ["TokenizerMetadata", "read_tokenizer"]
 
 # gguf.TokenType
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
@@ -116,17 +116,6 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
         add_space_prefix=prefix,
         notes=(*own_notes, *_check_added_tokens(tokenizer, name, path)),
     )
-
-
-def read_chat_template(checkpoint: Path) -> str | None:
-    """The checkpoint's chat template: its own file, or the default one of tokenizer_config.json; None without one."""
-    own = checkpoint / "chat_template.jinja"
-    if own.is_file():
-        return own.read_text(encoding="utf-8")
-    found = _read_json(checkpoint / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):
-        found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
 
 
 def _read_json(path: Path) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.components.chat.format import resolve_model
+from potstill.components.models.folder import resolve_model
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, Recipe
 from potstill.core.steps import Done

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from potstill.components.chat.format import ChatFormat, load_chat, resolve_model
+from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.chat.trimming import require_trimmable
 from potstill.components.models.architectures import EXPORTABLE, rescaled
 from potstill.components.models.configs import from_config
 from potstill.components.models.derived import pruned_config, shape_config
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.header_size import estimated_header_bytes
 from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.models.source import read_config

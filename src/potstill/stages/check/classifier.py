@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.components.chat.format import resolve_model
 from potstill.components.chat.trimming import require_trimmable
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.check import ClassifierCheck, Quantiles
 from potstill.core.errors import DataError, RecipeError

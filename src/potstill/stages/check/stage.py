@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.components.chat.format import ChatSettings, resolve_model
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.check import CheckResult
 from potstill.core.hashing import HashedPath

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from potstill.components.checkers.judge import judge
 from potstill.components.runtimes import Answer, Runtime, Sampling
@@ -22,7 +21,7 @@ class TestBench:
 
     rows: Sequence[Row]
     sampling: Sampling
-    tool_format: Literal["auto", "hermes", "llama3", "mistral"]
+    tool_format: str
     out: Path
 
     __test__ = False  # not a class of tests

@@ -35,7 +35,7 @@ Measured = tuple[list[JudgedAnswer], ModelMetrics]
 def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     """Answer the test rows with every model, and measure; answers are written into `out` as they are finished."""
     rows, leaked = read_test_rows(inputs.rows)
-    bench = TestBench(rows, inputs.sampling, inputs.chat.tool_format, out)
+    bench = TestBench(rows, inputs.sampling, inputs.tool_format, out)
     teacher_answers, teacher, texts = _measure_teacher(inputs, bench)
     student_answers, student = _measure_checkpoint(inputs, bench, texts, "student", inputs.student)
     control_answers, control = (

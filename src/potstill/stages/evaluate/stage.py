@@ -21,6 +21,7 @@ __all__ = ["STAGE", "EvaluateInputs"]
 class EvaluateInputs:
     """What the measurements depend on.
 
+    tool_format  syntax of tool calls in the answers
     weights      the teacher's weights; None for an endpoint
     base         the model that the student starts from, where it starts from a checkpoint
     kept         old ids of the tokens of a trimmed vocabulary; None for a full one
@@ -29,6 +30,7 @@ class EvaluateInputs:
 
     rows: RowFiles
     chat: ChatSettings
+    tool_format: str
     teacher: LocalTeacher | ApiTeacher
     weights: HashedPath | None
     base: HashedPath | None
@@ -46,6 +48,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
     return EvaluateInputs(
         rows=RowFiles.of(recipe),
         chat=ChatSettings.of(recipe.chat),
+        tool_format=recipe.chat.tool_format,
         teacher=recipe.teacher,
         weights=teacher_weights(recipe, done),
         base=base_model(recipe),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.components.chat.format import resolve_model
+from potstill.components.models.folder import resolve_model
 from potstill.components.training.rows import LabelledRows
 from potstill.core.artifacts.training import Finetuned
 from potstill.core.environment import is_first_process

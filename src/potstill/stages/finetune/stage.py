@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from potstill.components.chat.format import ChatSettings, resolve_model
+from potstill.components.chat.format import ChatSettings
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.training import Finetuned
 from potstill.core.environment import is_first_process
@@ -63,7 +64,7 @@ def _inputs(recipe: Recipe, done: Done) -> FinetuneInputs | None:
         rows=HashedPath.of_file(settings.rows),
         validation=optional_file(recipe.data.validation),
         tools=optional_file(recipe.data.tools),
-        chat=ChatSettings.of(recipe.chat).for_training(),
+        chat=ChatSettings.of(recipe.chat),
         seed=recipe.seed,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
@@ -78,7 +78,7 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         revision=revision if teacher.kind == "local" else None,
         weights=teacher_weights(recipe, done),
         reader=base_model(recipe),
-        chat=replace(ChatSettings.of(recipe.chat), tool_format="auto"),  # answers are not judged here
+        chat=ChatSettings.of(recipe.chat),
         prompts=HashedPath.of_file(data.prompts),
         validation=optional_file(data.validation),
         tools=optional_file(data.tools),

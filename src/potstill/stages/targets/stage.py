@@ -85,7 +85,7 @@ def _inputs(recipe: Recipe, done: Done) -> TargetsInputs | None:
         seed=recipe.seed if stored.kind == "counts" else None,
         teacher=_teacher(recipe, done),
         rows=GeneratedRows.of(done),
-        chat=ChatSettings.of(recipe.chat).for_training(),
+        chat=ChatSettings.of(recipe.chat),
     )
 
 

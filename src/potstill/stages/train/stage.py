@@ -73,7 +73,7 @@ def _inputs(recipe: Recipe, done: Done) -> TrainInputs:
         student_model=base_model(recipe),
         rows=GeneratedRows.of(done),
         targets=done.optional_path("targets", "store"),
-        chat=ChatSettings.of(recipe.chat).for_training(),
+        chat=ChatSettings.of(recipe.chat),
         sampled_tokens=recipe.generate.max_new_tokens if recipe.train.objective.on_policy else None,
         seed=recipe.seed,
     )
