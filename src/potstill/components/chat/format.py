@@ -13,7 +13,7 @@ from potstill.components.chat.template import compile_template, read_template
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Chat, split_revision
+from potstill.core.recipe import Chat
 from potstill.core.records import Message, Row
 
 if TYPE_CHECKING:
