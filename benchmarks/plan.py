@@ -155,8 +155,8 @@ def error(row: dict[str, Any], of: str = "") -> float:
 
 def say(row: dict[str, Any]) -> None:
     """Print a row on stderr as soon as it is measured."""
-    told = [f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()]
-    print(*told, f"{error(row):+.1%}", file=sys.stderr, flush=True)
+    cells = [f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()]
+    print(*cells, f"{error(row):+.1%}", file=sys.stderr, flush=True)
 
 
 def memory_table(rows: Rows) -> list[str]:

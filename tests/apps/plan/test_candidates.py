@@ -139,7 +139,7 @@ def test_only_models_of_the_same_tokenizer_can_be_compared_with_their_teacher() 
     assert all(one.student["license"] for one in search(teacher("qwen3-4b"), goal) if one.origin != "teacher")
 
 
-def test_a_mixture_of_experts_is_told() -> None:
+def test_a_mixture_of_experts_is_reported() -> None:
     with pytest.raises(UsageError, match="cannot be cut from Qwen3MoeForCausalLM"):
         search(teacher("qwen3-30b-a3b"), Goal(find_device("RTX 3060")))
 

@@ -73,7 +73,7 @@ def refused(workshop: Workshop, *words: str) -> str:
     return done.stderr
 
 
-def test_a_cache_that_the_students_heads_do_not_fill_is_told(workshop: Workshop) -> None:
+def test_a_cache_that_the_students_heads_do_not_fill_is_reported(workshop: Workshop) -> None:
     workshop.recipe()
     assert "--kv-type q8_0: the student has heads of 16" in refused(workshop, "--kv-type", "Q8_0")
 
@@ -91,7 +91,7 @@ def test_costs_are_compared_with_the_endpoint(workshop: Workshop) -> None:
     assert found["training"]["memory"]["needed"] > 0 and found["assumed"]["device_hour"] == 0.003
 
 
-def test_a_person_is_told_in_the_same_words_by_both_verbs(workshop: Workshop) -> None:
+def test_both_commands_use_the_same_words(workshop: Workshop) -> None:
     workshop.recipe(prices=PRICES, target={"device": "pi5"})
     path = str(workshop.folder / "recipe.yaml")
     text, verdict = run("plan", path), run("licences", path)
@@ -139,7 +139,7 @@ API: dict[str, Any] = {
 }
 
 
-def test_an_endpoint_of_no_listed_price_is_told_and_how_to_give_it(workshop: Workshop) -> None:
+def test_an_endpoint_without_a_listed_price_says_how_to_give_one(workshop: Workshop) -> None:
     text = page(workshop, **API)
     assert "no price is listed for this model at https://example.org/v1:" in text
     assert "set prices, as {input: 2.0, output: 8.0} for 10^6 tokens of each" in text
@@ -163,7 +163,7 @@ def test_an_endpoint_is_paid_for_the_validation_rows_too(workshop: Workshop) -> 
     assert more["answer"]["once"] > without["answer"]["once"]
 
 
-def test_a_trimmed_vocabulary_is_counted_and_told(workshop: Workshop) -> None:
+def test_a_trimmed_vocabulary_is_counted_and_reported(workshop: Workshop) -> None:
     trimmed = {"vocabulary": "workload"}
     assert planned(workshop)["notes"] == []
     assert planned(workshop, student=trimmed)["notes"][0].startswith("student.vocabulary: sizes and memory are given")

@@ -127,16 +127,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_told_apart_is_left_alone(workshop: Workshop, case: str) -> None:
+def test_ambiguous_recipes_are_left_alone(workshop: Workshop, case: str) -> None:
     refused(workshop, REFUSED[case], ROW, RecipeError, "where section student begins and ends")
 
 
-def refused(workshop: Workshop, text: str, row: dict[str, Any], kind: type[PotstillError], said: str) -> None:
+def refused(workshop: Workshop, text: str, row: dict[str, Any], kind: type[PotstillError], message: str) -> None:
     """`write_student` raises, and leaves file and folder as they were."""
     path = workshop.folder / "recipe.yaml"
     path.write_text(text)
     files = set(workshop.folder.iterdir())
-    with pytest.raises(kind, match=said) as caught:
+    with pytest.raises(kind, match=message) as caught:
         write_student(path, row["student"], row["quantization"])
     assert path.read_text() == text
     assert set(workshop.folder.iterdir()) == files
@@ -152,7 +152,7 @@ def test_a_recipe_that_would_not_be_valid_is_left_as_it_is(workshop: Workshop) -
     refused(workshop, text, ROW, RecipeError, "not valid, and was left as it is.*two")
 
 
-def test_what_may_not_be_written_is_told(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_written_is_reported(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     text, path = HEAD + SECTIONS["plain"] + TAIL, workshop.folder / "recipe.yaml"
     path.write_text(text)
     path.chmod(0o444)
@@ -240,7 +240,7 @@ def test_a_refused_write_prints_nothing(workshop: Workshop) -> None:
 # ---- the teacher ----
 
 
-def test_a_teacher_that_cannot_be_cut_is_told_what_can(workshop: Workshop) -> None:
+def test_a_teacher_that_cannot_be_pruned_names_what_can(workshop: Workshop) -> None:
     for kind in ("BitNetForCausalLM", "Gemma2ForCausalLM"):
         workshop.make_model("teacher", architectures=[kind])
         workshop.recipe(target={"device": "pi5"})
@@ -250,7 +250,7 @@ def test_a_teacher_that_cannot_be_cut_is_told_what_can(workshop: Workshop) -> No
         assert "search with the config.json of one" in done.stderr and "GGUF" not in done.stderr
 
 
-def test_a_teacher_behind_an_endpoint_is_told(workshop: Workshop) -> None:
+def test_a_teacher_behind_an_endpoint_is_reported(workshop: Workshop) -> None:
     workshop.recipe(
         teacher={"kind": "api", "base_url": "http://localhost:1/v1"},
         student={"init": "checkpoint", "model": "teacher", "layers": None},
@@ -290,9 +290,9 @@ def test_the_teachers_context_bounds_the_students(workshop: Workshop) -> None:
 
 def test_a_vocabulary_is_neither_more_than_the_teachers_nor_less_than_its_bytes(workshop: Workshop) -> None:
     workshop.recipe(target={"device": "pi5"})
-    for asked, said in (("385", "the teacher has 384 tokens"), ("256", "added ones: give 2"), ("255", "give 256")):
+    for asked, message in (("385", "the teacher has 384 tokens"), ("256", "added ones: give 2"), ("255", "give 256")):
         done = search(workshop, "--vocabulary", asked)
-        assert done.exit_code == 2 and said in done.stderr, done.stderr
+        assert done.exit_code == 2 and message in done.stderr, done.stderr
     found = listed(workshop, "--vocabulary", "300")
     assert all(one["student"]["vocabulary"] == "workload" for one in found["students"])
 

@@ -207,7 +207,7 @@ def test_a_small_model_waits_for_its_layers() -> None:
     assert 500 < low < high < 5000
 
 
-def test_a_calibrated_machine_answers_by_its_rates_whatever_a_probe_said() -> None:
+def test_a_calibrated_machine_answers_by_its_rates_whatever_a_probe_measured() -> None:
     model = MODELS["qwen2.5-0.5b"].quantized("Q8_0")
     machine = replace(
         find_device("ddr5"), compute=1e6, rates={"layer": 0.0, "Q8_0": 1e-10, "F32": 1e-10}, prompt_rates={"Q8_0": 1e11}
@@ -333,7 +333,7 @@ def test_devices_are_complete_and_found_by_every_name() -> None:
     assert backends >= {"x86", "arm", "metal", "cuda"}
 
 
-def test_an_unknown_device_is_told_with_the_nearest() -> None:
+def test_an_unknown_device_is_reported_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"Did you mean .*RTX 3060"):
         find_device("RTX 3660")
     with pytest.raises(UsageError, match=r"Did you mean .*Raspberry Pi 5"):
@@ -364,7 +364,7 @@ def test_a_machine_is_probed_once_and_only_higher_rates_replace_what_was_found(
         find_device("this", quick=True)
 
 
-def test_a_calibration_is_used_and_a_damaged_one_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_calibration_is_used_and_a_damaged_one_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("potstill.components.hardware.probe.probe", lambda seconds: (1e10, 1e12))
     assert calibration_file().is_relative_to(tmp_path)

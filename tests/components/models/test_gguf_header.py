@@ -58,7 +58,7 @@ def renamed(model: ModelSpec, old: str, new: str) -> ModelSpec:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 40, 300, 9000, -1])
-def test_a_file_cut_short_is_told(tmp_path: Path, cut: int) -> None:
+def test_a_file_cut_short_is_reported(tmp_path: Path, cut: int) -> None:
     path = write(tmp_path / "m.gguf", spec_of())
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UsageError, match=r"m\.gguf: .*(cut short|not a GGUF|cannot be read)"):
@@ -89,14 +89,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "said"), WRONG)
-def test_keys_that_are_wrong_are_told_by_file_and_key(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("keys", "message"), WRONG)
+def test_keys_that_are_wrong_are_reported_by_file_and_key(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "m.gguf", spec_of(), **keys)
     begun = time.process_time()
-    with pytest.raises(UsageError, match=said) as told:
+    with pytest.raises(UsageError, match=message) as caught:
         load_spec(str(path))
     assert time.process_time() - begun < 1
-    assert str(path) in str(told.value)
+    assert str(path) in str(caught.value)
     assert CliRunner().invoke(main, ["fit", str(path), "--device", "RTX 3060"]).exit_code == 2
 
 
@@ -108,9 +108,9 @@ EXPERTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "said"), EXPERTS)
-def test_experts_at_odds_with_their_tensors_are_told(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+@pytest.mark.parametrize(("keys", "message"), EXPERTS)
+def test_experts_at_odds_with_their_tensors_are_reported(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         from_gguf(write(tmp_path / "m.gguf", mixtral(), **keys))
 
 
@@ -126,9 +126,9 @@ OTHERS: dict[str, tuple[Callable[[], ModelSpec], str]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_files_of_other_kinds_are_told(tmp_path: Path, name: str) -> None:
-    made, said = OTHERS[name]
-    with pytest.raises(UsageError, match=said):
+def test_files_of_other_kinds_are_reported(tmp_path: Path, name: str) -> None:
+    made, message = OTHERS[name]
+    with pytest.raises(UsageError, match=message):
         from_gguf(write(tmp_path / "m.gguf", made()))
 
 
@@ -183,7 +183,7 @@ def test_a_model_in_several_files_is_planned_whole_from_any_of_them(tmp_path: Pa
         assert memory(several, 512).weights == sum(path.stat().st_size for path in parts)
 
 
-def test_a_part_that_is_missing_or_of_another_model_is_told(tmp_path: Path) -> None:
+def test_a_part_that_is_missing_or_of_another_model_is_reported(tmp_path: Path) -> None:
     parts = split(tmp_path, 11)
     third = parts[2].read_bytes()
     parts[2].unlink()

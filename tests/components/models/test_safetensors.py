@@ -10,7 +10,7 @@ from potstill.components.models.safetensors import safetensors_parameters
 from potstill.core.errors import RecipeError
 
 
-def test_shards_are_counted_and_missing_or_cut_ones_told(tmp_path: Path) -> None:
+def test_shards_are_counted_and_missing_or_cut_ones_are_reported(tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3}
@@ -31,7 +31,7 @@ def test_shards_are_counted_and_missing_or_cut_ones_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\xff" * 64, b"version https://git-lfs.github.com/spec/v1\n"])
-def test_files_that_are_no_safetensors_are_told(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_no_safetensors_are_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         safetensors_parameters(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content)

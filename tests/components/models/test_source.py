@@ -1,4 +1,4 @@
-"""What a user names as a model: odd files are told by name and key, and shapes say what config.json files say."""
+"""What a user names as a model: odd files are reported by name and key, and shapes say what config.json files say."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def plan(model: str) -> Any:
     return CliRunner().invoke(main, ["fit", model, "--device", "RTX 3060"])
 
 
-@pytest.mark.parametrize(("config", "said"), WRONG)
-def test_a_config_that_is_not_as_it_must_be_is_told_by_file_and_key(tmp_path: Path, config: Any, said: str) -> None:
+@pytest.mark.parametrize(("config", "message"), WRONG)
+def test_a_wrong_config_is_reported_by_file_and_key(tmp_path: Path, config: Any, message: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     begun = time.process_time()
     for load in (load_spec, load_config):
-        with pytest.raises(UsageError, match=said) as told:
+        with pytest.raises(UsageError, match=message) as caught:
             load(str(tmp_path))
-        assert str(path) in str(told.value)
-        assert len(str(told.value)) < 400 + len(str(path))
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 400 + len(str(path))
     assert time.process_time() - begun < 1
     assert plan(str(path)).exit_code == 2
 
@@ -102,7 +102,7 @@ def test_families_that_are_none_are_not_refused_for_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
@@ -112,13 +112,13 @@ def test_families_that_are_none_are_not_refused_for_their_names() -> None:
         (b"{}" + b" " * (16 * 2**20), r"not a config.json \(16,777,218 bytes\)"),
     ],
 )
-def test_a_file_that_is_no_json_is_told(tmp_path: Path, raw: bytes, said: str) -> None:
+def test_a_file_that_is_no_json_is_reported(tmp_path: Path, raw: bytes, message: str) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(raw)
     for load in (load_spec, load_config):
-        with pytest.raises(UsageError, match=said) as told:
+        with pytest.raises(UsageError, match=message) as caught:
             load(str(path))
-        assert str(path) in str(told.value)
+        assert str(path) in str(caught.value)
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("/" + "a" * 5000, "no such file or folder"),
         ("a" * 300, "no such file or folder"),
@@ -140,16 +140,16 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
         ("/etc/hostname/config.json", "no such file or folder"),
     ],
 )
-def test_a_path_that_names_no_model_is_told(model: str, said: str) -> None:
+def test_a_path_that_names_no_model_is_reported(model: str, message: str) -> None:
     for load in (load_spec, load_config):
-        with pytest.raises(UsageError, match=said) as told:
+        with pytest.raises(UsageError, match=message) as caught:
             load(model)
-        assert len(str(told.value)) < 700
+        assert len(str(caught.value)) < 700
     assert plan(model).exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["config.json", "m.gguf"])
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_reported(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(LLAMA))
 
@@ -163,14 +163,14 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, name: str, monkeypa
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a root may look into any folder")
-def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_looked_into_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0)
     with pytest.raises(UsageError, match="cannot be read"):
         load_spec(str(folder))
 
 
-def test_a_folder_with_files_of_two_models_is_told(tmp_path: Path) -> None:
+def test_a_folder_with_files_of_two_models_is_reported(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(UsageError, match="the folder has 2 GGUF files; name one"):
@@ -183,7 +183,7 @@ SHAPE = "layers=2,hidden=256,ffn=512,heads=4,vocab=600"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("bert:layers=2", "'bert' is not one of llama, qwen2"),
         ("lama:layers=2", "did you mean llama"),
@@ -214,11 +214,11 @@ SHAPE = "layers=2,hidden=256,ffn=512,heads=4,vocab=600"
         (f"llama:{SHAPE},experts=8,used=2,rope=llama3", "rope does not go with experts"),
     ],
 )
-def test_a_shape_that_is_not_one_is_told(words: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as told:
+def test_a_shape_that_is_not_one_is_reported(words: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         load_spec(words)
-    assert "Example: llama:layers=" in str(told.value)
-    with pytest.raises(UsageError, match=said):
+    assert "Example: llama:layers=" in str(caught.value)
+    with pytest.raises(UsageError, match=message):
         load_config(words)
     assert plan(words).exit_code == 2
 
@@ -277,7 +277,7 @@ def test_a_shape_is_the_model_of_its_config(words: str, name: str) -> None:
 
 
 def test_every_config_with_words_is_its_shape_to_the_byte() -> None:
-    told = []
+    seen = []
     for path in CONFIGS.glob("*.json"):
         config = load_config(str(path))
         if path.stem in ("deepseek-v3", "llama-4-scout", "phi-3.5-moe"):
@@ -285,7 +285,7 @@ def test_every_config_with_words_is_its_shape_to_the_byte() -> None:
                 shape_of(config)
             continue
         words = shape_of(config)
-        told.append(path.stem)
+        seen.append(path.stem)
         ours, theirs = load_spec(words), load_spec(str(path))
         for key in (
             "architecture",
@@ -300,8 +300,8 @@ def test_every_config_with_words_is_its_shape_to_the_byte() -> None:
         ):
             assert getattr(ours, key) == getattr(theirs, key), (words, key)
         assert shape_of(shape_to_config(words)) == words
-    assert len(told) > 15
-    assert {"llama-3.1-8b", "mixtral-8x7b", "gemma-3-4b", "mistral-small-3.1-24b", "gpt-oss-20b"} <= set(told)
+    assert len(seen) > 15
+    assert {"llama-3.1-8b", "mixtral-8x7b", "gemma-3-4b", "mistral-small-3.1-24b", "gpt-oss-20b"} <= set(seen)
 
 
 def test_flags_of_a_config_are_in_its_words() -> None:
@@ -315,7 +315,7 @@ def test_flags_of_a_config_are_in_its_words() -> None:
         assert ("blk.0.ffn_up.bias" in load_spec(words).tensors) == biased
     # a class that looks at no such key
     assert "bias" not in shape_of(LLAMA | {"architectures": ["MistralForCausalLM"], "attention_bias": True})
-    # where a family is tied unless it is told
+    # where a family is tied unless it says otherwise
     untied = shape_of(GEMMA | {"tie_word_embeddings": False})
     assert "tied=0" in untied and not load_spec(untied).tied
     assert load_spec(f"llama:{SHAPE}").attention[0].kv_heads == 4

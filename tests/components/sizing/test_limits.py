@@ -1,4 +1,4 @@
-"""A student that cannot meet its target is refused before anything is paid for; what may miss it is told."""
+"""A student that cannot meet its target is refused before anything is paid for; what may miss it is a warning."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_what_is_missed_at_each_end(limits: Limits, slow: list[str], fast: list[
 
 def test_a_speed_that_the_device_cannot_reach_is_refused(workshop: Workshop) -> None:
     high = predicted(workshop).decode[1]
-    said = workshop.refused(workshop.recipe(target={"device": PI, "decode_tokens_per_s": 1.01 * high}))
-    assert said.startswith("target.decode_tokens_per_s: on Raspberry Pi 5 the student's Q8_0 file is predicted")
-    assert "`potstill search RECIPE`" in said
-    said = workshop.refused(workshop.recipe(target={"device": "pi 5", "ttft_ms": 0.001}))
-    assert "target.ttft_ms" in said and "ms to the first token" in said
+    message = workshop.refused(workshop.recipe(target={"device": PI, "decode_tokens_per_s": 1.01 * high}))
+    assert message.startswith("target.decode_tokens_per_s: on Raspberry Pi 5 the student's Q8_0 file is predicted")
+    assert "`potstill search RECIPE`" in message
+    message = workshop.refused(workshop.recipe(target={"device": "pi 5", "ttft_ms": 0.001}))
+    assert "target.ttft_ms" in message and "ms to the first token" in message
 
 
-def test_a_speed_that_it_may_miss_is_told(workshop: Workshop) -> None:
+def test_a_speed_that_it_may_miss_is_reported(workshop: Workshop) -> None:
     low, high = predicted(workshop).decode
 
     def warnings(**target: Any) -> list[str]:
@@ -64,11 +64,11 @@ def test_a_speed_that_it_may_miss_is_told(workshop: Workshop) -> None:
     asked = warnings(device=PI, decode_tokens_per_s=(low + high) / 2)
     assert len(asked) == 1 and asked[0].endswith("it may miss that.")
     assert not warnings(device=PI, decode_tokens_per_s=0.9 * low)
-    # words that name no device are not judged, and that is told; a slip of the pen is told with what was meant
-    (said,) = warnings(device="a board of ours", decode_tokens_per_s=100 * high)
-    assert "target.decode_tokens_per_s cannot be predicted" in said
-    (said,) = warnings(device="Raspbery Pi 5")
-    assert "Did you mean Raspberry Pi 5 or" in said
+    # words that name no device are not judged, and the check says so; a misspelt device is reported with the nearest
+    (message,) = warnings(device="a board of ours", decode_tokens_per_s=100 * high)
+    assert "target.decode_tokens_per_s cannot be predicted" in message
+    (message,) = warnings(device="Raspbery Pi 5")
+    assert "Did you mean Raspberry Pi 5 or" in message
     assert not warnings(device="a board of ours")
 
 
@@ -77,5 +77,5 @@ def test_a_device_without_room_is_refused(workshop: Workshop, monkeypatch: pytes
     from potstill.components.sizing import limits
 
     monkeypatch.setattr(limits, "known_device", lambda name: find_device(name).with_memory(1e6))
-    said = workshop.refused(workshop.recipe(target={"device": PI}))
-    assert said.startswith("target.device: Raspberry Pi 5 has 1.00 MB for a model")
+    message = workshop.refused(workshop.recipe(target={"device": PI}))
+    assert message.startswith("target.device: Raspberry Pi 5 has 1.00 MB for a model")

@@ -35,7 +35,7 @@ def test_a_workload_is_counted_in_the_teachers_tokens(workshop: Workshop) -> Non
     assert Workload.of(workshop.recipe(data={"validation": "validation.jsonl"}), chat).answered_rows == work.rows + 5
 
 
-def test_a_row_that_the_template_refuses_is_told(workshop: Workshop) -> None:
+def test_a_row_that_the_template_refuses_is_reported(workshop: Workshop) -> None:
     path = workshop.model / "chat_template.jinja"
     path.write_text("{{ raise_exception('no such role') }}" + path.read_text())
     recipe, chat = workshop.recipe(), load_chat(workshop.model)

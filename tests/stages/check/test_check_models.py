@@ -1,4 +1,4 @@
-"""Models, gates, budgets and the machine: what does not fit is refused by its key, what may not fit is told."""
+"""Models, gates, budgets and the machine: what does not fit is refused by its key, what may not fit is a warning."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "some-org/no-such-model-here"])
-def test_missing_models_are_told(workshop: Workshop, name: str) -> None:
+def test_missing_models_are_reported(workshop: Workshop, name: str) -> None:
     for recipe in (workshop.recipe(teacher={"model": name}), workshop.recipe(**checkpoint(name))):
         assert re.search(r"no such (model )?folder", workshop.refused(recipe))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_model_without_a_file_is_told(workshop: Workshop, file: str) -> None:
+def test_a_model_without_a_file_is_reported(workshop: Workshop, file: str) -> None:
     (workshop.model / file).unlink()
     message = workshop.refused(workshop.recipe())
     assert str(workshop.model) in message and file in message
 
 
-def test_weights_cut_short_are_told(workshop: Workshop) -> None:
+def test_weights_cut_short_are_reported(workshop: Workshop) -> None:
     path = workshop.model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     assert f"{path}: not a whole safetensors file" in workshop.refused(workshop.recipe())
 
 
-def test_another_tokenizer_is_told_with_the_first_token_that_differs(workshop: Workshop) -> None:
+def test_another_tokenizer_is_reported_with_the_first_token_that_differs(workshop: Workshop) -> None:
     student = workshop.make_model("student", extra_vocabulary=-10)
     ours, theirs = load_chat(student), load_chat(workshop.model)
     message = workshop.refused(workshop.recipe(**checkpoint("student", train={"objective": "jsd"})))
@@ -105,7 +105,7 @@ def test_another_template_is_a_warning_and_its_rows_are_checked(workshop: Worksh
         check_recipe(recipe)
 
 
-def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop) -> None:
+def test_a_vocabulary_smaller_than_the_tokenizer_is_reported(workshop: Workshop) -> None:
     size = load_chat(workshop.model).vocab_size
     workshop.make_model("teacher", vocab_size=size)
     assert check_recipe(workshop.recipe()).teacher.padded_vocab == size  # type: ignore[union-attr]
@@ -114,13 +114,13 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_told(workshop: Workshop) -> 
     assert f"the tokenizer has {size} tokens" in message and f"only {size - 1}" in message
 
 
-def test_more_layers_than_the_teacher_has_are_told(workshop: Workshop) -> None:
+def test_more_layers_than_the_teacher_has_are_reported(workshop: Workshop) -> None:
     check_recipe(workshop.recipe(student={"layers": 4}))
     message = workshop.refused(workshop.recipe(student={"layers": 5}))
     assert message == "student.layers: 5 is more than the teacher's 4 layers."
 
 
-def test_a_context_beyond_the_models_is_told(workshop: Workshop) -> None:
+def test_a_context_beyond_the_models_is_reported(workshop: Workshop) -> None:
     message = workshop.refused(workshop.recipe(chat={"context": 257}))
     assert "chat.context: 257 tokens are more than the 256" in message and str(workshop.model) in message
 
@@ -135,11 +135,11 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_student_that_cannot_be_exported_is_told(workshop: Workshop, case: str) -> None:
-    changes, said = CHANGES[case]
+def test_a_student_that_cannot_be_exported_is_reported(workshop: Workshop, case: str) -> None:
+    changes, expected = CHANGES[case]
     workshop.make_model("odd", **changes)
     for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd"))):
-        assert said in workshop.refused(recipe)
+        assert expected in workshop.refused(recipe)
 
 
 def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop) -> None:
@@ -153,21 +153,23 @@ def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop) -> None
     assert found.teacher.parameters == max(v["data_offsets"][1] for k, v in offsets.items() if k[0] != "_") // 4
 
 
-def test_rescaled_logits_are_told(workshop: Workshop) -> None:
+def test_rescaled_logits_are_reported(workshop: Workshop) -> None:
     workshop.make_model("teacher", final_logit_softcapping=30.0)
     assert "rescales its logits (final_logit_softcapping" in workshop.refused(workshop.recipe())
 
 
-@pytest.mark.parametrize(("named", "said"), [(["GemmaForCausalLM"], "GemmaForCausalLM"), ([], "(none named)")])
-def test_an_unknown_architecture_is_told_with_those_that_are_known(
-    workshop: Workshop, named: list[str], said: str
+@pytest.mark.parametrize(("named", "expected"), [(["GemmaForCausalLM"], "GemmaForCausalLM"), ([], "(none named)")])
+def test_an_unknown_architecture_is_reported_with_those_that_are_known(
+    workshop: Workshop, named: list[str], expected: str
 ) -> None:
     odd = workshop.make_model("odd", architectures=named)
     cut, own = (
         workshop.refused(recipe)
         for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd")))
     )
-    assert cut.startswith(f"student.init: {odd}: a student of architecture {said} cannot be exported to GGUF; Llama")
+    assert cut.startswith(
+        f"student.init: {odd}: a student of architecture {expected} cannot be exported to GGUF; Llama"
+    )
     assert "Qwen3ForCausalLM can" in cut and cut.endswith("Set student.init: scratch.")
     assert own.startswith(f"student.model: {odd}: ") and own.endswith("Choose another checkpoint.")
 
@@ -227,7 +229,7 @@ def test_an_endpoint_is_not_asked(workshop: Workshop) -> None:
 # ---- gates ----
 
 
-def test_gates_that_nothing_can_decide_are_told(workshop: Workshop) -> None:
+def test_gates_that_nothing_can_decide_are_reported(workshop: Workshop) -> None:
     message = workshop.refused(workshop.recipe(gates={"behaviours": {"refuse": 0.9}}))
     assert message.startswith("gates.behaviours.refuse: ") and str(workshop.test) in message
     check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.9}, "exact": 0.9}))
@@ -258,7 +260,7 @@ def test_a_file_over_its_budget_is_refused_with_what_fits(workshop: Workshop) ->
     assert "No quantization fits" in workshop.refused(workshop.recipe(target={"file_mb": 0.001}))
 
 
-def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_told(workshop: Workshop) -> None:
+def test_memory_that_cannot_be_enough_is_refused_and_tight_memory_is_a_warning(workshop: Workshop) -> None:
     found = check_recipe(workshop.recipe())
     certain = (found.file.bytes + found.served_memory.kv_bytes) / 1e6
     assert found.served_memory.kv_bytes == 2 * 2 * 2 * 16 * 256 * 2
@@ -363,7 +365,7 @@ def test_unknown_licences_are_a_warning(workshop: Workshop) -> None:
     assert warning.startswith("licenses.teacher, licenses.data: unknown.")
 
 
-def test_a_blocked_licence_is_told_before_anything_is_paid_for(workshop: Workshop) -> None:
+def test_a_blocked_licence_is_reported_before_anything_is_paid_for(workshop: Workshop) -> None:
     (warning,) = check_recipe(workshop.recipe(licenses={"teacher": "grok2-community"})).warnings
     assert warning.startswith(
         "May it ship: blocked or unknown. the teacher (grok2-community): training on its outputs is blocked"

@@ -1,4 +1,4 @@
-"""Bad input is told before it is paid for: exit code 2, where it is, what to do, and nothing left behind."""
+"""Bad input is reported before it costs anything: exit code 2, where it is, what to do, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ def test_a_check_is_repeated_when_a_file_that_it_read_has_changed(workshop: Work
 # ---- data ----
 
 
-def test_unknown_key_is_told_with_the_nearest(workshop: Workshop) -> None:
-    said = r"recipe\.yaml:\d+: unknown key 'data.promts'; did you mean 'prompts'"
-    with pytest.raises(RecipeError, match=said) as caught:
+def test_unknown_key_is_reported_with_the_nearest(workshop: Workshop) -> None:
+    expected = r"recipe\.yaml:\d+: unknown key 'data.promts'; did you mean 'prompts'"
+    with pytest.raises(RecipeError, match=expected) as caught:
         workshop.recipe(data={"promts": "train.jsonl"})
     assert caught.value.exit_code == 2
 
@@ -144,7 +144,7 @@ def test_missing_files_are_named(workshop: Workshop, key: str) -> None:
     assert "nowhere: no such file" in workshop.refused(workshop.recipe(data={key: "nowhere"}))
 
 
-def test_broken_jsonl_is_told_with_its_line(workshop: Workshop) -> None:
+def test_broken_jsonl_is_reported_with_its_line(workshop: Workshop) -> None:
     text = workshop.test.read_text().splitlines()
     workshop.test.write_text("\n".join([*text[:4], text[4][:-9], *text[5:]]))
     assert f"{workshop.test}:5: not valid JSON" in workshop.refused(workshop.recipe())
@@ -154,7 +154,7 @@ def finetuned(workshop: Workshop) -> Recipe:
     return workshop.recipe(teacher={"finetune": {"rows": "train.jsonl"}})
 
 
-def test_a_finetune_row_without_assistant_turn_is_told(workshop: Workshop) -> None:
+def test_a_finetune_row_without_assistant_turn_is_reported(workshop: Workshop) -> None:
     where = workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
     assert f"{where}: the row has no assistant turn" in workshop.refused(finetuned(workshop))
 
@@ -174,17 +174,17 @@ REMOTE_TOOLS = {
 }
 
 
-def test_tools_with_invalid_schemas_are_told(workshop: Workshop) -> None:
+def test_tools_with_invalid_schemas_are_reported(workshop: Workshop) -> None:
     (workshop.folder / "tools.json").write_text(json.dumps([BAD_TOOLS]))
     message = workshop.refused(workshop.recipe())
     assert "tools.json: the parameters of tool 'set_light' are not a valid JSON Schema" in message
 
 
-@pytest.mark.parametrize(("tool", "said"), [(BAD_TOOLS, "not a valid JSON Schema"), (REMOTE_TOOLS, "not fetched")])
-def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, said: str) -> None:
+@pytest.mark.parametrize(("tool", "expected"), [(BAD_TOOLS, "not a valid JSON Schema"), (REMOTE_TOOLS, "not fetched")])
+def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, expected: str) -> None:
     where = workshop.spoil("train.jsonl", 7, lambda row: row.update(tools=[tool]))
     message = workshop.refused(workshop.recipe())
-    assert f"{where}: the parameters of tool" in message and said in message
+    assert f"{where}: the parameters of tool" in message and expected in message
 
 
 def test_each_set_of_tools_is_checked_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,17 +226,17 @@ GOLDS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", GOLDS)
-def test_golds_that_nothing_can_match_are_told(workshop: Workshop, case: str) -> None:
-    gold, said = GOLDS[case]
+def test_golds_that_nothing_can_match_are_reported(workshop: Workshop, case: str) -> None:
+    gold, expected = GOLDS[case]
     where = workshop.spoil("test.jsonl", 2, lambda row: row.update(gold=gold))
     message = workshop.refused(workshop.recipe())
-    assert message.startswith(where) and said in message
+    assert message.startswith(where) and expected in message
 
 
 # ---- rendering ----
 
 
-def test_a_prompt_longer_than_the_context_is_told(workshop: Workshop) -> None:
+def test_a_prompt_longer_than_the_context_is_reported(workshop: Workshop) -> None:
     long = [{"role": "user", "content": "on in the hall " * 60}]
     where = workshop.spoil("train.jsonl", 11, lambda row: row.update(messages=long))
     row = Row.model_validate({"messages": long, "tools": TOOLS})
@@ -253,7 +253,7 @@ def test_a_prompt_that_just_fits_is_let_through(workshop: Workshop) -> None:
     assert f"({most + 63})" in workshop.refused(workshop.recipe(chat={"context": most + 63}))
 
 
-def test_a_finetune_row_longer_than_the_context_is_told(workshop: Workshop) -> None:
+def test_a_finetune_row_longer_than_the_context_is_reported(workshop: Workshop) -> None:
     long = {"role": "assistant", "content": "on in the hall " * 60}
     where = workshop.spoil("train.jsonl", 4, lambda row: row.update(completion=long))
     check_recipe(workshop.recipe())  # as a prompt its own answer is not learnt
@@ -296,16 +296,16 @@ SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
 
 @pytest.mark.parametrize("prompts_alone", [False, True])
 @pytest.mark.parametrize("case", SPOILT)
-def test_templates_that_cannot_be_learnt_from_are_told(workshop: Workshop, case: str, prompts_alone: bool) -> None:
-    change, said = SPOILT[case]
+def test_templates_that_cannot_be_learnt_from_are_reported(workshop: Workshop, case: str, prompts_alone: bool) -> None:
+    change, expected = SPOILT[case]
     if prompts_alone:
         without_answers(workshop)
     template(workshop, change)
     message = workshop.refused(workshop.recipe())
-    assert message.startswith(f"{workshop.prompts}:1: ") and said in message
+    assert message.startswith(f"{workshop.prompts}:1: ") and expected in message
 
 
-def test_a_template_that_drops_tool_calls_alone_is_told(workshop: Workshop) -> None:
+def test_a_template_that_drops_tool_calls_alone_is_reported(workshop: Workshop) -> None:
     template(workshop, lambda text: text.replace("message.tool_calls or []", "[]"))
     assert "no supervised token of the answer" in workshop.refused(workshop.recipe())
 
@@ -321,9 +321,9 @@ def test_an_unfinished_answer_needs_no_end(workshop: Workshop) -> None:
 def test_text_continued_without_roles_passes(workshop: Workshop) -> None:
     # the answer "OK" would merge with the prompt's last word; a continuation begins with a space
     for path in (workshop.prompts, workshop.test):
-        said = path.stem
-        lines = [{"messages": [{"role": "user", "content": f"{said} the kitchen {i}"}]} for i in range(5)]
-        write_jsonl(path, [*lines, {"messages": [{"role": "user", "content": f"{said} the kit"}]}])
+        word = path.stem
+        lines = [{"messages": [{"role": "user", "content": f"{word} the kitchen {i}"}]} for i in range(5)]
+        write_jsonl(path, [*lines, {"messages": [{"role": "user", "content": f"{word} the kit"}]}])
     found = check_recipe(workshop.recipe(chat={"template": "plain"}, data={"tools": None}))
     assert found.supervised_tokens == {}
 
@@ -384,15 +384,15 @@ def test_what_rows_share_is_encoded_once(workshop: Workshop, monkeypatch: pytest
 # ---- leakage ----
 
 
-def test_a_test_prompt_that_is_trained_on_is_told(workshop: Workshop) -> None:
+def test_a_test_prompt_that_is_trained_on_is_reported(workshop: Workshop) -> None:
     write_jsonl(workshop.test, [light_row("hall", "on", f"now {i} ") for i in range(200)])
     leak = light_row("hall", "on", "now 5 ")
     lines = workshop.rows("train.jsonl")
     write_jsonl(workshop.prompts, [*lines, leak])
     found = check_recipe(workshop.recipe())
     assert found.leaked == (Row.model_validate(leak | {"tools": TOOLS}).row_id,)
-    said = f"1 of 200 test prompts are trained on too, the first at {workshop.test}:6 and {workshop.prompts}:25"
-    assert [w for w in found.warnings if said in w]
+    expected = f"1 of 200 test prompts are trained on too, the first at {workshop.test}:6 and {workshop.prompts}:25"
+    assert [w for w in found.warnings if expected in w]
     write_jsonl(workshop.prompts, [*lines, leak, light_row("hall", "on", "now 6 "), light_row("hall", "on", "now 7 ")])
     assert "3 of 200 test prompts are trained on too" in workshop.refused(workshop.recipe())
 
