@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and JSON whose errors name the file, the line and what to do.
 
-A file is written under a temporary name beside its own, flushed to the disk, and renamed. A process that is killed on
-the way leaves the old file as it was, and a `NAME.tmp` that the next write replaces.
+A file is written under a temporary name in the same folder, flushed to the disk, and renamed. A process that is killed
+on the way leaves the old file as it was, and a `NAME.tmp` that the next write replaces.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Ticker:
         self._last = time.monotonic()
 
     def advance(self, count: int = 1, **values: float) -> None:
-        """Count work done, and show the values beside it."""
+        """Count work that is done, and show values with it."""
         self.done += count
         self.show(" ".join(f"{k} {v:.4g}" for k, v in values.items()))
 

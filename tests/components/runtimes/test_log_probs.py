@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from endpoints import Endpoint, Script, reply
 from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes.endpoint import EndpointRuntime
-from potstill.components.runtimes.log_probs import Candidate, SaidToken, pack_tokens, unpack_tokens
+from potstill.components.runtimes.log_probs import AnswerToken, Candidate, pack_tokens, unpack_tokens
 from potstill.core.errors import TeacherError
 from potstill.core.records import Message, Row
 
@@ -67,7 +67,7 @@ def test_tokens_are_named_as_servers_name_them(
     packed = ask(server, rows())[0].tokens
     assert packed is not None
     others = Candidate(None, b"no", -3.0), Candidate(None, b"?", -9999.0)
-    assert unpack_tokens(packed) == [SaidToken(read_as, (read_as, *others))]
+    assert unpack_tokens(packed) == [AnswerToken(read_as, (read_as, *others))]
 
 
 @given(
@@ -81,7 +81,7 @@ def test_tokens_are_named_as_servers_name_them(
     )
 )
 def test_packed_tokens_come_back(candidates: list[list[Candidate]]) -> None:
-    tokens = [SaidToken(first, tuple(rest)) for first, *rest in candidates]
+    tokens = [AnswerToken(first, tuple(rest)) for first, *rest in candidates]
     packed = pack_tokens(tokens)
     assert packed.isascii() and '"' not in packed and "\\" not in packed
     back = unpack_tokens(packed)

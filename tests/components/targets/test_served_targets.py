@@ -14,7 +14,7 @@ import pytest
 from fixtures import light_rows, make_tokenizer
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
-from potstill.components.runtimes.log_probs import Candidate, SaidToken
+from potstill.components.runtimes.log_probs import AnswerToken, Candidate
 from potstill.components.targets import (
     TargetRows,
     TargetsMeta,
@@ -135,7 +135,7 @@ def named(chat: ChatFormat, number: int, log_prob: float, dialect: str) -> Candi
     return Candidate(None, text, log_prob)
 
 
-def spoken(chat: ChatFormat, example: Example, dialect: str, *, end: bool = True) -> list[SaidToken]:
+def spoken(chat: ChatFormat, example: Example, dialect: str, *, end: bool = True) -> list[AnswerToken]:
     """The answer's tokens, each at 0.7, the end token at 0.2, and a token that no student has at 0.05."""
     ids = example.ids[example.n_prompt :]
     found = []
@@ -148,7 +148,7 @@ def spoken(chat: ChatFormat, example: Example, dialect: str, *, end: bool = True
                 99_999 if dialect != "bytes" else None, None if dialect == "number" else b"\xf0zz", math.log(0.05)
             ),
         ]
-        found.append(SaidToken(top[0], tuple(top)))
+        found.append(AnswerToken(top[0], tuple(top)))
     return found
 
 
@@ -181,10 +181,10 @@ def test_another_end_token_than_the_students_is_an_end(chat: ChatFormat) -> None
     example = chat.example(row)
     said = spoken(chat, example, "bytes")
     other = Candidate(None, b"", -0.5)  # a special token, given as empty text
-    found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(other, (other,))])
+    found = ServedTokens(chat).targets(row, example, [*said[:-1], AnswerToken(other, (other,))])
     assert found.text_only is None and (found.ids[-1], found.log_probs[-1]) == ([chat.eos_id], [0.0])
     word = Candidate(None, b"more", -0.5)
-    found = ServedTokens(chat).targets(row, example, [*said[:-1], SaidToken(word, (word,))])
+    found = ServedTokens(chat).targets(row, example, [*said[:-1], AnswerToken(word, (word,))])
     assert (
         found.text_only == "other_tokens"
         and "'more' at the endpoint and the end of the answer to the student" in found.difference
@@ -208,7 +208,7 @@ def test_other_tokens_teach_by_the_text_only(chat: ChatFormat) -> None:
     said = spoken(chat, example, "bytes")
     joined = Candidate(None, (said[1].token.text or b"") + (said[2].token.text or b""), -0.1)
     tokens = ServedTokens(chat)
-    found = tokens.targets(row, example, [said[0], SaidToken(joined, (joined,)), *said[3:]])
+    found = tokens.targets(row, example, [said[0], AnswerToken(joined, (joined,)), *said[3:]])
     assert found.text_only == "other_tokens"
     assert found.difference.startswith(f"token 1 is {joined.text.decode()!r} at the endpoint and {ids[1]} ")  # type: ignore[union-attr]
     assert (found.ids, found.log_probs) == ([[number] for number in ids], [[0.0]] * len(ids))

@@ -17,7 +17,7 @@ from endpoints import Endpoint, Script, reply
 from fixtures import ROOMS, make_model, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
-from potstill.components.runtimes.log_probs import SaidToken, unpack_tokens
+from potstill.components.runtimes.log_probs import AnswerToken, unpack_tokens
 from potstill.components.targets import TargetsReader, TargetsWriter, sequence_key
 from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
 from potstill.core.artifacts.training import ServedRowCounts, StoredTargets, Trained
@@ -204,7 +204,7 @@ class Served:
     weights: Path
     chat: ChatFormat
     rows: list[Row]
-    said: dict[str, list[SaidToken]]
+    said: dict[str, list[AnswerToken]]
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(done, folder / "model", load_chat(base), answered, said)
 
 
-def aligned(served: Served) -> list[tuple[Example, list[SaidToken]]]:
+def aligned(served: Served) -> list[tuple[Example, list[AnswerToken]]]:
     """Rows in which llama.cpp and the tokenizer give the same ids; at temperature 1 a text may have other tokens."""
     pairs = [(served.chat.example(row), served.said[row.row_id]) for row in served.rows]
     return [(e, said) for e, said in pairs if [t.token.id for t in said] == list(e.ids[e.n_prompt :])]

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: OpenAI, Ollama, llama.cpp, vLLM and their like."""
+"""Run a model behind an OpenAI-compatible endpoint, such as OpenAI, Ollama, llama.cpp or vLLM."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["EndpointRuntime"]
 
 _TIMEOUT_SECONDS = 600.0
-_MAX_RETRIES = 6  # of connection errors, 408, 409, 429 and 5xx, with growing pauses
+_MAX_RETRIES = 6  # after connection errors, 408, 409, 429 and 5xx, with growing pauses
 
 
 class EndpointRuntime:
     """Answers rows by POST /chat/completions.
 
     Args:
-        base_url: up to and with /v1.
-        model: the endpoint's name of the model.
+        base_url: the address, including /v1.
+        model: the endpoint's name for the model.
         api_key_env: environment variable that holds the key; an endpoint on this machine needs none.
-        max_concurrency: most requests at the same time.
-        max_retries: of a request that may yet succeed.
-        top_logprobs: of how many tokens to ask the log-probabilities, at each token of an answer; None: of none.
+        max_concurrency: maximum number of requests in flight.
+        max_retries: number of retries of a request that may still succeed.
+        top_logprobs: number of log-probabilities to request at each token of an answer; None: do not request any.
 
     Raises:
         TeacherError: the variable is not set, and the endpoint is not on this machine.
@@ -72,12 +72,12 @@ class EndpointRuntime:
     ) -> list[Answer]:
         """See `Runtime`. Tool calls come back as text in Hermes markup, so that one parser judges every runtime.
 
-        `on_answers` hears of each answer as it arrives. When a request fails for good, no further one is sent; those on
-        their way are waited for, since they are paid for.
+        `on_answers` is called with each answer as it arrives. When a request fails for good, no further request is
+        sent; requests in flight are waited for, because they are paid for.
 
         Raises:
-            TeacherError: the endpoint cannot be reached, refuses the key, the model or a prompt, does not speak
-                OpenAI's API, or gives no log-probabilities, asked for them: its first answer in words tells.
+            TeacherError: the endpoint cannot be reached, rejects the key, the model or a prompt, does not follow
+                OpenAI's API, or does not return the requested log-probabilities with its first answer in words.
         """
         with progress_bar(label, len(rows)) as ticker:
             answers = asyncio.run(self._answer_all(rows, sampling, ticker, on_answers))
@@ -99,7 +99,7 @@ class EndpointRuntime:
                     if on_answers:
                         on_answers([(index, answers[index])])
                     ticker.advance()
-                except Exception as error:  # told below, once the other workers have what they paid for
+                except Exception as error:  # raised below, once the other workers have the answers that they paid for
                     errors.append(error)
                 if errors:
                     return
@@ -137,14 +137,14 @@ class EndpointRuntime:
         )
 
     def _tokens(self, choice: Any) -> str | None:
-        """What the endpoint says of the tokens of an answer; None where it says nothing, as some do of tool calls."""
+        """Packed log-probabilities of an answer; None where the endpoint gives none, as some do for tool calls."""
         try:
             tokens = read_tokens(choice)
         except ValueError as error:
             raise TeacherError(
-                f"{self.base_url}: what it gives as log-probabilities are none: {error}. vLLM must be started with "
-                "--logprobs-mode raw_logprobs; an endpoint that cannot do otherwise can teach by its text alone: set "
-                "train.objective: sft."
+                f"{self.base_url}: the values that it returns as log-probabilities are not log-probabilities: {error}. "
+                "Start vLLM with --logprobs-mode raw_logprobs. An endpoint that cannot return log-probabilities can teach "
+                "by its text alone: set train.objective: sft."
             ) from None
         if tokens:
             self._gave_logprobs = True
@@ -162,7 +162,7 @@ class EndpointRuntime:
         )
 
     def _request(self, row: Row, sampling: Sampling) -> dict[str, Any]:
-        # OpenAI's own newer models refuse max_tokens, other servers know nothing else.
+        # newer models of OpenAI reject max_tokens, and other servers know only max_tokens
         limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
         request: dict[str, Any] = {
             "model": self.model,
@@ -179,7 +179,7 @@ class EndpointRuntime:
         return request
 
     def _explain(self, error: OpenAIError, row: Row) -> str:
-        """One paragraph: what the endpoint said, and what to do."""
+        """One paragraph: what went wrong at the endpoint, and what to do."""
         import openai
 
         where = f"{self.base_url}: "
@@ -210,7 +210,7 @@ class EndpointRuntime:
                 f"{where}fails on the prompt of {prompt}, also after {self.max_retries} more tries ({reason}). Look "
                 "into the server's log, then run again; answers so far are kept."
             )
-        return f"{where}refuses the prompt of {prompt} ({reason}). Mend or remove that row, then run again."
+        return f"{where}refuses the prompt of {prompt} ({reason}). Fix or remove that row, then run again."
 
 
 def _is_local(host: str) -> bool:

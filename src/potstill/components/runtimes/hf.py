@@ -1,8 +1,8 @@
-"""A Hugging Face causal language model, answering in length-sorted batches.
+"""Run a Hugging Face causal language model on rows, in batches sorted by length.
 
-Greedy and sampled decoding are one short loop over the model's own KV cache: prompts of a batch are padded on the left,
-rows that have stopped leave the batch, and each row draws from its own random stream, so an answer never depends on
-which rows stood beside it in the order of sampling.
+Greedy and sampled decoding are one short loop over the model's own KV cache. Prompts of a batch are padded on the left,
+and rows that have stopped leave the batch. Each row samples from its own random stream, so its random draws do not
+depend on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ __all__ = ["Continuation", "HFRuntime"]
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model adds to a prompt: ids, the end token among them if it `stopped` by itself, and ln of the probability
-    with which each was drawn (0 where the likeliest is taken)."""
+    """What a model adds to a prompt.
+
+    ids         token ids, including the end token if the model `stopped` by itself
+    log_probs   ln of the probability with which each was sampled; 0 where the likeliest is taken
+    """
 
     ids: list[int]
     log_probs: list[float]
@@ -44,8 +47,8 @@ class HFRuntime:
     Args:
         model: in evaluation mode on its device.
         chat: its tokenizer and template.
-        context: most tokens of prompt and answer together.
-        batch_size: most rows decoded together.
+        context: maximum number of tokens of prompt and answer together.
+        batch_size: maximum number of rows that are decoded together.
     """
 
     def __init__(self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64) -> None:
@@ -82,7 +85,7 @@ class HFRuntime:
 
     @torch.inference_mode()
     def continue_ids(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Continuation]:
-        """Decode a batch of prompts, each from a random stream of its own seed."""
+        """Decode a batch of prompts, each with a random stream from its own seed."""
         from transformers import DynamicCache
 
         device = self.model.device
@@ -142,7 +145,7 @@ def _row_seed(row: Row, seed: int) -> int:
 
 
 def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[tuple[int, float]]:
-    """Next token of each row, the likeliest or one drawn from the nucleus, and ln of its probability."""
+    """Next token of each row, the likeliest or one sampled from the nucleus, and ln of its probability."""
     if sampling.temperature == 0:
         return [(int(i), 0.0) for i in logits_BV.argmax(-1)]
     probabilities_BV = torch.softmax(logits_BV / sampling.temperature, dim=-1)

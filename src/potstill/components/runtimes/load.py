@@ -1,4 +1,4 @@
-"""A Hugging Face causal language model from its folder, in the type and the place that a recipe asks for."""
+"""Load a Hugging Face causal language model from its folder, in the number format and the place that a recipe sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["layer_list", "load_causal_lm", "moved", "on_device"]
 
-# that parts of an offloaded model are elsewhere is what was asked for
+# the library warns that parts of an offloaded model are not on the device, which is what the recipe asks for
 logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
 
 
@@ -32,8 +32,8 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
         folder: the model.
         dtype: "float32" or "bfloat16"; or "int8", which holds the layers' matrices in 8 bits (LLM.int8(), Dettmers et
             al., 2022) and the rest in bfloat16.
-        offload: where its layers wait until each is to run: host memory, beside an accelerator, or its own files. All
-            else is then on the accelerator, where there is one. None: the whole of it is in host memory.
+        offload: where the layers wait until they run: `cpu` (host memory, for a GPU) or `disk` (the model's own files).
+            All other weights are on the accelerator, where there is one. None: the whole model is in host memory.
 
     Raises:
         RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
@@ -41,9 +41,9 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # its bars would cut through ours
+    disable_progress_bar()  # its progress bars would interrupt ours
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **_held_in(dtype), **_held_at(folder, offload))
+        model = AutoModelForCausalLM.from_pretrained(folder, **_number_format(dtype), **_placement(folder, offload))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n", 1)[0]
         raise RecipeError(
@@ -52,12 +52,13 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
         ) from None
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise RecipeError(
-            f"{folder}: the model adds a bias to its logits, which this version's losses do not know. Choose another."
+            f"{folder}: the model adds a bias to its logits, which the losses of this version do not support. "
+            "Choose another model."
         )
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, key, None):
             raise RecipeError(
-                f"{folder}: the model rescales its logits ({key}), which this version's losses do not know. "
+                f"{folder}: the model rescales its logits ({key}), which the losses of this version do not support. "
                 "Choose another model."
             )
     return model
@@ -76,7 +77,7 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The model on a device; an offloaded one is where it belongs."""
+    """The model on a device; an offloaded model is left where it is."""
     if not hasattr(model, "hf_device_map"):
         module: nn.Module = model
         module.to(device)
@@ -90,8 +91,8 @@ def _device() -> torch.device:
     return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count())
 
 
-def _held_at(folder: Path, offload: Offload | None) -> dict[str, Any]:
-    """What transformers is told of where an offloaded model's parts are."""
+def _placement(folder: Path, offload: Offload | None) -> dict[str, Any]:
+    """Arguments for transformers: where the parts of an offloaded model are."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     device = _device()
@@ -105,13 +106,13 @@ def _held_at(folder: Path, offload: Offload | None) -> dict[str, Any]:
     return {"device_map": places | {f"{layers}{i}": offload for i in range(model.config.num_hidden_layers)}}
 
 
-def _held_in(dtype: str) -> dict[str, Any]:
-    """What transformers is told of a model's weights."""
+def _number_format(dtype: str) -> dict[str, Any]:
+    """Arguments for transformers: the number format of the weights."""
     if dtype != "int8":
         return {"dtype": getattr(torch, dtype)}
-    import bitsandbytes  # noqa: F401  # transformers would tell of its absence in words of its own
+    import bitsandbytes  # noqa: F401  # where it is not installed, our own message names the extra
     from transformers import BitsAndBytesConfig
 
-    # it says at each product that it computes in float16, which is how LLM.int8() is defined
+    # it warns at each product that it computes in float16, which is how LLM.int8() is defined
     warnings.filterwarnings("ignore", message="MatMul8bitLt")
     return {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}

@@ -1,7 +1,7 @@
-"""What an OpenAI-compatible endpoint says of each token of an answer: which it is, and how likely others were there.
+"""Log-probabilities that an OpenAI-compatible endpoint returns with an answer: of each token and its alternatives.
 
-Servers name tokens in three ways: by their bytes (OpenAI), by a field `id` beside them (llama.cpp), or as a text like
-`token_id:1234` (vLLM with --return-tokens-as-token-ids).
+Servers name tokens in three ways: by their bytes (OpenAI), by an additional field `id` (llama.cpp), or as a text such
+as `token_id:1234` (vLLM with --return-tokens-as-token-ids).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Candidate", "SaidToken", "pack_tokens", "read_tokens", "unpack_tokens"]
+__all__ = ["AnswerToken", "Candidate", "pack_tokens", "read_tokens", "unpack_tokens"]
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
-_DIGITS = 5  # that count, of a log-probability: of a token all but certain they keep what is left to the others
+_DIGITS = 5  # significant digits of a log-probability; enough to keep the rest of the mass of an almost certain token
 _OVER_ONE = 1.01
 
 
 class Candidate(NamedTuple):
-    """A token as the endpoint names it, and its log-probability in nats: by `id`, by `text`, or by both.
+    """A token as the endpoint names it (by `id`, by `text`, or by both) and its log-probability in nats.
 
-    `text` may be empty beside an id: many servers show no special tokens.
+    `text` may be empty where there is an id, because many servers do not show special tokens.
     """
 
     id: int | None
@@ -32,32 +32,32 @@ class Candidate(NamedTuple):
     log_prob: float
 
 
-class SaidToken(NamedTuple):
-    """One token of an answer, and the likeliest at its place, itself among them or not."""
+class AnswerToken(NamedTuple):
+    """One token of an answer, and the likeliest tokens at its position, with or without the token itself."""
 
     token: Candidate
     top: tuple[Candidate, ...]
 
 
-def read_tokens(choice: Any) -> list[SaidToken] | None:
-    """The tokens of one choice of a chat completion; None where the endpoint says nothing of others than the chosen.
+def read_tokens(choice: Any) -> list[AnswerToken] | None:
+    """The tokens of one choice of a chat completion; None where the endpoint gives no alternatives.
 
     Raises:
-        ValueError: what it says are no log-probabilities.
+        ValueError: the values are not log-probabilities.
     """
     given = getattr(choice, "logprobs", None)
     entries = getattr(given, "content", None) or getattr(given, "refusal", None) or ()
-    tokens: list[SaidToken] = []
+    tokens: list[AnswerToken] = []
     for entry in entries:
         token = _candidate(entry)
         top = [_candidate(other) for other in getattr(entry, "top_logprobs", None) or ()]
         if token is None:
             return None
-        tokens.append(SaidToken(token, tuple(other for other in top if other)))
+        tokens.append(AnswerToken(token, tuple(other for other in top if other)))
         mass = math.fsum(math.exp(min(other.log_prob, 1.0)) for other in tokens[-1].top or (token,))
         if not mass <= _OVER_ONE:
             raise ValueError(f"the probabilities of the likeliest tokens sum to {mass:.3g} at token {len(tokens)}")
-    return tokens if any(said.top for said in tokens) else None
+    return tokens if any(token.top for token in tokens) else None
 
 
 def _candidate(entry: Any) -> Candidate | None:
@@ -71,9 +71,9 @@ def _candidate(entry: Any) -> Candidate | None:
     return Candidate(number if isinstance(number, int) else None, text, float(log_prob))
 
 
-def pack_tokens(tokens: Sequence[SaidToken]) -> str:
+def pack_tokens(tokens: Sequence[AnswerToken]) -> str:
     """The tokens of an answer as a short line of ASCII."""
-    value = [[_plain(said.token), *(_plain(other) for other in said.top)] for said in tokens]
+    value = [[_plain(token.token), *(_plain(other) for other in token.top)] for token in tokens]
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return base64.b85encode(zlib.compress(text.encode(), 9)).decode()
 
@@ -83,10 +83,10 @@ def _plain(candidate: Candidate) -> list[Any]:
     return [candidate.id, text, float(f"{candidate.log_prob:.{_DIGITS}g}")]
 
 
-def unpack_tokens(packed: str) -> list[SaidToken]:
+def unpack_tokens(packed: str) -> list[AnswerToken]:
     """Inverse of `pack_tokens`."""
     value = json.loads(zlib.decompress(base64.b85decode(packed)))
-    return [SaidToken(_whole(token), tuple(map(_whole, top))) for token, *top in value]
+    return [AnswerToken(_whole(token), tuple(map(_whole, top))) for token, *top in value]
 
 
 def _whole(plain: list[Any]) -> Candidate:

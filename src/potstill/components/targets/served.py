@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from potstill.components.chat.format import ChatFormat, Example
-from potstill.components.runtimes.log_probs import Candidate, SaidToken
+from potstill.components.runtimes.log_probs import AnswerToken, Candidate
 from potstill.core.artifacts.training import ServedRowCounts
 from potstill.core.errors import RecipeError, StepError
 from potstill.core.records import Row
@@ -64,7 +64,7 @@ class ServedTokens:
         known.sort(key=lambda entry: not entry[0].startswith(_SPECIAL))
         self._ids = {text.removeprefix(_SPECIAL): number for text, number in known}
 
-    def targets(self, row: Row, example: Example, logprobs: Sequence[SaidToken] | None) -> ServedRow:
+    def targets(self, row: Row, example: Example, logprobs: Sequence[AnswerToken] | None) -> ServedRow:
         """Targets of a row, from the endpoint's log-probabilities of the answer's tokens."""
         wanted = example.ids[example.n_prompt :]
         difference = None if logprobs is None else self._difference(wanted, example.eos_supervised, logprobs)
@@ -78,7 +78,7 @@ class ServedTokens:
         reason: Reason = "tool_calls" if calls else "no_log_probs" if logprobs is None else "other_tokens"
         return ServedRow([[number] for number in wanted], [[0.0]] * len(wanted), reason, difference or "")
 
-    def _difference(self, wanted: Sequence[int], ends: bool, logprobs: Sequence[SaidToken]) -> str | None:
+    def _difference(self, wanted: Sequence[int], ends: bool, logprobs: Sequence[AnswerToken]) -> str | None:
         """The first token that differs between endpoint and student; None if only the end token may differ."""
         text = wanted[:-1] if ends else wanted
         for place in range(max(len(text), len(logprobs) - ends)):
@@ -91,7 +91,7 @@ class ServedTokens:
             return f"token {len(text)} is {last} at the endpoint and the end of the answer to the student"
         return None
 
-    def _distribution(self, number: int, logprobs: SaidToken) -> dict[int, float]:
+    def _distribution(self, number: int, logprobs: AnswerToken) -> dict[int, float]:
         """Log-probabilities by the student's ids. Tokens that the student does not have count as part of the rest."""
         if not self._is(number, logprobs.token):
             return {number: 0.0}  # another end token than the student's: only that the answer ends can be learnt

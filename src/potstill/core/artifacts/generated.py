@@ -1,4 +1,4 @@
-"""What the generate stage leaves: summary.json, and files of rows beside it.
+"""What the generate stage leaves: summary.json, and files of rows.
 
 train.jsonl, validation.jsonl   rows with the teacher's answers, to learn from
 rejected.jsonl                  rows whose answers are not learnt from, each with its reason
