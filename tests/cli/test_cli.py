@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from fixtures import make_tokenizer
+from potstill.core.artifacts.training import StoredTargets
 
 STAGES = ["check", "generate", "train", "export", "evaluate", "gate", "package", "report"]
 POTSTILL = [sys.executable, "-m", "potstill"]
@@ -126,8 +127,8 @@ def test_a_sweep_shares_what_its_variants_have_in_common(tiny_model: Path, workl
     assert first["report"] != second["report"]
     for variant in (first, second):
         assert (tmp_path / variant["report"]).is_file()
-    stored = json.loads((tmp_path / first["stages"]["targets"]["dir"] / "summary.json").read_text())
-    assert stored["sequences"] > 0
+    stored = StoredTargets.read(tmp_path / first["stages"]["targets"]["dir"])
+    assert stored.store.sequences > 0
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ class EndpointRuntime:
         except ValueError as error:
             raise TeacherError(
                 f"{self.base_url}: the values that it returns as log-probabilities are not log-probabilities: {error}. "
-                "Start vLLM with --logprobs-mode raw_logprobs. An endpoint that cannot return log-probabilities can teach "
-                "by its text alone: set train.objective: sft."
+                "Start vLLM with --logprobs-mode raw_logprobs. An endpoint that cannot return log-probabilities can "
+                "teach by its text alone: set train.objective: sft."
             ) from None
         if tokens:
             self._gave_logprobs = True

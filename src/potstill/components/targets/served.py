@@ -141,7 +141,7 @@ class ServedTokens:
 
 def count_rows(found: Iterable[ServedRow]) -> ServedRowCounts:
     """How many rows have the endpoint's distributions, and how many have only their text, by reason."""
-    return ServedRowCounts(**Counter(row.text_only or "distributions" for row in found))
+    return ServedRowCounts.model_validate(Counter(row.text_only or "distributions" for row in found))
 
 
 def require_same_tokens(rows: Sequence[Row], found: Sequence[ServedRow], where: str) -> None:

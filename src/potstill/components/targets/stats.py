@@ -29,18 +29,17 @@ def store_stats(folder: Path) -> StoreStats:
         gap, squared = mean.pop("gap"), mean.pop("gap_squared")
         mean["bias"] = gap
         mean["bias_standard_error"] = math.sqrt(max(0.0, squared - gap**2) / max(1, tokens - 1))
-    return StoreStats(
-        **reader.meta.model_dump(exclude={"format"}),
-        shards=len(footers),
-        sequences=sum(f["sequences"] for f in footers),
-        tokens=tokens,
-        bytes=size,
-        bytes_per_token=size / tokens if tokens else None,
-        ids_per_token=entries / tokens if tokens else None,
-        entropy=entropy,
-        tail_mass=tail,
-        **mean,
-    )
+    counted = {
+        "shards": len(footers),
+        "sequences": sum(f["sequences"] for f in footers),
+        "tokens": tokens,
+        "bytes": size,
+        "bytes_per_token": size / tokens if tokens else None,
+        "ids_per_token": entries / tokens if tokens else None,
+        "entropy": entropy,
+        "tail_mass": tail,
+    }
+    return StoreStats.model_validate(reader.meta.model_dump(exclude={"format"}) | counted | mean)
 
 
 def render_stats(found: StoreStats) -> str:

@@ -53,7 +53,7 @@ def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
         student=done.path("train", "student"),
         rows=validation if validation.path.stat().st_size else done.path("generate", rows_file("train")),
         tools=done.path("generate", TOOLS),
-        chat=ChatSettings.of(recipe.chat).for_training(),
+        chat=ChatSettings.of(recipe.chat),
         settings=recipe.export,
         name=recipe.name,
         license=None if recipe.license_of("package") == "unknown" else recipe.license_of("package"),

@@ -70,8 +70,10 @@ def _front_matter(inputs: PackageInputs, manifest: Manifest) -> dict[str, Any]:
 
 
 def _hub_metrics(model: ModelMetrics) -> list[dict[str, str | float]]:
-    rates = (("exact_match", "exact match", model.exact),)
-    rates += (("schema_valid", "calls valid by their schema", model.schema_valid),)
+    rates = (
+        ("exact_match", "exact match", model.exact),
+        ("schema_valid", "calls valid by their schema", model.schema_valid),
+    )
     out: list[dict[str, str | float]] = [
         {"type": kind, "name": name, "value": round(rate.rate, 4)} for kind, name, rate in rates if rate
     ]
