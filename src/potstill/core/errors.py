@@ -1,15 +1,15 @@
-"""Every error potstill raises on purpose, drawn here as one tree.
+"""All errors that potstill raises on purpose, as one tree.
 
     PotstillError            exit code 1: the work failed; the message says what to do next
     ├── UsageError           exit code 2: wrong usage
     │   ├── RecipeError      the recipe is not valid
     │   └── DataError        a data file or a row is not valid (file and line are named)
     ├── StepError            a step could not finish
-    │   ├── ParityError      the exported file does not answer like the checkpoint
+    │   ├── ParityError      the exported file does not compute the same as the checkpoint
     │   └── TeacherError     the teacher cannot be loaded or does not answer
     └── MissingExtra         exit code 1: an optional dependency is not installed
 
-A message is one paragraph for the person who reads it: what is wrong, where (file, line, key), what to do.
+A message is one paragraph for the user: what is wrong, where (file, line, key), and what to do.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StepError(PotstillError):
 
 
 class ParityError(StepError):
-    """The exported GGUF does not answer like the checkpoint it came from."""
+    """The exported GGUF does not compute the same as the checkpoint that it was made from."""
 
 
 class TeacherError(StepError):

@@ -1,4 +1,4 @@
-"""How much memory is held for speed: large blocks that are freed, and the logits of a chunk of tokens."""
+"""Memory that is held for speed: large freed blocks, and the logits of a chunk of tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 96 << 20
 def keep_freed_memory() -> bool:
     """Ask glibc to keep large freed blocks for the next tensor instead of giving them back to the system.
 
-    Without it every large tensor is mapped and faulted in anew. Does nothing, and returns False, where the C library is
+    Otherwise every large tensor is mapped and faulted in again. Does nothing and returns False where the C library is
     not glibc. See mallopt(3).
     """
     if not sys.platform.startswith("linux"):
@@ -33,16 +33,16 @@ def keep_freed_memory() -> bool:
 
 
 def loss_chunk_tokens(vocab: int, student: int, teacher: int = 0) -> int:
-    """Most tokens whose logits a fused loss holds at once on a CPU: buffers of 96 MiB, or of half of what is there
-    anyway, whichever is more; at least 256 tokens, at most 1024.
+    """Maximum number of tokens whose logits a fused loss holds at once on a CPU, between 256 and 1024.
 
-    There anyway: the student's head, its gradient, and the teacher's head. A product packs its head once for each
-    chunk, so larger chunks are faster; more than 1024 tokens gain nothing, and fewer than 256 cost much.
+    The buffers take 96 MiB, or half of the memory that the heads need anyway (the student's head, its gradient and the
+    teacher's head), whichever is more. A product packs its head once per chunk, so larger chunks are faster. More than
+    1024 tokens gain nothing, and fewer than 256 cost much.
 
     Args:
         vocab: size of the vocabulary.
-        student: hidden size.
-        teacher: its hidden size, where its logits are computed too.
+        student: hidden size of the student.
+        teacher: hidden size of the teacher, where its logits are computed too.
     """
     buffers = 2 if teacher else 1
     most = max(_CHUNK_BYTES // (4 * vocab), (2 * student + teacher) // 2) // buffers

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line now and then in a log file."""
+"""Progress on stderr: a bar on a terminal, or a line every 20 seconds in a log file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG_SECONDS = 20.0
 
 
 class Ticker:
-    """Told how far the work is: `advance(1, loss=0.3)`."""
+    """Counts the work that is done: `advance(1, loss=0.3)`."""
 
     def __init__(self, label: str, total: int, start: int) -> None:
         self.label, self.total, self.done = label, total, start

@@ -1,7 +1,8 @@
-"""Read tool calls out of a model's text, one parser a format.
+"""Parse the tool calls in a model's text, with one parser per format.
 
-What cannot be read is an error that the answer carries, never "no call" and never an exception: a model may write
-anything. Text is what the model wrote, without end-of-turn tokens; one leading <think>...</think> is not part of it.
+A malformed call becomes an error in the parsed answer. It is never "no call" and never an exception, because a model
+may write anything. The text is what the model wrote, without end-of-turn tokens; a leading <think>...</think> is
+skipped.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from potstill.core.records import Call
 
 __all__ = ["PARSERS", "ParsedAnswer", "parse_answer"]
 
-MAX_DEPTH = 64  # nesting of one call; deeper is a model going round in circles, and breaks JSON writers
+MAX_DEPTH = 64  # nesting of one call; a deeper one is a model that repeats itself, and it breaks JSON writers
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """The calls read before any error, the words around them, and what could not be read (None when all could)."""
+    """The calls before any error, the text around the calls, and the error (None where everything could be parsed)."""
 
     calls: tuple[Call, ...]
     content: str
@@ -32,7 +33,7 @@ class ParsedAnswer:
 
 
 class _BadCall(ValueError):
-    """A call that cannot be read; the message says why."""
+    """A malformed call; the message says what is wrong."""
 
 
 # ---- JSON, strictly ----
@@ -65,7 +66,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _read_json(text: str, at: int) -> tuple[Any, int]:
-    """The JSON value at a position, and the position after it and after any space."""
+    """The JSON value at a position, and the position after the value and the space behind it."""
     try:
         value, end = _JSON.raw_decode(text, _skip_space(text, at))
     except _BadCall:
@@ -78,7 +79,7 @@ def _read_json(text: str, at: int) -> tuple[Any, int]:
 
 
 def _as_call(value: Any, argument_keys: tuple[str, ...] = ("arguments",)) -> Call:
-    """A call from its JSON object; keys other than name and arguments are let through, as runtimes do."""
+    """A call from its JSON object. Keys other than name and arguments are ignored, as runtimes do."""
     if not isinstance(value, dict):
         raise _BadCall(f"a call must be a JSON object, found {type(value).__name__}")
     if not isinstance(value.get("name"), str):
@@ -91,7 +92,7 @@ def _as_call(value: Any, argument_keys: tuple[str, ...] = ("arguments",)) -> Cal
 
 
 def _check_writable(value: Any) -> None:
-    """Refuse what JSON can spell and UTF-8 or a JSON writer cannot hold."""
+    """Reject values that are valid JSON, but cannot be encoded as UTF-8 or written as JSON again."""
     level, depth = [value], 0
     while level := [x for v in level if isinstance(v, dict | list) for x in (v.values() if isinstance(v, dict) else v)]:
         depth += 1
@@ -105,11 +106,11 @@ def _check_writable(value: Any) -> None:
 
 # ---- formats ----
 
-_Found = tuple[list[Call], list[str]]  # filled as the text is read, so that an error keeps what came before
+_Found = tuple[list[Call], list[str]]  # filled while the text is parsed, so that an error keeps what came before it
 
 
 def _hermes(text: str, found: _Found) -> None:
-    """<tool_call>{"name": ..., "arguments": {...}}</tool_call>, any number, with words around (Hermes, Qwen)."""
+    """<tool_call>{"name": ..., "arguments": {...}}</tool_call>, any number, with text around them (Hermes, Qwen)."""
     calls, words = found
     at = 0
     while (start := text.find("<tool_call>", at)) >= 0:
@@ -156,7 +157,7 @@ def _has_call_keys(value: Any) -> bool:
 
 
 def _mistral(text: str, found: _Found) -> None:
-    """[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...], words only before it (Mistral)."""
+    """[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...], text only before it (Mistral)."""
     calls, words = found
     before, marker, after = text.partition("[TOOL_CALLS]")
     words.append(before)
@@ -185,16 +186,17 @@ _MARKERS = {
 
 
 def _detect(text: str) -> str:
-    """The format whose marker stands first; bare JSON is Llama's, and so is text without a marker (no call)."""
+    """The format whose marker comes first. Bare JSON and text without a marker count as Llama's format."""
     places = {text.find(marker): name for marker, name in _MARKERS.items() if marker in text}
     return places[min(places)] if places else "llama3"
 
 
 def parse_answer(text: str, format: str = "auto") -> ParsedAnswer:
-    """The calls and the words of an answer. Malformed calls are reported in `parse_error`, never raised.
+    """The calls and the text of an answer. A malformed call is reported in `parse_error`, and never raised.
 
     Args:
-        format: a key of PARSERS, or "auto": by the first marker in the text.
+        text: the answer.
+        format: a key of PARSERS, or "auto" for the format of the first marker in the text.
 
     Raises:
         UsageError: an unknown format.

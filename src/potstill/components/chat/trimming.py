@@ -1,26 +1,27 @@
-"""A student's own vocabulary: the tokens that its workload uses, and what it takes to write any other text.
+"""Trim a student's vocabulary to the tokens that its workload uses, and to those that can spell any other text.
 
-Most bytes of a small model are rows of its embedding, and most of those are never read by one workload. What is kept:
+Most bytes of a small model are rows of its embedding, and a single workload never reads most of them. These are kept:
 
 - tokens that occur in the workload's rows;
-- every token that appears on the way to one of them, as BPE merges the pieces of a word;
-- tokens of single bytes: whatever text the old tokenizer could write, the new one can, in more tokens;
+- every intermediate token that BPE makes while it merges the pieces of a word into one of them;
+- tokens of single bytes: the new tokenizer can write every text that the old one could, in more tokens;
 - added tokens (special or not), and every token that a configuration file names.
 
-Ids are renumbered in the old order, so the kept ids say everything: the old id of token n is `kept[n]`. Merges stay in
-order of rank where both parts and the result are kept.
+Ids are renumbered in the old order, so the list of kept ids is a full description: the old id of token n is `kept[n]`.
+A merge stays, in the old order of ranks, where both parts and the result are kept.
 
-Why the workload's rows are cut as before: BPE applies the merge of lowest rank, again and again. All merges that it
-applied to these rows are kept, the kept ones are among the old ones in the old order, so the one applied at each step
-is still the lowest there is; and where no old merge applied any more, no kept one does.
+The workload's rows are split into the same tokens as before. BPE repeatedly applies the merge of the lowest rank. All
+merges that it applied to these rows are kept, and the kept merges are a subset of the old ones in the old order. So the
+merge that is applied at each step is still the one of the lowest rank, and where no old merge applied, no kept one
+does.
 
-A byte-level BPE tokenizer (GPT-2's, Qwen's) writes bytes as 256 characters, and merges those. One with byte fallback
-(Llama 2's, Mistral's, Phi-3's) merges characters, and writes one without a token as its bytes, in the tokens <0x00> to
-<0xFF>. Of its single characters, those of the workload are kept, and those of ASCII, which people will type.
+A byte-level BPE tokenizer (GPT-2, Qwen) writes bytes as 256 characters and merges these. A tokenizer with byte fallback
+(Llama 2, Mistral, Phi-3) merges characters, and writes a character without a token as its bytes, in the tokens <0x00>
+to <0xFF>. Of its single characters, those of the workload and those of ASCII are kept, because users will type them.
 
-A WordPiece tokenizer (BERT's) has no merges: it takes the longest piece that fits, from the left. The pieces of the
-workload's rows are kept, and each is still the longest of the kept; so are all pieces of a single character, which
-spell any other word.
+A WordPiece tokenizer (BERT) has no merges: from the left, it takes the longest piece that fits. The pieces of the
+workload's rows are kept, and each is still the longest kept piece that fits. All pieces of a single character are kept
+too, because they can spell any other word.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ _SPACE = "▁"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A trimmed tokenizer: its tokenizer.json, and the old id of each new one, ascending."""
+    """A trimmed tokenizer: its tokenizer.json, and the old ids of its tokens in ascending order."""
 
     tokenizer: Mapping[str, Any]
     kept: tuple[int, ...]
 
     @cached_property
     def new_ids(self) -> dict[int, int]:
-        """New id of each old one that is kept."""
+        """The new id of each old id that is kept."""
         return {old: new for new, old in enumerate(self.kept)}
 
     def example(self, example: Example) -> Example:
-        """The same tokens under their new ids; one by one, so every position stays what it was.
+        """The same tokens with their new ids; every position keeps its token.
 
         Raises:
             KeyError: a token that is not kept.
@@ -67,7 +68,7 @@ class Vocabulary:
 
 
 def require_trimmable(tokenizer: Mapping[str, Any], source: str = "tokenizer.json") -> None:
-    """Tell whether a tokenizer's vocabulary can be trimmed to any workload, before there is one.
+    """Check that a tokenizer's vocabulary can be trimmed, before the workload is known.
 
     Args:
         tokenizer: the parsed tokenizer.json.
@@ -84,7 +85,7 @@ def require_trimmable(tokenizer: Mapping[str, Any], source: str = "tokenizer.jso
             f"tokenizers only; {source} is {odd}. Keep all tokens: take student.vocabulary out of the recipe."
         )
     vocab = tokenizer["model"]["vocab"]
-    # the library numbers added tokens of its own accord, one after the other behind the vocabulary
+    # the library numbers added tokens itself, consecutively after the vocabulary
     own = [token["id"] for token in tokenizer.get("added_tokens") or [] if token["content"] not in vocab]
     if any(first >= second for first, second in pairwise([max(vocab.values(), default=-1), *own])):
         raise _other_ids(source, "some")
@@ -98,7 +99,7 @@ def _other_ids(source: str, which: str) -> RecipeError:
 
 
 def _oddity(tokenizer: Mapping[str, Any]) -> str | None:
-    """What a tokenizer is that cannot be trimmed; None for one that can."""
+    """Why a tokenizer cannot be trimmed, as a description of it; None where it can be."""
     model = tokenizer["model"]
     kind = model.get("type")
     if kind == "WordPiece":
@@ -124,9 +125,9 @@ def _oddity(tokenizer: Mapping[str, Any]) -> str | None:
 
 
 def kept_ids(tokenizer: Mapping[str, Any], used: Iterable[int], source: str = "tokenizer.json") -> list[int]:
-    """Ids that a vocabulary trimmed to the `used` ones keeps, ascending: those and all that they need.
+    """The ids that a vocabulary trimmed to `used` keeps, in ascending order: these ids and all that they need.
 
-    Args, raises: see `trim_tokenizer`.
+    For arguments and errors, see `trim_tokenizer`.
     """
     require_trimmable(tokenizer, source)
     model = tokenizer["model"]
@@ -168,7 +169,7 @@ def trim_tokenizer(tokenizer: Mapping[str, Any], used: Iterable[int], source: st
 
 
 def _types(node: Any, children: str) -> Iterator[str]:
-    """Types of a part of tokenizer.json and of all parts within it."""
+    """The types of a part of tokenizer.json and of all parts inside it."""
     if isinstance(node, dict):
         yield str(node.get("type"))
         for child in node.get(children) or []:
@@ -186,13 +187,13 @@ def _parts(merge: str | list[str]) -> tuple[str, str, str]:
 
 
 def _characters(model: Mapping[str, Any]) -> set[str]:
-    """WordPiece's pieces of one character, at the start of a word and within it."""
+    """The WordPiece pieces of one character, at the start of a word and inside it."""
     prefix: str = model["continuing_subword_prefix"]
     return {text for text in model["vocab"] if len(text.removeprefix(prefix)) == 1}
 
 
 def _ancestors(model: Mapping[str, Any], texts: Iterable[str]) -> set[str]:
-    """BPE's tokens of which any text can be made, and all that appear on the way to `texts`."""
+    """The BPE tokens that can spell any text, and all intermediate tokens of `texts`."""
     vocab, falls = model["vocab"], bool(model.get("byte_fallback"))
     ranks: dict[tuple[str, str], int] = {}
     for rank, pair in enumerate(map(_pair, model["merges"])):
@@ -205,9 +206,9 @@ def _ancestors(model: Mapping[str, Any], texts: Iterable[str]) -> set[str]:
 
 
 def _on_the_way(text: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
-    """`text` and every token that exists for a while as it is merged from its bytes or characters.
+    """`text` and every intermediate token that is made while it is merged from its bytes or characters.
 
-    A token is merged alike alone and within a word: no merge crossed its ends, or it would not have come out.
+    A token is merged in the same way alone and inside a word: a merge across its ends would have made another token.
     """
     pieces, seen = list(text), {text, *text}
     while len(pieces) > 1:
@@ -222,7 +223,7 @@ def _on_the_way(text: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
 
 
 def _renumber(value: Any, new: Mapping[int, int]) -> Any:
-    """Ids replaced in an id, or in lists and values of mappings of ids; ids that are not kept are left out."""
+    """An id, a list of ids or a mapping to ids with the new ids; ids that are not kept are left out."""
     if isinstance(value, dict):
         return {key: _renumber(inner, new) for key, inner in value.items()}
     if isinstance(value, list):
@@ -243,7 +244,7 @@ def _processor_texts(node: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _renumber_processor(node: dict[str, Any] | None, ids: Mapping[str, int]) -> dict[str, Any] | None:
-    """A post-processor with the ids of its special tokens by their text."""
+    """A post-processor with the new ids of its special tokens, which are looked up by their text."""
     if node is None:
         return None
     node = dict(node)
@@ -267,7 +268,7 @@ def _renumber_padding(padding: dict[str, Any] | None, new: Mapping[int, int]) ->
 
 
 def _require_same_ids(tokenizer: dict[str, Any], expected: dict[str, int], source: str) -> None:
-    """Load it as everyone will: the library gives added tokens ids of its own where a file has gaps."""
+    """Load the tokenizer as users will; where a file has gaps, the library gives added tokens other ids."""
     from tokenizers import Tokenizer
 
     found = Tokenizer.from_str(json.dumps(tokenizer)).get_vocab(with_added_tokens=True)
@@ -277,13 +278,13 @@ def _require_same_ids(tokenizer: dict[str, Any], expected: dict[str, int], sourc
 
 
 def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
-    """Write to `out` a model's tokenizer files, trimmed to the tokens that are `used`; weights are not touched.
+    """Write the tokenizer files of a model to `out`, trimmed to the `used` tokens; the weights are not changed.
 
     Args:
         folder: has tokenizer.json, and the configuration files that go with it.
         used: ids of the workload's rows.
-        out: folder to write; tokenizer.json, tokenizer_config.json, generation_config.json, and the chat template and
-            special tokens' names as they were.
+        out: folder to write tokenizer.json, tokenizer_config.json and generation_config.json into; the chat template
+            and the names of special tokens are copied.
 
     Raises:
         RecipeError: see `trim_tokenizer`.
@@ -314,7 +315,7 @@ def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
 
 
 def _named_texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Tokens to which tokenizer_config.json gives a part; the export looks for all of them."""
+    """Tokens that tokenizer_config.json gives a role; the export looks for all of them."""
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     parts = [value for key, value in config.items() if key.endswith("_token")]
     for value in (*parts, *(extra.values() if isinstance(extra, dict) else extra)):
@@ -334,14 +335,14 @@ def _id_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_ids(config: Mapping[str, Any]) -> Iterator[int]:
-    """Ids that have a part by configuration. Lists of tokens to avoid are no reason to keep them."""
+    """Ids that a configuration gives a role. Lists of tokens to avoid are no reason to keep a token."""
     for key, value in _id_settings(config).items():
         if key.endswith("_token_id"):
             yield from value if isinstance(value, list) else [value]
 
 
 def renumbered_settings(config: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
-    """The settings of a configuration that hold token ids, in new ones; None for an id without a token and for a list
-    that has none left."""
+    """The settings of a configuration that hold token ids, with the new ids; None for an id whose token is not kept,
+    and for a list without kept ids."""
     found = {key: _renumber(value, new) for key, value in _id_settings(config).items()}
     return {key: None if value == [] else value for key, value in found.items()}

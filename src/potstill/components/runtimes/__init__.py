@@ -1,4 +1,4 @@
-"""Run any model the same way: Hugging Face weights, a GGUF in llama.cpp, an OpenAI-compatible endpoint."""
+"""Run any model in the same way: Hugging Face weights, a GGUF file in llama.cpp, an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Answer", "OnAnswers", "Runtime", "Sampling"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn. `temperature` 0 is greedy; `seed` counts only when sampling."""
+    """How answers are sampled. Temperature 0 is greedy decoding, and `seed` has no effect then."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -23,21 +23,20 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: raw text (tool calls still in the model's own markup), why it stopped, and how many tokens
-    it took."""
+    """What a model answers: the raw text, with tool calls in the model's own markup, and what the answer took."""
 
     text: str
     finish_reason: str
-    """`stop`, or `length` when cut off."""
+    """`stop`, or `length` where the answer was cut off."""
     prompt_tokens: int
     completion_tokens: int
     seconds: float
     tokens: str | None = None
-    """What an endpoint says of its tokens, where it is asked: see `runtimes.log_probs.pack_tokens`."""
+    """Log-probabilities of the tokens, where an endpoint was asked for them: see `runtimes.log_probs.pack_tokens`."""
 
 
 OnAnswers = Callable[[list[tuple[int, Answer]]], None]
-"""Called with (index into rows, answer) pairs as soon as they are there, so that nothing paid for is lost."""
+"""Called with pairs (index into rows, answer) as soon as answers arrive, so that nothing that was paid for is lost."""
 
 
 class Runtime(Protocol):
@@ -46,6 +45,6 @@ class Runtime(Protocol):
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
     ) -> list[Answer]:
-        """Answers in the order of `rows`; `label` names the progress bar; `on_answers` hears of answers as they
-        come."""
+        """Answers in the order of `rows`. `label` names the progress bar, and `on_answers` receives the answers as they
+        arrive."""
         ...
