@@ -13,7 +13,8 @@ from torch import Tensor
 
 from components.losses.oracle import OBJECTIVES, error, gradients, problem
 from components.losses.oracle import loss as oracle_loss
-from potstill.components.losses.divergence import DIVERGENCES, LossSums, linear_divergence
+from potstill.components.losses.divergence import LossSums, linear_divergence
+from potstill.components.losses.divergences import DIVERGENCES
 
 N, V = 21, 23
 WEIGHTS = torch.rand(N, generator=torch.Generator().manual_seed(5)) * 2

@@ -11,59 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from potstill.components.losses.divergences import DIVERGENCES, Terms
 from potstill.components.losses.rows import RowSpec, TorchRows
 
 __all__ = ["CompiledRows"]
 
-_TINY = 1e-37
 _VARIANTS = 64  # combinations of objective and flags that a process may compile; torch's default limit is 8
-
-# arguments: log p, log q, p, q, the teacher's share of the mixture; results: the divergence of each element, and its
-# gradient with respect to q. The gradient of forward KL is -p / q, which after centring is q - p; `_rows` has it so.
-Terms = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _log_mixture(p_NV: Tensor, q_NV: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    m_NV = torch.clamp_min(q_NV + mix * (p_NV - q_NV), _TINY)
-    return m_NV, m_NV.log()
-
-
-def _reverse_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    return q * (lq - lp), lq - lp
-
-
-def _jsd(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    _, lm = _log_mixture(p, q, mix)
-    return mix * p * (lp - lm) + (1 - mix) * q * (lq - lm), (1 - mix) * (lq - lm)
-
-
-def _skew_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    m, lm = _log_mixture(p, q, mix)
-    return p * (lp - lm), (mix - 1) * p / m
-
-
-def _skew_reverse_kl(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    m, lm = _log_mixture(p, q, mix)
-    return q * (lq - lm), (lq - lm) - (1 - mix) * q / m
-
-
-def _skew_reverse_kl_detached(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    _, lm = _log_mixture(p, q, mix)
-    return q * (lq - lm), lq - lm
-
-
-def _total_variation(lp: Tensor, lq: Tensor, p: Tensor, q: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-    return 0.5 * (q - p).abs(), 0.5 * torch.sign(q - p)
-
-
-_TERMS: dict[str, Terms] = {
-    "reverse_kl": _reverse_kl,
-    "jsd": _jsd,
-    "skew_kl": _skew_kl,
-    "skew_reverse_kl": _skew_reverse_kl,
-    "skew_reverse_kl_detached": _skew_reverse_kl_detached,
-    "total_variation": _total_variation,
-}
 
 
 def _log_softmax(z_NV: Tensor) -> Tensor:
@@ -77,7 +30,7 @@ def _rows(
     labels_N: Tensor,
     weights_N: Tensor | None,
     numbers: Tensor,
-    objective: str,
+    terms: Terms | None,
     flags: tuple[bool, bool, bool, bool],
 ) -> Tensor:
     """The definition of a row kernel; returns divergence and cross-entropy, (2, N).
@@ -100,11 +53,11 @@ def _rows(
             t_NV = torch.tanh(t_NV * (temperature / teacher_cap)) * (teacher_cap / temperature)
         lp_NV = _log_softmax(t_NV)
         p_NV, q_NV = lp_NV.exp(), lq_NV.exp()
-        if objective == "forward_kl":
+        if terms is None:  # forward KL, whose gradient -p / q is q - p after centring
             divergence_N = (p_NV * (lp_NV - lq_NV)).sum(dim=1)
             gradient_NV = q_NV - p_NV
         else:
-            terms_NV, g_NV = _TERMS[objective](lp_NV, lq_NV, p_NV, q_NV, mix)
+            terms_NV, g_NV = terms(lp_NV, lq_NV, p_NV, q_NV, mix)
             divergence_N = terms_NV.sum(dim=1)
             gradient_NV = q_NV * (g_NV - (q_NV * g_NV).sum(dim=1, keepdim=True))
         divergence_N = divergence_N * temperature**2
@@ -126,7 +79,7 @@ class CompiledRows:
     _broken = False
 
     def __init__(self, spec: RowSpec) -> None:
-        self.spec, self._plain = spec, TorchRows(spec)
+        self._terms, self._plain = DIVERGENCES[spec.objective].terms, TorchRows(spec)
         caps = spec.student_softcap, spec.teacher_softcap
         self._flags = (spec.temperature != 1.0, spec.hard > 0, caps[0] is not None, caps[1] is not None)
         self._numbers = torch.tensor([spec.temperature, spec.hard, spec.mix, *(cap or 1.0 for cap in caps)])
@@ -147,7 +100,7 @@ class CompiledRows:
         try:
             with torch._dynamo.config.patch(recompile_limit=_VARIANTS):
                 found_KN = CompiledRows._compiled(
-                    z_NV, t_NV, labels_N, weights_N, self._numbers, self.spec.objective, self._flags
+                    z_NV, t_NV, labels_N, weights_N, self._numbers, self._terms, self._flags
                 )
         except torch.OutOfMemoryError:
             raise

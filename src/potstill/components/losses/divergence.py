@@ -17,9 +17,9 @@ from torch import Tensor
 
 from potstill.components.losses.chunks import LossSums, Work, chunk_rows, kept_rows, pick, project, run
 from potstill.components.losses.kernels import Kernel, RowKernel, row_kernel
-from potstill.components.losses.rows import DIVERGENCES, RowSpec
+from potstill.components.losses.rows import RowSpec
 
-__all__ = ["DIVERGENCES", "LossSums", "linear_divergence"]
+__all__ = ["LossSums", "linear_divergence"]
 
 
 def linear_divergence(
@@ -51,8 +51,8 @@ def linear_divergence(
         labels_N: the tokens that came next, int64. Rows of `ignore_index` have no loss and no gradient.
         teacher_NG: the teacher's last hidden states at the same positions; None trains on labels only.
         teacher_head_VG: the teacher's output embedding.
-        objective: the divergence D, a key of `DIVERGENCES`.
-        parameters: parameters of the divergence by name, for example beta of `jsd`; see `rows.DIVERGENCES`.
+        objective: the divergence D, a key of `divergences.DIVERGENCES`.
+        parameters: parameters of the divergence by name, for example beta of `jsd`; see there.
         temperature: T > 0, for both sides of the divergence.
         hard_label_weight: weight of the cross-entropy; taken as 1 without a teacher.
         weights_N: weight per token; a row of weight 0 is dropped like an ignored one.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from potstill.components.losses.compiled import CompiledRows
+from potstill.components.losses.divergences import DIVERGENCES
 from potstill.components.losses.rows import RowSpec, TorchRows
 
 __all__ = ["KERNELS", "Kernel", "RowKernel", "row_kernel"]
@@ -39,11 +40,15 @@ KERNELS: dict[Kernel, Callable[[RowSpec], RowKernel]] = {
 def row_kernel(kernel: Kernel, spec: RowSpec, device: torch.device) -> RowKernel:
     """The row kernel of that name; "auto" is Triton on a CUDA device if it is installed, and plain torch otherwise.
 
+    A divergence that Triton does not have is computed in plain torch.
+
     Raises:
         ValueError: the kernel is not known, or Triton is not installed.
     """
     if kernel == "auto":
         kernel = "triton" if device.type == "cuda" and importlib.util.find_spec("triton") else "torch"
+    if kernel == "triton" and DIVERGENCES[spec.objective].triton is None:
+        kernel = "torch"
     if kernel not in KERNELS:
         raise ValueError(f"no kernel {kernel!r}; there are auto, {', '.join(KERNELS)}")
     return KERNELS[kernel](spec)

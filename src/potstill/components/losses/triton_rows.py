@@ -17,19 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from potstill.components.losses.divergences import DIVERGENCES
 from potstill.components.losses.rows import RowSpec
 
 __all__ = ["TritonRows"]
 
-_NUMBER: dict[str, int] = {
-    "forward_kl": 0,
-    "reverse_kl": 1,
-    "jsd": 2,
-    "skew_kl": 3,
-    "skew_reverse_kl": 4,
-    "total_variation": 5,
-    "skew_reverse_kl_detached": 6,
-}
 _MAX_BLOCK = 8192
 
 
@@ -181,7 +173,7 @@ class TritonRows:
             z_NV, teacher_NV, labels_N.contiguous(), weight_N, divergence_N, cross_entropy_N,
             z_NV.stride(0), teacher_NV.stride(0), z_NV.shape[1],
             spec.temperature, spec.hard, spec.mix, spec.student_softcap or 1.0, spec.teacher_softcap or 1.0,
-            OBJECTIVE=_NUMBER[spec.objective], TEACHER=t_NV is not None, TEMPERED=spec.temperature != 1.0,
+            OBJECTIVE=DIVERGENCES[spec.objective].triton, TEACHER=t_NV is not None, TEMPERED=spec.temperature != 1.0,
             HARD=spec.hard > 0, WEIGHTED=weights_N is not None, Z_CAPPED=spec.student_softcap is not None,
             T_CAPPED=spec.teacher_softcap is not None, BLOCK=block, num_warps=16 if block >= 8192 else 4,
         )  # fmt: skip
