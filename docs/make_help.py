@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from potstill.cli.main import main
 from potstill.core.recipe import ClassifierRecipe, Recipe, Shape
-from potstill.core.recipe.load import sections_of
+from potstill.core.recipe.problems import sections_of
 
 FOLDER = Path(__file__).parent
 _NAMES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from potstill.core.recipe.load import sections_of
+from potstill.core.recipe.problems import sections_of
 
 
 def leaf_keys(kind: type[BaseModel], prefix: str = "") -> set[str]:

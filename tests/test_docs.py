@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from potstill.cli.main import main
 from potstill.core.recipe import ClassifierGates, ClassifierRecipe, Gates, Recipe, Target, load_recipe
-from potstill.core.recipe.load import sections_of
+from potstill.core.recipe.problems import sections_of
 from potstill.core.records import read_labelled, read_rows
 
 ROOT = Path(__file__).parent.parent
