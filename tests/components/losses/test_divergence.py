@@ -61,7 +61,8 @@ def test_loss_and_gradients_equal_float64_autograd(objective: str, temperature: 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.9, 1.0])
 def test_generalized_jsd_has_gkds_ends(beta: float) -> None:
-    check({"objective": "jsd", "beta": beta})
+    # near an end the gradient is small, and its rounding in fp32 depends on the number of threads
+    check({"objective": "jsd", "beta": beta}, tolerance=4e-5)
 
 
 @pytest.mark.parametrize(("objective", "alpha"), [*itertools.product(["skew_kl", "skew_reverse_kl"], [0.0, 0.5])])
