@@ -89,7 +89,7 @@ def test_another_tokenizer_is_fine_for_spans_of_text_and_for_fine_tuning(worksho
 
 def test_the_same_tokenizer_in_another_folder_is_fine(workshop: Workshop) -> None:
     workshop.make_model("student", num_hidden_layers=1, vocab_size=512)
-    found = check_recipe(workshop.recipe(**checkpoint("student")))
+    found = check_recipe(workshop.recipe(**checkpoint("student"), licenses={"student": "mit"}))
     assert (found.student.name, found.student.layers, found.student.padded_vocab) == ("student", 1, 512)
     assert found.warnings == ()
 
@@ -145,7 +145,7 @@ def test_a_student_that_cannot_be_exported_is_reported(workshop: Workshop, case:
 def test_a_teacher_that_cannot_be_exported_may_teach(workshop: Workshop) -> None:
     odd = workshop.make_model("odd", architectures=["BitNetForCausalLM"], model_type="bitnet")
     shape = "llama:layers=1,hidden=32,ffn=64,heads=4"
-    recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch"} | shape)
+    recipe = workshop.recipe(teacher={"model": "odd"}, student={"init": "scratch", "shape": shape, "layers": None})
     found = check_recipe(recipe)
     assert found.teacher is not None and found.teacher.architecture == "bitnet"
     # counted from the weights' own header

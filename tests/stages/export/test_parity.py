@@ -355,7 +355,7 @@ def test_the_stage_leaves_the_shipped_file_and_its_numbers(steps: dict[str, Path
 @pytest.mark.parametrize(
     "change",
     [
-        {"package": {"license": "mit"}},
+        {"licenses": {"package": "mit"}},
         {"name": "lamps"},
         {"teacher": {"model": "maker/other-model"}},
         {"export": {"quantization": "F16"}},
