@@ -24,6 +24,6 @@ def test_a_deeper_model_answers_as_before_and_its_new_layers_learn(tiny_model: P
 
 
 def test_fewer_layers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has 4 layers: ask for more"):
+    with pytest.raises(ValueError, match="has 4 layers: give a larger number"):
         example_module("deepen").deepen(tiny_model, 4, tmp_path / "deep")
     assert not (tmp_path / "deep").exists()
