@@ -112,6 +112,12 @@ def test_verbs_of_the_base_install_load_nothing_heavy() -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_help_loads_no_recipe() -> None:
+    code = "import sys, potstill.cli.main; print(sorted({'pydantic', 'yaml', 'rich', 'numpy'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_public_names_are_there_and_documented(path: Path) -> None:
     tree = ast.parse(path.read_text())

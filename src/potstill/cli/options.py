@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from potstill.core.errors import RecipeError
-from potstill.core.recipe import AnyRecipe, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from potstill.core.recipe import AnyRecipe, Recipe
 
 __all__ = ["json_option", "load", "load_language", "recipe_argument", "runs_option", "tracker_option"]
 
@@ -29,6 +32,8 @@ tracker_option = click.option(
 
 def load(path: Path, tracker: str | None = None, changes: dict[str, str] | None = None) -> AnyRecipe:
     """A recipe, with dotted keys changed as `--sweep` asks."""
+    from potstill.core.recipe import load_recipe
+
     recipe = load_recipe(path, changes)
     if tracker:
         recipe = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"tracker": tracker})})
@@ -37,6 +42,8 @@ def load(path: Path, tracker: str | None = None, changes: dict[str, str] | None 
 
 def load_language(path: Path) -> Recipe:
     """A language model's recipe, for a command that supports no other task."""
+    from potstill.core.recipe import Recipe
+
     recipe = load(path)
     if not isinstance(recipe, Recipe):
         raise RecipeError(
