@@ -1,4 +1,4 @@
-"""Numbers as people read them: every number in an error, a table, a card or the report is written here."""
+"""Format numbers for people. Errors, tables, the model card and the report all use these functions."""
 
 from __future__ import annotations
 

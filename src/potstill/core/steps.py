@@ -172,7 +172,7 @@ def run_step(
         inputs: what its `inputs` made.
         run_dir: the run's directory.
         done: finished steps, by stage; those that the stage reads are recorded.
-        note: is told in a sentence when a finished step has changed on disk and is run again.
+        note: is called with a sentence when a finished step has changed on disk and runs again.
     """
     mark = step_fingerprint(stage, inputs)
     directory = run_dir / f"{stage.name}-{mark[:12]}"

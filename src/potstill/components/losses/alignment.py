@@ -36,7 +36,8 @@ from potstill.components.losses.vocabulary import Spans, VocabMap
 __all__ = ["AlignmentSums", "DenseTeacher", "linear_alignment_divergence"]
 
 _NONE = -1e30  # log of probability 0; finite, so that 0 times it is 0, and its gradient is not NaN
-_LEAST = -1e-7  # the largest log-probability below 1 that is told apart from 1
+# log-probabilities closer to 0 than this are treated as this value, so that 1 - p does not round to 0
+_LEAST = -1e-7
 
 
 @dataclass(frozen=True)
