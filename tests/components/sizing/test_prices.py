@@ -49,14 +49,18 @@ def test_break_even_is_where_both_cost_the_same(once: float, device: float, api:
 def test_what_is_spent_before_the_first_answer() -> None:
     hours = {"device_hour": 0.38, "train_hour": 2.5}
     asked: dict[str, Any] = {"rows": 1000, "prompt": 100, "answer": 50, "seconds": 1.0, "training_hours": 4.0}
-    hosted, here = (compare(recipe(teacher, **OWN, **hours), **asked) for teacher in (API, LOCAL))
+
+    def compared(given: Recipe) -> Comparison | None:
+        return compare(find_price(given), given.economy, teacher_kind=given.teacher.kind, **asked)
+
+    hosted, here = (compared(recipe(teacher, **OWN, **hours)) for teacher in (API, LOCAL))
     assert hosted and here
     # an answer is 100 x 2 + 50 x 10 millionths; nobody is paid for the answers of a local teacher
     assert hosted.by_api == here.by_api == pytest.approx(700e-6)
     assert hosted.once == pytest.approx(1000 * 700e-6 + 10)
     assert here.once == pytest.approx(10)
     assert hosted.on_device == pytest.approx(0.38 / 3600)
-    assert compare(recipe(LOCAL, **hours), **asked) is None
+    assert compared(recipe(LOCAL, **hours)) is None
 
 
 def test_the_recipes_own_price_comes_before_the_list() -> None:

@@ -231,7 +231,9 @@ def _answer_cost(recipe: Recipe, work: Workload, training_hours: float, rate: Sp
     else:
         return None
     both = compare(
-        recipe,
+        find_price(recipe),
+        recipe.economy,
+        teacher_kind=recipe.teacher.kind,
         rows=work.answered_rows,
         prompt=work.prompt,
         answer=work.answer,

@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Literal
 from urllib.parse import urlsplit
 
 from potstill.core.recipe import Economy, Recipe
@@ -90,8 +91,10 @@ class Comparison:
 
 
 def compare(
-    recipe: Recipe,
+    price: ListedPrice | None,
+    economy: Economy,
     *,
+    teacher_kind: Literal["local", "api"],
     rows: int,
     prompt: float,
     answer: float,
@@ -101,17 +104,17 @@ def compare(
     """The student against its teacher's endpoint; None where no price is known.
 
     Args:
-        recipe: the recipe, for the teacher and the prices.
-        rows: rows that the teacher answers for training; they cost nothing where it runs on this machine.
+        price: price of the endpoint's tokens; None: not known.
+        economy: prices of hours of the device and of training.
+        teacher_kind: an `api` teacher charges for the answers that the student learns from.
+        rows: rows that the teacher answers for training.
         prompt: tokens of a prompt.
         answer: tokens of an answer.
         seconds: time that the device takes for one answer.
         training_hours: hours of the machine that trains.
     """
-    price = find_price(recipe)
     if price is None:
         return None
     by_api = price.of(prompt, answer)
-    generated = rows * by_api if recipe.teacher.kind == "api" else 0.0
-    economy = recipe.economy
+    generated = rows * by_api if teacher_kind == "api" else 0.0
     return Comparison(generated + training_hours * economy.train_hour, device_cost(seconds, economy), by_api)

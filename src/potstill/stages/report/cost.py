@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from potstill.components.sizing.prices import Comparison, ListedPrice, device_cost
+from potstill.components.sizing.prices import Comparison, ListedPrice, compare
 from potstill.core.format import format_number
 from potstill.core.recipe import Economy
 from potstill.stages.report.charts import cost_chart
@@ -42,13 +42,17 @@ def cost_section(facts: Facts) -> CostSection | None:
     run = facts.metrics.runtime
     seconds = run.ttft_ms.median / 1000 + answer / run.decode_tokens_per_s.median
     trained = [summary.seconds for summary in (facts.trained.student, facts.trained.control) if summary]
-    by_api = price.of(prompt, answer)
-    bought = len(facts.answers) if facts.inputs.teacher_kind == "api" else 0
-    both = Comparison(
-        once=bought * by_api + sum(trained) / _HOUR * economy.train_hour,
-        on_device=device_cost(seconds, economy),
-        by_api=by_api,
+    both = compare(
+        price,
+        economy,
+        teacher_kind=facts.inputs.teacher_kind,
+        rows=len(facts.answers),
+        prompt=prompt,
+        answer=answer,
+        seconds=seconds,
+        training_hours=sum(trained) / _HOUR,
     )
+    assert both is not None  # the price is known
     text = _text(both)
     return CostSection(
         text=text,
