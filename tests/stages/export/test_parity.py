@@ -14,12 +14,14 @@ import pytest
 from fixtures import TOOLS, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
+from potstill.components.parity.distributions import compare_log_probs
+from potstill.components.parity.parity import check_parity
+from potstill.components.parity.text import TEST_TEXTS
 from potstill.core.artifacts.exported import Exported, LogProbParity, Parity, TemplateParity
 from potstill.core.errors import ParityError, StepError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.records import Function, Message, Row, ToolCall
-from potstill.stages.export.parity import TEST_TEXTS, check_parity, compare_log_probs
 from potstill.stages.export.stage import STAGE
 from stage_runs import run_stage, stage_inputs
 

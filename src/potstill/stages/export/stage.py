@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from potstill.components.chat.format import ChatSettings
 from potstill.components.models.names import model_name
@@ -14,9 +13,6 @@ from potstill.core.files import move_into_place
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Export, Recipe
 from potstill.core.steps import Done, Stage
-
-if TYPE_CHECKING:
-    from potstill.components.chat.format import ChatFormat
 
 __all__ = ["STAGE", "ExportInputs"]
 
@@ -68,7 +64,8 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     quantization costs.
     """
     from potstill.components.conversion.convert import convert_checkpoint
-    from potstill.stages.export.parity import check_parity
+    from potstill.components.conversion.file_template import file_template
+    from potstill.components.parity.parity import check_parity
 
     student, settings = inputs.student.path, inputs.settings
     chat = inputs.chat.load(student)
@@ -100,20 +97,6 @@ def _run(inputs: ExportInputs, out: Path) -> None:
 
 
 STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=3)
-
-
-def file_template(chat: ChatFormat) -> str:
-    """The student's chat template, without the variables that llama.cpp defines and training did not.
-
-    llama.cpp gives every template today's date as `date_string`, which Llama 3.1 prints, and a `bos_token` even where
-    the tokenizer has none. The first is made undefined, and the second empty.
-    """
-    unset = []
-    if "date_string" in chat.template:
-        unset.append("{%- set date_string = never_defined -%}")
-    if "bos_token" in chat.template and chat.bos is None:
-        unset.append("{%- set bos_token = '' -%}")
-    return "".join(unset) + chat.template
 
 
 def file_metadata(inputs: ExportInputs) -> dict[str, str]:

@@ -1,0 +1,21 @@
+"""The chat template as it is written into the file."""
+
+from __future__ import annotations
+
+from potstill.components.chat.format import ChatFormat
+
+__all__ = ["file_template"]
+
+
+def file_template(chat: ChatFormat) -> str:
+    """The student's chat template, without the variables that llama.cpp defines and training did not.
+
+    llama.cpp gives every template today's date as `date_string`, which Llama 3.1 prints, and a `bos_token` even where
+    the tokenizer has none. The first is made undefined, and the second empty.
+    """
+    unset = []
+    if "date_string" in chat.template:
+        unset.append("{%- set date_string = never_defined -%}")
+    if "bos_token" in chat.template and chat.bos is None:
+        unset.append("{%- set bos_token = '' -%}")
+    return "".join(unset) + chat.template

@@ -1,0 +1,34 @@
+"""What two sequences of tokens have in common, and how a difference is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from potstill.components.chat.format import ChatFormat
+from potstill.core.records import Row
+
+__all__ = ["first_difference", "name_of", "shown_before"]
+
+_SHOWN = 40  # characters of text shown before a difference
+
+
+def name_of(row: Row) -> str:
+    """How a message names a row: its file and line, or else its id."""
+    return row.where or f"row {row.row_id}"
+
+
+def shown_before(chat: ChatFormat, ids: Sequence[int]) -> str:
+    """The end of a text, as it is shown before a difference."""
+    return chat.tokenizer.decode(list(ids), skip_special_tokens=False)[-_SHOWN:]
+
+
+def first_difference(chat: ChatFormat, expected: Sequence[int], found: Sequence[int]) -> str:
+    """A sentence about the first position where two sequences differ."""
+
+    def shown(ids: Sequence[int]) -> str:
+        return f"{ids[at]} ({chat.tokenizer.id_to_token(ids[at])!r})" if at < len(ids) else "the end"
+
+    both = zip(expected, found, strict=False)
+    at = next((i for i, (a, b) in enumerate(both) if a != b), min(len(expected), len(found)))
+    before = shown_before(chat, expected[:at])
+    return f"at token {at}, after {before!r}, llama.cpp has {shown(found)}, the checkpoint {shown(expected)}."
