@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.components.chat.tool_calls import parse_answer
+from potstill.components.chat.tool_calls import ParsedAnswer, parse_answer
 from potstill.components.checkers.calls import calls_match
-from potstill.components.checkers.judge import CHECKERS, is_judged, judge
+from potstill.components.checkers.judge import CHECKERS, is_judged, judge, judge_answer
 from potstill.components.checkers.pattern import compile_match
 from potstill.components.checkers.schema import schema_valid
 from potstill.core.errors import DataError
@@ -244,6 +244,15 @@ def test_a_right_call() -> None:
     assert verdict.exact is True
     assert verdict.made_call
     assert verdict.right_name is True
+
+
+def test_calls_that_a_runtime_has_read_are_judged_like_those_in_the_text() -> None:
+    right = call("set_light", room="kitchen", level=40)
+    wanted = row("tool_call", calls=(LIGHT,))
+    assert judge_answer(ParsedAnswer((right,), "On it."), wanted).exact is True
+    assert judge_answer(ParsedAnswer((call("all_off"),), ""), wanted).exact is False
+    assert judge_answer(ParsedAnswer((right,), "", "cut off"), wanted).exact is False
+    assert judge_answer(ParsedAnswer((), "I can't do that."), row("refuse")).exact is True
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from potstill.components.checkers.pattern import check_clarify, check_refuse
 from potstill.components.checkers.schema import schema_valid
 from potstill.core.records import Behaviour, Call, Row
 
-__all__ = ["CHECKERS", "Checker", "Judgement", "is_judged", "judge"]
+__all__ = ["CHECKERS", "Checker", "Judgement", "is_judged", "judge", "judge_answer"]
 
 
 class Checker(Protocol):
@@ -61,13 +61,21 @@ class Judgement:
 
 
 def judge(text: str, row: Row, tool_format: str = "auto") -> Judgement:
-    """Judge the text of a model by what the row says is right. A malformed call makes every answer wrong.
+    """Judge the text of a model by what the row says is right; the calls are read from the text.
 
     Raises:
         UsageError: an unknown format of tool calls.
         DataError: `gold.match` or a tool of the row is not valid.
     """
-    answer = parse_answer(text, tool_format)
+    return judge_answer(parse_answer(text, tool_format), row)
+
+
+def judge_answer(answer: ParsedAnswer, row: Row) -> Judgement:
+    """Judge an answer whose calls have been read, by a runtime or from its text. A malformed call makes it wrong.
+
+    Raises:
+        DataError: `gold.match` or a tool of the row is not valid.
+    """
     parses = answer.parse_error is None
     right = CHECKERS[row.behaviour](answer, row)
     gold = right_calls(row) if row.behaviour in ("tool_call", "multi_call") else ()
