@@ -23,12 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_lines, write_text
+from potstill.core.messages import Call, Function, Message, ToolCall
 from potstill.core.tools import Tool, read_tools
 
 __all__ = [
     "BEHAVIOURS",
     "Behaviour",
     "Call",
+    "Function",
     "Gold",
     "GoldCall",
     "LabelledRow",
@@ -43,73 +45,6 @@ __all__ = [
 
 Behaviour = Literal["tool_call", "multi_call", "clarify", "refuse", "answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = ("tool_call", "multi_call", "clarify", "refuse", "answer")
-
-
-class Call(BaseModel):
-    """A tool call: the tool's name, and the arguments as values."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    arguments: dict[str, Any]
-
-
-class Function(BaseModel):
-    """A tool call as OpenAI's API returns it: the tool's name, and the arguments as JSON text."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    arguments: str = "{}"
-
-
-class ToolCall(BaseModel):
-    """One entry of an assistant message's `tool_calls`; keys such as `id` are dropped, since they say nothing."""
-
-    model_config = ConfigDict(frozen=True)
-    type: Literal["function"] = "function"
-    function: Function
-
-    @classmethod
-    def of(cls, call: Call) -> ToolCall:
-        """The entry for a call."""
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
-        return cls(function=Function(name=call.name, arguments=arguments))
-
-    @property
-    def call(self) -> Call:
-        """The call with its arguments parsed; a row whose arguments are not JSON is rejected when it is read."""
-        return Call(name=self.function.name, arguments=json.loads(self.function.arguments))
-
-
-class Message(BaseModel):
-    """One chat message. `content` is None when an assistant only calls tools."""
-
-    model_config = ConfigDict(frozen=True)
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    name: str | None = None
-    tool_call_id: str | None = None
-
-    def for_template(self) -> dict[str, Any]:
-        """The message as chat templates expect it: arguments as a mapping, and no absent keys."""
-        out: dict[str, Any] = {"role": self.role, "content": self.content or ""}
-        if self.tool_calls:
-            out["tool_calls"] = [{"type": "function", "function": c.call.model_dump()} for c in self.tool_calls]
-        if self.name is not None:
-            out["name"] = self.name
-        if self.tool_call_id is not None:
-            out["tool_call_id"] = self.tool_call_id
-        return out
-
-    def for_api(self) -> dict[str, Any]:
-        """The message as an OpenAI-compatible endpoint expects it."""
-        out = self.model_dump(exclude_none=True, exclude_defaults=True) | {"role": self.role, "content": self.content}
-        if self.tool_calls:
-            out["tool_calls"] = [
-                {"id": f"call_{i}", "type": "function", "function": c.function.model_dump()}
-                for i, c in enumerate(self.tool_calls)
-            ]
-        return out
 
 
 class GoldCall(BaseModel):
@@ -149,8 +84,11 @@ class Row(BaseModel):
 
     @property
     def row_id(self) -> str:
-        """12 hex digits that identify the prompt: a hash of the messages and tools, and of nothing else."""
-        key = {"messages": [m.for_template() for m in self.messages], "tools": self.tools}
+        """12 hex digits that identify the prompt: a hash of the messages and tools, and of nothing else.
+
+        Ids of calls do not count, because many tools draw them at random.
+        """
+        key = {"messages": [m.without_ids().for_template() for m in self.messages], "tools": self.tools}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -168,7 +106,8 @@ def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error, as `key.path: message`."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-    return f"{where}: {problem['msg']}"
+    message = problem["ctx"]["error"] if problem["type"] == "value_error" else problem["msg"]
+    return f"{where}: {message}"
 
 
 def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
@@ -192,15 +131,10 @@ def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: 
     value = _with_behaviour(value)
     try:
         row = Row.model_validate(value | {"where": where})
-        for message in (*row.messages, *([row.completion] if row.completion else [])):
-            message.for_template()
     except ValidationError as error:
-        raise DataError(f"{where}: {first_problem(error)}. See docs/row-format.md for the shape of a row.") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: the arguments of a tool call are not valid JSON ({error.msg}). "
-            "They must be a JSON object in a string."
-        ) from None
+        problem = first_problem(error)
+        end = "" if problem.endswith("?") else "."
+        raise DataError(f"{where}: {problem}{end} See docs/row-format.md for the shape of a row.") from None
     if need_completion and row.completion is None:
         raise DataError(
             f"{where}: the row has no assistant turn, so nothing can be learnt from it. "

@@ -1,0 +1,213 @@
+"""Chat messages in OpenAI's format: what a message may hold, and the shapes that templates and endpoints expect."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+__all__ = ["Call", "Function", "Message", "ToolCall", "parse_arguments"]
+
+_SAYS_NOTHING = ("annotations", "index")
+"""Keys that endpoints add to messages and calls, and that are no part of the conversation."""
+_OTHER_NAMES = {"reasoning": "reasoning_content", "thinking": "reasoning_content"}
+"""Names that other endpoints have for a key: vLLM and OpenRouter, and Ollama."""
+
+
+class Call(BaseModel):
+    """A tool call: the tool's name, and the arguments as values."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    arguments: dict[str, Any]
+
+
+class Function(BaseModel):
+    """A tool call as OpenAI's API returns it: the tool's name, and the arguments as JSON text.
+
+    Arguments that are given as an object are written as text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    arguments: str = "{}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _require_known(value, cls) if isinstance(value, Mapping) else value
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> str:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        parse_arguments(text or "{}")
+        return text or "{}"
+
+
+class ToolCall(BaseModel):
+    """One entry of an assistant message's `tool_calls`. `id` is the name by which a tool's result refers to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: Function
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _require_known(_without_nulls(value), cls) if isinstance(value, Mapping) else value
+
+    @classmethod
+    def of(cls, call: Call) -> ToolCall:
+        """The entry for a call."""
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        return cls(function=Function(name=call.name, arguments=arguments))
+
+    @property
+    def call(self) -> Call:
+        """The call with its arguments parsed."""
+        return Call(name=self.function.name, arguments=json.loads(self.function.arguments))
+
+
+class Message(BaseModel):
+    """One chat message.
+
+    content             None when an assistant only calls tools
+    reasoning_content   what a model thought before it answered
+    name                name of the speaker or of the tool, for templates that use it
+    tool_call_id        the call that a message of role `tool` answers
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_read(cls, value: Any) -> Any:
+        return _require_known(_in_one_shape(_without_nulls(value)), cls) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"a message of role {self.role} cannot call tools; only the assistant can")
+        if self.content is None and not self.tool_calls:
+            calls = ", and no tool_calls" if self.role == "assistant" else ""
+            raise ValueError(f"the message of role {self.role} has no content{calls}. Write its text, or delete it")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """The message as chat templates expect it: arguments as a mapping, and no absent keys."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content or ""}
+        if self.reasoning_content is not None:
+            out["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            out["tool_calls"] = [
+                ({"id": c.id} if c.id is not None else {}) | {"type": "function", "function": c.call.model_dump()}
+                for c in self.tool_calls
+            ]
+        if self.name is not None:
+            out["name"] = self.name
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        return out
+
+    def without_ids(self) -> Message:
+        """The message without the ids, which link results to calls and say nothing else."""
+        calls = tuple(call.model_copy(update={"id": None}) for call in self.tool_calls)
+        return self.model_copy(update={"tool_calls": calls, "tool_call_id": None})
+
+    def for_api(self) -> dict[str, Any]:
+        """The message as an OpenAI-compatible endpoint expects it."""
+        out = self.model_dump(exclude_none=True, exclude_defaults=True) | {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            out["tool_calls"] = [
+                {"id": c.id or f"call_{i}", "type": "function", "function": c.function.model_dump()}
+                for i, c in enumerate(self.tool_calls)
+            ]
+        return out
+
+
+# ---- reading ----
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a call from their JSON text.
+
+    Raises:
+        ValueError: the text is not a JSON object; the message says why, and what to write.
+    """
+    advice = 'Write a JSON object, and "{}" where there are none'
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the arguments of a tool call are not valid JSON ({error.msg}). {advice}") from None
+    except UnicodeEncodeError:
+        raise ValueError("the arguments of a tool call hold half of a surrogate pair. Write the character") from None
+    except (ValueError, RecursionError):
+        raise ValueError(
+            "the arguments of a tool call are not valid JSON (NaN, a number with too many digits, or deep nesting). "
+            f"{advice}"
+        ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"the arguments of a tool call must be a JSON object, found {text[:40]}. {advice}")
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have a value: data sets from a hub fill the keys that only other messages have with null."""
+    return {key: item for key, item in value.items() if item is not None and key not in _SAYS_NOTHING}
+
+
+def _require_known(value: Mapping[str, Any], kind: type[BaseModel]) -> Mapping[str, Any]:
+    known = list(kind.model_fields)
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")
+    return value
+
+
+def _in_one_shape(value: dict[str, Any]) -> dict[str, Any]:
+    """The message with today's keys in place of old and other ones, and its content as one text."""
+    value = {_OTHER_NAMES.get(key, key): item for key, item in value.items()}
+    if value.get("role") == "function":
+        value["role"] = "tool"
+    if "function_call" in value:
+        if "tool_calls" in value:
+            raise ValueError("the message has both function_call and tool_calls. Keep tool_calls")
+        value["tool_calls"] = [{"type": "function", "function": value.pop("function_call")}]
+    if "refusal" in value:
+        refusal = value.pop("refusal")
+        value["content"] = value.get("content") or refusal
+    if isinstance(value.get("content"), Sequence) and not isinstance(value["content"], str):
+        value["content"] = "\n".join(map(_part_text, value["content"]))
+    return value
+
+
+def _part_text(part: Any) -> str:
+    """The text of one part of a content that is a list."""
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get(kind) if isinstance(part, Mapping) and kind in ("text", "refusal") else None
+    if not isinstance(text, str):
+        raise ValueError(
+            f"the content has a part of type {kind!r}, and potstill trains on text alone. Leave out rows with images, "
+            "sounds and files"
+        )
+    return text
