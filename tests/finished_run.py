@@ -268,7 +268,15 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     _write_log(steps["train"] / "control.log.jsonl", 0.11, divergence=False)
     last = StepValues(loss=0.06, grad_norm=1.0, learning_rate=1e-4, tokens=900)
     trained = TrainSummary(
-        steps=240, tokens=216_000, supervised_tokens=61_000, seconds=81.2, resumed_at=0, final=last, params=1_602_048
+        steps=240,
+        kept=240,
+        learning_rate=1e-3,
+        tokens=216_000,
+        supervised_tokens=61_000,
+        seconds=81.2,
+        resumed_at=0,
+        final=last,
+        params=1_602_048,
     )
     Trained(student=trained, control=trained, vocabulary=400).write(steps["train"])
     quantization = recipe.export.quantization

@@ -99,7 +99,20 @@ def test_plan_is_the_same_for_a_seed_and_differs_between_epochs() -> None:
     assert plan != plan_steps(lengths, 200, 2, 2.0, seed=2)
     half = len(plan) // 2
     assert plan[:half] != plan[half : 2 * half]
-    assert all(len(step) == 2 for step in plan)
+    assert all(len(step) == 2 for step in plan[:-1])
+
+
+def test_rows_that_do_not_fill_the_last_step_are_trained_on() -> None:
+    plan = plan_steps([100] * 20, 128, 11, 1.0, seed=0)
+    assert [len(step) for step in plan] == [11, 9]
+    assert sorted(i for step in plan for batch in step for i in batch) == list(range(20))
+
+
+@given(lengths=LENGTHS, per_step=st.integers(1, 7), epochs=st.integers(1, 3))
+def test_every_row_is_trained_on_once_per_epoch(lengths: list[int], per_step: int, epochs: int) -> None:
+    plan = plan_steps(lengths, 300, per_step, epochs, seed=3)
+    assert sorted(i for step in plan for batch in step for i in batch) == sorted([*range(len(lengths))] * epochs)
+    assert all(len(step) == per_step for step in plan[:-1])
 
 
 def test_a_fractional_epoch_ends_early() -> None:

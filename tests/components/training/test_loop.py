@@ -19,8 +19,9 @@ from potstill.components.chat.format import Example, load_chat
 from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.components.training.batches import pack
+from potstill.components.training.forward import layers_alone
 from potstill.components.training.learner import LanguageTask, Learner
-from potstill.components.training.loop import LoopOptions, layers_alone, train_model
+from potstill.components.training.loop import LoopOptions, train_model
 from potstill.components.training.rows import training_examples
 from potstill.components.training.students import from_teacher_layers
 from potstill.core.errors import DataError, StepError
@@ -49,9 +50,10 @@ schedule = Schedule(optimizer="muon", epochs=20, batch_tokens=256, gradient_accu
                     checkpoint_every=3)
 student = from_teacher_layers(teacher, 2)
 divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.3)
-train_model(student, LanguageTask(teacher, objective=divergence), examples, examples[:4], schedule,
-            LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5))
+done = train_model(student, LanguageTask(teacher, objective=divergence), examples, examples[:4], schedule,
+                   LoopOptions(out=out, name="student", vocab_size=chat.vocab_size, pad_id=0, seed=5))
 torch.save(student.state_dict(), out / "final.pt")
+(out / "validation.json").write_text(done.model_dump_json(include={"kept", "steps", "validation"}))
 """
 
 
@@ -76,7 +78,8 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(tiny_model: Path, tmp_path
     assert resumed.wait() == 0
     expected, got = (torch.load(tmp_path / n / "final.pt") for n in ("whole", "killed"))
     assert all(torch.equal(expected[k], got[k]) for k in expected)
-    # and so does the log, to the last digit
+    # and so do the log and the choice of the weights, to the last digit
+    assert len({(tmp_path / name / "validation.json").read_text() for name in ("whole", "killed")}) == 1
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "killed")
 
 

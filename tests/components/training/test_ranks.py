@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from fixtures import light_rows, write_jsonl
+from potstill.components.runtimes.load import load_causal_lm
+from potstill.components.training.students import from_teacher_layers
 
 RUN = """
 import os
@@ -37,9 +39,10 @@ chat = load_chat(model)
 teacher = load_causal_lm(model)
 examples = training_examples(read_rows(rows), chat, 128)
 hidden = HiddenTeacher(teacher, Hidden(), (examples, examples), [0, 1, 3]) if kind == "hidden" else None
-divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.3)
+divergence = ForwardKL(name="forward_kl", temperature=2.0, hard_label_weight=0.0 if kind == "harm" else 0.3)
 task = LanguageTask(teacher, objective=divergence, hidden=hidden)
-schedule = Schedule(epochs=6, batch_tokens=256, gradient_accumulation=2, learning_rate=3e-3, checkpoint_every=5,
+rate = 0.5 if kind == "harm" else 3e-3
+schedule = Schedule(epochs=6.1, batch_tokens=256, gradient_accumulation=2, learning_rate=rate, checkpoint_every=5,
                     precision=precision)
 for name in ("whole", "resumed"):  # the second resumes from the last checkpoint of the first
     student = from_teacher_layers(teacher, 3)
@@ -106,7 +109,8 @@ def test_two_processes_learn_what_one_learns(
 ) -> None:
     one, weights_one = alone[kind]
     two, weights_two = train(tmp_path / "two", tiny_model, 2, variables, kind=kind)
-    assert len(one) == len(two) > 5
+    assert len(one) == len(two) == 37
+    assert one[-1]["tokens"] < 0.7 * one[0]["tokens"]  # the last step has a single micro-batch
     keys = ["loss", "divergence", "cross_entropy", *(["hidden"] if kind == "hidden" else [])]
     for single, shared in zip(one, two, strict=True):
         assert single["tokens"] == shared["tokens"]
@@ -116,6 +120,16 @@ def test_two_processes_learn_what_one_learns(
     assert weights_one.keys() == weights_two.keys()
     for name, weight in weights_one.items():
         torch.testing.assert_close(weights_two[name], weight, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("variables", [{}, SHARDED], ids=["ddp", "fsdp2"])
+def test_two_processes_give_the_start_back_after_a_training_that_does_harm(
+    tiny_model: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    log, weights = train(tmp_path / "two", tiny_model, 2, variables, kind="harm")
+    assert log[-1]["validation_loss"] > 0.01
+    start = from_teacher_layers(load_causal_lm(tiny_model), 3).state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in start.items())
 
 
 def test_hidden_states_teach_in_bf16_too(

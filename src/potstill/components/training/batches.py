@@ -115,7 +115,7 @@ def plan_steps(
 ) -> list[list[list[int]]]:
     """All optimizer steps of a run, each a list of `per_step` micro-batches of row indices.
 
-    A fractional last epoch ends early. A last step with too few micro-batches is dropped, unless it is the only one.
+    A fractional last epoch ends early. The last step has what is left, which may be fewer micro-batches.
     """
 
     def stream() -> Iterator[list[int]]:
@@ -125,10 +125,7 @@ def plan_steps(
             yield from batches if epoch < whole else batches[: max(1, round(part * len(batches)))]
 
     flat = list(stream())
-    steps = [flat[i : i + per_step] for i in range(0, len(flat), per_step)]
-    if len(steps) > 1 and len(steps[-1]) < per_step:
-        steps.pop()
-    return steps
+    return [flat[i : i + per_step] for i in range(0, len(flat), per_step)]
 
 
 def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -13,7 +13,10 @@ from potstill.core.files import move_into_place, write_text
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["StepLog", "resume", "save_checkpoint"]
+__all__ = ["BEST_WEIGHTS", "StepLog", "clear_checkpoints", "resume", "save_checkpoint"]
+
+BEST_WEIGHTS = "best"
+"""Folder of the best weights so far, in the folder of the model that is trained."""
 
 
 class StepLog:
@@ -72,3 +75,9 @@ def resume(accelerator: Accelerator, folder: Path) -> int:
         return 0
     accelerator.load_state(str(found[-1]))
     return int(found[-1].name.split("-")[1])
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Delete what only an unfinished training of the model in this folder needs."""
+    for path in (*folder.glob("checkpoint*"), folder / BEST_WEIGHTS):
+        shutil.rmtree(path, ignore_errors=True)

@@ -19,6 +19,10 @@ class Weights(NamedTuple):
     sampled: float = 1.0
     hidden: float | None = None
 
+    def times_zero(self) -> Weights:
+        """Weights with which the same kinds of loss are computed and count nothing."""
+        return Weights(0.0, 0.0, None if self.hidden is None else 0.0)
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -5,17 +5,18 @@ Shapes: T places, N supervised tokens, M tokens, V vocabulary, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.components.training.batches import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["hidden_states", "output_head", "run_layers"]
+__all__ = ["hidden_states", "layers_alone", "output_head", "run_layers"]
 
 
 def run_layers(model: PreTrainedModel, batch: Batch, layers: Sequence[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
@@ -46,3 +47,17 @@ def output_head(model: PreTrainedModel) -> Tensor:
     """Output embedding (V, H), padding rows included: the backward pass would copy a slice of it."""
     weight: Tensor = model.get_output_embeddings().weight
     return weight
+
+
+@contextmanager
+def layers_alone(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[int]:
+    """Within the block the model runs only these layers, or all if `layers` is empty. Yields how many layers run."""
+    if not layers:
+        yield model.config.num_hidden_layers
+        return
+    whole: Any = model.base_model.layers
+    try:
+        model.base_model.layers = nn.ModuleList(whole[i] for i in layers)
+        yield len(layers)
+    finally:
+        model.base_model.layers = whole

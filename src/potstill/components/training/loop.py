@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,11 +26,13 @@ from potstill.components.runtimes.load import layer_list, moved
 from potstill.components.training.batches import plan_steps, token_batches
 from potstill.components.training.checkpoints import StepLog, resume, save_checkpoint
 from potstill.components.training.counts import Counts
+from potstill.components.training.forward import layers_alone
 from potstill.components.training.learner import Sums
 from potstill.components.training.on_policy import SamplingPlan
 from potstill.components.training.optimizers import learning_rate, make_optimizers
 from potstill.components.training.ranks import finish, make_accelerator, require_even_shares
 from potstill.components.training.throughput import Speed
+from potstill.components.training.validation import Validation
 from potstill.core.artifacts.training import LogLine, LoopSummary, StepValues
 from potstill.core.errors import StepError
 from potstill.core.memory import keep_freed_memory
@@ -48,7 +50,6 @@ __all__ = ["LoopOptions", "TrainRow", "TrainingTask", "train_model"]
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 _MAX_GRAD_NORM = 1.0  # a larger gradient is clipped to this norm
-_VALIDATIONS = 10
 
 
 class TrainRow(Protocol):
@@ -127,31 +128,38 @@ def train_model(
     learner, optimizers = _prepare(accelerator, model, task, options.vocab_size, schedule)
     engine = _Engine(accelerator, learner, optimizers, task, options.pad_id, schedule, _balance(accelerator, task))
     group_of = _groups(accelerator, model, task, examples, steps, options.seed)
-    first = resume(accelerator, options.out / name)
     unseen = token_batches([len(e.ids) for e in validation], schedule.batch_tokens)
+    measured = Validation(
+        accelerator, learner, model, lambda: [engine.batch([validation[i] for i in rows]) for rows in unseen],
+        steps=len(steps), folder=options.out / name, shallow=options.shallow,
+    )  # fmt: skip
+    first = resume(accelerator, options.out / name)
     speed = Speed(model, task.online_teacher, schedule, accelerator.num_processes)
     started, values = time.monotonic(), dict[str, float]()
     with (
         task.prepared(model),
         StepLog(options.out, name, first, accelerator.is_main_process) as log,
-        progress_bar(name, len(steps), first) as ticker,
+        progress_bar(f"train {name}", len(steps), first) as ticker,
     ):
+        if first == 0:
+            accelerator.log(measured.measure(0), step=0)
         for step in range(first, len(steps)):
             group = group_of(step)
             with layers_alone(model, options.shallow if step % 2 else ()) as layers, speed.of(group) as timing:
                 values = engine.step(group, learning_rate(schedule, step, len(steps)))
             _require_finite(values["loss"], name, step, log.path)
-            if (step + 1) % max(1, len(steps) // _VALIDATIONS) == 0 or step + 1 == len(steps):
-                held_out = [engine.batch([validation[i] for i in rows]) for rows in unseen]
-                values |= _validations(learner, model, held_out, options.shallow)
+            if measured.is_due(step + 1):
+                values |= measured.measure(step + 1)
             log.write(LogLine.model_validate({"step": step, "layers": layers, **values, **timing}))
-            accelerator.log(values | timing, step=step)
+            accelerator.log(values | timing, step=step + 1)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
                 save_checkpoint(accelerator, options.out / name, step + 1)
+                measured.checkpoint_saved()
             ticker.advance(1, loss=values["loss"])
     finish(accelerator, learner)
-    seconds = round(time.monotonic() - started, 2)
-    return _summary(steps, examples, seconds, first, StepValues.model_validate(values))
+    measured.restore()
+    summary = _summary(steps, examples, measured, StepValues.model_validate(values), schedule)
+    return summary.model_copy(update={"seconds": round(time.monotonic() - started, 2), "resumed_at": first})
 
 
 def _plan(
@@ -210,17 +218,24 @@ def _require_finite(loss: float, name: str, step: int, log: Path) -> None:
 
 
 def _summary(
-    steps: list[list[list[int]]], examples: Sequence[TrainRow], seconds: float, resumed_at: int, final: StepValues
+    steps: list[list[list[int]]],
+    examples: Sequence[TrainRow],
+    measured: Validation,
+    final: StepValues,
+    schedule: Schedule,
 ) -> LoopSummary:
     """Steps and tokens of the whole run, over all ranks."""
     seen = [examples[i] for group in steps for batch in group for i in batch]
     return LoopSummary(
         steps=len(steps),
+        kept=measured.best,
+        learning_rate=schedule.learning_rate,
         supervised_tokens=sum(e.n_supervised for e in seen),
         tokens=sum(len(e.ids) for e in seen),
-        seconds=seconds,
-        resumed_at=resumed_at,
+        seconds=0.0,
+        resumed_at=0,
         final=final,
+        validation=tuple(measured.points),
     )
 
 
@@ -263,16 +278,21 @@ class _Engine:
         """Gradients of this rank's micro-batches, and the sums of their losses."""
         accelerator = self.accelerator
         weights = counts.weights(self.balance.current if self.balance else None)
-        mine = group[accelerator.process_index :: accelerator.num_processes]
+        processes = accelerator.num_processes
+        # each process runs as many micro-batches as the others, because they wait for each other; a last step may have
+        # too few, and what is run in place of the missing ones counts nothing
+        mine = range(accelerator.process_index, -(-len(group) // processes) * processes, processes)
         totals: dict[str, Tensor] = {}
-        for number, rows in enumerate(mine):
-            with accelerator.no_sync(self.learner) if number + 1 < len(mine) else nullcontext():
-                sums: Sums = self.learner(self.batch(rows), weights)
+        for number in mine:
+            missing = number >= len(group)
+            rows = self.batch(group[0] if missing else group[number])
+            with accelerator.no_sync(self.learner) if number != mine[-1] else nullcontext():
+                sums: Sums = self.learner(rows, weights.times_zero() if missing else weights)
                 # DDP averages gradients over ranks; the loss is a mean over the tokens of all ranks
-                accelerator.backward(sums.loss * accelerator.num_processes)
+                accelerator.backward(sums.loss * processes)
             for key, value in sums._asdict().items():
                 if value is not None:
-                    totals[key] = totals.get(key, 0.0) + value.detach()
+                    totals[key] = totals.get(key, 0.0) + (torch.zeros_like(value) if missing else value.detach())
         return totals
 
     @staticmethod
@@ -280,44 +300,3 @@ class _Engine:
         """Take this step's losses into the weight of the next one."""
         if math.isfinite(loss):
             balance.weight(max(0.0, loss - balance.current * hidden), hidden)
-
-
-@torch.no_grad()
-def _validate(learner: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-    """Mean divergence and cross-entropy per supervised token or row, in nats."""
-    totals, tokens = [0.0, 0.0], 0
-    learner.eval()  # no dropout
-    for batch in batches:
-        sums: Sums = learner(batch)
-        totals[0] += float(sums.divergence)
-        totals[1] += float(sums.cross_entropy)
-        tokens += len(batch.labels)
-    learner.train()
-    return {"validation_divergence": totals[0] / tokens, "validation_cross_entropy": totals[1] / tokens}
-
-
-def _validations(
-    learner: nn.Module, model: PreTrainedModel, batches: Sequence[Any], shallow: Sequence[int]
-) -> dict[str, float]:
-    """Losses on validation rows: of the model, and of its shallow layers if it has such; empty without rows."""
-    if not batches:
-        return {}
-    found = _validate(learner, batches)
-    if shallow:
-        with layers_alone(model, shallow):
-            found |= {f"shallow_{key}": value for key, value in _validate(learner, batches).items()}
-    return found
-
-
-@contextmanager
-def layers_alone(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[int]:
-    """Within the block the model runs only these layers, or all if `layers` is empty. Yields how many layers run."""
-    if not layers:
-        yield model.config.num_hidden_layers
-        return
-    whole: Any = model.base_model.layers
-    try:
-        model.base_model.layers = nn.ModuleList(whole[i] for i in layers)
-        yield len(layers)
-    finally:
-        model.base_model.layers = whole

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.components.models.layers import even_layers
+from potstill.components.training.checkpoints import clear_checkpoints
 from potstill.core.artifacts.training import TrainSummary
 from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError, StepError
-from potstill.core.files import read_json_object, write_json
+from potstill.core.files import read_json_object, replacing, write_json
 from potstill.core.recipe import Schedule
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class TrainingSetup:
 
         finished = self.out / f"{name}.summary.json"
         if finished.exists():
+            self._clear(name)
             return _read_summary(finished)
         model = build()
         rank = self.schedule.lora_rank
@@ -78,10 +79,24 @@ class TrainingSetup:
                 merge()
             save_model(model, self.tokenizer_from, self.out / name, dtype)
             write_json(finished, TrainSummary(**dict(summary), params=model.num_parameters()).to_json())
-            for checkpoint in (self.out / name).glob("checkpoint*"):
-                shutil.rmtree(checkpoint)
         wait_for_all()
+        self._clear(name)
         return _read_summary(finished)
+
+    def save_start(self, build: Callable[[], PreTrainedModel]) -> None:
+        """Save the model that `build` makes as `out/start`, to be measured as it is before training."""
+        from potstill.components.training.ranks import wait_for_all
+        from potstill.components.training.students import save_model
+
+        if is_first_process() and not (self.out / "start").is_dir():
+            with replacing(self.out / "start") as temporary:
+                save_model(build(), self.tokenizer_from, temporary)
+        wait_for_all()
+
+    def _clear(self, name: str) -> None:
+        """Delete what only an unfinished training needs."""
+        if is_first_process():
+            clear_checkpoints(self.out / name)
 
     def _shallow(self, total: int) -> tuple[int, ...]:
         """Layers that are trained alone in every other step."""

@@ -18,6 +18,7 @@ __all__ = [
     "StoredTargets",
     "TrainSummary",
     "Trained",
+    "ValidationPoint",
     "log_path",
     "read_log",
 ]
@@ -37,7 +38,7 @@ class StepValues(Part):
     grad_norm             norm of the gradient before it is clipped
     learning_rate         learning rate of the step
     tokens                supervised tokens (a classifier's: rows) of the global batch
-    validation_*          the same on rows that are not trained on; None where the step does not measure them
+    validation_*          the same on rows that are not trained on, after the step; None where it does not measure them
     shallow_validation_*  the same for the layers that are also trained alone
     """
 
@@ -52,6 +53,7 @@ class StepValues(Part):
     grad_norm: float
     learning_rate: float
     tokens: int
+    validation_loss: float | None = None
     validation_divergence: float | None = None
     validation_cross_entropy: float | None = None
     shallow_validation_divergence: float | None = None
@@ -84,23 +86,43 @@ def read_log(folder: Path, name: str) -> list[LogLine]:
     return [LogLine.model_validate(value) for _, value in read_json_lines(path)] if path.is_file() else []
 
 
+class ValidationPoint(Part):
+    """Losses on rows that are not trained on, in nats per supervised token (a classifier's: row).
+
+    step   number of optimizer steps before the measurement
+    loss   what the optimizer minimizes, without the losses on hidden states of a language model and on samples
+    """
+
+    step: int
+    loss: float
+    divergence: float
+    cross_entropy: float
+
+
 class LoopSummary(Part):
     """What a training did.
 
     steps              optimizer steps
+    kept               steps after which the kept weights were reached: those with the lowest loss on validation rows,
+                       or all steps where there are no such rows
+    learning_rate      peak learning rate
     supervised_tokens  tokens that were learnt from, each as often as it was seen
     tokens             all tokens of those rows
     seconds            wall-clock seconds of the call that finished the training
     resumed_at         step at which that call went on; 0 for a training that was not interrupted
     final              values of the last step
+    validation         losses on validation rows, from before the first step to after the last; empty without rows
     """
 
     steps: int
+    kept: int
+    learning_rate: float
     supervised_tokens: int
     tokens: int
     seconds: float
     resumed_at: int
     final: StepValues
+    validation: tuple[ValidationPoint, ...] = ()
 
 
 class TrainSummary(LoopSummary):
@@ -111,26 +133,62 @@ class TrainSummary(LoopSummary):
 
     params: int
 
+    def findings(self, model: str, key: str) -> list[str]:
+        """What a person must know about this training: which weights are kept, and that it did harm.
+
+        Args:
+            model: what was trained, such as "student".
+            key: section of the recipe with its learning rate.
+        """
+        if self.kept == self.steps:
+            return []
+        first, last = self.validation[0].loss, self.validation[-1].loss
+        kept = min(point.loss for point in self.validation)
+        which = f"of step {self.kept:,} of {self.steps:,}" if self.kept else "that it had before training"
+        found = [
+            f"The {model} keeps the weights {which}, because their loss on validation rows is the lowest: {kept:.3g} "
+            f"nats, and {last:.3g} after the last step."
+        ]
+        if last > first:
+            found.append(
+                f"The training of the {model} ended worse than it started: its loss on validation rows rose from "
+                f"{first:.3g} to {last:.3g} nats. Lower {key}.learning_rate, which is {self.learning_rate:g}."
+            )
+        return found
+
 
 class Finetuned(Artifact):
     """The fine-tuned teacher; its weights are in `model`."""
 
     FILE: ClassVar[str] = "summary.json"
+    FORMAT: ClassVar[int] = 2
 
     model: TrainSummary
+
+    def findings(self) -> list[str]:
+        """What a person must know about this training."""
+        return self.model.findings("teacher", "teacher.finetune")
 
 
 class Trained(Artifact):
     """The student and its control, if there is one; their weights are in `student` and `control`.
 
+    Where the student does not start from random weights, `start` holds its weights before training.
+
     vocabulary   number of tokens in the student's vocabulary
     """
 
     FILE: ClassVar[str] = "summary.json"
+    FORMAT: ClassVar[int] = 2
 
     student: TrainSummary
     control: TrainSummary | None
     vocabulary: int
+
+    def findings(self) -> list[str]:
+        """What a person must know about these trainings."""
+        control = self.control.findings("control", "train") if self.control else []
+        return [*self.student.findings("student", "train"), *control]
 
 
 class StoreStats(Part):

@@ -21,7 +21,8 @@ class Data(Section):
     prompts: LocalPath
     """Path of the JSONL rows that the teacher answers and the student learns from; required."""
     validation: LocalPath | None = None
-    """Path of the JSONL rows of the validation curve, which the teacher answers too; default: no validation curve."""
+    """Path of the JSONL rows on which training is measured and its best weights are chosen, which the teacher answers
+    too; default: none, and the last weights are kept."""
     test: LocalPath
     """Path of the JSONL rows on which the student is judged; required."""
     tools: LocalPath | None = None
@@ -39,7 +40,8 @@ class LabelledData(Section):
     train: LocalPath
     """Path of the JSONL rows that teacher, student and control learn from; required."""
     validation: LocalPath | None = None
-    """Path of the JSONL rows of the validation curve; default: no validation curve."""
+    """Path of the JSONL rows on which training is measured and its best weights are chosen; default: none, and the last
+    weights are kept."""
     test: LocalPath
     """Path of the JSONL rows on which the student is judged; required."""
     out_of_scope: Annotated[str | None, ELSEWHERE] = None

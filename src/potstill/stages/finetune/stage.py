@@ -109,4 +109,8 @@ def run(inputs: FinetuneInputs, out: Path) -> None:
         Finetuned(model=summary).write(out)
 
 
-STAGE = Stage("finetune", (), _inputs, run, version=6, together=True)
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return Finetuned.read(folder).findings()
+
+
+STAGE = Stage("finetune", (), _inputs, run, version=7, together=True, confirm=_confirm)

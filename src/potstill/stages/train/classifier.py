@@ -80,6 +80,7 @@ def run(inputs: ClassifierTrainInputs, out: Path) -> None:
         cosine_weight=settings.cosine_weight,
         kept_ids=vocabulary.kept if vocabulary else None,
     )
+    setup.save_start(start)
     student = setup.fit("student", start, task)
     control = setup.fit("control", start, ClassifierTask()) if settings.control == "sft" else None
     if is_first_process():
@@ -113,4 +114,8 @@ def _used_ids(inputs: ClassifierTrainInputs, size: int) -> Iterable[int]:
     return used.union(sorted(words)[: max(0, size - len(used))])
 
 
-STAGE = Stage("train", ("finetune",), _inputs, run, version=6, together=True)
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return Trained.read(folder).findings()
+
+
+STAGE = Stage("train", ("finetune",), _inputs, run, version=7, together=True, confirm=_confirm)

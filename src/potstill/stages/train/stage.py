@@ -82,6 +82,8 @@ def _inputs(recipe: Recipe, done: Done) -> TrainInputs:
 def run(inputs: TrainInputs, out: Path) -> None:
     """Train `out/student` and, if the recipe wants one, `out/control`, from the same start on the same batches.
 
+    `out/start` has the weights before training, unless they are random.
+
     Raises:
         DataError: a row cannot be trained on.
         RecipeError: the recipe does not fit the models.
@@ -104,6 +106,8 @@ def run(inputs: TrainInputs, out: Path) -> None:
         out=out,
         seed=inputs.seed,
     )
+    if inputs.student.init != "scratch":
+        setup.save_start(start.build)
     student = setup.fit("student", start.build, task)
     control = None
     if inputs.control:
@@ -251,4 +255,8 @@ def _alignments(inputs: TrainInputs, rows: _StudentRows) -> Alignments | None:
     return align_rows(rows.rows, rows.all_examples, teacher_examples, (rows.chat, theirs))
 
 
-STAGE = Stage("train", ("finetune", "generate", "targets"), _inputs, run, version=6, together=True)
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return Trained.read(folder).findings()
+
+
+STAGE = Stage("train", ("finetune", "generate", "targets"), _inputs, run, version=7, together=True, confirm=_confirm)
