@@ -33,7 +33,8 @@ demo: $(READY)
 	$(BIN)/potstill run recipes/quickstart.yaml || test $$? -ge 3
 
 test: lint
-	$(BIN)/python -m pytest
+	# one process per core; a file's tests stay together, because they share fixtures
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

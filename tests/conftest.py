@@ -21,6 +21,10 @@ from workshop import Workshop
 settings.register_profile("potstill", deadline=None)
 settings.load_profile("potstill")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # each core has a process of its own, so more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not torch.cuda.is_available():

@@ -56,6 +56,7 @@ class MadeRun:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._before: dict[str, dict[str, str | None]] = {}
+        self._steps: dict[tuple[str, str], StepResult] = {}
         make_model(folder / "teacher")
         for seed, name in enumerate(("other", "base")):
             make_model(folder / name, layers=2, seed=seed)
@@ -81,9 +82,14 @@ class MadeRun:
             inputs = stage.inputs(recipe, Done(steps, stage.reads))
             found[stage.name] = None if inputs is None else step_fingerprint(stage, inputs)
             if inputs is not None:
-                kind = "language" if isinstance(recipe, Recipe) else "classifier"
-                steps[stage.name] = _made_step(self.folder / "runs" / kind, stage.name)
+                steps[stage.name] = self._step("language" if isinstance(recipe, Recipe) else "classifier", stage.name)
         return found
+
+    def _step(self, kind: str, stage: str) -> StepResult:
+        """The finished step of a stage, which is the same for all recipes of a kind."""
+        if (kind, stage) not in self._steps:
+            self._steps[kind, stage] = _made_step(self.folder / "runs" / kind, stage)
+        return self._steps[kind, stage]
 
     def rerun(self, value: Mapping[str, Any], key: str, changed: str) -> set[str]:
         """Stages whose own inputs differ once a key has another value."""
