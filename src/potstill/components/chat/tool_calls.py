@@ -1,26 +1,26 @@
-"""Parse the tool calls in a model's text, with one parser per format.
+"""Read the tool calls in a model's text, with one parser per format.
 
 A malformed call becomes an error in the parsed answer. It is never "no call" and never an exception, because a model
-may write anything. The text is what the model wrote, without end-of-turn tokens; a leading <think>...</think> is
-skipped.
+may write anything. The text is what the model wrote, without end-of-turn tokens; thinking is skipped, and calls in it
+are no calls. A tag that the text only speaks of ("write <tool_call> before the JSON") is no call either.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from potstill.components.chat.call_values import BadCall, as_call, read_json, skip_space
+from potstill.components.chat.markups import MARKERS, find_marker, read_marked
+from potstill.components.chat.thinking import without_thinking
+from potstill.components.chat.xml_calls import Schemas, read_glm, read_xml
 from potstill.core.errors import UsageError
 from potstill.core.records import Call
+from potstill.core.tools import Tool
 
 __all__ = ["PARSERS", "ParsedAnswer", "parse_answer"]
-
-MAX_DEPTH = 64  # nesting of one call; a deeper one is a model that repeats itself, and it breaks JSON writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,188 +32,174 @@ class ParsedAnswer:
     parse_error: str | None = None
 
 
-class _BadCall(ValueError):
-    """A malformed call; the message says what is wrong."""
+@dataclass(slots=True)
+class _Reading:
+    """Calls and words that are filled while the text is parsed, so that an error keeps what came before it.
+
+    schemas      the properties of each tool's arguments, by its name
+    only_known   whether bare JSON is a call only if it names one of the tools
+    """
+
+    schemas: Schemas
+    only_known: bool
+    calls: list[Call]
+    words: list[str]
 
 
-# ---- JSON, strictly ----
+def _hermes(text: str, reading: _Reading) -> None:
+    """<tool_call>{"name": ..., "arguments": {...}}</tool_call>, any number, with text around them (Hermes, Qwen).
 
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise _BadCall(f"the key {twice[0]!r} stands twice in one object")
-    return value
-
-
-def _reject_constant(text: str) -> NoReturn:
-    raise _BadCall(f"{text} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _reject_constant(text)
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_finite)
-_SPACE = re.compile(r"\s*")
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
-
-
-def _read_json(text: str, at: int) -> tuple[Any, int]:
-    """The JSON value at a position, and the position after the value and the space behind it."""
-    try:
-        value, end = _JSON.raw_decode(text, _skip_space(text, at))
-    except _BadCall:
-        raise
-    except json.JSONDecodeError as error:
-        raise _BadCall(f"not valid JSON: {error.msg} at character {error.pos}") from None
-    except (ValueError, RecursionError):  # a number with too many digits; brackets nested too deep
-        raise _BadCall("not valid JSON: a number is too long or the nesting is too deep") from None
-    return value, _skip_space(text, end)
-
-
-def _as_call(value: Any, argument_keys: tuple[str, ...] = ("arguments",)) -> Call:
-    """A call from its JSON object. Keys other than name and arguments are ignored, as runtimes do."""
-    if not isinstance(value, dict):
-        raise _BadCall(f"a call must be a JSON object, found {type(value).__name__}")
-    if not isinstance(value.get("name"), str):
-        raise _BadCall('a call needs a "name" that is a string')
-    _check_writable(value)
-    found = [key for key in argument_keys if key in value]
-    if len(found) != 1 or not isinstance(value[found[0]], dict):
-        raise _BadCall(f'a call needs "{argument_keys[0]}" that is a JSON object')
-    return Call(name=value["name"], arguments=value[found[0]])
-
-
-def _check_writable(value: Any) -> None:
-    """Reject values that are valid JSON, but cannot be encoded as UTF-8 or written as JSON again."""
-    level, depth = [value], 0
-    while level := [x for v in level if isinstance(v, dict | list) for x in (v.values() if isinstance(v, dict) else v)]:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _BadCall(f"the call is nested more than {MAX_DEPTH} deep")
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise _BadCall("a string holds half of a surrogate pair") from None
-
-
-# ---- formats ----
-
-_Found = tuple[list[Call], list[str]]  # filled while the text is parsed, so that an error keeps what came before it
-
-
-def _hermes(text: str, found: _Found) -> None:
-    """<tool_call>{"name": ..., "arguments": {...}}</tool_call>, any number, with text around them (Hermes, Qwen)."""
-    calls, words = found
+    In the tags, Qwen Coder writes <function=...>, and GLM the name with <arg_key> and <arg_value>.
+    """
     at = 0
-    while (start := text.find("<tool_call>", at)) >= 0:
-        words.append(text[at:start])
-        value, end = _read_json(text, start + len("<tool_call>"))
+    while (start := find_marker(text, "<tool_call>", at)) >= 0:
+        reading.words.append(text[at:start])
+        inner = skip_space(text, start + len("<tool_call>"))
+        if text.startswith("<function=", inner):
+            call, end = read_xml(text, inner, reading.schemas)
+        elif re.compile(r"[\w.-]").match(text, inner):
+            call, end = read_glm(text, inner, reading.schemas)
+        else:
+            value, end = read_json(text, inner)
+            call = as_call(value)
         if not text.startswith("</tool_call>", end):
-            raise _BadCall("<tool_call> is not closed after its JSON object")
-        calls.append(_as_call(value))
+            raise BadCall("<tool_call> is not closed after its call")
+        reading.calls.append(call)
         at = end + len("</tool_call>")
-    words.append(text[at:])
-    if any("</tool_call>" in part for part in words):
-        raise _BadCall("</tool_call> without a <tool_call> before it")
+    reading.words.append(text[at:])
+    rest = "\n".join(reading.words)
+    if "</tool_call>" in rest and "<tool_call>" not in rest:
+        raise BadCall("</tool_call> without a <tool_call> before it")
 
 
-def _llama3(text: str, found: _Found) -> None:
+def _llama3(text: str, reading: _Reading) -> None:
     """{"name": ..., "parameters": {...}}, joined by ";", bare or after <|python_tag|> (Llama 3)."""
-    calls, words = found
-    before, tag, after = text.partition("<|python_tag|>")
-    if not tag and not _opens_like_object(text):
-        words.append(text)
+    tag = find_marker(text, "<|python_tag|>", 0)
+    if tag < 0 and not _opens_like_call(text, reading):
+        reading.words.append(text)
         return
-    if tag:
-        words.append(before)
-    at, rest = 0, after if tag else text
+    if tag >= 0:
+        reading.words.append(text[:tag])
+    at, rest = 0, text if tag < 0 else text[tag + len("<|python_tag|>") :]
     while True:
-        value, at = _read_json(rest, at)
-        if not tag and not calls and not _has_call_keys(value):
-            words.append(text)  # an answer that happens to be JSON
+        value, at = read_json(rest, at)
+        if tag < 0 and not reading.calls and not _is_bare_call(value, reading):
+            reading.words.append(text)  # an answer that happens to be JSON
             return
-        calls.append(_as_call(value, ("parameters", "arguments")))
+        reading.calls.append(as_call(value, ("parameters", "arguments")))
         if at == len(rest):
             return
         if rest[at] != ";":
-            raise _BadCall("text after a call")
+            raise BadCall("text after a call")
         at += 1
 
 
-def _opens_like_object(text: str) -> bool:
-    return re.match(r"\s*\{\s*[\"']", text) is not None
+def _opens_like_call(text: str, reading: _Reading) -> bool:
+    """Whether the text begins like an object; where only known tools count, one of their names must be in it."""
+    if re.match(r"\s*\{\s*[\"']", text) is None:
+        return False
+    return not reading.only_known or any(f'"{name}"' in text or f"'{name}'" in text for name in reading.schemas)
 
 
-def _has_call_keys(value: Any) -> bool:
-    return isinstance(value, dict) and "name" in value and bool({"parameters", "arguments"} & value.keys())
+def _is_bare_call(value: Any, reading: _Reading) -> bool:
+    if not isinstance(value, dict) or "name" not in value or not {"parameters", "arguments"} & value.keys():
+        return False
+    return not reading.only_known or value["name"] in list(reading.schemas)
 
 
-def _mistral(text: str, found: _Found) -> None:
-    """[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...], text only before it (Mistral)."""
-    calls, words = found
-    before, marker, after = text.partition("[TOOL_CALLS]")
-    words.append(before)
-    if not marker:
+def _mistral(text: str, reading: _Reading) -> None:
+    """[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...], or [TOOL_CALLS]name[ARGS]{...} once per call (Mistral)."""
+    marker = find_marker(text, "[TOOL_CALLS]", 0)
+    if marker < 0:
+        reading.words.append(text)
         return
-    value, end = _read_json(after, 0)
+    reading.words.append(text[:marker])
+    at = skip_space(text, marker + len("[TOOL_CALLS]"))
+    if not text.startswith("[", at) and _MISTRAL_NAME.match(text, at):
+        while at < len(text):
+            name = _MISTRAL_NAME.match(text, at)
+            if name is None:
+                raise BadCall("text after a call")
+            arguments, at = read_json(text, name.end())
+            reading.calls.append(as_call({"name": name["name"], "arguments": arguments}))
+        return
+    value, end = read_json(text, at)
     if not isinstance(value, list) or not value:
-        raise _BadCall("[TOOL_CALLS] must be followed by a list of calls")
-    calls.extend(_as_call(item) for item in value)
-    if end != len(after):
-        raise _BadCall("text after the list of calls")
+        raise BadCall("[TOOL_CALLS] must be followed by a list of calls")
+    reading.calls.extend(as_call(item) for item in value)
+    if end != len(text):
+        raise BadCall("text after the list of calls")
 
 
-PARSERS: dict[str, Callable[[str, _Found], None]] = {
+_MISTRAL_NAME = re.compile(
+    r"(?:\[TOOL_CALLS\])?\s*(?P<name>[\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\]\s*(?=\{)|(?=\{))"
+)
+
+
+def _marked(text: str, reading: _Reading) -> None:
+    """All other markups of `markups.py`."""
+    read_marked(text, reading.schemas, reading.calls, reading.words)
+
+
+PARSERS: dict[str, Callable[[str, _Reading], None]] = {
     "hermes": _hermes,
     "qwen": _hermes,
     "llama3": _llama3,
     "mistral": _mistral,
 }
-_MARKERS = {
-    "<tool_call>": "hermes",
-    "</tool_call>": "hermes",
-    "[TOOL_CALLS]": "mistral",
-    "<|python_tag|>": "llama3",
+_BY_MARKER: dict[str, Callable[[str, _Reading], None]] = {
+    "<tool_call>": _hermes,
+    "</tool_call>": _hermes,
+    "[TOOL_CALLS]": _mistral,
+    "<|python_tag|>": _llama3,
+    **dict.fromkeys(MARKERS, _marked),
 }
 
 
-def _detect(text: str) -> str:
-    """The format whose marker comes first. Bare JSON and text without a marker count as Llama's format."""
-    places = {text.find(marker): name for marker, name in _MARKERS.items() if marker in text}
-    return places[min(places)] if places else "llama3"
+def _detect(text: str) -> Callable[[str, _Reading], None]:
+    """The parser of the marker that comes first. Bare JSON and text without a marker count as Llama's format."""
+    places = {find_marker(text, marker, 0): parser for marker, parser in _BY_MARKER.items() if marker in text}
+    places.pop(-1, None)
+    return places[min(places)] if places else _llama3
 
 
-def parse_answer(text: str, format: str = "auto") -> ParsedAnswer:
+def parse_answer(
+    text: str, format: str = "auto", tools: Sequence[Tool] = (), *, only_known: bool = False
+) -> ParsedAnswer:
     """The calls and the text of an answer. A malformed call is reported in `parse_error`, and never raised.
 
     Args:
         text: the answer.
         format: a key of PARSERS, or "auto" for the format of the first marker in the text.
+        tools: the tools that the model was given; their schemas say which values of XML-like calls are strings.
+        only_known: whether bare JSON, which may be an answer in words, is a call only if it names one of the tools.
 
     Raises:
         UsageError: an unknown format.
     """
     if format != "auto" and format not in PARSERS:
         raise UsageError(f"Unknown tool-call format {format!r}. Choose one of: auto, {', '.join(PARSERS)}.")
-    calls: list[Call] = []
-    words: list[str] = []
+    reading = _Reading(_schemas(tools), only_known, [], [])
     error: str | None = None
-    body = text.lstrip()
     try:
-        if body.startswith("<think>"):
-            _, closed, body = body.partition("</think>")
-            if not closed:
-                raise _BadCall("<think> is not closed, so there is no answer")
-        PARSERS[_detect(body) if format == "auto" else format](body, (calls, words))
-    except _BadCall as bad:
+        body, unfinished = without_thinking(text)
+        if unfinished:
+            raise BadCall("the thinking is not closed, so there is no answer")
+        body = body.strip()
+        (_detect(body) if format == "auto" else PARSERS[format])(body, reading)
+    except BadCall as bad:
         error = str(bad)
-    content = "\n".join(part for part in (word.strip() for word in words) if part)
-    return ParsedAnswer(tuple(calls), content, error)
+    content = "\n".join(part for part in (word.strip() for word in reading.words) if part)
+    return ParsedAnswer(tuple(reading.calls), content, error)
+
+
+def _schemas(tools: Sequence[Tool]) -> Schemas:
+    """The schemas of each tool's arguments; nothing of a tool that has none, since `check` reports broken tools."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for tool in tools:
+        function = tool.get("function")
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            parameters = function.get("parameters")
+            properties = parameters.get("properties") if isinstance(parameters, dict) else None
+            found[function["name"]] = properties if isinstance(properties, dict) else {}
+    return found

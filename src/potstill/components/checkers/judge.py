@@ -67,7 +67,8 @@ def judge(text: str, row: Row, tool_format: str = "auto") -> Judgement:
         UsageError: an unknown format of tool calls.
         DataError: `gold.match` or a tool of the row is not valid.
     """
-    return judge_answer(parse_answer(text, tool_format), row)
+    only_known = row.behaviour == "answer"  # which may be JSON itself
+    return judge_answer(parse_answer(text, tool_format, row.tools, only_known=only_known), row)
 
 
 def judge_answer(answer: ParsedAnswer, row: Row) -> Judgement:
