@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import unicodedata
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
 from fixtures import TOOLS, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
+from potstill.components.conversion.file_template import adds_bos, file_template
 from potstill.components.parity.distributions import compare_log_probs
 from potstill.components.parity.parity import check_parity
 from potstill.components.parity.text import TEST_TEXTS
@@ -193,20 +196,56 @@ def test_altered_merges_are_told_with_both_readings(student: Path) -> None:
         parity(gguf, student)
 
 
+TODAY = datetime.datetime.now().strftime("%d %B %Y")
+
+
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "cause"),
     [
-        ("<|im_start|>assistant\n", "<|im_start|>assistant"),
-        ("{{ tool | tojson }}", "{{ tool.function.name }}"),
-        ("<|im_end|>\n", "\n"),
+        ("<|im_start|>assistant\n", "<|im_start|>assistant", "The file has another chat template"),
+        ("<|im_end|>\n", "\n", "The file has another chat template"),
+        ("{{ tool | tojson }}", "{{ tool.function.name }}", "The difference is in the tools"),
+        ("{% if tools %}", "{{ strftime_now('%d %B %Y') }}{% if tools %}", "The template writes a date"),
     ],
 )
-def test_a_changed_template_is_told_where_it_parts(student: Path, old: str, new: str) -> None:
+def test_a_changed_template_is_told_by_its_cause(student: Path, old: str, new: str, cause: str) -> None:
     gguf = to_gguf(student, chat_template=TEMPLATE.replace(old, new))
-    with pytest.raises(
-        ParityError, match=r"another prompt for validation\.jsonl:\d.*at token \d+, after .*chat template"
-    ):
+    place = r"another prompt of validation\.jsonl:\d than training does: at token \d+, after "
+    with pytest.raises(ParityError, match=f"{place}.*{cause}"):
         parity(gguf, student)
+
+
+def test_a_variable_that_the_server_sets_is_named(student: Path) -> None:
+    thinks = TEMPLATE + "{% if enable_thinking is defined %}<think>{% endif %}"
+    (student / "chat_template.jinja").write_text(thinks)
+    with pytest.raises(ParityError, match=r"reads enable_thinking, which .* Set it in chat\.template_kwargs"):
+        parity(to_gguf(student, chat_template=thinks), student)
+
+
+def test_another_tokenizer_is_told_from_another_template(student: Path) -> None:
+    """The words of the ninth row are where the tokenizers differ; the rows before are the same in both."""
+    wrong = make_student(student.with_name("wrong"))
+    tokenizer = json.loads((wrong / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": 399, "content": "zyx"})
+    (wrong / "tokenizer.json").write_text(json.dumps(tokenizer))
+    odd = rows()[0].model_copy(update={"messages": (Message(role="user", content="say zyx"),), "where": "rows:9"})
+    with pytest.raises(ParityError, match=r"another prompt of rows:9 .*same text, so the tokenizers differ"):
+        parity(to_gguf(wrong), student, given=[rows()[0]] * 8 + [odd])
+
+
+def test_a_template_that_needs_tools_is_compared_with_them(student: Path) -> None:
+    """Without tools it cannot be rendered at all, in training or in llama.cpp."""
+    needs = TEMPLATE.replace("{% if tools %}", "").replace(
+        "{% endfor %}<|im_end|>\n{% endif %}", "{% endfor %}<|im_end|>\n", 1
+    )
+    (student / "chat_template.jinja").write_text(needs)
+    with_tools = [row.model_copy(update={"tools": tuple(TOOLS)}) for row in rows()]
+    with pytest.raises(ValueError, match="not iterable"):
+        load_chat(student).render(with_tools[0].messages)
+    assert parity(to_gguf(student), student, given=with_tools).template == TemplateParity(rows=3, identical=3)
+    other = to_gguf(student, chat_template=needs.replace("{{ tool | tojson }}", "{{ tool.function.name }}"))
+    with pytest.raises(ParityError, match=r"another prompt of validation\.jsonl:1 "):
+        parity(other, student, given=with_tools)
 
 
 def test_a_template_that_llama_cpp_cannot_run_is_told_in_its_words(student: Path) -> None:
@@ -230,7 +269,9 @@ def test_what_llama_cpp_writes_otherwise_is_found(student: Path) -> None:
     """llama.cpp's tojson writes 21.0 as 21, so a history with such a number is another prompt there."""
     row = rows()[0]
     history = (*row.messages, call(degrees=21.0), Message(role="tool", content="ok"))
-    with pytest.raises(ParityError, match=r"at token \d+, after '.*\"degrees\": 21', .*numbers such as 1\.0"):
+    with pytest.raises(
+        ParityError, match=r"at token \d+, after '.*\"degrees\": 21', .*llama.cpp writes numbers such as 1\.0"
+    ):
         parity(to_gguf(student), student, given=[row.model_copy(update={"messages": history})])
 
 
@@ -245,6 +286,47 @@ def test_an_end_token_that_llama_cpp_does_not_know_is_told(student: Path) -> Non
 def test_rows_beyond_the_context_cannot_be_compared(student: Path) -> None:
     with pytest.raises(ParityError, match=r"None of 3 rows has a completion within 16 tokens"):
         check_parity(to_gguf(student), student, load_chat(student), rows(), tolerance=0.1, context=16)
+
+
+# ---- tokens that begin a prompt ----
+
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "template": {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    },
+    "roberta": {
+        "type": "RobertaProcessing", "sep": ["<|im_end|>", 2], "cls": ["<|im_start|>", 1],
+        "trim_offsets": True, "add_prefix_space": False,
+    },
+    "bert": {"type": "BertProcessing", "sep": ["<|im_end|>", 2], "cls": ["<|im_start|>", 1]},
+}  # fmt: skip
+PROCESSORS["sequence"] = {
+    "type": "Sequence",
+    "processors": [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}, PROCESSORS["template"]],
+}
+
+
+@pytest.mark.parametrize("writes_bos", [True, False])
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_prompts_begin_as_in_training_whatever_the_post_processor_adds(
+    student: Path, name: str, writes_bos: bool
+) -> None:
+    """Training takes all special tokens from the template, so a file must add none: neither a second BOS nor an EOS."""
+    tokenizer = json.loads((student / "tokenizer.json").read_text()) | {"post_processor": PROCESSORS[name]}
+    (student / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((student / "tokenizer_config.json").read_text()) | {"bos_token": "<|endoftext|>"}
+    (student / "tokenizer_config.json").write_text(json.dumps(config))
+    template = ("{{ bos_token }}" if writes_bos else "") + TEMPLATE
+    (student / "chat_template.jinja").write_text(template)
+    chat = load_chat(student)
+    assert chat.prompt_ids(rows()[0]).count(0) == int(writes_bos)
+    gguf = to_gguf(student, chat_template=file_template(chat), adds_bos=adds_bos(chat, rows()))
+    assert parity(gguf, student).template == TemplateParity(rows=3, identical=3)
+    assert bool(GGUFReader(gguf).get_field("tokenizer.ggml.add_bos_token").contents()) == writes_bos  # type: ignore[union-attr]
+    assert not GGUFReader(gguf).get_field("tokenizer.ggml.add_eos_token").contents()  # type: ignore[union-attr]
 
 
 # ---- ties ----

@@ -58,6 +58,7 @@ def convert_checkpoint(
     quantization: str = "F16",
     metadata: dict[str, str] | None = None,
     chat_template: str | None = None,
+    adds_bos: bool = False,
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
 ) -> ConversionSummary:
@@ -71,6 +72,7 @@ def convert_checkpoint(
         metadata: extra text for the file under its GGUF key (`general.name`, `general.license`,
             `general.base_model.0.name` and so on); `general.base_model.count` is counted from these.
         chat_template: used instead of the checkpoint's own.
+        adds_bos: whether the text of that template begins with the BOS token; see `read_tokenizer`.
         importance: mean of the squared inputs of a matrix by its GGUF name, float32, one value per column.
         threads: threads for quantization; None: one per processor.
 
@@ -83,7 +85,9 @@ def convert_checkpoint(
     tensors = plan_tensors(weights, parameters)
     template = chat_template or own_template(checkpoint)
     general = {"general.name": checkpoint.resolve().name} | (metadata or {})
-    tokenizer = read_tokenizer(checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"])
+    tokenizer = read_tokenizer(
+        checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"], adds_bos=adds_bos
+    )
     large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)
     how = {"tied": parameters.tied, "importance": importance is not None, "large": large}
     types = {t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, **how) for t in tensors}

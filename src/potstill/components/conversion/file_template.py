@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from potstill.components.chat.format import ChatFormat
+from collections.abc import Sequence
 
-__all__ = ["file_template"]
+from potstill.components.chat.format import ChatFormat
+from potstill.core.records import Message, Row
+
+__all__ = ["adds_bos", "file_template"]
 
 
 def file_template(chat: ChatFormat) -> str:
@@ -19,3 +22,14 @@ def file_template(chat: ChatFormat) -> str:
     if "bos_token" in chat.template and chat.bos is None:
         unset.append("{%- set bos_token = '' -%}")
     return "".join(unset) + chat.template
+
+
+def adds_bos(chat: ChatFormat, rows: Sequence[Row]) -> bool:
+    """Whether prompts begin with the BOS token, as the template writes them."""
+    messages = (Message(role="user", content="Hi"),)
+    for prompt in ((messages, ()), *((row.messages, row.tools) for row in rows[:1])):
+        try:
+            return bool(chat.bos) and chat.render(*prompt, generate=True).startswith(chat.bos or "")
+        except ValueError:  # a template may need tools, or a system message: then a row shows it
+            continue
+    return False

@@ -68,15 +68,20 @@ class TokenizerMetadata:
             writer.add_chat_template(chat_template)
 
 
-def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) -> TokenizerMetadata:
+def read_tokenizer(
+    checkpoint: Path, vocab_size: int, *, chat: bool, name: str, adds_bos: bool = False
+) -> TokenizerMetadata:
     """The tokenizer of a Hugging Face folder.
 
     Args:
         checkpoint: the folder, with tokenizer.json and, where there are, tokenizer_config.json, config.json and
             generation_config.json.
         vocab_size: rows of the embedding; ids beyond the tokenizer's become unused tokens.
-        chat: whether the student is prompted through a chat template.
+        chat: whether the student is prompted through a chat template. All special tokens of a prompt are then the
+            template's, in training as in llama.cpp, and what a post-processor would add does not count.
         name: the file's general.name, which changes what llama.cpp does.
+        adds_bos: with a chat template, whether its text begins with the BOS token. llama.cpp then adds the token to
+            text that comes without a template too, and leaves out the template's own.
 
     Raises:
         StepError: a file is missing or broken, or llama.cpp would tokenize text differently.
@@ -86,7 +91,7 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
     configs = [_read_json(checkpoint / f"{stem}.json") for stem in ("tokenizer_config", "config", "generation_config")]
     words = _words(tokenizer, vocab_size, path)
     named = _named(configs[0], words, path)
-    before, after = _template(tokenizer.post_processor, path)
+    before, after = ([], []) if chat else _template(tokenizer.post_processor, path)
     special = _special_ids(named, configs[1], configs[2], words, before, path)
     if after not in ([], [special["eos"]]):
         raise StepError(
@@ -111,7 +116,7 @@ def read_tokenizer(checkpoint: Path, vocab_size: int, *, chat: bool, name: str) 
         merges=lines,
         scores=scores,
         special=special,
-        add_bos=bool(before),
+        add_bos=adds_bos if chat else bool(before),
         add_eos=bool(after),
         add_space_prefix=prefix,
         notes=(*own_notes, *_check_added_tokens(tokenizer, name, path)),

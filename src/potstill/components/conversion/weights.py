@@ -15,7 +15,7 @@ from potstill.components.conversion.architecture import Hyperparameters
 from potstill.core.errors import DataError, StepError
 from potstill.core.files import read_json_object
 
-__all__ = ["Tensor", "Weights", "plan_tensors"]
+__all__ = ["Tensor", "Weights", "plan_tensors", "source_name"]
 
 _BLOCK_WEIGHTS = 1 << 24
 _READABLE = ("F32", "F16", "BF16")
@@ -53,6 +53,7 @@ class Weights:
         from safetensors import SafetensorError
 
         self._files: dict[str, Path] = {}
+        self._framework: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path in _safetensors_files(checkpoint):
             try:
@@ -64,15 +65,18 @@ class Weights:
         """Note the names and shapes of one file's tensors."""
         from safetensors import safe_open
 
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 view = file.get_slice(name)
-                if view.get_dtype() not in _READABLE:
+                kind = view.get_dtype()
+                if kind not in _READABLE:
                     raise StepError(
-                        f"{path}: tensor {name} has type {view.get_dtype()}; only {', '.join(_READABLE)} can be "
+                        f"{path}: tensor {name} has type {kind}; only {', '.join(_READABLE)} can be "
                         "exported. Save the checkpoint in bfloat16."
                     )
                 self._files[name] = path
+                # numpy has no bfloat16, and without it torch need not be loaded
+                self._framework[name] = "pt" if kind == "BF16" else "np"
                 self.shapes[name] = tuple(view.get_shape())
 
     def read(self, tensor: Tensor) -> Iterator[NDArray[np.float32]]:
@@ -81,10 +85,13 @@ class Weights:
 
         head = tensor.shape[0] // tensor.heads if tensor.heads else 1
         step = max(1, _BLOCK_WEIGHTS // math.prod(tensor.shape[1:]) // head) * head
-        with safe_open(self._files[tensor.source], framework="pt") as file:
+        with safe_open(self._files[tensor.source], framework=self._framework[tensor.source]) as file:
             view = file.get_slice(tensor.source)
             for first in range(0, tensor.shape[0], step):
-                block: NDArray[np.float32] = view[first : first + step].float().numpy()
+                part = view[first : min(first + step, tensor.shape[0])]
+                block: NDArray[np.float32] = (
+                    part.astype(np.float32) if isinstance(part, np.ndarray) else part.float().numpy()
+                )
                 if tensor.heads:
                     # transformers rotates the two halves of a head, llama.cpp rotates neighbours: interleave them
                     halves = block.reshape(-1, 2, head // 2, *block.shape[1:])
@@ -158,6 +165,14 @@ def _gguf_name(source: str) -> str | None:
         f"The checkpoint's tensor {source} is unknown, and without it the answers would change. Export a plain model "
         "without adapters or extra heads."
     )
+
+
+def source_name(name: str) -> str:
+    """The checkpoint's name of a tensor with this GGUF name."""
+    *block, part, kind = name.split(".")
+    if not block:
+        return f"{next(stem for stem, ours in _OUTSIDE.items() if ours == part)}.{kind}"
+    return f"model.layers.{block[1]}.{next(stem for stem, ours in _LAYER.items() if ours == part)}.{kind}"
 
 
 def _expected_shapes(p: Hyperparameters) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,8 @@ import numpy as np
 from potstill.components.chat.format import ChatFormat
 from potstill.components.conversion.architecture import read_hyperparameters
 from potstill.components.conversion.weights import Weights, plan_tensors
-from potstill.components.parity.text import compare_stops, compare_template, compare_tokens
+from potstill.components.parity.prompts import compare_template
+from potstill.components.parity.text import compare_stops, compare_tokens
 from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
 from potstill.core.artifacts.exported import Parity
 from potstill.core.errors import ParityError
@@ -26,11 +27,18 @@ __all__ = ["check_parity"]
 
 
 def check_parity(
-    gguf_file: Path, checkpoint: Path, chat: ChatFormat, rows: Sequence[Row], *, tolerance: float, context: int
+    gguf_file: Path,
+    checkpoint: Path,
+    chat: ChatFormat,
+    rows: Sequence[Row],
+    *,
+    tolerance: float,
+    context: int,
+    read_closely: int = 8,
 ) -> Parity:
     """Compare a GGUF (F16 or F32) in llama.cpp with the checkpoint it was made from.
 
-    Four things are compared: token ids of the rows' rendered texts and of `TEST_TEXTS`; token ids of prompts from the
+    Four things are compared: token ids of rendered rows and of `TEST_TEXTS`; token ids of every row's prompt from the
     file's own chat template, if it has one; the tokens that end an answer; and, for each completion token, the whole
     distribution of log-probabilities (nats) given all tokens before it, over tokens likelier than 1e-4 on either side.
     The likeliest token must be the same, or within `tolerance` of the checkpoint's.
@@ -42,6 +50,7 @@ def check_parity(
         rows: rows with completions.
         tolerance: largest accepted difference of log-probability, in nats.
         context: maximum length of a text in tokens; longer rows are cut.
+        read_closely: number of rows, from the first, whose answers are compared too.
 
     Raises:
         ParityError: names the difference, its place, both values, and what to do.
@@ -52,10 +61,11 @@ def check_parity(
     from potstill.components.runtimes.hf import HFRuntime
     from potstill.components.runtimes.load import load_causal_lm
 
-    examples = comparable_examples(chat, rows, context)
+    few = rows[:read_closely]
+    examples = comparable_examples(chat, few, context)
     threads = max(1, (os.cpu_count() or 2) // 2)
     with GGUFServer(gguf_file, context=context, threads=threads, exact=True) as server:
-        tokenization = compare_tokens(server, chat, rows)
+        tokenization = compare_tokens(server, chat, few)
         template = compare_template(server, chat, rows) if _has_template(gguf_file) else None
         stop_tokens = compare_stops(server, chat)
         tested = GGUFRuntime(server, chat, context)

@@ -1,4 +1,4 @@
-"""Text in llama.cpp and in training: token ids, prompts from the chat template, and the tokens that end an answer."""
+"""Text in llama.cpp and in training: token ids, and the tokens that end an answer."""
 
 # ruff: noqa: RUF001 (letters that look like others are intended)
 from __future__ import annotations
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from potstill.components.chat.format import ChatFormat
 from potstill.components.parity.differences import first_difference, name_of
 from potstill.components.runtimes.gguf import GGUFServer
-from potstill.core.artifacts.exported import StopTokenParity, TemplateParity, TokenizationParity
-from potstill.core.errors import ParityError, StepError
+from potstill.core.artifacts.exported import StopTokenParity, TokenizationParity
+from potstill.core.errors import ParityError
 from potstill.core.records import Message, Row
 
-__all__ = ["TEST_TEXTS", "compare_stops", "compare_template", "compare_tokens"]
+__all__ = ["TEST_TEXTS", "compare_stops", "compare_tokens"]
 
 # Text on which tokenizers disagree. All of it is in Unicode's normal form C, because llama.cpp does not normalize text
 # (the conversion has a note about that).
@@ -72,35 +72,6 @@ def compare_tokens(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) ->
                 "If the difference remains, llama.cpp has no such tokenizer, and the student needs another one."
             )
     return TokenizationParity(texts=len(texts), identical=len(texts))
-
-
-def compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> TemplateParity:
-    """Compare prompts that llama.cpp renders from messages and tools, BOS token included, with the student's.
-
-    Raises:
-        ParityError: names the row and the first token that differs.
-    """
-    for row in rows:
-        text = chat.render(row.messages, row.tools, generate=True)
-        # for a template without tools, llama.cpp adds a tool prompt of its own that the student has never seen
-        tools = row.tools if text != chat.render(row.messages, generate=True) else ()
-        try:
-            rendered = server.apply_template(row.messages, tools)
-        except StepError as error:
-            raise ParityError(
-                f"{server.model.name}: llama.cpp cannot run the chat template on {name_of(row)}. {error} Simplify the "
-                "template (chat.template names a Jinja file) and train with it."
-            ) from None
-        expected, found = chat.prompt_ids(row), server.tokenize(rendered, add_special=True)
-        if expected != found:
-            raise ParityError(
-                f"{server.model.name}: llama.cpp renders another prompt for {name_of(row)} than the student was "
-                f"trained on: {first_difference(chat, expected, found)} The file has another chat template, or "
-                "llama.cpp runs it differently (numbers such as 1.0, dates, tojson). Export again with the template "
-                "that was trained. If the difference remains, put a simpler template into chat.template "
-                "and train with it."
-            )
-    return TemplateParity(rows=len(rows), identical=len(rows))
 
 
 def compare_stops(server: GGUFServer, chat: ChatFormat) -> StopTokenParity:

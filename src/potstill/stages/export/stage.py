@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
@@ -18,21 +19,23 @@ __all__ = ["STAGE", "ExportInputs"]
 
 
 PARITY_ROWS = 8
-"""Number of rows on which the converted file is compared with the checkpoint."""
+"""Number of rows whose answers are compared with the checkpoint's; prompts are compared for all rows."""
 
 
 @dataclass(frozen=True)
 class ExportInputs:
     """What the exported file depends on.
 
-    rows         generated rows on which file and checkpoint are compared, and the tools of those without their own
+    validation, train   generated rows, whose prompts file and checkpoint must make alike
+    tools        the tools of rows without their own
     name         the model's name, in the file's metadata
     license      SPDX identifier in the file's metadata; None: not known
     base_model   name of the model that the student's weights come from, in the file's metadata; None: none
     """
 
     student: HashedPath
-    rows: HashedPath
+    validation: HashedPath
+    train: HashedPath
     tools: HashedPath
     chat: ChatSettings
     settings: Export
@@ -42,12 +45,12 @@ class ExportInputs:
 
 
 def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
-    validation = done.path("generate", rows_file("validation"))
     base = {"teacher_layers": recipe.teacher.model, "checkpoint": recipe.student.model, "scratch": None}
     base_model = base[recipe.student.init]
     return ExportInputs(
         student=done.path("train", "student"),
-        rows=validation if validation.path.stat().st_size else done.path("generate", rows_file("train")),
+        validation=done.path("generate", rows_file("validation")),
+        train=done.path("generate", rows_file("train")),
         tools=done.path("generate", TOOLS),
         chat=ChatSettings.of(recipe.chat),
         settings=recipe.export,
@@ -64,24 +67,35 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     quantization costs.
     """
     from potstill.components.conversion.convert import convert_checkpoint
-    from potstill.components.conversion.file_template import file_template
+    from potstill.components.conversion.file_template import adds_bos, file_template
     from potstill.components.parity.parity import check_parity
 
     student, settings = inputs.student.path, inputs.settings
     chat = inputs.chat.load(student)
-    metadata, template = file_metadata(inputs), file_template(chat)
-    rows = read_generated(inputs.rows.path, inputs.tools.path, PARITY_ROWS)
+    rows = [r for file in (inputs.validation, inputs.train) for r in read_generated(file.path, inputs.tools.path)]
+    convert = partial(
+        convert_checkpoint,
+        student,
+        metadata=file_metadata(inputs),
+        chat_template=file_template(chat),
+        adds_bos=adds_bos(chat, rows),
+    )
     f16 = out / "f16.gguf"
-    converted = convert_checkpoint(student, f16, quantization="F16", metadata=metadata, chat_template=template)
-    parity = check_parity(f16, student, chat, rows, tolerance=settings.parity_tolerance, context=inputs.chat.context)
+    converted = convert(f16, quantization="F16")
+    parity = check_parity(
+        f16,
+        student,
+        chat,
+        rows,
+        tolerance=settings.parity_tolerance,
+        context=inputs.chat.context,
+        read_closely=PARITY_ROWS,
+    )
     shipped, summary = out / f"{inputs.name}-{settings.quantization}.gguf", converted
     if settings.quantization == "F16":
         move_into_place(f16, shipped)
     else:
-        quantization = settings.quantization
-        summary = convert_checkpoint(
-            student, shipped, quantization=quantization, metadata=metadata, chat_template=template
-        )
+        summary = convert(shipped, quantization=settings.quantization)
         f16.unlink()
     Exported(
         file=shipped.name,
@@ -96,7 +110,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     ).write(out)
 
 
-STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=3)
+STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=4)
 
 
 def file_metadata(inputs: ExportInputs) -> dict[str, str]:

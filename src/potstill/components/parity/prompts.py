@@ -1,0 +1,128 @@
+"""Prompts: what llama.cpp's server makes of each row, token by token against training's; and why one differs."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from potstill.components.chat.format import ChatFormat
+from potstill.components.parity.differences import first_difference, name_of
+from potstill.components.runtimes.gguf import GGUFServer
+from potstill.core.artifacts.exported import TemplateParity
+from potstill.core.errors import ParityError, StepError
+from potstill.core.progress import progress_bar
+from potstill.core.records import Row
+
+__all__ = ["compare_template"]
+
+_CHUNK = 64  # rows whose prompts are tokenized in one request
+_PARALLEL = 2
+
+
+def compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) -> TemplateParity:
+    """Compare the prompt of every row as llama.cpp's server makes it, BOS token included, with training's.
+
+    Raises:
+        ParityError: names the row, the first token that differs, the cause and what to do.
+    """
+    with progress_bar("prompts", len(rows)) as ticker, ThreadPoolExecutor(_PARALLEL) as pool:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            texts = list(pool.map(lambda row: _served(server, row), chunk))
+            expected = [chat.prompt_ids(row) for row in chunk]
+            if _ids(server, texts) != [i for ids in expected for i in ids]:
+                for row, text, ids in zip(chunk, texts, expected, strict=True):
+                    _require_same(server, chat, row, text, ids)
+            ticker.advance(len(chunk))
+    return TemplateParity(rows=len(rows), identical=len(rows))
+
+
+def _served(server: GGUFServer, row: Row) -> str:
+    """The text that llama.cpp's server makes of a row."""
+    try:
+        return server.apply_template(row.messages, row.tools)
+    except StepError as error:
+        raise ParityError(
+            f"{server.model.name}: llama.cpp cannot run the chat template on {name_of(row)}. {error} Simplify the "
+            "template (chat.template names a Jinja file) and train with it."
+        ) from None
+
+
+def _ids(server: GGUFServer, texts: list[str]) -> list[int]:
+    """Ids of several texts, one after the other."""
+    body = {"content": texts, "add_special": True, "parse_special": True}
+    return [int(i) for i in server.post("/tokenize", body)["tokens"]]
+
+
+def _require_same(server: GGUFServer, chat: ChatFormat, row: Row, text: str, expected: list[int]) -> None:
+    found = server.tokenize(text, add_special=True)
+    if expected != found:
+        raise ParityError(
+            f"{server.model.name}: llama.cpp makes another prompt of {name_of(row)} than training does: "
+            f"{first_difference(chat, expected, found)} {_cause(server, chat, row, text, found)}"
+        )
+
+
+# ---- why a prompt differs ----
+
+
+def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: list[int]) -> str:
+    """Sentences with the cause and what to do."""
+    own = chat.render(row.messages, row.tools, generate=True)
+    bos = chat.bos or ""
+    if text.removeprefix(bos) == own.removeprefix(bos):
+        if bos and found[:2] == [chat.tokenizer.token_to_id(bos)] * 2:
+            return f"The prompt begins with {bos} twice: the template writes it, and the file adds it. Export again."
+        return (
+            "Both read the same text, so the tokenizers differ: export again from the folder that was trained. If the "
+            "difference remains, llama.cpp has no such tokenizer, and the student needs another one."
+        )
+    dates = _dates()
+    if any(date in text and date not in own for date in dates):
+        return (
+            "The template writes a date that llama.cpp's server gives it and training did not. Set the variable that "
+            "it reads (date_string, for example) in chat.template_kwargs, or remove the date from the template."
+        )
+    if row.tools and _differs(server, chat, row, tools=False) is False:
+        return (
+            "The difference is in the tools, which the template writes out: llama.cpp's server passes them on in a "
+            "shape of its own. Give the tools as type, then function with name, description and parameters, without "
+            "further keys; or use a template that writes them in another way."
+        )
+    if any(m.tool_calls for m in row.messages) and _differs(server, chat, row, calls=False) is False:
+        return (
+            "The difference is in an earlier call: llama.cpp writes numbers such as 1.0 without their zeros, and may "
+            "write other arguments differently. Write the arguments of the calls in the rows as llama.cpp does."
+        )
+    if variables := [name for name in ("enable_thinking", "reasoning_effort") if name in chat.template]:
+        return (
+            f"The template reads {' and '.join(variables)}, which llama.cpp's server sets itself. Set it in "
+            "chat.template_kwargs, so that training and the file use one value."
+        )
+    return (
+        "The file has another chat template, or llama.cpp runs it differently. Export again with the template that "
+        "was trained. If the difference remains, put a simpler template into chat.template and train with it."
+    )
+
+
+def _differs(server: GGUFServer, chat: ChatFormat, row: Row, *, tools: bool = True, calls: bool = True) -> bool | None:
+    """Whether the prompts still differ without the tools, or without earlier calls; None where one is refused."""
+    messages = row.messages if calls else tuple(m for m in row.messages if not m.tool_calls and m.role != "tool")
+    given = row.tools if tools else ()
+    try:
+        own, served = chat.render(messages, given, generate=True), server.apply_template(messages, given)
+    except (ValueError, StepError):
+        return None
+    bos = chat.bos or ""
+    return own.removeprefix(bos) != served.removeprefix(bos)
+
+
+def _dates() -> set[str]:
+    """Today in the spellings that templates use."""
+    today = datetime.datetime.now()
+    return {re.sub(r"\b0", "", today.strftime(f)) for f in _FORMATS} | {today.strftime(f) for f in _FORMATS}
+
+
+_FORMATS = ("%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", "%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y")
