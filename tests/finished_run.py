@@ -31,7 +31,7 @@ from potstill.core.artifacts.metrics import (
     Timing,
 )
 from potstill.core.artifacts.step import StepRecord
-from potstill.core.artifacts.training import StepValues, Trained, TrainSummary
+from potstill.core.artifacts.training import StepValues, Trained, TrainSummary, ValidationPoint
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import Recipe, load_recipe
 
@@ -50,12 +50,14 @@ licenses: {data: apache-2.0, teacher: apache-2.0, package: apache-2.0}
 COUNTS = {  # right of n, by model and behaviour
     "teacher": {"tool_call": 268, "multi_call": 58, "clarify": 39, "refuse": 38, "answer": 19},
     "gguf": {"tool_call": 262, "multi_call": 52, "clarify": 38, "refuse": 37, "answer": 16},
+    "start": {"tool_call": 201, "multi_call": 17, "clarify": 30, "refuse": 31, "answer": 5},
     "student": {"tool_call": 263, "multi_call": 53, "clarify": 38, "refuse": 37, "answer": 17},
     "control": {"tool_call": 246, "multi_call": 41, "clarify": 34, "refuse": 36, "answer": 12},
 }
 N = {"tool_call": 270, "multi_call": 60, "clarify": 40, "refuse": 40, "answer": 20}
 FIDELITY = {
     "gguf": (0.0311, 0.412, 0.9831),
+    "start": (0.2411, 2.2, 0.9021),
     "student": (0.0294, 0.389, 0.9838),
     "control": (0.1475, 1.92, 0.9412),
 }
@@ -70,6 +72,7 @@ def _model(name: str) -> ModelMetrics:
     return ModelMetrics(
         params={"teacher": 4_919_040}.get(name, 1_602_048),
         bytes={"teacher": 9_847_112, "gguf": 1_911_456}.get(name, 6_412_800),
+        format={"teacher": "BF16", "gguf": "Q8_0"}.get(name, "F32"),
         exact=of(sum(COUNTS[name].values()), sum(N.values())),
         behaviours={b: rate for b, n in N.items() if (rate := of(COUNTS[name][b], n))},
         schema_valid=of(sum(COUNTS[name].values()) + 5, sum(N.values())),
@@ -113,7 +116,11 @@ def metrics() -> Metrics:
     """What the evaluate step measures."""
     return Metrics(
         models=Models(
-            teacher=_model("teacher"), student=_model("student"), control=_model("control"), gguf=_model("gguf")
+            teacher=_model("teacher"),
+            start=_model("start"),
+            student=_model("student"),
+            control=_model("control"),
+            gguf=_model("gguf"),
         ),
         paired=Paired(
             gguf_vs_teacher=PairedCounts(broken=21, fixed=4, n=430),
@@ -183,11 +190,20 @@ def _write_log(path: Path, floor: float, divergence: bool) -> None:
             "tokens_per_s": 9000.0,
             "mfu": 0.1,
         }
-        if step % 24 == 23:
-            line["validation_divergence"] = 3.1 * fall + floor / 2.4 if divergence else None
-            line["validation_cross_entropy"] = floor * 1.25 + 5.2 * fall
         lines.append(line)
     write_jsonl(path, lines)
+
+
+def _validation(floor: float, divergence: bool) -> tuple[ValidationPoint, ...]:
+    return tuple(
+        ValidationPoint(
+            step=step,
+            loss=floor + 5.2 * math.exp(-step / 45),
+            divergence=divergence * (3.1 * math.exp(-step / 45) + floor / 2.4),
+            cross_entropy=floor * 1.25 + 5.2 * math.exp(-step / 45),
+        )
+        for step in range(0, 241, 24)
+    )
 
 
 def _write_gguf(path: Path) -> None:
@@ -267,18 +283,22 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     _write_log(steps["train"] / "student.log.jsonl", 0.05, divergence=True)
     _write_log(steps["train"] / "control.log.jsonl", 0.11, divergence=False)
     last = StepValues(loss=0.06, grad_norm=1.0, learning_rate=1e-4, tokens=900)
-    trained = TrainSummary(
-        steps=240,
-        kept=240,
-        learning_rate=1e-3,
-        tokens=216_000,
-        supervised_tokens=61_000,
-        seconds=81.2,
-        resumed_at=0,
-        final=last,
-        params=1_602_048,
+    student, control = (
+        TrainSummary(
+            steps=240,
+            kept=240,
+            learning_rate=1e-3,
+            tokens=216_000,
+            supervised_tokens=61_000,
+            seconds=81.2,
+            resumed_at=0,
+            final=last,
+            validation=_validation(floor, divergence),
+            params=1_602_048,
+        )
+        for floor, divergence in ((0.05, True), (0.11, False))
     )
-    Trained(student=trained, control=trained, vocabulary=400).write(steps["train"])
+    Trained(student=student, control=control, vocabulary=400).write(steps["train"])
     quantization = recipe.export.quantization
     write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)
     metrics().write(steps["evaluate"])

@@ -58,7 +58,11 @@ def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) ->
     assert list(out["stages"]) == STAGES
     assert not any(stage["cached"] for stage in out["stages"].values())
     metrics = out["metrics"]
-    assert metrics["teacher_exact"] == 0.0
+    assert metrics["teacher_exact"] == metrics["start_exact"] == 0.0
+    assert (
+        "Before training, the student had 0 of 6 test rows right; after it, the student 0 and its control 0."
+        in (tmp_path / out["package"] / "README.md").read_text()
+    )
     assert metrics["params_student"] < metrics["params_teacher"]
     assert 0 <= metrics["top1_agreement"] <= 1
     assert metrics["kl_mean"] > 0

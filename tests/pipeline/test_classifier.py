@@ -58,6 +58,7 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
     assert (out["verdict"], out["report"]) == ("PASS", None)
     metrics = out["metrics"]
     assert metrics["student_exact"] > 0.9
+    assert 0 <= metrics["start_exact"] <= 1
     assert metrics["params_student"] < metrics["params_teacher"]
 
     package = Path(out["package"])

@@ -18,6 +18,7 @@ def run_metrics(evaluated: Path) -> RunMetrics:
     fidelity = models.gguf.fidelity
     return RunMetrics(
         teacher_exact=teacher,
+        start_exact=_rate(models.start.exact) if models.start else None,
         student_exact=shipped,
         control_exact=_rate(models.control.exact) if models.control else None,
         retention=shipped / teacher if shipped is not None and teacher else None,
@@ -41,6 +42,7 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
     assert student.fidelity is not None
     return ClassifierRunMetrics(
         teacher_exact=teacher.exact.rate,
+        start_exact=models.start.exact.rate,
         student_exact=student.exact.rate,
         control_exact=models.control.exact.rate if models.control else None,
         retention=student.exact.k / teacher.exact.k if teacher.exact.k else None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.components.models.safetensors import safetensors_parameters
+from potstill.components.models.safetensors import safetensors_format, safetensors_parameters
 from potstill.core.errors import RecipeError
 
 
@@ -19,6 +19,9 @@ def test_shards_are_counted_and_missing_or_cut_ones_are_reported(tmp_path: Path)
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 1
     assert safetensors_parameters(tmp_path) == model.num_parameters()
+    assert safetensors_format(tmp_path) == "F32"
+    model.bfloat16().save_pretrained(tmp_path / "half")
+    assert safetensors_format(tmp_path / "half") == "BF16"
     shards[1].write_bytes(shards[1].read_bytes()[:-1])
     with pytest.raises(RecipeError, match="not a whole safetensors file"):
         safetensors_parameters(tmp_path)

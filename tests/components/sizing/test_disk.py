@@ -40,3 +40,19 @@ def test_disk_of_a_run_is_what_the_check_finds(workshop: Workshop, case: str) ->
     spent = training(*args, disk)
     assert (spent.disk_bytes, spent.disk_stays) == (disk.needed, disk.stays)
     assert spent.disk_bytes > training(*args).disk_bytes
+
+
+def test_the_student_before_training_and_the_best_weights_are_counted(workshop: Workshop) -> None:
+    write_jsonl(workshop.folder / "validation.jsonl", light_rows(["do "])[:5])
+
+    def need(**changes: dict[str, Any]) -> tuple[int, int, int]:
+        recipe = workshop.recipe(**changes)
+        models = load_models(recipe)
+        disk = disk_need(recipe, models, Workload.of(recipe, models.student.chat).splits)
+        return disk.stays["train"], disk.needed - sum(disk.stays.values()), models.student.parameters or 0
+
+    shape = "llama:layers=2,hidden=64,ffn=96,heads=4,kv_heads=2"
+    from_teacher, random = need(), need(student={"init": "scratch", "shape": shape, "layers": None})
+    assert from_teacher[0] == 3 * 4 * from_teacher[2]
+    assert random[0] == 2 * 4 * random[2]
+    assert need(data={"validation": "validation.jsonl"})[1] - need()[1] == 3 * 4 * from_teacher[2]

@@ -1,15 +1,18 @@
-"""Number of parameters in safetensors files, from their headers alone: no weight is read, and no library is needed."""
+"""What the headers of safetensors files say of a model: no weight is read, and no library is needed."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 
-__all__ = ["safetensors_parameters"]
+__all__ = ["safetensors_format", "safetensors_parameters"]
 
 
 def safetensors_parameters(folder: Path) -> int:
@@ -18,6 +21,23 @@ def safetensors_parameters(folder: Path) -> int:
     Raises:
         RecipeError: there is no such file, a shard of the index is missing, or a file is not whole.
     """
+    return sum(math.prod(entry["shape"]) for entry in _tensors(folder))
+
+
+def safetensors_format(folder: Path) -> str:
+    """Number format of most parameters in a folder's model*.safetensors, such as F32 or BF16.
+
+    Raises:
+        RecipeError: as `safetensors_parameters`.
+    """
+    counts: Counter[str] = Counter()
+    for entry in _tensors(folder):
+        counts[str(entry["dtype"])] += math.prod(entry["shape"])
+    return counts.most_common(1)[0][0]
+
+
+def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    """Type, shape and offsets of each tensor of a model."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -33,11 +53,12 @@ def safetensors_parameters(folder: Path) -> int:
             f"{missing[0]}: no such file, so the model has no weights. Save it with save_pretrained, which writes "
             "safetensors, or copy the folder again."
         )
-    return sum(_header_parameters(path) for path in paths)
+    for path in paths:
+        yield from _header(path)
 
 
-def _header_parameters(path: Path) -> int:
-    """Parameters of one file. The format: 8 bytes of header length, little-endian; JSON; the tensors' bytes."""
+def _header(path: Path) -> list[dict[str, Any]]:
+    """The tensors of one file. The format: 8 bytes of header length, little-endian; JSON; the tensors' bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -50,4 +71,4 @@ def _header_parameters(path: Path) -> int:
         whole = False
     if not whole:
         raise RecipeError(f"{path}: not a whole safetensors file. Download or save the model again.")
-    return sum(math.prod(entry["shape"]) for entry in entries)
+    return entries

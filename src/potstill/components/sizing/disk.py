@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from potstill.components.models.recipe_models import Models
 from potstill.components.sizing.file_size import file_size
-from potstill.components.sizing.training_memory import checkpoint_bytes, saved_bytes_per_weight
+from potstill.components.sizing.training_memory import saved_bytes_per_weight, training_bytes
 from potstill.components.sizing.workload import Splits
 from potstill.components.targets.meta import expected_bytes
 from potstill.core.artifacts.check import DiskNeed, Download
@@ -22,22 +22,30 @@ _LOGPROB_BYTES = 8
 def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
     """Disk that a run fills: what stays of each stage, and the most that is there at any time.
 
-    While a model trains, two checkpoints may exist at once; the export stage holds an F16 file besides the shipped one.
+    The export stage holds an F16 file besides the shipped one.
     """
     file, spec = file_size(recipe, models), models.student_spec
-    trained = 2 if recipe.train.has_control else 1
+    # the student, its control, and the student before training; random weights are not kept
+    saved = 1 + recipe.train.has_control + (recipe.student.init != "scratch")
+    validated = recipe.data.validation is not None
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answered = len(splits["prompts"]) + len(splits.get("validation", ()))
-    answers = 4 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
+    answers = 5 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
     f16 = spec.quantized("F16").weight_bytes + file.bytes - file.weight_bytes
     # stage -> bytes that stay, bytes that are there while it runs
     stages = {"generate": (_generated_bytes(recipe, answered), 0)}
     if recipe.teacher.finetune:
-        stages = {"finetune": (teacher * saved_bytes_per_weight(recipe), 2 * checkpoint_bytes(teacher)), **stages}
+        stages = {
+            "finetune": (
+                teacher * saved_bytes_per_weight(recipe),
+                training_bytes(teacher, validated),
+            ),
+            **stages,
+        }
     if recipe.stored_targets:
         stages["targets"] = (_target_bytes(recipe, models, answered), 0)
     stages |= {
-        "train": (trained * 4 * spec.parameters, 2 * checkpoint_bytes(spec.parameters)),
+        "train": (saved * 4 * spec.parameters, training_bytes(spec.parameters, validated)),
         "export": (file.bytes, f16),
         "evaluate": (answers, 0),
         "package": (file.bytes, 0),

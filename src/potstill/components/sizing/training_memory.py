@@ -13,6 +13,7 @@ __all__ = [
     "memory_need",
     "saved_bytes_per_weight",
     "teacher_weight_bytes",
+    "training_bytes",
     "training_memory_bytes",
 ]
 
@@ -20,6 +21,15 @@ __all__ = [
 def checkpoint_bytes(parameters: int) -> int:
     """Bytes of a training checkpoint: weights and AdamW's two moments in fp32."""
     return 12 * parameters
+
+
+def training_bytes(parameters: int, validated: bool) -> int:
+    """Bytes that a training needs on disk while it runs: two checkpoints may exist at once.
+
+    With validation rows there are also the best weights that the last checkpoint knows of, the best since then, and
+    those that are being written.
+    """
+    return 2 * checkpoint_bytes(parameters) + (3 * 4 * parameters if validated else 0)
 
 
 def training_memory_bytes(

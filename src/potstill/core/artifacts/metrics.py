@@ -29,7 +29,7 @@ __all__ = [
     "Timing",
 ]
 
-ModelName = Literal["teacher", "student", "control", "gguf"]
+ModelName = Literal["teacher", "gguf", "start", "student", "control"]
 
 
 class Rate(Part):
@@ -115,6 +115,7 @@ class ModelMetrics(Part):
 
     params         number of parameters
     bytes          size of its weights' files
+    format         number format of the weights in these files, such as F32, BF16 or Q8_0
     behaviours     exact match by behaviour
     schema_valid   answers whose tool calls fit the tools' schemas, of rows with tools
     fidelity       None for the teacher itself, and where the teacher gives no distributions
@@ -122,6 +123,7 @@ class ModelMetrics(Part):
 
     params: int | None
     bytes: int | None
+    format: str | None
     exact: Rate | None
     behaviours: dict[str, Rate]
     schema_valid: Rate | None
@@ -129,9 +131,13 @@ class ModelMetrics(Part):
 
 
 class Models(Part):
-    """The measured models: `student` is the trained checkpoint, `gguf` the shipped file made from it."""
+    """The measured models: `student` is the trained checkpoint, `gguf` the shipped file made from it.
+
+    start   the student before training; None where its weights were random
+    """
 
     teacher: ModelMetrics
+    start: ModelMetrics | None
     student: ModelMetrics
     control: ModelMetrics | None
     gguf: ModelMetrics
@@ -140,9 +146,46 @@ class Models(Part):
         """Name and metrics of each model that the run has."""
         yield "teacher", self.teacher
         yield "gguf", self.gguf
+        if self.start is not None:
+            yield "start", self.start
         yield "student", self.student
         if self.control is not None:
             yield "control", self.control
+
+    def gain(self) -> str:
+        """What training gave the student, and its control, in one or two sentences; empty without a start."""
+        if self.start is None:
+            return ""
+        trained = {"the student": self.student, "its control": self.control}
+        present = {name: model for name, model in trained.items() if model is not None}
+        found = []
+        if self.start.exact and all(model.exact for model in present.values()):
+            counts = [f"{name} {model.exact.k:,}" for name, model in present.items() if model.exact]
+            found.append(
+                f"Before training, the student had {self.start.exact.k:,} of {self.start.exact.n:,} test rows right; "
+                f"after it, {' and '.join(counts)}."
+            )
+        if self.start.fidelity and all(model.fidelity for model in present.values()):
+            nats = [f"{name} {model.fidelity.kl_mean:.3g}" for name, model in present.items() if model.fidelity]
+            found.append(
+                f"The KL from the teacher was {self.start.fidelity.kl_mean:.3g} nats per token before training; after "
+                f"it, {' and '.join(nats)}."
+            )
+        return " ".join(found)
+
+    def harm(self, learning_rate: float) -> str:
+        """A sentence where training took the student away from its teacher; empty otherwise.
+
+        Args:
+            learning_rate: of the student's training.
+        """
+        before, after = (model.fidelity if model else None for model in (self.start, self.student))
+        if before is None or after is None or after.kl_mean <= before.kl_mean:
+            return ""
+        return (
+            f"Training took the student away from its teacher: the KL rose from {before.kl_mean:.3g} to "
+            f"{after.kl_mean:.3g} nats per token. Lower train.learning_rate, which is {learning_rate:g}."
+        )
 
 
 class PairedCounts(Part):
@@ -197,6 +240,7 @@ class Metrics(Artifact):
     """All measurements of a language model's run."""
 
     FILE: ClassVar[str] = "metrics.json"
+    FORMAT: ClassVar[int] = 2
 
     models: Models
     paired: Paired
@@ -230,18 +274,28 @@ class ClassifierModelMetrics(Part):
 
 
 class ClassifierModels(Part):
-    """The measured classifiers."""
+    """The measured classifiers; `start` is the student before training."""
 
     teacher: ClassifierModelMetrics
+    start: ClassifierModelMetrics
     student: ClassifierModelMetrics
     control: ClassifierModelMetrics | None
 
     def present(self) -> Iterator[tuple[str, ClassifierModelMetrics]]:
         """Name and metrics of each model that the run has."""
         yield "teacher", self.teacher
+        yield "start", self.start
         yield "student", self.student
         if self.control is not None:
             yield "control", self.control
+
+    def gain(self) -> str:
+        """What training gave the student, and its control."""
+        control = f" and its control {self.control.exact.k:,}" if self.control else ""
+        return (
+            f"Before training, the student had {self.start.exact.k:,} of {self.start.exact.n:,} test rows right; "
+            f"after it, the student {self.student.exact.k:,}{control}."
+        )
 
 
 class ClassifierSpeed(Part):
@@ -257,6 +311,7 @@ class ClassifierMetrics(Artifact):
     """All measurements of a classifier's run."""
 
     FILE: ClassVar[str] = "metrics.json"
+    FORMAT: ClassVar[int] = 2
 
     models: ClassifierModels
     speed: ClassifierSpeed

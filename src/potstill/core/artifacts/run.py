@@ -36,10 +36,12 @@ class RunMetrics(Part):
     """The main numbers of a language model's run; None where a run has no such number.
 
     Rates are between 0 and 1; sizes in bytes; times in milliseconds; KL in nats per token; memory in 10^6 bytes.
-    `leaked_rows` is the number of test rows that were also trained on and are left out of every score.
+    `start_exact` is the student's before training. `leaked_rows` is the number of test rows that were also trained on
+    and are left out of every score.
     """
 
     teacher_exact: float | None
+    start_exact: float | None
     student_exact: float | None
     control_exact: float | None
     retention: float | None
@@ -58,6 +60,7 @@ class ClassifierRunMetrics(Part):
     """The main numbers of a classifier's run; "exact" is accuracy, KL is in nats per row."""
 
     teacher_exact: float | None
+    start_exact: float | None
     student_exact: float | None
     control_exact: float | None
     retention: float | None

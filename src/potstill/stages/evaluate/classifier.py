@@ -48,6 +48,7 @@ class ClassifierEvaluateInputs:
     context: int
     out_of_scope: str | None
     teacher: HashedPath
+    start: HashedPath
     student: HashedPath
     control: HashedPath | None
     settings: ClassifierEvaluate
@@ -62,6 +63,7 @@ def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
         context=data.context,
         out_of_scope=data.out_of_scope,
         teacher=classifier_teacher(recipe, done),
+        start=done.path("train", "start"),
         student=done.path("train", "student"),
         control=done.optional_path("train", "control"),
         settings=recipe.evaluate,
@@ -75,7 +77,7 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     from potstill.components.runtimes.classifier import Classifier
 
     rows, leaked = scored_rows(inputs.test, inputs.train)
-    folders = {"teacher": inputs.teacher, "student": inputs.student, "control": inputs.control}
+    folders = {"teacher": inputs.teacher, "start": inputs.start, "student": inputs.student, "control": inputs.control}
     models = {name: Classifier(model.path, inputs.context) for name, model in folders.items() if model}
     threads = torch.get_num_threads()
     torch.set_num_threads(inputs.settings.threads)
@@ -95,12 +97,15 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
         fidelity = None if name == "teacher" else _fidelity(logits["teacher"], logits[name])
         metrics[name] = _model_metrics(model, folders[name], answers, inputs.out_of_scope, fidelity)
     models_metrics = ClassifierModels(
-        teacher=metrics["teacher"], student=metrics["student"], control=metrics.get("control")
+        teacher=metrics["teacher"],
+        start=metrics["start"],
+        student=metrics["student"],
+        control=metrics.get("control"),
     )
     ClassifierMetrics(models=models_metrics, speed=speed, leaked=leaked).write(out)
 
 
-STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=3)
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=4)
 
 
 def scored_rows(test_file: HashedPath, train_file: HashedPath) -> tuple[list[LabelledRow], LeakedRows]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.components.chat.format import ChatFormat, load_chat
-from potstill.components.models.safetensors import safetensors_parameters
+from potstill.components.models.safetensors import safetensors_format, safetensors_parameters
 from potstill.components.runtimes import Runtime
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired, RuntimeMetrics
@@ -16,7 +16,7 @@ from potstill.core.files import read_json
 from potstill.core.hashing import HashedPath
 from potstill.stages.evaluate.answers import TestBench
 from potstill.stages.evaluate.rows import read_test_rows
-from potstill.stages.evaluate.scores import model_metrics, paired_counts, regressions
+from potstill.stages.evaluate.scores import NO_SIZE, ModelSize, model_metrics, paired_counts, regressions
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.teacher_text import TeacherTexts, teacher_texts
 
@@ -37,6 +37,7 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     rows, leaked = read_test_rows(inputs.rows)
     bench = TestBench(rows, inputs.sampling, inputs.tool_format, out)
     teacher_answers, teacher, texts = _measure_teacher(inputs, bench)
+    start = _measure_checkpoint(inputs, bench, texts, "start", inputs.start)[1] if inputs.start else None
     student_answers, student = _measure_checkpoint(inputs, bench, texts, "student", inputs.student)
     control_answers, control = (
         _measure_checkpoint(inputs, bench, texts, "control", inputs.control) if inputs.control else (None, None)
@@ -44,7 +45,7 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     chat = inputs.chat.load(inputs.student.path)
     gguf_answers, gguf = _measure_gguf(inputs, bench, texts, chat, student.params)
     return Metrics(
-        models=Models(teacher=teacher, student=student, control=control, gguf=gguf),
+        models=Models(teacher=teacher, start=start, student=student, control=control, gguf=gguf),
         paired=Paired(
             gguf_vs_teacher=paired_counts(gguf_answers, teacher_answers),
             student_vs_control=paired_counts(student_answers, control_answers) if control_answers is not None else None,
@@ -64,8 +65,8 @@ def _measure_teacher(inputs: EvaluateInputs, bench: TestBench) -> tuple[list[Jud
     runtime = teacher_runtime(inputs)
     answers = bench.answers("teacher", runtime)
     if inputs.weights is None:
-        return answers, model_metrics(answers, None, None), TeacherTexts()
-    metrics = model_metrics(answers, *_size(inputs.weights.path))
+        return answers, model_metrics(answers), TeacherTexts()
+    metrics = model_metrics(answers, _size(inputs.weights.path))
     return answers, metrics, _comparable_texts(inputs, bench, answers, runtime)
 
 
@@ -85,10 +86,10 @@ def _comparable_texts(
 def _measure_checkpoint(
     inputs: EvaluateInputs, bench: TestBench, texts: TeacherTexts, name: str, model: HashedPath
 ) -> Measured:
-    """A trained checkpoint: the student, or its control."""
+    """A checkpoint: the student, what it was before training, or its control."""
     runtime = _local_runtime(inputs, model.path)
     answers = bench.answers(name, runtime)
-    return answers, model_metrics(answers, *_size(model.path), texts.compare(runtime.log_probs, name))
+    return answers, model_metrics(answers, _size(model.path), texts.compare(runtime.log_probs, name))
 
 
 def _measure_gguf(
@@ -101,7 +102,8 @@ def _measure_gguf(
         runtime = GGUFRuntime(server, chat, inputs.chat.context, _SLOTS)
         answers = bench.answers("gguf", runtime)
         fidelity = texts.compare(runtime.log_probs, "gguf fidelity")
-    return answers, model_metrics(answers, params, inputs.gguf.path.stat().st_size, fidelity)
+    size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
+    return answers, model_metrics(answers, size, fidelity)
 
 
 def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -> RuntimeMetrics:
@@ -156,7 +158,10 @@ def _server(inputs: EvaluateInputs, slots: int) -> Iterator[GGUFServer]:
         yield server
 
 
-def _size(folder: Path) -> tuple[int | None, int | None]:
-    """Number of parameters and bytes of a model's safetensors files; None without any."""
+def _size(folder: Path) -> ModelSize:
+    """Size of a model's safetensors files; not known without any."""
     weights = sorted(folder.glob("*.safetensors"))
-    return (safetensors_parameters(folder), sum(p.stat().st_size for p in weights)) if weights else (None, None)
+    if not weights:
+        return NO_SIZE
+    nbytes = sum(path.stat().st_size for path in weights)
+    return ModelSize(safetensors_parameters(folder), nbytes, safetensors_format(folder))

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.metrics import Fidelity, ModelMetrics, PairedCounts, Rate, Regression
 from potstill.core.records import BEHAVIOURS
 
-__all__ = ["model_metrics", "paired_counts", "regressions"]
+__all__ = ["NO_SIZE", "ModelSize", "model_metrics", "paired_counts", "regressions"]
 
 _MAX_REGRESSIONS = 10
 
 
+class ModelSize(NamedTuple):
+    """Size of a model's files and their number format; None where they are not known."""
+
+    params: int | None
+    bytes: int | None
+    format: str | None
+
+
+NO_SIZE = ModelSize(None, None, None)
+
+
 def model_metrics(
-    answers: Sequence[JudgedAnswer], params: int | None, nbytes: int | None, fidelity: Fidelity | None = None
+    answers: Sequence[JudgedAnswer], size: ModelSize = NO_SIZE, fidelity: Fidelity | None = None
 ) -> ModelMetrics:
     """Metrics of one model: exact match of all rows and by behaviour, schema validity, size and fidelity."""
     judged = [(answer.behaviour, answer.exact) for answer in answers if answer.exact is not None]
     behaviours = {b: Rate.of([exact for behaviour, exact in judged if behaviour == b]) for b in BEHAVIOURS}
     return ModelMetrics(
-        params=params,
-        bytes=nbytes,
+        params=size.params,
+        bytes=size.bytes,
+        format=size.format,
         exact=Rate.of([exact for _, exact in judged]),
         behaviours={b: rate for b, rate in behaviours.items() if rate is not None},
         schema_valid=Rate.of([a.schema_valid for a in answers if a.schema_valid is not None]),

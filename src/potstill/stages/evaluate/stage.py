@@ -24,7 +24,9 @@ class EvaluateInputs:
     tool_format  syntax of tool calls in the answers
     weights      the teacher's weights; None for an endpoint
     base         the model that the student starts from, where it starts from a checkpoint
+    start        the student before training; None where its weights were random
     kept         old ids of the tokens of a trimmed vocabulary; None for a full one
+    quantization format of the shipped file
     batch_size   rows that a local model decodes together
     """
 
@@ -34,17 +36,19 @@ class EvaluateInputs:
     teacher: LocalTeacher | ApiTeacher
     weights: HashedPath | None
     base: HashedPath | None
+    start: HashedPath | None
     student: HashedPath
     control: HashedPath | None
     kept: HashedPath | None
     gguf: HashedPath
+    quantization: str
     sampling: Sampling
     batch_size: int
     settings: Evaluate
 
 
 def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
-    answers = recipe.generate
+    answers, exported = recipe.generate, done.read("export", Exported)
     return EvaluateInputs(
         rows=RowFiles.of(recipe),
         chat=ChatSettings.of(recipe.chat),
@@ -52,10 +56,12 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         teacher=recipe.teacher,
         weights=teacher_weights(recipe, done),
         base=base_model(recipe),
+        start=done.optional_path("train", "start"),
         student=done.path("train", "student"),
         control=done.optional_path("train", "control"),
         kept=done.optional_path("train", "kept.json"),
-        gguf=done.path("export", done.read("export", Exported).file),
+        gguf=done.path("export", exported.file),
+        quantization=exported.quantization,
         sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
         batch_size=answers.batch_size,
         settings=recipe.evaluate,
@@ -73,6 +79,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=3,
+    version=4,
     paid=("answers-*.jsonl",),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_answers
 from potstill.core.artifacts.metrics import Fidelity, Metrics
+from potstill.core.artifacts.training import Trained
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Gates, Recipe, Target
@@ -33,6 +34,7 @@ _NO_RIGHT_ANSWERS = "no test row says what is right"
 class GateInputs:
     """What the verdict depends on.
 
+    trained         what the training of the student and its control did
     answers         answers of each model to the test rows, by model
     distributions   whether the teacher gives whole distributions to compare with
     """
@@ -40,6 +42,7 @@ class GateInputs:
     gates: Gates
     target: Target
     metrics: HashedPath
+    trained: HashedPath | None
     answers: dict[str, HashedPath]
     distributions: bool
 
@@ -50,6 +53,7 @@ def _inputs(recipe: Recipe, done: Done) -> GateInputs:
         gates=recipe.gates,
         target=recipe.target,
         metrics=done.path("evaluate", Metrics.FILE),
+        trained=done.optional_path("train", Trained.FILE),
         answers={name: path for name, path in files.items() if path},
         distributions=recipe.teacher.kind == "local",
     )
@@ -59,7 +63,7 @@ def _run(inputs: GateInputs, out: Path) -> None:
     judge(inputs).write(out)
 
 
-STAGE = Stage(name="gate", reads=("evaluate",), inputs=_inputs, run=_run, version=3)
+STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=4)
 
 
 def judge(inputs: GateInputs) -> Verdict:
@@ -156,9 +160,12 @@ def _budget_gates(target: Target, metrics: Metrics) -> Iterator[GateResult]:
 
 
 def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
-    """What the verdict says although no gate asks for it: leaked test rows, and whether distillation paid."""
+    """What the verdict says although no gate asks for it: leaked test rows, and what training gave."""
     if metrics.leaked.rows:
         yield metrics.leaked.sentence
+    if inputs.trained:
+        trained, models = Trained.read(inputs.trained.path.parent), metrics.models
+        yield from filter(None, (models.gain(), models.harm(trained.student.learning_rate), *trained.findings()))
     student, control = _right(inputs, "student"), _right(inputs, "control")
     if control and not inputs.gates.beats_control:
         yield f"better than control (no gate): {better_gate(student, control, inputs.gates.alpha).detail}"

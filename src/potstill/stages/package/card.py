@@ -34,6 +34,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest) -> str:
         _opening(inputs, manifest),
         markdown.gates_section(manifest.verdict),
         _quality(manifest.metrics),
+        _training(manifest),
         _runtime(manifest.metrics),
         _usage(inputs),
         _provenance(inputs, manifest),
@@ -126,6 +127,12 @@ def _quality(metrics: Metrics) -> str:
             f"Both have the same likeliest token at {format_percent(fidelity.top1_agreement)} of the tokens."
         )
     return "\n\n".join(parts)
+
+
+def _training(manifest: Manifest) -> str:
+    """What training gave, and what else the verdict says about it."""
+    said = [note for note in manifest.verdict.notes if note != manifest.metrics.leaked.sentence]
+    return "## Training\n\n" + "\n".join(f"- {markdown.escaped(note)}" for note in said) if said else ""
 
 
 def _runtime(metrics: Metrics) -> str:

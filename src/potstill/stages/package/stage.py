@@ -118,7 +118,7 @@ def _run(inputs: PackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=2)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=3)
 
 
 def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:

@@ -27,11 +27,11 @@ __all__ = ["MARKERS", "Line", "cost_chart", "rates_chart", "training_chart"]
 
 _WIDTH = 370  # CSS pixels at scale 1: a little smaller on a phone, a little larger on a desktop
 _INK, _MUTED, _LINE = "#010203", "#020304", "#030405"
-_SERIES = {"teacher": "#040506", "gguf": "#050607", "student": "#060708", "control": "#070809"}
+_SERIES = {"teacher": "#040506", "gguf": "#050607", "student": "#060708", "control": "#070809", "start": "#08090a"}
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {v: f"series-{k}" for k, v in _SERIES.items()}
 _TICKS = 7
 _POINTS = 240  # points of a training curve; more cannot be seen
-MARKERS = {"teacher": "D", "gguf": "o", "student": "s", "control": "^"}
+MARKERS = {"teacher": "D", "gguf": "o", "student": "s", "control": "^", "start": "v"}
 """Marker of each model, by matplotlib's letter: shapes distinguish models where colours do not."""
 
 
@@ -49,7 +49,7 @@ def rates_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:
     """A dot with a whisker for each model, in one group per behaviour.
 
     Args:
-        groups: rates by the group's title, then by model ("teacher", "gguf", "student", "control").
+        groups: rates by the group's title, then by model ("teacher", "gguf", "start", "student", "control").
         label: text of the chart for screen readers.
     """
     models = max((len(g) for g in groups.values()), default=1)

@@ -14,7 +14,13 @@ BEHAVIOURS = {
     "refuse": "Refusal",
     "answer": "Text answer",
 }
-MODELS = {"teacher": "Teacher", "gguf": "Shipped file", "student": "Checkpoint", "control": "Plain fine-tuning"}
+MODELS = {
+    "teacher": "Teacher",
+    "gguf": "Shipped file",
+    "start": "Before training",
+    "student": "Checkpoint",
+    "control": "Plain fine-tuning",
+}
 _DASH = "\N{EN DASH}"
 _MAX_CHARACTERS = 4000
 

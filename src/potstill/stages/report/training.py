@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -38,8 +38,12 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """Charts, their legend, and a table."""
+    """Charts, their legend, and a table.
 
+    said   sentences on what training gave the student and its control, on their budget, and on which weights are kept
+    """
+
+    said: Sequence[str]
     charts: Sequence[Chart]
     models: Sequence[ModelKey]
     summaries: Sequence[SummaryRow]
@@ -53,21 +57,41 @@ def training_section(facts: Facts) -> TrainingSection | None:
         _chart(facts, "cross_entropy", "Cross-entropy on the teacher's answers", ("student", "control")),
         _chart(facts, "divergence", "Divergence from the teacher", ("student",)),
     )
-    summaries = {"student": facts.trained.student, "control": facts.trained.control}
     return TrainingSection(
+        said=[sentence for sentence in _said(facts) if sentence],
         charts=[chart for chart in charts if chart],
         models=[ModelKey(name, _NAMES[name]) for name in facts.logs],
-        summaries=[_summary(_NAMES[name], summary) for name, summary in summaries.items() if summary],
+        summaries=[_summary(_NAMES[name], summary) for name, summary in _summaries(facts).items()],
     )
+
+
+def _summaries(facts: Facts) -> dict[str, TrainSummary]:
+    """The trainings by model."""
+    trained = {"student": facts.trained.student, "control": facts.trained.control}
+    return {name: summary for name, summary in trained.items() if summary}
+
+
+def _said(facts: Facts) -> Iterator[str]:
+    models, student, control = facts.metrics.models, facts.trained.student, facts.trained.control
+    yield models.gain()
+    budget = f"{student.steps:,} optimizer steps at a peak learning rate of {student.learning_rate:g}"
+    if control:
+        yield f"The student and its control had the same budget: the same start, rows and seed, and {budget}."
+    else:
+        yield f"The student had {budget}."
+    yield models.harm(student.learning_rate)
+    yield from facts.trained.findings()
 
 
 def _chart(facts: Facts, quantity: str, title: str, models: tuple[str, ...]) -> Chart | None:
     """One quantity over steps: training as a line, validation as marks; None where it was not logged."""
     lines, parts = [], []
-    for name in models:
-        log = facts.logs.get(name, ())
-        for column, dotted in ((quantity, False), (f"validation_{quantity}", True)):
-            points = [(line.step + 1, value) for line in log if (value := getattr(line, column))]
+    for name, summary in _summaries(facts).items():
+        if name not in models:
+            continue
+        training = [(line.step + 1, value) for line in facts.logs.get(name, ()) if (value := getattr(line, quantity))]
+        validation = [(point.step, value) for point in summary.validation if (value := getattr(point, quantity))]
+        for points, dotted in ((training, False), (validation, True)):
             if points:
                 x, y = zip(*points, strict=True)
                 lines.append(Line(name, x, y, dotted))
@@ -83,6 +107,6 @@ def _summary(name: str, summary: TrainSummary) -> SummaryRow:
     return SummaryRow(
         name=name,
         seconds=format_duration(summary.seconds, short=True),
-        steps=f"{summary.steps:,}",
+        steps=f"{summary.steps:,}" + ("" if summary.kept == summary.steps else f", weights of step {summary.kept:,}"),
         tokens=f"{format_large(summary.tokens)}, of which {format_large(summary.supervised_tokens)} in answers",
     )
