@@ -118,3 +118,13 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_no_other_module_replaces_files() -> None:
     others = [path for path in SRC.rglob("*.py") if path.relative_to(SRC).as_posix() != "core/files.py"]
     assert [path for path in others if "os.replace" in path.read_text()] == []
+
+
+def test_moved_files_can_be_read_by_others_as_far_as_the_umask_allows(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("1")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "weights").write_text("2")
+    (tmp_path / "made" / "weights").chmod(0o600)  # as safetensors leaves its files
+    move_into_place(tmp_path / "made", tmp_path / "folder")
+    assert (tmp_path / "folder" / "weights").stat().st_mode == plain.stat().st_mode

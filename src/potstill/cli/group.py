@@ -19,8 +19,8 @@ _EXTRA_OF = {
 
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
-    "Make it": ("check", "run"),
-    "Look into a run": ("targets",),
+    "Make it": ("init", "check", "run"),
+    "Look into a run": ("targets", "verify"),
 }
 
 _STAGES = ("finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")

@@ -14,6 +14,8 @@ import click
 from potstill import __version__
 from potstill.cli.data import targets
 from potstill.cli.group import PotstillGroup
+from potstill.cli.init import init
+from potstill.cli.package import verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
 from potstill.cli.run import check, run
 from potstill.core.environment import is_first_process
@@ -33,5 +35,5 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-for command in (devices, fit, search, plan, licences, calibrate, check, run, targets):
+for command in (devices, fit, search, plan, licences, calibrate, init, check, run, targets, verify):
     main.add_command(command)

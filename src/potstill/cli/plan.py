@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from potstill.cli.options import json_option, load_language, recipe_argument
+from potstill.cli.options import json_option, load, load_language, recipe_argument
 
 __all__ = ["calibrate", "devices", "fit", "licences", "plan", "search"]
 
@@ -169,7 +169,7 @@ def licences(recipe: Path, as_json: bool) -> None:
     from potstill.cli.render.page import print_json, print_page
     from potstill.components.licences.licences import licence_verdict
 
-    verdict = licence_verdict(load_language(recipe))
+    verdict = licence_verdict(load(recipe))
     print_json(verdict) if as_json else print_page(render_licences(verdict))
 
 

@@ -22,11 +22,15 @@ __all__ = [
     "read_json_lines",
     "read_json_object",
     "replacing",
+    "set_usual_modes",
     "write_bytes",
     "write_json",
     "write_json_lines",
     "write_text",
 ]
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # the only way to read it is to set it
 
 
 # ---- write ----
@@ -47,12 +51,19 @@ def replacing(path: Path) -> Iterator[Path]:
 def move_into_place(source: Path, target: Path) -> None:
     """Rename a finished file or folder to `target`, replacing what is there; it is on the disk before and after."""
     inside = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+    set_usual_modes(inside)
     for path in inside:
         _flush(path)
     if target.is_dir():
         shutil.rmtree(target)
     os.replace(source, target)
     _flush(target.parent)  # the new name must survive a loss of power too
+
+
+def set_usual_modes(files: Iterable[Path]) -> None:
+    """Give files the mode that the user's umask asks for; some libraries write files that only their owner can read."""
+    for path in files:
+        path.chmod(path.stat().st_mode | (0o666 & ~_UMASK))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.environment import git_commit, installed_versions, is_first_process
 from potstill.core.errors import StepError
+from potstill.core.files import set_usual_modes
 from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_listing, hashed_value
 from potstill.core.recipe.fields import Section
 
@@ -210,6 +211,7 @@ def run_step(
         seconds=round(time.monotonic() - start, 3),
     )
     record.write(directory)
+    set_usual_modes(path for path in directory.rglob("*") if path.is_file())
     DoneRecord(fingerprint=mark, files=_hash_files(directory)).write(directory)
     return dataclasses.replace(read_step(directory), cached=False)
 
@@ -242,6 +244,7 @@ def changed_file(directory: Path, mark: str) -> str | None:
 
 
 def _hash_files(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file that a step leaves, by its path in the step's directory."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DoneRecord.FILE)
     return {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
 

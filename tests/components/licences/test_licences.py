@@ -13,10 +13,12 @@ from potstill.components.licences.licences import (
     BLOCKED,
     OBLIGATIONS,
     Chain,
+    LicenceVerdict,
     Terms,
     licence_verdict,
     load_terms,
 )
+from potstill.components.licences.notice import licence_notice
 from potstill.core.recipe import load_recipe
 
 BASE = {"init": "checkpoint", "model": "Qwen/Qwen3-0.6B", "license": "apache-2.0"}
@@ -165,3 +167,31 @@ def test_obligations_are_a_union_without_repeats(tmp_path: Path) -> None:
     student = {"init": "checkpoint", "model": "google/gemma-3-270m", "license": "gemma"}
     found = verdict(tmp_path, teacher={"license": "gemma"}, student=student, data="cc-by-4.0")
     assert len(set(found.obligations)) == len(found.obligations) == 4
+
+
+def test_the_licence_file_names_each_duty() -> None:
+    verdict = LicenceVerdict(OBLIGATIONS, commercial=False, obligations=("name the source", "pass the licence on"))
+    text = licence_notice({"This model": "mit", "The teacher, T": "unknown"}, verdict)
+    assert "This model: mit\n" in text and "The teacher" not in text
+    for duty in (*verdict.obligations, "use it for non-commercial purposes only"):
+        assert f"- {duty}\n" in text
+    assert "must:" not in licence_notice({"This model": "mit"}, LicenceVerdict(ALLOWED))
+    assert licence_notice({"This model": "unknown"}, verdict) == ""
+
+
+def test_a_classifier_is_judged_by_its_teacher_and_its_data(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    recipe: dict[str, Any] = {
+        "name": "intents",
+        "task": "classify",
+        "data": {"train": "rows.jsonl", "test": "rows.jsonl"},
+        "teacher": {"model": "some/encoder"},
+        "student": {"layers": 2},
+        "licenses": {"teacher": "mit", "data": "cc-by-4.0"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    found = licence_verdict(load_recipe(path))
+    assert found.answer == OBLIGATIONS and "name the source" in found.obligations
+    path.write_text(yaml.safe_dump(recipe | {"licenses": {"teacher": "mit"}}))
+    assert licence_verdict(load_recipe(path)).answer == BLOCKED

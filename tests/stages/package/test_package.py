@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from finished_run import RECIPE, finished_run, metrics
+from potstill.cli.main import main
 from potstill.components.packages.portable import portable_recipe
 from potstill.components.packages.verify import verify_package
 from potstill.core.artifacts.exported import Exported
@@ -285,3 +287,18 @@ def test_leaked_rows_are_on_the_card(tmp_path: Path) -> None:
     leaked = LeakedRows(rows=3, of=433, row_ids=("a" * 12,))
     folder = packaged(tmp_path, measured=metrics().model_copy(update={"leaked": leaked}))
     assert "3 of 433 test rows were also trained on, and are left out" in (folder / "README.md").read_text()
+
+
+# ---- the command ----
+
+
+def test_verify_says_whether_a_package_is_whole(tmp_path: Path) -> None:
+    folder = packaged(tmp_path)
+    whole = CliRunner().invoke(main, ["verify", str(folder)])
+    assert whole.exit_code == 0 and "every file is as its manifest says" in whole.output
+    (folder / "Modelfile").write_text("FROM scratch")
+    changed = CliRunner().invoke(main, ["verify", str(folder)])
+    assert changed.exit_code == 1 and "Modelfile has 12 bytes" in changed.output
+    as_json = CliRunner().invoke(main, ["verify", str(folder), "--json"])
+    assert as_json.exit_code == 1 and json.loads(as_json.stdout)["whole"] is False
+    assert CliRunner().invoke(main, ["verify", str(tmp_path / "absent")]).exit_code == 2

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from potstill.core.recipe import Recipe, Teacher
+from potstill.core.recipe import AnyRecipe, ClassifierRecipe, Recipe, Teacher
 
 __all__ = [
     "ALLOWED", "BLOCKED", "OBLIGATIONS", "Answer", "Chain", "LicenceVerdict", "Terms", "is_hosted", "licence_verdict",
@@ -146,14 +146,37 @@ def is_hosted(teacher: Teacher) -> bool:
         return teacher.kind == "api" and not private
 
 
-def licence_verdict(recipe: Recipe) -> LicenceVerdict:
+def licence_verdict(recipe: AnyRecipe) -> LicenceVerdict:
     """The verdict on the teacher's outputs, the weights that the student starts from, its tokenizer, and the data.
 
     A hosted endpoint is judged by its own terms, a private one (this machine, a private network) by the licence of its
-    model.
+    model. A classifier learns from the teacher's outputs and keeps some of its layers.
     """
+    chain = _language_chain(recipe) if isinstance(recipe, Recipe) else _classifier_chain(recipe)
+    data = recipe.license_of("data")
+    chain.add("the data", _by_tag(data), data, "data")
+    _check_name(recipe.name, chain)
+    bound = chain.obligations or not chain.commercial
+    return LicenceVerdict(
+        answer=BLOCKED if chain.blocked else OBLIGATIONS if bound else ALLOWED,
+        commercial=chain.commercial,
+        obligations=tuple(chain.obligations),
+        reasons=tuple(chain.reasons),
+        problems=tuple(chain.problems),
+    )
+
+
+def _classifier_chain(recipe: ClassifierRecipe) -> Chain:
+    licence = recipe.license_of("teacher")
+    chain = Chain(licence.lower())
+    chain.add("the teacher", _by_tag(licence), licence, "outputs")
+    chain.add("the teacher's layers and tokenizer", _by_tag(licence), licence, "weights")
+    return chain
+
+
+def _language_chain(recipe: Recipe) -> Chain:
     teacher, student = recipe.teacher, recipe.student
-    licence, base, data = (recipe.license_of(part) for part in ("teacher", "student", "data"))
+    licence, base = (recipe.license_of(part) for part in ("teacher", "student"))
     starts = {"teacher_layers": licence, "checkpoint": base}.get(student.init)
     chain = Chain(starts.lower() if starts else None)
     if is_hosted(teacher):
@@ -166,16 +189,7 @@ def licence_verdict(recipe: Recipe) -> LicenceVerdict:
     else:
         what = "the teacher's tokenizer" if student.init == "scratch" else "the teacher's layers and tokenizer"
         chain.add(what, _by_tag(licence), licence, "weights")
-    chain.add("the data", _by_tag(data), data, "data")
-    _check_name(recipe.name, chain)
-    bound = chain.obligations or not chain.commercial
-    return LicenceVerdict(
-        answer=BLOCKED if chain.blocked else OBLIGATIONS if bound else ALLOWED,
-        commercial=chain.commercial,
-        obligations=tuple(chain.obligations),
-        reasons=tuple(chain.reasons),
-        problems=tuple(chain.problems),
-    )
+    return chain
 
 
 def _check_name(name: str, chain: Chain) -> None:

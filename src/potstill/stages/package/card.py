@@ -232,4 +232,4 @@ def _limits(inputs: PackageInputs, manifest: Manifest) -> str:
         limits.append(
             f"- The recipe names no licence for {', '.join(unknown)}. Find out before you distribute the file."
         )
-    return "## Limits\n\n" + "\n".join(limits)
+    return "## Limits\n\n" + "\n".join(limits) + markdown.duties(inputs.licenses.verdict.obligations)

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from potstill import __version__
+from potstill.components.licences.licences import LicenceVerdict, licence_verdict
+from potstill.components.licences.notice import licence_notice
 from potstill.components.models.names import model_name
 from potstill.components.packages.entries import data_file, package_files, step_entry
 from potstill.components.packages.portable import portable_recipe
@@ -16,6 +18,7 @@ from potstill.core.artifacts.manifest import ClassifierManifest, ManifestData, M
 from potstill.core.artifacts.metrics import ClassifierMetrics, ClassifierModelMetrics
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
+from potstill.core.files import write_text
 from potstill.core.format import format_size
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, recipe_hash
@@ -45,6 +48,7 @@ class ClassifierPackageInputs:
     teacher_license: str
     data: dict[str, HashedPath]
     data_license: str
+    licences: LicenceVerdict
     context: int
     student: HashedPath
     metrics: HashedPath
@@ -64,6 +68,7 @@ def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierPackageInputs:
         teacher_license=recipe.license_of("teacher"),
         data={name: HashedPath.of_file(path) for name, path in files.items() if path},
         data_license=recipe.license_of("data"),
+        licences=licence_verdict(recipe),
         context=data.context,
         student=done.path("train", "student"),
         metrics=done.path("evaluate", ClassifierMetrics.FILE),
@@ -76,10 +81,22 @@ def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
     with new_package(out) as folder:
         for file in sorted(inputs.student.path.iterdir()):
             link(file, folder)
+        if notice := _notice(inputs):
+            write_text(folder / "LICENSE", notice)
         finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=2)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=3)
+
+
+def _notice(inputs: ClassifierPackageInputs) -> str:
+    """Text of LICENSE."""
+    named = {
+        "This model": inputs.license,
+        f"The teacher, {inputs.teacher}": inputs.teacher_license,
+        "The training data": inputs.data_license,
+    }
+    return licence_notice(named, inputs.licences)
 
 
 def _manifest(inputs: ClassifierPackageInputs, folder: Path) -> ClassifierManifest:
@@ -120,6 +137,7 @@ def _card(inputs: ClassifierPackageInputs, manifest: ClassifierManifest) -> str:
         f"texts.\n- Texts are cut at {inputs.context} tokens.\n"
         "- Speed was measured on one machine, and differs on others."
     )
+    limits += markdown.duties(inputs.licences.obligations)
     sections = [opening, markdown.gates_section(verdict), _measurements(metrics), limits]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(s for s in sections if s) + "\n"
 

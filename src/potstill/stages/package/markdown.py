@@ -8,7 +8,7 @@ from potstill.core.artifacts.metrics import Rate
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.format import format_interval, format_percent, format_value
 
-__all__ = ["code", "escaped", "gates_section", "rate", "table"]
+__all__ = ["code", "duties", "escaped", "gates_section", "rate", "table"]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -25,6 +25,14 @@ def escaped(text: str) -> str:
 def code(text: str) -> str:
     """Code within a line."""
     return f"`{text.replace('`', '')}`"
+
+
+def duties(obligations: Sequence[str]) -> str:
+    """A section on what whoever passes the package on must do; empty without obligations."""
+    if not obligations:
+        return ""
+    listed = "\n".join(f"- {escaped(duty)}" for duty in obligations)
+    return f"\n\n## If you pass it on\n\nIts licences, listed in `LICENSE`, require you to:\n\n{listed}"
 
 
 def rate(found: Rate | None) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from potstill import __version__
 from potstill.components.chat.format import ChatSettings
+from potstill.components.licences.licences import LicenceVerdict, licence_verdict
+from potstill.components.licences.notice import licence_notice
 from potstill.components.models.names import base_model_name, model_name, teacher_name
 from potstill.components.packages.entries import data_file, package_files, step_entry
 from potstill.components.packages.portable import portable_recipe, without_login
@@ -34,11 +36,12 @@ _STEPS = ("finetune", "generate", "targets", "train", "export", "evaluate", "gat
 
 @dataclass(frozen=True)
 class Licenses:
-    """SPDX identifiers by the recipe; `unknown` for one that it does not name."""
+    """SPDX identifiers by the recipe; `unknown` for one that it does not name. `verdict` is on all of them."""
 
     model: str
     teacher: str
     data: str
+    verdict: LicenceVerdict
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,12 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         name=recipe.name,
         recipe=portable_recipe(recipe),
         recipe_sha256=recipe_hash(recipe),
-        licenses=Licenses(*(recipe.license_of(part) for part in ("package", "teacher", "data"))),
+        licenses=Licenses(
+            model=recipe.license_of("package"),
+            teacher=recipe.license_of("teacher"),
+            data=recipe.license_of("data"),
+            verdict=licence_verdict(recipe),
+        ),
         teacher=teacher_name(recipe),
         base_model=base_model_name(recipe),
         student_init=recipe.student.init,
@@ -165,11 +173,11 @@ def _portable_identity(teacher: TeacherIdentity) -> TeacherIdentity:
 
 
 def _notice(inputs: PackageInputs) -> str:
-    """Text of LICENSE: the licences that the recipe names; empty where it names none."""
+    """Text of LICENSE."""
+    licenses = inputs.licenses
     named = {
-        "This model": inputs.licenses.model,
-        f"The teacher, {inputs.teacher}": inputs.licenses.teacher,
-        "The training data": inputs.licenses.data,
+        "This model": licenses.model,
+        f"The teacher, {inputs.teacher}": licenses.teacher,
+        "The training data": licenses.data,
     }
-    known = [f"{what}: {license}" for what, license in named.items() if license != "unknown"]
-    return "\n".join(["Licences by their SPDX identifiers, as stated in the recipe.", "", *known, ""]) if known else ""
+    return licence_notice(named, licenses.verdict)
