@@ -28,7 +28,12 @@ def render_check(found: CheckResult) -> RenderableType:
         f"In all {sum(found.rows.values()):,} rows, the answer can be separated from the prompt, and the end of each "
         "finished answer is supervised."
     )
-    return Group(*parts, "", Text(proven))
+    tried = (
+        f" llama.cpp makes the same tokens and prompts of {found.trial.rows:,} different rows as training does."
+        if found.trial
+        else ""
+    )
+    return Group(*parts, "", Text(proven + tried))
 
 
 def render_classifier_check(found: ClassifierCheck) -> str:

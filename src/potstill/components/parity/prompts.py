@@ -76,8 +76,8 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
         if bos and found[:2] == [chat.tokenizer.token_to_id(bos)] * 2:
             return f"The prompt begins with {bos} twice: the template writes it, and the file adds it. Export again."
         return (
-            "Both read the same text, so the tokenizers differ: export again from the folder that was trained. If the "
-            "difference remains, llama.cpp has no such tokenizer, and the student needs another one."
+            "Both read the same text, so the tokenizers differ. llama.cpp has no such tokenizer, and the student needs "
+            "another one; but if tokenizer.json was changed after the training, export the folder that was trained."
         )
     dates = _dates()
     if any(date in text and date not in own for date in dates):
@@ -102,8 +102,8 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
             "chat.template_kwargs, so that training and the file use one value."
         )
     return (
-        "The file has another chat template, or llama.cpp runs it differently. Export again with the template that "
-        "was trained. If the difference remains, put a simpler template into chat.template and train with it."
+        "The file has another chat template, or llama.cpp runs it differently. Put a simpler template into "
+        "chat.template and train with it; but if the template was changed after the training, export with the old one."
     )
 
 

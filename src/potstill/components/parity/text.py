@@ -67,9 +67,9 @@ def compare_tokens(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) ->
             raise ParityError(
                 f"{server.model.name}: llama.cpp tokenizes text differently from the checkpoint's tokenizer. "
                 f"In {name}, {first_difference(chat, expected, found)} "
-                "The file's merges, pre-tokenizer or added tokens are not those of the checkpoint's tokenizer.json: "
-                "export again from the folder that was trained. "
-                "If the difference remains, llama.cpp has no such tokenizer, and the student needs another one."
+                "llama.cpp has no tokenizer with these merges, pre-tokenizer and added tokens, and the student needs "
+                "another one; but if tokenizer.json was changed after the training, export from the folder that was "
+                "trained."
             )
     return TokenizationParity(texts=len(texts), identical=len(texts))
 

@@ -12,7 +12,7 @@ from potstill.core.stats import quantile
 
 __all__ = [
     "CheckResult", "ClassifierCheck", "DiskNeed", "Download", "FileSize", "MemoryNeed", "ModelSummary", "Quantiles",
-    "ServedMemory", "read_check",
+    "ServedMemory", "Trial", "read_check",
 ]  # fmt: skip
 
 
@@ -98,6 +98,12 @@ class MemoryNeed(Part):
     needed: int
 
 
+class Trial(Part):
+    """A trial of the student in llama.cpp with random weights: rows whose prompts and tokens are as in training."""
+
+    rows: int
+
+
 class CheckResult(Artifact):
     """What the check of a language model's recipe found.
 
@@ -105,9 +111,11 @@ class CheckResult(Artifact):
     prompt_tokens       by split, in the teacher's tokens (the student's, where the teacher is an endpoint)
     supervised_tokens   by split, of the rows that have an answer
     leaked              ids of test rows whose prompts are trained on too; no score may count them
+    trial               None where llama.cpp is not installed
     """
 
     FILE: ClassVar[str] = "check.json"
+    FORMAT: ClassVar[int] = 2
 
     task: Literal["language"] = "language"
     name: str
@@ -122,6 +130,7 @@ class CheckResult(Artifact):
     disk: DiskNeed
     download: Download | None
     memory: MemoryNeed
+    trial: Trial | None
     warnings: tuple[str, ...]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from potstill.components.chat.format import ChatFormat
 from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import is_judged
-from potstill.components.conversion.rules import require_exportable
+from potstill.components.conversion.rules import export_notes, require_exportable
 from potstill.components.licences.licences import is_hosted, licence_verdict
 from potstill.components.models.recipe_models import Model, Models, load_models
 from potstill.components.sizing.disk import disk_need, pending_download
@@ -29,6 +29,7 @@ from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.check.leakage import find_leakage
 from potstill.stages.check.lengths import Lengths, measure_rows
+from potstill.stages.check.trial import missing_package, try_student
 
 __all__ = ["check_recipe"]
 
@@ -57,6 +58,14 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
     warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
     warnings += _model_warnings(recipe, models) + _licence_warnings(recipe)
+    warnings += [f"export: {note}." for note in export_notes(recipe, models.student)]
+    missing = missing_package()
+    trial = None if missing else try_student(recipe, models.student, (row for rows in splits.values() for row in rows))
+    if missing:
+        warnings.append(
+            f"export: the student was not tried in llama.cpp, because {missing} is not installed. To find out before "
+            "the training whether llama.cpp reads rows as the student does: pip install 'potstill[run]'"
+        )
     return CheckResult(
         name=recipe.name,
         rows={name: len(rows) for name, rows in splits.items()},
@@ -70,6 +79,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
         disk=disk_need(recipe, models, splits),
         download=pending_download(models),
         memory=memory_need(recipe, models),
+        trial=trial,
         warnings=tuple(warning for warning in warnings if warning),
     )
 
