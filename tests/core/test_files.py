@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from potstill.core.errors import DataError, StepError
 from potstill.core.files import (
+    file_lines,
     move_into_place,
     read_json,
     read_json_lines,
     read_json_object,
     replacing,
+    split_lines,
     write_bytes,
     write_json,
     write_json_lines,
@@ -107,12 +114,50 @@ def test_an_object_is_required_where_an_object_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{}\n\n{\n", r"a\.jsonl:3: not valid JSON"), ("[1]\n", r"a\.jsonl:1: a row must be a JSON object, found list")],
+    [
+        ("{}\n\n{\n", r"a\.jsonl:3: not valid JSON"),
+        ("[1]\n", r"a\.jsonl:1: a row must be a JSON object, found list"),
+        ('{}\n{"a": "\\ud800"}', r"a\.jsonl:2: not valid JSON \(a string holds half of a surrogate pair\)"),
+        ("{}\n" + "[" * 100_000, r"a\.jsonl:2: not valid JSON \(it is nested too deeply\)"),
+        ('{}\n{"a": NaN}', r"a\.jsonl:2: not valid JSON \(NaN is not"),
+        ('{}\n{"a": ' + "1" * 5000 + "}", r"a\.jsonl:2: not valid JSON \(a number has too many digits\)"),
+    ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
     write_text(tmp_path / "a.jsonl", text)
     with pytest.raises(DataError, match=says):
         list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\r"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, end: str) -> None:
+    text = json.dumps({"text": f"a{end}b"}, ensure_ascii=False) if end != "\r" else json.dumps({"text": "a"}) + end
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\n{text}".encode())
+    found = list(read_json_lines(tmp_path / "a.jsonl"))
+    assert [number for number, _ in found] == [1, 3]
+    assert found[0][1] == found[1][1] == json.loads(text)
+    assert len(list(file_lines(tmp_path / "a.jsonl"))) == 2
+
+
+@given(st.binary(max_size=30), st.lists(st.integers(0, 30), max_size=4))
+def test_lines_do_not_depend_on_how_a_text_arrives(text: bytes, cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(text)]
+    chunks = [text[a:b] for a, b in pairwise(places)]
+    lines = list(split_lines(chunks))
+    assert lines == list(split_lines([text]))
+    assert b"\n".join(lines) == text.removesuffix(b"\n")
+
+
+def test_no_module_cuts_lines_where_strings_may_hold_them() -> None:
+    """`str.splitlines` and httpx's `iter_lines` cut at U+2028; what they may be used for is text that is shown."""
+    shown = {"components/losses/compiled.py", "components/runtimes/gguf.py", "core/tools.py"}
+    numbers = {"components/training/checkpoints.py", "stages/generate/journal.py"}
+    found = {
+        path.relative_to(SRC).as_posix()
+        for path in SRC.rglob("*.py")
+        if re.search(r"\.splitlines\(|\.iter_lines\(", path.read_text())
+    }
+    assert found <= shown | numbers
 
 
 def test_no_other_module_replaces_files() -> None:

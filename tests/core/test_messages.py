@@ -96,7 +96,7 @@ def test_what_cannot_be_meant_is_named(value: Any, says: str) -> None:
         ('{"room', "are not valid JSON (Unterminated string"),
         ('{"x": NaN}', "not valid JSON (NaN"),
         ('{"x": ' + "1" * 5000 + "}", "too many digits"),
-        ('{"x": ' + "[" * 100_000, "or deep nesting"),
+        ('{"x": ' + "[" * 100_000, "nested too deeply"),
         ('{"x": "\\ud800"}', "half of a surrogate pair"),
     ],
 )

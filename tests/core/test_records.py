@@ -21,7 +21,7 @@ GOOD = json.dumps(light_row("attic", "on"))
         ("[1]", r"rows\.jsonl:2: a row must be a JSON object, found list"),
         ('{"messages": []}', r"rows\.jsonl:2: messages: "),
         ('{"messages": [{"role": "king", "content": "x"}]}', r"rows\.jsonl:2: messages\.0\.role: "),
-        ('{"messages": [{"role": "user", "content": "x"}], "golden": 1}', r"rows\.jsonl:2: golden: "),
+        ('{"messages": [{"role": "user", "content": "x"}], "golden": 1}', r"rows\.jsonl:2: unknown key 'golden'"),
         ('{"messages": [{"role": "user", "content": "x"}]}', r"rows\.jsonl:2: the row has no assistant turn"),
         (GOOD.replace('"{\\"room', '"{room'), r"rows\.jsonl:2: .*the arguments of a tool call are not valid JSON"),
     ],
@@ -91,7 +91,9 @@ def test_rows_take_the_tools_of_a_file_where_they_have_none(tmp_path: Path) -> N
     shared = write_jsonl(tmp_path / "in.jsonl", [light_row("attic", "on"), light_row("hall", "on") | {"tools": own}])
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
     rows = read_rows(shared, tools=tmp_path / "tools.json")
-    assert [list(row.tools) for row in rows] == [TOOLS, own]
+    parameters = {"type": "object", "properties": {}}
+    canonical = [{"type": "function", "function": {"name": "own", "description": "", "parameters": parameters}}]
+    assert [list(row.tools) for row in rows] == [TOOLS, canonical]
     write_rows(tmp_path / "out.jsonl", rows, tuple(TOOLS))
     assert ["tools" in json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [False, True]
     assert [row.tools for row in read_rows(tmp_path / "out.jsonl", tools=tmp_path / "tools.json")] == [

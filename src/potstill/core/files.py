@@ -6,6 +6,7 @@ on the way leaves the old file as it was, and a `NAME.tmp` that the next write r
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from potstill.core.errors import DataError, PotstillError
+from potstill.core.json_values import BadJson, read_strictly
 
 __all__ = [
+    "file_lines",
     "move_into_place",
     "read_json",
     "read_json_lines",
     "read_json_object",
     "replacing",
     "set_usual_modes",
+    "split_lines",
     "write_bytes",
     "write_json",
     "write_json_lines",
@@ -150,37 +154,53 @@ def read_json_object(
     return value
 
 
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a text that comes in pieces, without their line feeds.
+
+    Only a line feed ends a line: U+2028, U+0085 and their like, at which `str.splitlines` cuts, may stand in a string.
+    """
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def file_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that are not blank; see `split_lines`."""
+    with path.open("rb") as file:
+        yield from (line for line in split_lines(file) if line.strip())
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line number and the object of each line of a JSONL file that is not blank.
 
+    A byte order mark at the beginning is skipped.
+
     Raises:
-        DataError: the file is absent, or a line is not a JSON object; the message names the file and the line.
+        DataError: the file is absent, or a line is not a JSON object (see `read_strictly`); the message names the file
+            and the line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give the path of a JSONL file, relative to the recipe.")
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _parse_line(line, f"{path}:{number}")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save the file as UTF-8."
-            ) from None
+    with path.open("rb") as file:
+        for number, line in enumerate(split_lines(file), 1):
+            if line.strip():
+                yield number, _parse_line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, path, number)
 
 
-def _parse_line(line: str, where: str) -> dict[str, Any]:
+def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    where = f"{path}:{number}"
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
+        value = read_strictly(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"{where}: not valid JSON ({error.msg} at column {error.colno}). "
-            "Each line must hold one whole JSON object; fix or delete this line."
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the line). Save the file as UTF-8."
         ) from None
-    except (ValueError, RecursionError):
+    except BadJson as error:
         raise DataError(
-            f"{where}: not valid JSON (a number has too many digits, or it is nested too deeply). "
-            "Fix or delete this line."
+            f"{where}: not valid JSON ({error}). Each line must hold one whole JSON object; fix or delete this line."
         ) from None
     if not isinstance(value, dict):
         raise DataError(f"{where}: a row must be a JSON object, found {type(value).__name__}.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from potstill.core.json_values import BadJson, plain_numbers, read_strictly
 
 __all__ = ["Call", "Function", "Message", "ToolCall", "parse_arguments"]
 
@@ -28,7 +30,7 @@ class Call(BaseModel):
 class Function(BaseModel):
     """A tool call as OpenAI's API returns it: the tool's name, and the arguments as JSON text.
 
-    Arguments that are given as an object are written as text.
+    Arguments that are given as an object are written as text, and 1.0 is written as 1, as llama.cpp's templates do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,9 +45,10 @@ class Function(BaseModel):
     @field_validator("arguments", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> str:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        parse_arguments(text or "{}")
-        return text or "{}"
+        text = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) or "{}"
+        arguments = parse_arguments(text)
+        same = "." not in text or json.dumps(arguments) == json.dumps(json.loads(text))
+        return text if same else json.dumps(arguments, ensure_ascii=False)
 
 
 class ToolCall(BaseModel):
@@ -111,7 +114,7 @@ class Message(BaseModel):
             out["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
             out["tool_calls"] = [
-                ({"id": c.id} if c.id is not None else {}) | {"type": "function", "function": c.call.model_dump()}
+                {"type": "function", "function": c.call.model_dump()} | ({} if c.id is None else {"id": c.id})
                 for c in self.tool_calls
             ]
         if self.name is not None:
@@ -147,24 +150,12 @@ def parse_arguments(text: str) -> dict[str, Any]:
     """
     advice = 'Write a JSON object, and "{}" where there are none'
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the arguments of a tool call are not valid JSON ({error.msg}). {advice}") from None
-    except UnicodeEncodeError:
-        raise ValueError("the arguments of a tool call hold half of a surrogate pair. Write the character") from None
-    except (ValueError, RecursionError):
-        raise ValueError(
-            "the arguments of a tool call are not valid JSON (NaN, a number with too many digits, or deep nesting). "
-            f"{advice}"
-        ) from None
+        value = plain_numbers(read_strictly(text))
+    except BadJson as error:
+        raise ValueError(f"the arguments of a tool call are not valid JSON ({error}). {advice}") from None
     if not isinstance(value, dict):
         raise ValueError(f"the arguments of a tool call must be a JSON object, found {text[:40]}. {advice}")
     return value
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(text)
 
 
 def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:

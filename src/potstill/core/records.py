@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_lines, write_text
 from potstill.core.messages import Call, Function, Message, ToolCall
-from potstill.core.tools import Tool, read_tools
+from potstill.core.row_formats import in_row_format
+from potstill.core.tools import Tool, canonical_tools, read_tools
 
 __all__ = [
     "BEHAVIOURS",
@@ -92,6 +93,9 @@ class Row(BaseModel):
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
+_KEYS = [name for name in Row.model_fields if name != "where"]
+
+
 class LabelledRow(BaseModel):
     """A text and its class, for a classifier."""
 
@@ -111,36 +115,60 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
-    """The row with its behaviour, which the number of calls in its answer gives where the row does not name it."""
-    completion = value.get("completion")
-    calls = completion.get("tool_calls") if isinstance(completion, dict) else None
-    if "behaviour" in value or not isinstance(calls, list) or not calls:
+    """The row with its behaviour; where it names none, its right calls give it: those of its gold or of its answer."""
+    found = [each for each in (value.get("gold"), value.get("completion")) if isinstance(each, dict)]
+    calls: Any = next((each[key] for each in found for key in ("calls", "tool_calls") if each.get(key)), None)
+    if "behaviour" in value or not isinstance(calls, list):
         return value
     return value | {"behaviour": "tool_call" if len(calls) == 1 else "multi_call"}
 
 
 def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: bool, where: str) -> Row:
     """A row from its JSON object; `where` is the file and the line, for messages."""
-    messages = value.get("messages")
-    if "completion" not in value and isinstance(messages, list) and messages:
-        last = messages[-1]
-        if isinstance(last, dict) and last.get("role") == "assistant":
-            value = value | {"messages": messages[:-1], "completion": last}
-    if not value.get("tools") and tools:
-        value = value | {"tools": tools}
-    value = _with_behaviour(value)
     try:
-        row = Row.model_validate(value | {"where": where})
+        value = in_row_format(value, _KEYS)
+        own = value.get("tools")
+        value |= {"tools": canonical_tools(own, where) if isinstance(own, list) and own else own or tools}
+        row = Row.model_validate(_with_behaviour(value) | {"where": where})
+        if need_completion and row.completion is None:
+            row = row.model_copy(update={"completion": _gold_answer(row)})
+        _require_answer(row, need_completion)
     except ValidationError as error:
         problem = first_problem(error)
-        end = "" if problem.endswith("?") else "."
-        raise DataError(f"{where}: {problem}{end} See docs/row-format.md for the shape of a row.") from None
-    if need_completion and row.completion is None:
-        raise DataError(
-            f"{where}: the row has no assistant turn, so nothing can be learnt from it. "
-            'Add a last message with the role "assistant", or a "completion".'
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return row
+    end = "" if problem.endswith("?") else "."
+    raise DataError(f"{where}: {problem}{end} See docs/row-format.md for the shape of a row.")
+
+
+def _gold_answer(row: Row) -> Message | None:
+    """The answer that the gold gives, where it accepts one value for each argument."""
+    calls = row.gold.calls if row.gold else ()
+    if not calls or any(len(values) != 1 for call in calls for values in call.arguments.values()):
+        return None
+    made = [Call(name=c.name, arguments={key: values[0] for key, values in c.arguments.items()}) for c in calls]
+    return Message(role="assistant", tool_calls=tuple(map(ToolCall.of, made)))
+
+
+def _require_answer(row: Row, needed: bool) -> None:
+    """Raise ValueError where the answer is missing or says nothing."""
+    answer = row.completion
+    if answer is None:
+        if needed:
+            raise ValueError(
+                "the row has no assistant turn, so nothing can be learnt from it. Add a last message with the role "
+                '"assistant", a "completion", or a gold whose calls accept one value for each argument'
+            )
+        return
+    if answer.role != "assistant":
+        raise ValueError(f"the completion has the role {answer.role}, and must have the role assistant")
+    if not answer.tool_calls and not (answer.content or "").strip():
+        raise ValueError(
+            "the answer of the assistant is empty, so the row would teach to say nothing. Write the answer, or delete "
+            "the assistant's turn"
         )
-    return row
 
 
 def read_rows(

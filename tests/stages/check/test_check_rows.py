@@ -158,7 +158,7 @@ def finetuned(workshop: Workshop) -> Recipe:
 
 
 def test_a_finetune_row_without_assistant_turn_is_reported(workshop: Workshop) -> None:
-    where = workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
+    where = workshop.spoil("train.jsonl", 3, lambda row: (row.pop("completion"), row.pop("gold")))
     assert f"{where}: the row has no assistant turn" in workshop.refused(finetuned(workshop))
 
 

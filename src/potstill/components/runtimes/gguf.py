@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling, llama_process
 from potstill.core.errors import StepError
+from potstill.core.files import split_lines
 from potstill.core.progress import progress_bar
 from potstill.core.records import Message, Row
 
@@ -194,9 +195,9 @@ class GGUFServer:
                 if response.is_error:
                     response.read()
                     raise self._refused("/completion", response)
-                for line in response.iter_lines():
+                for line in split_lines(response.iter_bytes()):
                     now = time.perf_counter() - begun
-                    event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                    event = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
                     if event.get("tokens"):
                         arrivals.append((now, int(event["tokens_predicted"])))
         except httpx.HTTPError as error:

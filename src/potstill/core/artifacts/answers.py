@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from potstill.core.artifacts.base import Part
 from potstill.core.errors import StepError
-from potstill.core.files import write_text
+from potstill.core.files import file_lines, write_text
 from potstill.core.records import first_problem
 
 __all__ = ["ClassifiedRow", "JudgedAnswer", "answers_file", "read_answers", "write_answers"]
@@ -72,7 +72,7 @@ def read_answers(path: Path, kind: type[AnswerT]) -> list[AnswerT]:
         StepError: a line is not an answer of this kind.
     """
     try:
-        return [kind.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [kind.model_validate_json(line) for line in file_lines(path)]
     except ValidationError as error:
         raise StepError(
             f"{path}: not a file of answers ({first_problem(error)}). Delete {path.parent} to evaluate again."

@@ -160,4 +160,4 @@ def _require_kept(counts: SplitCounts, out: Path) -> None:
         )
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=3, paid=("*.journal.jsonl",))
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=4, paid=("*.journal.jsonl",))

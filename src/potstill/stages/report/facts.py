@@ -12,6 +12,7 @@ from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import LogLine, Trained, read_log
 from potstill.core.artifacts.verdict import Verdict
+from potstill.core.files import file_lines
 from potstill.stages.report.stage import ReportInputs
 
 __all__ = ["AnswerTokens", "Facts", "read_facts"]
@@ -49,8 +50,7 @@ class Facts:
 
 def read_facts(inputs: ReportInputs) -> Facts:
     """Read the artifacts."""
-    lines = inputs.answers.path.read_text(encoding="utf-8").splitlines()
-    rows = [_AnsweredRow.model_validate_json(line).provenance for line in lines]
+    rows = [_AnsweredRow.model_validate_json(line).provenance for line in file_lines(inputs.answers.path)]
     return Facts(
         inputs=inputs,
         metrics=Metrics.read(inputs.metrics.path.parent),
