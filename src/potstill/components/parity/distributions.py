@@ -53,7 +53,7 @@ def compare_log_probs(
     """
     tokens = agreed = 0
     largest = 0.0
-    with progress_bar("parity", len(examples)) as ticker:
+    with progress_bar("compare file and checkpoint", len(examples)) as ticker:
         for row, example in examples:
             found_SV = tested.log_probs(example.ids, example.n_prompt)
             expected_SV: Array = trusted.log_probs(example.ids, example.n_prompt).numpy()

@@ -27,7 +27,7 @@ def compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) 
     Raises:
         ParityError: names the row, the first token that differs, the cause and what to do.
     """
-    with progress_bar("prompts", len(rows)) as ticker, ThreadPoolExecutor(_PARALLEL) as pool:
+    with progress_bar("compare prompts", len(rows)) as ticker, ThreadPoolExecutor(_PARALLEL) as pool:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             texts = list(pool.map(lambda row: _served(server, row), chunk))

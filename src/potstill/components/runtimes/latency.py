@@ -58,7 +58,7 @@ def measure_latency(
         )
     ttft_ms: list[float] = []
     speeds: list[float] = []
-    with progress_bar("latency", n_requests + 1) as ticker:
+    with progress_bar("measure speed", n_requests + 1) as ticker:
         for number in range(n_requests + 1):
             body = {"prompt": fitting[number % len(fitting)], "n_predict": max_new_tokens, "temperature": 0}
             arrivals = server.stream(body | {"ignore_eos": True, "cache_prompt": False})

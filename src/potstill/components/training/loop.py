@@ -94,6 +94,7 @@ class LoopOptions:
     vocab_size  number of tokens, without padding rows of the embedding
     pad_id      token id of padding
     seed        seed of everything random
+    title       what the training is called while it runs
     shallow     layers that odd steps run and train alone (LayerDrop, arXiv:1909.11556, with one fixed pattern)
     """
 
@@ -102,6 +103,7 @@ class LoopOptions:
     vocab_size: int
     pad_id: int
     seed: int
+    title: str = "train"
     shallow: Sequence[int] = ()
 
 
@@ -139,7 +141,7 @@ def train_model(
     with (
         task.prepared(model),
         StepLog(options.out, name, first, accelerator.is_main_process) as log,
-        progress_bar(f"train {name}", len(steps), first) as ticker,
+        progress_bar(options.title, len(steps), first) as ticker,
     ):
         if first == 0:
             accelerator.log(measured.measure(0), step=0)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingSetup"]
 
+_TITLES = {"model": "fine-tune the teacher", "student": "train the student", "control": "train the control"}
+
 
 @dataclass(frozen=True)
 class TrainingSetup:
@@ -71,6 +73,7 @@ class TrainingSetup:
             vocab_size=self.vocab_size,
             pad_id=self.pad_id if pad_id is None else pad_id,
             seed=self.seed,
+            title=_TITLES[name],
             shallow=self._shallow(model.config.num_hidden_layers),
         )
         summary = train_model(model, task, self.examples, self.validation, self.schedule, options)

@@ -80,7 +80,7 @@ def measure_rows(
     """
     chat = faster_chat(chat, rows)
     lengths = Lengths()
-    with progress_bar(f"check {split}", len(rows)) as ticker:
+    with progress_bar(f"check {split} rows", len(rows)) as ticker:
         for row in rows:
             n_prompt, n_supervised = _measure(row, chat)
             lengths.prompt.append(n_prompt)

@@ -31,7 +31,7 @@ class TestBench:
         path = self.out / answers_file(model)
         if path.exists():
             return read_answers(path, JudgedAnswer)
-        answers = runtime.answer(self.rows, self.sampling, model)
+        answers = runtime.answer(self.rows, self.sampling, f"answer test rows: {model}")
         judged = [self._judge(row, answer) for row, answer in zip(self.rows, answers, strict=True)]
         write_answers(path, judged)
         return judged

@@ -89,7 +89,9 @@ def _measure_checkpoint(
     """A checkpoint: the student, what it was before training, or its control."""
     runtime = _local_runtime(inputs, model.path)
     answers = bench.answers(name, runtime)
-    return answers, model_metrics(answers, _size(model.path), texts.compare(runtime.log_probs, name))
+    return answers, model_metrics(
+        answers, _size(model.path), texts.compare(runtime.log_probs, f"compare distributions: {name}")
+    )
 
 
 def _measure_gguf(
@@ -101,7 +103,7 @@ def _measure_gguf(
     with _server(inputs, _SLOTS) as server:
         runtime = GGUFRuntime(server, chat, inputs.chat.context, _SLOTS)
         answers = bench.answers("gguf", runtime)
-        fidelity = texts.compare(runtime.log_probs, "gguf fidelity")
+        fidelity = texts.compare(runtime.log_probs, "compare distributions: gguf")
     size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
     return answers, model_metrics(answers, size, fidelity)
 

@@ -139,7 +139,7 @@ def _answers(
         first = rows[:FIRST_ROWS]
         answers = answer_all(teacher, first, sampling, journal, "first rows")
         check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
-    return answer_all(teacher, rows, sampling, journal, split)
+    return answer_all(teacher, rows, sampling, journal, f"answer {split} rows")
 
 
 def _filtered(

@@ -33,7 +33,10 @@ def write_targets(
     teacher.eval()
     missing = [e for e in examples if sequence_key(e.ids, e.n_prompt) not in writer]
     head_VH = output_head(teacher)[: writer.meta.vocab_size]
-    with grouped_attention(teacher), progress_bar("targets", len(examples), len(examples) - len(missing)) as ticker:
+    with (
+        grouped_attention(teacher),
+        progress_bar("score answers", len(examples), len(examples) - len(missing)) as ticker,
+    ):
         for rows in token_batches([len(e.ids) for e in missing], batch_tokens):
             ordered: list[Example] = []
 

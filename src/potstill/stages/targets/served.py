@@ -44,7 +44,7 @@ def write_served_targets(
     """
     tokens = ServedTokens(chat)
     found: list[ServedRow] = []
-    with progress_bar("targets", len(rows)) as ticker:
+    with progress_bar("store targets", len(rows)) as ticker:
         for row, example, packed in zip(rows, examples, logprobs, strict=True):
             served = tokens.targets(row, example, unpack_tokens(packed) if packed else None)
             key = sequence_key(example.ids, example.n_prompt)
