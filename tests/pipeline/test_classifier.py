@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fixtures import labelled_rows, make_encoder, write_jsonl
 from potstill.cli.main import main
 from potstill.components.packages.verify import verify_package
+from potstill.core.artifacts.metrics import ClassifierMetrics
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,14 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
     out = json.loads(done.stdout)
     assert list(out["stages"]) == ["check", "finetune", "train", "evaluate", "gate", "package"]
     assert (out["verdict"], out["report"]) == ("PASS", None)
+    planned = json.loads(potstill("plan", path, "--json").stdout)
+    models = ClassifierMetrics.read(Path(out["stages"]["evaluate"]["dir"])).models
+    assert planned["teacher_parameters"] == models.teacher.params
+    config = json.loads((Path(out["stages"]["train"]["dir"]) / "student" / "config.json").read_text())
+    needed = config["vocab_size"] - 60  # the words of the rows are kept, however many the recipe asks for
+    assert models.student.params == planned["student_parameters"] + needed * config["hidden_size"]
+    page = potstill("plan", path)
+    assert page.exit_code == 0 and "classes with" in page.output and "May it ship" in page.output
     metrics = out["metrics"]
     assert metrics["student_exact"] > 0.9
     assert 0 <= metrics["start_exact"] <= 1

@@ -146,15 +146,25 @@ def _moved(option: str, now: str) -> Decorator:
 @_moved("--search", "potstill search MODEL|RECIPE")
 @json_option
 def plan(recipe: Path, as_json: bool, **options: Any) -> None:
-    """Predict what a recipe's student needs and costs, and judge its licences."""
+    """Predict what a recipe's student needs and costs, and judge its licences.
+
+    Of a classifier, --train-on is the only option that counts.
+    """
+    from potstill.apps.plan.classifier import plan_classifier
     from potstill.apps.plan.recipe import PlanOptions, plan_recipe
     from potstill.cli.render.page import print_json, print_page
-    from potstill.cli.render.plan import render_plan
+    from potstill.cli.render.plan import render_classifier_plan, render_plan
+    from potstill.core.recipe import ClassifierRecipe
 
     if not _is_recipe(str(recipe)):
         raise click.UsageError(f"'potstill plan MODEL' is now: potstill fit {recipe}")
-    found = plan_recipe(load_language(recipe), PlanOptions(**options))
-    print_json(found) if as_json else print_page(render_plan(found))
+    loaded = load(recipe)
+    if isinstance(loaded, ClassifierRecipe):
+        plan_of_classifier = plan_classifier(loaded, options["train_on"])
+        print_json(plan_of_classifier) if as_json else print_page(render_classifier_plan(plan_of_classifier))
+    else:
+        found = plan_recipe(loaded, PlanOptions(**options))
+        print_json(found) if as_json else print_page(render_plan(found))
 
 
 @click.command()

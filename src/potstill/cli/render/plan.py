@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from potstill.apps.plan.classifier import ClassifierPlan
 from potstill.apps.plan.recipe import AnswerCost, Cost, RecipePlan
 from potstill.cli.render.licences import render_licences
 from potstill.cli.render.tables import aligned
 from potstill.components.sizing.cost import Training
-from potstill.core.format import format_count, format_duration, format_price, format_size, format_speed
+from potstill.core.format import format_count, format_duration, format_large, format_price, format_size, format_speed
 from potstill.core.recipe import Economy
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["render_plan"]
+__all__ = ["render_classifier_plan", "render_plan"]
 
 
 def render_plan(plan: RecipePlan) -> RenderableType:
@@ -26,6 +27,28 @@ def render_plan(plan: RecipePlan) -> RenderableType:
     head = Text("Costs, in the currency of the prices", style="bold")
     lines = [*_teacher(plan.cost), *_training(plan.cost.training), *_answers(plan.cost), *_assumed(plan.cost.assumed)]
     return Group(*sizes, *map(Text, plan.notes), "", head, *map(Text, lines), "", render_licences(plan.licences))
+
+
+def render_classifier_plan(plan: ClassifierPlan) -> RenderableType:
+    """Sizes of a classifier's teacher and student, the time of training, and whether the student may be shipped."""
+    from rich.console import Group
+    from rich.text import Text
+
+    low, high = (3600 * hours for hours in plan.hours)
+    span = format_duration(low, high) if high >= 60 else "less than a minute"
+    share = plan.student_parameters / plan.teacher_parameters
+    cells = [
+        ["", "parameters", "weights in fp32"],
+        ["teacher", format_large(plan.teacher_parameters), format_size(plan.teacher_bytes)],
+        ["student", format_large(plan.student_parameters), format_size(plan.student_bytes)],
+    ]
+    head = f"{plan.name}: a classifier of {plan.classes} classes with {share:.1%} of its teacher's parameters"
+    lines = [
+        *aligned(cells),
+        f"{format_count(plan.rows, 'row')} to train on, {format_count(plan.tokens, 'token')} per epoch",
+        f"{plan.operations:.2g} operations: {span} on {plan.machine}",
+    ]
+    return Group(Text(head, style="bold"), *map(Text, lines), "", render_licences(plan.licences))
 
 
 def _sizes(plan: RecipePlan) -> list[str]:

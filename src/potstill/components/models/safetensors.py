@@ -12,7 +12,7 @@ from typing import Any
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 
-__all__ = ["safetensors_format", "safetensors_parameters"]
+__all__ = ["safetensors_format", "safetensors_parameters", "safetensors_shapes"]
 
 
 def safetensors_parameters(folder: Path) -> int:
@@ -22,6 +22,15 @@ def safetensors_parameters(folder: Path) -> int:
         RecipeError: there is no such file, a shard of the index is missing, or a file is not whole.
     """
     return sum(math.prod(entry["shape"]) for entry in _tensors(folder))
+
+
+def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor in a folder's model*.safetensors, by its name.
+
+    Raises:
+        RecipeError: as `safetensors_parameters`.
+    """
+    return {name: tuple(entry["shape"]) for name, entry in _named(folder)}
 
 
 def safetensors_format(folder: Path) -> str:
@@ -38,6 +47,11 @@ def safetensors_format(folder: Path) -> str:
 
 def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
     """Type, shape and offsets of each tensor of a model."""
+    return (entry for _, entry in _named(folder))
+
+
+def _named(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, and type, shape and offsets, of each tensor of a model."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -57,7 +71,7 @@ def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
         yield from _header(path)
 
 
-def _header(path: Path) -> list[dict[str, Any]]:
+def _header(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The tensors of one file. The format: 8 bytes of header length, little-endian; JSON; the tensors' bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -65,8 +79,8 @@ def _header(path: Path) -> list[dict[str, Any]]:
         text = file.read(length) if length < size else b""
     try:
         header = json.loads(text)
-        entries = [entry for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + length + max(entry["data_offsets"][1] for entry in entries) == size
+        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(entry["data_offsets"][1] for _, entry in entries) == size
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
