@@ -90,20 +90,23 @@ def make_random_model(folder: Path) -> Path:
     return folder
 
 
-def to_gguf(folder: Path) -> Path:
-    """The folder's model as an F32 file beside it."""
+def to_gguf(folder: Path, template: str = "own") -> Path:
+    """The folder's model as an F32 file beside it; with suffix .plain.gguf for the template `plain`."""
+    from potstill.components.chat.format import load_chat
     from potstill.components.conversion.convert import convert_checkpoint
+    from potstill.components.conversion.file_template import file_template
 
-    out = folder.with_suffix(".gguf")
-    convert_checkpoint(folder, out, quantization="F32")
+    out = folder.with_suffix(".gguf" if template == "own" else f".{template}.gguf")
+    convert_checkpoint(folder, out, quantization="F32", chat_template=file_template(load_chat(folder, template)))
     return out
 
 
 @pytest.fixture(scope="session")
 def chain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the model that follows `CHAINS`; its F32 file is beside it, with suffix .gguf."""
+    """Folder of the model that follows `CHAINS`; its F32 files are beside it, with suffixes .gguf and .plain.gguf."""
     folder = make_chain_model(tmp_path_factory.mktemp("models") / "chain")
     to_gguf(folder)
+    to_gguf(folder, "plain")
     return folder
 
 

@@ -16,7 +16,8 @@ from potstill.components.chat.format import load_chat
 from potstill.components.chat.tool_calls import parse_answer
 from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes.endpoint import EndpointRuntime
-from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
+from potstill.components.runtimes.gguf import GGUFServer
+from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.core.errors import TeacherError
 from potstill.core.records import Function, Message, Row, ToolCall
 

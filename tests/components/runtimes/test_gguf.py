@@ -18,13 +18,16 @@ import pytest
 
 from fixtures import TOOLS
 from potstill.components.chat.format import load_chat
+from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.runtimes import Answer, Sampling
-from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
+from potstill.components.runtimes.chat_reply import ChatReply
+from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
+from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.runtimes.latency import measure_latency
 from potstill.components.runtimes.load import load_causal_lm
-from potstill.core.errors import StepError
-from potstill.core.records import Message, Row
+from potstill.core.errors import ParityError, StepError
+from potstill.core.records import Call, Message, Row
 
 SAMPLING = Sampling(max_new_tokens=12)
 
@@ -32,6 +35,12 @@ SAMPLING = Sampling(max_new_tokens=12)
 @pytest.fixture(scope="module")
 def chain_server(chain_model: Path) -> Iterator[GGUFServer]:
     with GGUFServer(chain_model.with_suffix(".gguf"), context=1024, parallel=3) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain_server(chain_model: Path) -> Iterator[GGUFServer]:
+    with GGUFServer(chain_model.with_suffix(".plain.gguf"), context=1024, parallel=3) as server:
         yield server
 
 
@@ -51,9 +60,9 @@ def told(answer: Answer) -> tuple[str, str, int, int]:
     return answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens
 
 
-def test_answers_are_those_of_the_checkpoint(chain_server: GGUFServer, trusted: HFRuntime, call: str) -> None:
+def test_answers_are_those_of_the_checkpoint(plain_server: GGUFServer, trusted: HFRuntime, call: str) -> None:
     rows = [user(text) for text in ASKED]
-    runtime = GGUFRuntime(chain_server, trusted.chat, context=256, parallel=3)
+    runtime = GGUFRuntime(plain_server, trusted.chat, context=256, parallel=3)
     heard: dict[int, Answer] = {}
     answers = runtime.answer(rows, SAMPLING, "test", lambda pairs: heard.update(pairs))
     assert [told(a) for a in answers] == [told(a) for a in trusted.answer(rows, SAMPLING, "test")]
@@ -63,15 +72,15 @@ def test_answers_are_those_of_the_checkpoint(chain_server: GGUFServer, trusted: 
 
 
 def test_end_of_text_that_only_llama_cpp_knows_ends_an_answer_and_is_not_in_it(
-    chain_server: GGUFServer, trusted: HFRuntime
+    plain_server: GGUFServer, trusted: HFRuntime
 ) -> None:
-    (answer,) = GGUFRuntime(chain_server, trusted.chat, 256).answer([user("<ask-end-of-text>")], SAMPLING, "test")
+    (answer,) = GGUFRuntime(plain_server, trusted.chat, 256).answer([user("<ask-end-of-text>")], SAMPLING, "test")
     assert told(answer)[:2] == ("<bye>", "stop")
     assert answer.completion_tokens == 1
 
 
-def test_sampling_follows_seed_temperature_and_row(chain_server: GGUFServer, trusted: HFRuntime) -> None:
-    runtime = GGUFRuntime(chain_server, trusted.chat, 256)
+def test_sampling_follows_seed_temperature_and_row(plain_server: GGUFServer, trusted: HFRuntime) -> None:
+    runtime = GGUFRuntime(plain_server, trusted.chat, 256)
     hot = Sampling(8, temperature=50.0, seed=1)
 
     def texts(sampling: Sampling) -> list[str]:
@@ -86,9 +95,9 @@ def test_sampling_follows_seed_temperature_and_row(chain_server: GGUFServer, tru
 
 
 @pytest.mark.parametrize("spare", [0, 3])
-def test_an_answer_stops_where_the_context_ends(chain_server: GGUFServer, trusted: HFRuntime, spare: int) -> None:
+def test_an_answer_stops_where_the_context_ends(plain_server: GGUFServer, trusted: HFRuntime, spare: int) -> None:
     row = user("<ask-endless>" * 20)
-    runtime = GGUFRuntime(chain_server, trusted.chat, context=20 + spare)
+    runtime = GGUFRuntime(plain_server, trusted.chat, context=20 + spare)
     trusted_there = HFRuntime(trusted.model, trusted.chat, context=20 + spare)
     (answer,), (expected,) = (r.answer([row], SAMPLING, "test") for r in (runtime, trusted_there))
     assert told(answer) == told(expected) == ("<again>" * spare, "length", 20, spare)
@@ -150,6 +159,86 @@ def test_the_server_wants_its_key(chain_server: GGUFServer) -> None:
     import httpx
 
     assert httpx.get(f"{chain_server.address}/props", trust_env=False).status_code == 401
+
+
+# ---- the chat endpoint ----
+
+
+def test_calls_are_those_that_the_chat_endpoint_reads(chain_server: GGUFServer, chain_model: Path, call: str) -> None:
+    row = user("lights").model_copy(update={"tools": tuple(TOOLS)})
+    (answer,) = GGUFRuntime(chain_server, load_chat(chain_model), 512).answer([row], Sampling(40), "test")
+    assert answer.text == call
+    assert answer.finish_reason == "stop"
+    wanted = Call(name="set_light", arguments={"room": "kitchen", "state": "on"})
+    assert answer.parsed == ParsedAnswer((wanted,), "")
+
+
+def test_without_tools_the_chat_endpoint_leaves_the_call_in_the_words(
+    chain_server: GGUFServer, chain_model: Path, call: str
+) -> None:
+    (answer,) = GGUFRuntime(chain_server, load_chat(chain_model), 512).answer([user("lights")], Sampling(40), "test")
+    assert answer.parsed == ParsedAnswer((), call)
+
+
+@pytest.mark.parametrize("context", [512, 5])
+def test_another_prompt_than_training_had_is_refused(chain_server: GGUFServer, chain_model: Path, context: int) -> None:
+    """Also for a prompt that is too long to be answered."""
+    runtime = GGUFRuntime(chain_server, load_chat(chain_model, "plain"), context)
+    row = user("lights in the attic, please").model_copy(update={"where": "test.jsonl:7"})
+    with pytest.raises(ParityError, match=r"chain\.gguf: .*In test\.jsonl:7, .*from token 0 on: training has 'lights"):
+        runtime.answer([row], SAMPLING, "test")
+
+
+def test_an_answer_that_llama_cpp_cannot_read_is_malformed(
+    chain_server: GGUFServer, chain_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = GGUFRuntime(chain_server, load_chat(chain_model), 512)
+    reasons = {500: "The model produced output that does not match the expected peg-native format", 503: "busy"}
+
+    def refuse(path: str, body: object) -> dict[str, object]:
+        raise RefusedRequest("refused", status, reasons[status])
+
+    monkeypatch.setattr(chain_server, "post", refuse)
+    status = 500
+    (answer,) = runtime.answer([user("lights")], SAMPLING, "test")
+    assert (answer.text, answer.finish_reason) == ("", "stop")
+    assert answer.parsed == ParsedAnswer((), "", reasons[500])
+    status = 503
+    with pytest.raises(RefusedRequest):
+        runtime.answer([user("lights")], SAMPLING, "test")
+
+
+def reply(**message: object) -> ChatReply:
+    verbose = {"prompt": "p", "tokens": [1], "stop_type": "eos"}
+    choice = {"message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return ChatReply.model_validate({"choices": [choice], "__verbose": verbose, "usage": {}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ('{"n": 5, "m": 5.0, "s": "5", "on": true, "x": null}', {"n": 5, "m": 5.0, "s": "5", "on": True, "x": None}),
+        ("", {}),
+        (" {} ", {}),
+        ('{"n": ', None),
+        ("[1]", None),
+        ('{"n": NaN}', None),
+        ('{"n": 1, "n": 2}', None),
+        ("{} {}", None),
+        ('{"s": "\\ud800"}', None),
+        ("[" * 100_000, None),
+    ],
+)  # fmt: skip
+def test_arguments_keep_their_types_or_cannot_be_read(arguments: str, read: dict[str, object] | None) -> None:
+    calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": arguments}}]
+    found = reply(content=None, tool_calls=calls).parsed
+    assert (found.parse_error is None) == (read is not None)
+    if read is not None:
+        assert [repr(c.arguments) for c in found.calls] == [repr(read)]
+
+
+def test_reasoning_that_the_endpoint_separates_is_no_part_of_the_answer() -> None:
+    assert reply(content="Yes.", reasoning_content="Is it? No.").parsed == ParsedAnswer((), "Yes.")
 
 
 # ---- speed and memory ----

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.parity.differences import name_of, shown_before
-from potstill.components.runtimes.gguf import GGUFRuntime
+from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.core.artifacts.exported import LogProbParity
 from potstill.core.errors import ParityError

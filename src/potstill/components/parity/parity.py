@@ -18,7 +18,8 @@ from potstill.components.conversion.architecture import read_hyperparameters
 from potstill.components.conversion.weights import Weights, plan_tensors
 from potstill.components.parity.prompts import compare_template
 from potstill.components.parity.text import compare_stops, compare_tokens
-from potstill.components.runtimes.gguf import GGUFRuntime, GGUFServer
+from potstill.components.runtimes.gguf import GGUFServer
+from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.core.artifacts.exported import Parity
 from potstill.core.errors import ParityError
 from potstill.core.records import Row

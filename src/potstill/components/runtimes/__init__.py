@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.core.records import Row
 
 __all__ = ["Answer", "OnAnswers", "Runtime", "Sampling"]
@@ -33,6 +34,8 @@ class Answer:
     seconds: float
     tokens: str | None = None
     """Log-probabilities of the tokens, where an endpoint was asked for them: see `runtimes.log_probs.pack_tokens`."""
+    parsed: ParsedAnswer | None = None
+    """Calls and words as the runtime gives them to its users; None where it gives them the text alone."""
 
 
 OnAnswers = Callable[[list[tuple[int, Answer]]], None]

@@ -1,8 +1,7 @@
-"""Run a GGUF file in llama.cpp: a server in its own process, and a runtime that answers rows with it."""
+"""Serve a GGUF file with llama.cpp, in a process of its own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +20,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.components.chat.format import ChatFormat
-from potstill.components.runtimes import Answer, OnAnswers, Sampling, llama_process
+from potstill.components.runtimes import llama_process
 from potstill.core.errors import StepError
 from potstill.core.files import split_lines
-from potstill.core.progress import progress_bar
-from potstill.core.records import Message, Row
+from potstill.core.records import Message
 
-__all__ = ["GGUFRuntime", "GGUFServer"]
+__all__ = ["GGUFServer", "RefusedRequest"]
 
 Array = NDArray[np.float32]
 
@@ -41,6 +37,15 @@ _TOP = b'"top_logprobs":['
 _ENTRY = re.compile(rb'"id":(\d+),"token":"(?:[^"\\]|\\.)*","bytes":\[[\d,]*\],"logprob":(-?[\d.]+(?:e[-+]?\d+)?)')
 # A smaller probability is not a float32, and llama.cpp gives the lowest float as its logarithm.
 _LOWEST = float(np.log(np.finfo(np.float32).smallest_subnormal))
+
+
+class RefusedRequest(StepError):
+    """llama.cpp refuses a request; `status` is HTTP's, `reason` is llama.cpp's own."""
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
 
 
 class GGUFServer:
@@ -181,7 +186,8 @@ class GGUFServer:
         """Answer of one request.
 
         Raises:
-            StepError: the server refuses the request, or has gone.
+            RefusedRequest: the server refuses the request.
+            StepError: the server has gone.
         """
         reply: dict[str, Any] = self._send("POST", path, body).json()
         return reply
@@ -213,13 +219,14 @@ class GGUFServer:
             raise self._refused(path, response)
         return response
 
-    def _refused(self, path: str, response: httpx.Response) -> StepError:
+    def _refused(self, path: str, response: httpx.Response) -> RefusedRequest:
         try:
             reason = response.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             reason = response.text[:200]
         text = " ".join(str(reason).split()).rstrip(".")
-        return StepError(f"llama.cpp, serving {self.model.name}, refused {path} ({response.status_code}): {text}.")
+        message = f"llama.cpp, serving {self.model.name}, refused {path} ({response.status_code}): {text}."
+        return RefusedRequest(message, response.status_code, text)
 
     def _lost(self, error: httpx.HTTPError) -> StepError:
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -262,84 +269,3 @@ class GGUFServer:
             process.kill()
             process.wait()
         process.stdout.close()
-
-
-class GGUFRuntime:
-    """Answers rows with a served GGUF, one request per row.
-
-    Prompts and answers are sent as token ids, and the checkpoint's tokenizer decodes the answers. So a difference from
-    `HFRuntime` is a difference between the models.
-
-    Args:
-        server: a running server.
-        chat: the checkpoint's tokenizer and template.
-        context: maximum length of prompt and answer together, in tokens.
-        parallel: number of requests at the same time; the server's slots.
-    """
-
-    def __init__(self, server: GGUFServer, chat: ChatFormat, context: int, parallel: int = 1) -> None:
-        self.server = server
-        self.chat = chat
-        self.context = min(context, server.slot_context)
-        self.parallel = parallel
-
-    def answer(
-        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
-    ) -> list[Answer]:
-        """See `Runtime`.
-
-        Greedy answers can differ between two calls where two tokens are almost equally likely, because the last bits of
-        llama.cpp's results depend on what else it computes at the same time.
-        """
-        answers: dict[int, Answer] = {}
-        with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(self.parallel) as pool:
-            futures = {pool.submit(self._answer, row, sampling): index for index, row in enumerate(rows)}
-            try:
-                for future in as_completed(futures):
-                    index = futures[future]
-                    answers[index] = future.result()
-                    if on_answers:
-                        on_answers([(index, answers[index])])
-                    ticker.advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [answers[index] for index in range(len(rows))]
-
-    def _answer(self, row: Row, sampling: Sampling) -> Answer:
-        prompt = self.chat.prompt_ids(row)
-        room = min(sampling.max_new_tokens, self.context - len(prompt))
-        if room <= 0:
-            return Answer("", "length", len(prompt), 0, 0.0)
-        body = {
-            "prompt": prompt,
-            "n_predict": room,
-            "return_tokens": True,
-            "cache_prompt": True,
-            "samplers": ["temperature", "top_p"],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": _row_seed(row, sampling.seed),
-        }
-        begun = time.monotonic()
-        reply = self.server.post("/completion", body)
-        seconds = time.monotonic() - begun
-        tokens = [int(i) for i in reply["tokens"]]
-        end = next((i for i, token in enumerate(tokens) if token in self.chat.stop_ids), None)
-        if end is None and reply["stop_type"] == "eos":
-            end = len(tokens) - 1  # llama.cpp also stops at tokens that only it treats as an end
-        ids = tokens[:end]
-        finish = "length" if end is None else "stop"
-        return Answer(self.chat.decode(ids, after=prompt), finish, len(prompt), len(ids), seconds)
-
-    def log_probs(self, ids: Sequence[int], first: int) -> Array:
-        """See `HFRuntime.log_probs`: (len(ids) - first, V) over the tokenizer's V ids, without the model's padding."""
-        log_probs_SV = self.server.log_probs(ids, first)[:, : self.chat.vocab_size]
-        total_S1 = np.log(np.exp(log_probs_SV.astype(np.float64)).sum(axis=1, keepdims=True))
-        normalised_SV: Array = (log_probs_SV - total_S1).astype(np.float32)
-        return normalised_SV
-
-
-def _row_seed(row: Row, seed: int) -> int:
-    """A seed of 32 bits that is different for each row."""
-    return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:8], 16)

@@ -26,6 +26,8 @@ class JudgedAnswer(Part):
     parses          whether tool calls in it could be read
     schema_valid    whether tool calls fit the tools' schemas; None for a row without tools
     expected        the right answer, for a person to read
+    served          what a user of llama.cpp's chat endpoint gets, which is what is judged, where potstill reads other
+                    calls or words in the text; None where both agree, and for other models
     """
 
     row_id: str
@@ -37,6 +39,7 @@ class JudgedAnswer(Part):
     parses: bool
     schema_valid: bool | None
     expected: str
+    served: str | None = None
 
 
 class ClassifiedRow(Part):

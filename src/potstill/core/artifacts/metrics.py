@@ -24,6 +24,8 @@ __all__ = [
     "Paired",
     "PairedCounts",
     "Rate",
+    "ReadingExample",
+    "Readings",
     "Regression",
     "RuntimeMetrics",
     "Timing",
@@ -110,6 +112,38 @@ class Fidelity(Part):
     lower_bound: bool = False
 
 
+class ReadingExample(Part):
+    """An answer's raw text, and what a user of the chat endpoint gets of it."""
+
+    row_id: str
+    prompt: str
+    text: str
+    served: str
+
+
+class Readings(Part):
+    """How llama.cpp's chat endpoint reads the calls of the answers. The endpoint's reading is what is judged.
+
+    answers     number of answers; the prompt of each had the token ids of training
+    different   answers in which potstill reads other calls or words than the endpoint
+    example     one of these
+    """
+
+    answers: int
+    different: int
+    example: ReadingExample | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What a report says where the readings differ; empty where they do not."""
+        if not self.different:
+            return ""
+        return (
+            f"In {self.different:,} of {self.answers:,} answers of the shipped file, llama.cpp's chat endpoint reads "
+            "other calls or words than potstill does. The endpoint's reading is judged, because users get that one."
+        )
+
+
 class ModelMetrics(Part):
     """What was measured on one model; None where a model has no such number.
 
@@ -119,6 +153,7 @@ class ModelMetrics(Part):
     behaviours     exact match by behaviour
     schema_valid   answers whose tool calls fit the tools' schemas, of rows with tools
     fidelity       None for the teacher itself, and where the teacher gives no distributions
+    readings       None for a model that does not answer through llama.cpp's chat endpoint
     """
 
     params: int | None
@@ -128,6 +163,7 @@ class ModelMetrics(Part):
     behaviours: dict[str, Rate]
     schema_valid: Rate | None
     fidelity: Fidelity | None = None
+    readings: Readings | None = None
 
 
 class Models(Part):

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.components.checkers.judge import judge
+from potstill.components.checkers.judge import judge_answer
 from potstill.components.runtimes import Answer, Runtime, Sampling
 from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_answers, write_answers
 from potstill.core.records import Row
+from potstill.stages.evaluate.readings import as_served, own_reading, same_reading, shown
 
 __all__ = ["TestBench"]
 
@@ -37,7 +38,9 @@ class TestBench:
         return judged
 
     def _judge(self, row: Row, answer: Answer) -> JudgedAnswer:
-        verdict = judge(answer.text, row, self.tool_format)
+        own = own_reading(answer.text, row, self.tool_format)
+        served = as_served(answer, row, self.tool_format)
+        verdict = judge_answer(served or own, row)
         return JudgedAnswer(
             row_id=row.row_id,
             behaviour=row.behaviour,
@@ -49,6 +52,7 @@ class TestBench:
             parses=verdict.parses,
             schema_valid=verdict.schema_valid if row.tools else None,
             expected=_expected(row),
+            served=shown(served) if served and not same_reading(served, own) else None,
         )
 
 

@@ -16,7 +16,7 @@ from potstill.core.files import read_json
 from potstill.core.hashing import HashedPath
 from potstill.stages.evaluate.answers import TestBench
 from potstill.stages.evaluate.rows import read_test_rows
-from potstill.stages.evaluate.scores import NO_SIZE, ModelSize, model_metrics, paired_counts, regressions
+from potstill.stages.evaluate.scores import NO_SIZE, ModelSize, model_metrics, paired_counts, readings_of, regressions
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.teacher_text import TeacherTexts, teacher_texts
 
@@ -97,15 +97,17 @@ def _measure_checkpoint(
 def _measure_gguf(
     inputs: EvaluateInputs, bench: TestBench, texts: TeacherTexts, chat: ChatFormat, params: int | None
 ) -> Measured:
-    """The file that ships, in llama.cpp."""
-    from potstill.components.runtimes.gguf import GGUFRuntime
+    """The file that ships, through llama.cpp's chat endpoint, after its prompts of all rows have been compared."""
+    from potstill.components.parity.prompts import compare_template
+    from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 
     with _server(inputs, _SLOTS) as server:
+        compare_template(server, chat, bench.rows)
         runtime = GGUFRuntime(server, chat, inputs.chat.context, _SLOTS)
         answers = bench.answers("gguf", runtime)
         fidelity = texts.compare(runtime.log_probs, "compare distributions: gguf")
     size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
-    return answers, model_metrics(answers, size, fidelity)
+    return answers, model_metrics(answers, size, fidelity, readings_of(answers))
 
 
 def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -> RuntimeMetrics:

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from potstill.core.artifacts.answers import JudgedAnswer
-from potstill.core.artifacts.metrics import Fidelity, ModelMetrics, PairedCounts, Rate, Regression
+from potstill.core.artifacts.metrics import (
+    Fidelity,
+    ModelMetrics,
+    PairedCounts,
+    Rate,
+    ReadingExample,
+    Readings,
+    Regression,
+)
 from potstill.core.records import BEHAVIOURS
 
-__all__ = ["NO_SIZE", "ModelSize", "model_metrics", "paired_counts", "regressions"]
+__all__ = ["NO_SIZE", "ModelSize", "model_metrics", "paired_counts", "readings_of", "regressions"]
 
 _MAX_REGRESSIONS = 10
 
@@ -26,7 +34,10 @@ NO_SIZE = ModelSize(None, None, None)
 
 
 def model_metrics(
-    answers: Sequence[JudgedAnswer], size: ModelSize = NO_SIZE, fidelity: Fidelity | None = None
+    answers: Sequence[JudgedAnswer],
+    size: ModelSize = NO_SIZE,
+    fidelity: Fidelity | None = None,
+    readings: Readings | None = None,
 ) -> ModelMetrics:
     """Metrics of one model: exact match of all rows and by behaviour, schema validity, size and fidelity."""
     judged = [(answer.behaviour, answer.exact) for answer in answers if answer.exact is not None]
@@ -39,7 +50,18 @@ def model_metrics(
         behaviours={b: rate for b, rate in behaviours.items() if rate is not None},
         schema_valid=Rate.of([a.schema_valid for a in answers if a.schema_valid is not None]),
         fidelity=fidelity,
+        readings=readings,
     )
+
+
+def readings_of(answers: Sequence[JudgedAnswer]) -> Readings:
+    """How the chat endpoint read the answers of the shipped file."""
+    other = [
+        ReadingExample(row_id=a.row_id, prompt=a.prompt, text=a.text, served=a.served)
+        for a in answers
+        if a.served is not None
+    ]
+    return Readings(answers=len(answers), different=len(other), example=other[0] if other else None)
 
 
 def paired_counts(first: Sequence[JudgedAnswer], second: Sequence[JudgedAnswer]) -> PairedCounts:

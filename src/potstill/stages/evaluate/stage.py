@@ -79,6 +79,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=4,
+    version=5,
     paid=("answers-*.jsonl",),
 )

@@ -166,6 +166,9 @@ def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
     if inputs.trained:
         trained, models = Trained.read(inputs.trained.path.parent), metrics.models
         yield from filter(None, (models.gain(), models.harm(trained.student.learning_rate), *trained.findings()))
+    readings = metrics.models.gguf.readings
+    if readings and readings.different:
+        yield readings.sentence
     student, control = _right(inputs, "student"), _right(inputs, "control")
     if control and not inputs.gates.beats_control:
         yield f"better than control (no gate): {better_gate(student, control, inputs.gates.alpha).detail}"

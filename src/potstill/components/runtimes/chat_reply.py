@@ -1,0 +1,65 @@
+"""The reply of llama.cpp's chat endpoint: the answer as the endpoint read it, and the tokens that it read it from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from potstill.components.chat.call_values import BadCall, as_call, read_json
+from potstill.components.chat.tool_calls import ParsedAnswer
+
+__all__ = ["ChatReply", "cannot_read"]
+
+
+class _Function(BaseModel):
+    name: str
+    arguments: str = ""
+
+
+class _Call(BaseModel):
+    function: _Function
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    tool_calls: tuple[_Call, ...] = ()
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str
+
+
+class _Verbose(BaseModel):
+    """What `verbose` and `return_tokens` add: the prompt's text, and the ids of the answer with its end token."""
+
+    prompt: str
+    tokens: tuple[int, ...]
+    stop_type: str
+
+
+class ChatReply(BaseModel):
+    """A chat completion of llama.cpp's server, asked for with `verbose` and `return_tokens`."""
+
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+    verbose: _Verbose = Field(alias="__verbose")
+
+    @property
+    def parsed(self) -> ParsedAnswer:
+        """Calls and words as a user of the endpoint gets them. Reasoning that the endpoint separated is left out."""
+        message = self.choices[0].message
+        calls = []
+        try:
+            for call in message.tool_calls:
+                text = call.function.arguments.strip() or "{}"
+                arguments, end = read_json(text, 0)
+                if end != len(text):
+                    raise BadCall("text after the arguments of a call")
+                calls.append(as_call({"name": call.function.name, "arguments": arguments}))
+        except BadCall as bad:
+            return ParsedAnswer(tuple(calls), message.content or "", str(bad))
+        return ParsedAnswer(tuple(calls), message.content or "")
+
+
+def cannot_read(status: int, reason: str) -> bool:
+    """Whether an error of the endpoint says that it cannot read what the model wrote."""
+    return status == 500 and any(part in reason.lower() for part in ("model produced output", "parse"))

@@ -1,0 +1,156 @@
+"""Answer rows with a GGUF file through the chat endpoint of llama.cpp's server."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from potstill.components.chat.format import ChatFormat
+from potstill.components.chat.tool_calls import ParsedAnswer
+from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes.chat_reply import ChatReply, cannot_read
+from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
+from potstill.core.errors import ParityError, StepError
+from potstill.core.progress import progress_bar
+from potstill.core.records import Row, first_problem
+
+__all__ = ["GGUFRuntime", "chat_request"]
+
+Array = NDArray[np.float32]
+
+
+class GGUFRuntime:
+    """Answers rows with a served GGUF as its users do: by POST /v1/chat/completions, one request per row.
+
+    The endpoint renders the prompt from messages and tools, constrains calls to the tools' schemas, and reads the calls
+    of the answer. The prompt must have the token ids of the checkpoint's own rendering. The checkpoint's tokenizer
+    decodes the raw text.
+
+    Args:
+        server: a running server.
+        chat: the checkpoint's tokenizer and template.
+        context: maximum length of prompt and answer together, in tokens.
+        parallel: number of requests at the same time; the server's slots.
+    """
+
+    def __init__(self, server: GGUFServer, chat: ChatFormat, context: int, parallel: int = 1) -> None:
+        self.server = server
+        self.chat = chat
+        self.context = min(context, server.slot_context)
+        self.parallel = parallel
+
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
+        """See `Runtime`.
+
+        Greedy answers can differ between two calls where two tokens are almost equally likely, because the last bits of
+        llama.cpp's results depend on what else it computes at the same time.
+
+        Raises:
+            ParityError: the endpoint makes another prompt of a row than the checkpoint's template does.
+        """
+        answers: dict[int, Answer] = {}
+        with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(self.parallel) as pool:
+            futures = {pool.submit(self._answer, row, sampling): index for index, row in enumerate(rows)}
+            try:
+                for future in as_completed(futures):
+                    index = futures[future]
+                    answers[index] = future.result()
+                    if on_answers:
+                        on_answers([(index, answers[index])])
+                    ticker.advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [answers[index] for index in range(len(rows))]
+
+    def _answer(self, row: Row, sampling: Sampling) -> Answer:
+        prompt = self.chat.prompt_ids(row)
+        room = min(sampling.max_new_tokens, self.context - len(prompt))
+        if room <= 0:
+            self._require_prompt(row, prompt, self.server.apply_template(row.messages, row.tools))
+            return Answer("", "length", len(prompt), 0, 0.0)
+        begun = time.monotonic()
+        try:
+            reply = self._ask(row, sampling, room)
+        except RefusedRequest as error:
+            if not cannot_read(error.status, error.reason):
+                raise
+            parsed = ParsedAnswer((), "", error.reason)
+            return Answer("", "stop", len(prompt), 0, time.monotonic() - begun, parsed=parsed)
+        seconds = time.monotonic() - begun
+        self._require_prompt(row, prompt, reply.verbose.prompt)
+        ids = list(reply.verbose.tokens)
+        end = next((i for i, token in enumerate(ids) if token in self.chat.stop_ids), None)
+        if end is None and reply.verbose.stop_type == "eos":
+            end = len(ids) - 1  # llama.cpp also stops at tokens that only it treats as an end
+        ids = ids[:end]
+        finish = "length" if reply.choices[0].finish_reason == "length" else "stop"
+        text = self.chat.decode(ids, after=prompt)
+        return Answer(text, finish, len(prompt), len(ids), seconds, parsed=reply.parsed)
+
+    def _ask(self, row: Row, sampling: Sampling, room: int) -> ChatReply:
+        body = chat_request(row) | {
+            "max_tokens": room,
+            "samplers": ["temperature", "top_p"],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": _row_seed(row, sampling.seed),
+            "cache_prompt": True,
+            "verbose": True,
+            "return_tokens": True,
+        }
+        try:
+            return ChatReply.model_validate(self.server.post("/v1/chat/completions", body))
+        except ValidationError as error:
+            raise StepError(
+                f"llama.cpp's chat endpoint does not return what is needed to compare its prompts and answers "
+                f"({first_problem(error)}). This version of xllamacpp is not supported: install one that potstill was "
+                "tested with."
+            ) from None
+
+    def _require_prompt(self, row: Row, expected: list[int], rendered: str) -> None:
+        """Raise ParityError if the endpoint's prompt has other token ids than the checkpoint's own rendering."""
+        found = self.server.tokenize(rendered, add_special=True)
+        if found == expected:
+            return
+        both = zip(expected, found, strict=False)
+        at = next((i for i, (a, b) in enumerate(both) if a != b), min(len(expected), len(found)))
+        ours, theirs = (
+            self.chat.tokenizer.decode(ids[at : at + 12], skip_special_tokens=False) for ids in (expected, found)
+        )
+        raise ParityError(
+            f"{self.server.model.name}: llama.cpp's chat endpoint gives the model another prompt than the student was "
+            f"trained on. In {row.where or f'row {row.row_id}'}, the prompts differ from token {at} on: training has "
+            f"{ours!r}, llama.cpp has {theirs!r}. The chat template in the file is not the one that was trained, or "
+            "llama.cpp runs it differently. Export again; if the difference remains, put a simpler template into "
+            "chat.template and train with it."
+        )
+
+    def log_probs(self, ids: Sequence[int], first: int) -> Array:
+        """See `HFRuntime.log_probs`: (len(ids) - first, V) over the tokenizer's V ids, without the model's padding."""
+        log_probs_SV = self.server.log_probs(ids, first)[:, : self.chat.vocab_size]
+        total_S1 = np.log(np.exp(log_probs_SV.astype(np.float64)).sum(axis=1, keepdims=True))
+        normalised_SV: Array = (log_probs_SV - total_S1).astype(np.float32)
+        return normalised_SV
+
+
+def chat_request(row: Row) -> dict[str, Any]:
+    """What a row asks of a chat endpoint: messages, tools, and that more than one call may be made."""
+    request: dict[str, Any] = {"messages": [m.for_api() for m in row.messages]}
+    if row.tools:
+        request |= {"tools": list(row.tools), "parallel_tool_calls": True}
+    return request
+
+
+def _row_seed(row: Row, seed: int) -> int:
+    """A seed of 32 bits that is different for each row."""
+    return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:8], 16)
