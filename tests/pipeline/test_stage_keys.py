@@ -61,6 +61,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "data.tools", "null", "check generate evaluate package"),
     ("local", "data.limit", "3", "check generate evaluate package"),
     ("local", "chat.template", "plain.jinja", "check generate train export evaluate package"),
+    ("local", "chat.template_kwargs", "{enable_thinking: false}", "check generate train export evaluate package"),
+    ("local", "chat.date", "2026-01-31", "check generate train export evaluate package"),
     ("local", "chat.tool_format", "hermes", "check evaluate package"),
     ("local", "chat.context", "100", "check generate train export evaluate package"),
     ("local", "teacher.kind", "local", ""),

@@ -17,6 +17,7 @@ from potstill.core.recipe.fields import Section
 __all__ = ["HashedPath", "fingerprint", "hash_file", "hash_listing", "hash_model", "hashed_value"]
 
 _MODEL_FILES = (".safetensors", ".json", ".jinja")
+_MORE_TEMPLATES = "additional_chat_templates"
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,20 @@ def hash_listing(files: Mapping[str, str]) -> str:
 
 
 def hash_model(folder: Path, suffixes: tuple[str, ...] = _MODEL_FILES) -> str:
-    """SHA-256 (hex) over names and contents of a folder's own files that end in one of `suffixes`.
+    """SHA-256 (hex) over names and contents of a folder's files that end in one of `suffixes`.
+
+    These are the folder's own files, and those of the one subfolder that transformers reads: more chat templates.
 
     In a hub cache a large file is a link to a blob that is named by its SHA-256: the name is taken, and the file is not
     read.
     """
     found = {}
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), *folder.glob(f"{_MORE_TEMPLATES}/*")):
         if path.is_file() and path.name.endswith(suffixes):
             blob = path.resolve().name
-            found[path.name] = blob if len(blob) == 64 and path.is_symlink() else hash_file(path)
+            found[path.relative_to(folder).as_posix()] = (
+                blob if len(blob) == 64 and path.is_symlink() else hash_file(path)
+            )
     return hash_listing(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from fixtures import TOOLS, light_row, light_rows, make_tokenizer
 from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.variables import write_variables
 from potstill.core.errors import RecipeError
 from potstill.core.records import Message, Row
 
@@ -30,27 +32,108 @@ def row(**changes: Any) -> Row:
 
 @pytest.mark.parametrize("generate", [True, False])
 @pytest.mark.parametrize("system", [True, False])
-def test_public_templates_render_as_transformers_renders_them(shared_data: Path, generate: bool, system: bool) -> None:
+@pytest.mark.parametrize("tools", [(), tuple(TOOLS)], ids=["", "tools"])
+def test_public_templates_render_as_transformers_renders_them(
+    shared_data: Path, chat: ChatFormat, generate: bool, system: bool, tools: tuple[dict[str, Any], ...]
+) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     messages = [*([{"role": "system", "content": "Be brief."}] if system else []), *CONVERSATION]
+    given = tuple(Message.model_validate(m) for m in messages)
+    tokens = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    variables: dict[str, Any] = {"date_string": "31 Jan 2026", "enable_thinking": False}
     compared = 0
     for path in sorted((shared_data / "chat_templates").glob("*.jinja")):
         source = path.read_text()
-        chat = ChatFormat.__new__(ChatFormat)
-        chat.template, chat.bos, chat.eos = source, "<s>", "</s>"
+        ours = ChatFormat(chat.tokenizer, write_variables(source, variables, tokens), "<|endoftext|>", chat.eos)
         try:
             theirs = render_jinja_template(
-                [messages], chat_template=source, add_generation_prompt=generate, bos_token="<s>", eos_token="</s>"
+                [messages],
+                tools=list(tools) or None,
+                chat_template=source,
+                add_generation_prompt=generate,
+                bos_token="<|endoftext|>",
+                eos_token=chat.eos,
+                **tokens,
+                **variables,
             )[0][0]
         except Exception:  # some templates refuse a system message: then so must ours
             with pytest.raises(ValueError, match="cannot render"):
-                chat.render(tuple(Message.model_validate(m) for m in messages), generate=generate)
+                ours.render(given, tools, generate=generate)
             continue
-        ours = chat.render(tuple(Message.model_validate(m) for m in messages), generate=generate)
-        assert ours == theirs, path.name
+        assert ours.render(given, tools, generate=generate) == theirs, path.name
         compared += 1
     assert compared >= 10
+
+
+TRICKY = (
+    "{{ tools | tojson(separators=(',', ':')) }}",
+    "{{ tools | tojson(sort_keys=true) }}",
+    "{{ tools | tojson(ensure_ascii=true) }}",
+    "{{ tools | tojson(indent=1) }}",
+    "{{ tools is defined }}{{ documents is defined }}{{ tools is none }}{{ documents }}",
+    "[{{ pad_token }}{{ unk_token }}]",
+    "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}\n{% endgeneration %}\n{{ x }}{% endfor %}",
+    "\n\n {{ pad_token }}",
+)
+
+
+@pytest.mark.parametrize("source", TRICKY)
+@pytest.mark.parametrize("tools", [(), ({"name": "f", "description": "é", "a": 1.0},)], ids=["", "tools"])
+def test_all_helpers_of_transformers_are_there(tmp_path: Path, source: str, tools: tuple[dict[str, Any], ...]) -> None:
+    from transformers import AutoTokenizer
+
+    folder = make_tokenizer(tmp_path / "t")
+    (folder / "chat_template.jinja").write_text(source)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"pad_token": "<|endoftext|>", "unk_token": "<|im_start|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "hi"}], tools=list(tools) or None, tokenize=False
+    )
+    assert load_chat(folder).render((Message(role="user", content="hi"),), tools) == theirs
+
+
+def test_a_template_of_its_own_serves_rows_with_tools(tmp_path: Path) -> None:
+    folder = make_tokenizer(tmp_path / "t")
+    before = load_chat(folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("with tools, {{ mood }}")
+    chat = load_chat(folder, kwargs={"mood": "calm"})
+    user = (Message(role="user", content="hi"),)
+    assert chat.render(user, tuple(TOOLS)) == "with tools, calm"
+    assert chat.render(user) == before.render(user)
+    assert len({before.template_hash, chat.template_hash, load_chat(folder).template_hash}) == 3
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 1 / 0 }}", "{% break %}", "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "{{ {}.pop('b') }}", "{{",
+        "{% for m in messages %}", "{{ nothing.x.y }}", "{{ [1] | nope }}", "{{ '%z' % 1 }}", "{{ 10 ** 5000 }}",
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "{{ raise_exception('two\n\nparagraphs') }}", "{{ [][3].y }}",
+        "{{ 'x'.encode('nope') }}",
+    ],
+)  # fmt: skip
+def test_whatever_a_template_does_is_said_in_one_paragraph(chat: ChatFormat, source: str) -> None:
+    broken = ChatFormat(chat.tokenizer, source, None, chat.eos)
+    with pytest.raises(ValueError, match=r"^the chat template cannot render this conversation: .+") as caught:
+        broken.render((Message(role="user", content="hi"),))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_tags_and_domain_tokens_that_are_special_stay_in_an_answer(tmp_path: Path) -> None:
+    folder = make_tokenizer(tmp_path / "t")
+    parsed = json.loads((folder / "tokenizer.json").read_text())
+    texts = [token["content"] for token in parsed["added_tokens"]]
+    for token in parsed["added_tokens"]:
+        token["special"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(parsed))
+    chat = load_chat(folder)
+    assert "<tool_call>" in texts
+    said = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_start|>'
+    assert chat.decode(chat.encode(said + chat.eos + chat.eos), after=chat.encode(f"a{chat.eos}b")) == said
 
 
 def test_prompt_is_masked_and_the_end_token_is_learnt(chat: ChatFormat) -> None:
@@ -89,6 +172,26 @@ def test_sentencepiece_answer_keeps_its_first_space(shared_data: Path) -> None:
     before = chat.encode("<s>Once upon a time")
     whole = chat.encode("<s>Once upon a time there was")
     assert chat.decode(whole[len(before) :], after=before) == " there was"
+
+
+@pytest.mark.parametrize("part", ["merges", "normalizer", "pre_tokenizer", "added_tokens"])
+def test_tokenizers_with_one_vocabulary_are_not_the_same_where_text_gives_other_ids(tmp_path: Path, part: str) -> None:
+    first, second = make_tokenizer(tmp_path / "first"), make_tokenizer(tmp_path / "second")
+    file = second / "tokenizer.json"
+    parsed = json.loads(file.read_text())
+    if part == "merges":
+        parsed["model"]["merges"] = parsed["model"]["merges"][10:]
+    elif part == "normalizer":
+        parsed["normalizer"] = {"type": "Lowercase"}
+    elif part == "pre_tokenizer":
+        digits = {"type": "Digits", "individual_digits": True}
+        parsed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, parsed["pre_tokenizer"]]}
+    else:
+        parsed["added_tokens"][0]["rstrip"] = True
+    file.write_text(json.dumps(parsed))
+    ours, theirs = load_chat(first), load_chat(second)
+    assert ours.tokenizer.get_vocab() == theirs.tokenizer.get_vocab()
+    assert ours.tokenizer_hash != theirs.tokenizer_hash
 
 
 def test_tokenizer_hash_is_of_meaning_not_of_file(tmp_path: Path, chat: ChatFormat) -> None:

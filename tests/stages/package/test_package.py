@@ -207,11 +207,11 @@ def test_sampling_other_than_greedy_is_set_whole(tmp_path: Path) -> None:
 
 
 def test_template_that_cannot_be_written_is_left_out_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "dated.jinja").write_text("{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}{% endfor %}")
-    dated = RECIPE.replace("{context: 512}", "{context: 512, template: ../dated.jinja}")
-    text = (packaged(tmp_path, dated) / "Modelfile").read_text()
+    (tmp_path / "last.jinja").write_text("{{ messages[-1].content }}")
+    only_last = RECIPE.replace("{context: 512}", "{context: 512, template: ../last.jinja}")
+    text = (packaged(tmp_path, only_last) / "Modelfile").read_text()
     assert "TEMPLATE" not in modelfile(text)
-    assert "# No TEMPLATE:" in text and "today's date" in " ".join(text.split("\n# "))
+    assert "# No TEMPLATE:" in text and "leaves out, repeats or moves" in " ".join(text.split("\n# "))
 
 
 def test_text_that_a_modelfile_cannot_hold_is_refused(tmp_path: Path) -> None:

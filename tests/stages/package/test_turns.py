@@ -158,14 +158,13 @@ def test_beginning_that_the_runtime_writes_is_left_out(tokenizer: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{{ strftime_now('%d %b') }}" + TEMPLATE, "today's date"),
         ("{{ raise_exception('no') }}", "refuses a plain conversation (no)"),
         ("{{ messages[-1].content }}", "leaves out, repeats or moves"),
         (TEMPLATE.replace("message.content or ''", "(message.content or '')[:40]"), "not the sum of its turns"),
         (TEMPLATE.replace("{{ message.role }}", "{{ message.role }}{{ loop.index }}"), "depends on its neighbours"),
         ("{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}", "system prompt"),
     ],
-    ids=["date", "refuses", "moves", "truncates", "numbers", "no system"],
+    ids=["refuses", "moves", "truncates", "numbers", "no system"],
 )  # fmt: skip
 def test_what_cannot_be_written_says_why(tokenizer: Path, template: str, reason: str) -> None:
     with pytest.raises(UnwritableTemplate) as caught:

@@ -24,7 +24,7 @@ from potstill.apps.plan.options import (
     require_context,
     require_positive,
 )
-from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.format import ChatFormat, ChatSettings
 from potstill.components.hardware.devices import Device, find_device, load_devices
 from potstill.components.models.architectures import not_prunable
 from potstill.components.models.configs import from_config
@@ -279,7 +279,7 @@ def _teacher_chat(recipe: Recipe) -> ChatFormat:
             "students are cut from a teacher with weights, and this recipe's teacher is behind an endpoint. Search "
             "with the config.json of a model of the size that you would like as teacher, in place of the recipe."
         )
-    return load_chat(resolve_model(teacher.model, weights=False), recipe.chat.template)
+    return ChatSettings.of(recipe.chat).load(resolve_model(teacher.model, weights=False))
 
 
 def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) -> dict[str, Any]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.components.chat.template import compile_template, read_template
+from potstill.components.chat.template import compile_template, read_templates
+from potstill.components.chat.variables import Variable, write_variables
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Chat
+from potstill.core.recipe.chat import DATE
 from potstill.core.records import Message, Row
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = ["ChatFormat", "ChatSettings", "Example", "load_chat"]
+
+
+_LONGEST_REASON = 400  # characters of a template's own error
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Example:
 
 def _token_text(value: Any) -> str | None:
     """A special token of tokenizer_config.json: a string, or an object with `content`."""
-    return value.get("content") if isinstance(value, dict) else value
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
 
 
 class ChatFormat:
@@ -55,13 +62,22 @@ class ChatFormat:
         bos: text of the beginning-of-sequence token, or None.
         eos: text of the end-of-sequence (end-of-turn) token.
         stop_ids: every id that ends generation, `eos` among them.
+        tool_template: Jinja source for rows with tools; None: `template` is for all rows.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: str, bos: str | None, eos: str, stop_ids: frozenset[int] = frozenset()
+        self,
+        tokenizer: Tokenizer,
+        template: str,
+        bos: str | None,
+        eos: str,
+        stop_ids: frozenset[int] = frozenset(),
+        *,
+        tool_template: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self.tool_template = tool_template
         self.bos = bos
         self.eos = eos
         eos_id = tokenizer.token_to_id(eos)
@@ -77,6 +93,10 @@ class ChatFormat:
     def _compiled(self) -> Template:
         return compile_template(self.template)
 
+    @cached_property
+    def _compiled_for_tools(self) -> Template:
+        return self._compiled if self.tool_template is None else compile_template(self.tool_template)
+
     @property
     def vocab_size(self) -> int:
         """Number of ids that the tokenizer can produce; a model's padded vocabulary may be larger."""
@@ -84,14 +104,20 @@ class ChatFormat:
 
     @cached_property
     def tokenizer_hash(self) -> str:
-        """SHA-256 of the vocabulary by id: two tokenizers with the same hash give every id the same meaning."""
-        vocabulary = sorted((i, t) for t, i in self.tokenizer.get_vocab(with_added_tokens=True).items())
-        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+        """SHA-256 of what turns text into ids: two tokenizers with the same hash give every text the same ids.
+
+        Vocabulary, merges, normalizer, pre-tokenizer and added tokens count. What only decoding or padding uses does
+        not, nor whether a token is called special.
+        """
+        whole = json.loads(self.tokenizer.to_str())
+        parts = {name: whole[name] for name in ("model", "normalizer", "pre_tokenizer")}
+        added = [{key: value for key, value in token.items() if key != "special"} for token in whole["added_tokens"]]
+        return hashlib.sha256(json.dumps([parts, added], sort_keys=True).encode()).hexdigest()
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 of the chat template's source."""
-        return hashlib.sha256(self.template.encode()).hexdigest()
+        """SHA-256 of the chat template's source, with its variables."""
+        return hashlib.sha256("\0".join(filter(None, (self.template, self.tool_template))).encode()).hexdigest()
 
     def render(
         self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] = (), *, generate: bool = False
@@ -101,30 +127,34 @@ class ChatFormat:
         Raises:
             ValueError: the template refuses the conversation.
         """
-        from jinja2 import TemplateError
-
         try:
-            return self._compiled.render(
+            template = self._compiled_for_tools if tools else self._compiled
+            return template.render(
                 messages=[m.for_template() for m in messages],
                 tools=list(tools) or None,
                 add_generation_prompt=generate,
                 bos_token=self.bos or "",
                 eos_token=self.eos,
             )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise ValueError(f"the chat template cannot render this conversation: {error}") from None
+        except Exception as error:  # a template is a program from outside, and may fail in any way
+            reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            raise ValueError(f"the chat template cannot render this conversation: {reason}") from None
 
     def encode(self, text: str) -> list[int]:
         """Ids of rendered text. Nothing is added, because the template writes the special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int], after: list[int]) -> str:
-        """The text that `ids` add to `after`, without special tokens.
+        """The text that `ids` add to `after`, without the end-of-turn tokens at its end.
 
+        Other special tokens stay, because they are part of what was said: many models mark tool calls with them.
         Decoding `ids` alone would lose the space at the beginning of a SentencePiece answer.
         """
-        before = self.tokenizer.decode(after, skip_special_tokens=True)
-        return str(self.tokenizer.decode(after + ids, skip_special_tokens=True))[len(before) :]
+        said = list(ids)
+        while said and said[-1] in self.stop_ids:
+            said.pop()
+        before = self.tokenizer.decode(after, skip_special_tokens=False)
+        return str(self.tokenizer.decode(after + said, skip_special_tokens=False))[len(before) :]
 
     def prompt_ids(self, row: Row) -> list[int]:
         """Ids that a model is given to answer a row."""
@@ -160,12 +190,19 @@ class ChatFormat:
         return Example(tuple(whole[:end]), len(prompt), eos_supervised=end is not None)
 
 
-def load_chat(folder: Path, template: str | Path = "own") -> ChatFormat:
+def load_chat(
+    folder: Path,
+    template: str | Path = "own",
+    kwargs: Mapping[str, Variable] | None = None,
+    date: str = DATE,
+) -> ChatFormat:
     """The chat format of a model's folder.
 
     Args:
         folder: has tokenizer.json, and tokenizer_config.json with the special tokens.
         template: `own`, `plain`, or the path of a Jinja file.
+        kwargs: variables of the template.
+        date: the date that the template is given, as YYYY-MM-DD.
 
     Raises:
         RecipeError: no fast tokenizer, no template, or no end-of-sequence token.
@@ -185,7 +222,8 @@ def load_chat(folder: Path, template: str | Path = "own") -> ChatFormat:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config = read_json_object(folder / "tokenizer_config.json", missing_ok=True, error=RecipeError)
-    eos = _token_text(config.get("eos_token"))
+    tokens = {key: text for key in config if key.endswith("_token") and (text := _token_text(config[key]))}
+    bos, eos = tokens.pop("bos_token", None), tokens.pop("eos_token", None)
     if not eos:
         raise RecipeError(
             f"{folder / 'tokenizer_config.json'}: names no eos_token, so the student could never stop. Add it."
@@ -193,26 +231,39 @@ def load_chat(folder: Path, template: str | Path = "own") -> ChatFormat:
     generation = read_json_object(folder / "generation_config.json", missing_ok=True, error=RecipeError)
     stops = generation.get("eos_token_id") or []
     stop_ids = frozenset([stops] if isinstance(stops, int) else stops)
-    return ChatFormat(tokenizer, read_template(folder, template), _token_text(config.get("bos_token")), eos, stop_ids)
+    if bos is None:
+        tokens["bos_token"] = ""  # llama.cpp gives templates one even where the tokenizer has none
+    default, tool_use = (
+        None if text is None else write_variables(text, kwargs or {}, tokens, date)
+        for text in read_templates(folder, template)
+    )
+    assert default is not None
+    return ChatFormat(tokenizer, default, bos, eos, stop_ids, tool_template=tool_use)
 
 
 @dataclass(frozen=True)
 class ChatSettings:
     """The recipe's `chat` section as stages receive it; a template file counts by its content.
 
-    template   `own`, `plain`, or a Jinja file
-    context    maximum length of prompt and answer together, in tokens
+    template          `own`, `plain`, or a Jinja file
+    context           maximum length of prompt and answer together, in tokens
+    template_kwargs   variables of the template
+    date              the date that the template is given
     """
 
     template: Literal["own", "plain"] | HashedPath
     context: int
+    template_kwargs: Mapping[str, Variable] = field(default_factory=dict)
+    date: str = DATE
 
     @classmethod
     def of(cls, chat: Chat) -> ChatSettings:
         """The settings of a recipe."""
         named: dict[str, Literal["own", "plain"]] = {"own": "own", "plain": "plain"}
-        return cls(named.get(chat.template) or HashedPath.of_file(Path(chat.template)), chat.context)
+        template = named.get(chat.template) or HashedPath.of_file(Path(chat.template))
+        return cls(template, chat.context, chat.template_kwargs, chat.date)
 
     def load(self, folder: Path) -> ChatFormat:
         """The chat format of a model's folder; see `load_chat`."""
-        return load_chat(folder, self.template.path if isinstance(self.template, HashedPath) else self.template)
+        template = self.template.path if isinstance(self.template, HashedPath) else self.template
+        return load_chat(folder, template, self.template_kwargs, self.date)

@@ -1,7 +1,8 @@
 """Chat templates: which one counts, and how it is rendered.
 
 Templates run in Jinja's immutable sandbox, with the settings and helpers that Hugging Face templates are written for
-(`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`). So torch and transformers are not needed.
+(`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`, `{% generation %}`). So torch and
+transformers are not needed.
 """
 
 from __future__ import annotations
@@ -9,44 +10,59 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
+from potstill.core.recipe.chat import DATE
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["PLAIN_TEMPLATE", "compile_template", "own_template", "read_template"]
+__all__ = ["PLAIN_TEMPLATE", "TEMPLATE_FILES", "Templates", "compile_template", "own_templates", "read_templates"]
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
+_TOOL_USE = "additional_chat_templates/tool_use.jinja"
+TEMPLATE_FILES = ("chat_template.jinja", _TOOL_USE)
+"""Files of a model's folder that hold chat templates; tokenizer_config.json may hold some too."""
 
 
-def own_template(folder: Path) -> str | None:
-    """The chat template of a model's folder; None where it has none.
+class Templates(NamedTuple):
+    """The Jinja sources of a model; `tool_use` is for rows with tools, where they have a template of their own."""
 
-    It is chat_template.jinja, or else the one in tokenizer_config.json. Of several named ones there, `tool_use` counts,
-    or else `default`.
+    default: str
+    tool_use: str | None = None
+
+
+def own_templates(folder: Path) -> Templates | None:
+    """The chat templates of a model's folder; None where it has none.
+
+    The files count before tokenizer_config.json. Of several named templates, `default` counts, and for rows with tools
+    `tool_use`.
 
     Raises:
         RecipeError: tokenizer_config.json cannot be read.
     """
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
     config = read_json_object(folder / "tokenizer_config.json", missing_ok=True, error=RecipeError)
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("tool_use") or named.get("default")
-    return template if isinstance(template, str) else None
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        named = {str(entry.get("name")): entry.get("template") for entry in found if isinstance(entry, dict)}
+    else:
+        named = dict(found) if isinstance(found, dict) else {"default": found}
+    for name, file in zip(("default", "tool_use"), TEMPLATE_FILES, strict=True):
+        if (folder / file).is_file():
+            named[name] = (folder / file).read_text(encoding="utf-8")
+    default, tool_use = (text if isinstance(text := named.get(name), str) else None for name in ("default", "tool_use"))
+    if default is None:
+        return Templates(tool_use) if tool_use is not None else None
+    return Templates(default, tool_use)
 
 
-def read_template(folder: Path, choice: str | Path) -> str:
-    """The source of a chat template.
+def read_templates(folder: Path, choice: str | Path) -> Templates:
+    """The sources of the chat templates.
 
     Args:
         folder: folder of the model.
@@ -56,35 +72,55 @@ def read_template(folder: Path, choice: str | Path) -> str:
         RecipeError: there is no such template.
     """
     if choice == "plain":
-        return PLAIN_TEMPLATE
+        return Templates(PLAIN_TEMPLATE)
     if choice != "own":
         path = Path(choice)
         if not path.is_file():
             raise RecipeError(f"chat.template: {choice}: no such file. Use own, plain, or the path of a Jinja file.")
-        return path.read_text(encoding="utf-8")
-    template = own_template(folder)
-    if template is None:
+        return Templates(path.read_text(encoding="utf-8"))
+    templates = own_templates(folder)
+    if templates is None:
         raise RecipeError(
             f"{folder}: the tokenizer has no chat template. "
             "Set chat.template: plain to train on text without roles, or give a Jinja file."
         )
-    return template
+    return templates
 
 
 def compile_template(source: str) -> Template:
     """A template that is ready to render."""
-    from jinja2.ext import loopcontrols
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """{% generation %}...{% endgeneration %} marks what transformers trains on; it is rendered as it is."""
+
+        tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body).set_lineno(line)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment.from_string(source)
 
 
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -92,4 +128,4 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)
+    return datetime.date.fromisoformat(DATE).strftime(pattern)

@@ -36,12 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.chat.format import Example
+from potstill.components.chat.template import TEMPLATE_FILES
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object, write_json
 
 __all__ = ["Vocabulary", "kept_ids", "renumbered_settings", "require_trimmable", "trim_folder", "trim_tokenizer"]
 
-_CARRIED = ("chat_template.jinja", "special_tokens_map.json")
+_CARRIED = (*TEMPLATE_FILES, "special_tokens_map.json")
 _BYTES = frozenset(f"<0x{value:02X}>" for value in range(256))
 _SPACE = "▁"
 
@@ -310,6 +311,7 @@ def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
         write_json(out / "generation_config.json", generation | renumbered_settings(generation, vocabulary.new_ids))
     for name in _CARRIED:
         if (folder / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, out / name)
     return vocabulary
 

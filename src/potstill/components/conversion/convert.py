@@ -19,7 +19,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from numpy.typing import NDArray
 
-from potstill.components.chat.template import own_template
+from potstill.components.chat.template import Templates, own_templates
 from potstill.components.conversion.architecture import Hyperparameters, read_hyperparameters
 from potstill.components.conversion.quantize import file_type, quantize, quantized_nbytes, tensor_type
 from potstill.components.conversion.tokenizer import read_tokenizer
@@ -57,7 +57,7 @@ def convert_checkpoint(
     *,
     quantization: str = "F16",
     metadata: dict[str, str] | None = None,
-    chat_template: str | None = None,
+    chat_template: Templates | str | None = None,
     adds_bos: bool = False,
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
@@ -71,7 +71,8 @@ def convert_checkpoint(
         quantization: a key of `potstill.components.conversion.quantize.QUANTIZATIONS`.
         metadata: extra text for the file under its GGUF key (`general.name`, `general.license`,
             `general.base_model.0.name` and so on); `general.base_model.count` is counted from these.
-        chat_template: used instead of the checkpoint's own.
+        chat_template: used instead of the checkpoint's own; a text is for all requests. llama.cpp uses `tool_use` for
+            requests with tools.
         adds_bos: whether the text of that template begins with the BOS token; see `read_tokenizer`.
         importance: mean of the squared inputs of a matrix by its GGUF name, float32, one value per column.
         threads: threads for quantization; None: one per processor.
@@ -83,7 +84,8 @@ def convert_checkpoint(
     weights = Weights(checkpoint)
     parameters = read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes)
     tensors = plan_tensors(weights, parameters)
-    template = chat_template or own_template(checkpoint)
+    given = Templates(chat_template) if isinstance(chat_template, str) else chat_template
+    template = given or own_templates(checkpoint)
     general = {"general.name": checkpoint.resolve().name} | (metadata or {})
     tokenizer = read_tokenizer(
         checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"], adds_bos=adds_bos

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.components.chat.template import Templates
 from potstill.components.conversion.pretokenizers import APPROXIMATE, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, PREPEND_SPACE, read_sentencepiece
 from potstill.components.conversion.tokenizer_file import Node, TokenizerFile
@@ -48,7 +49,7 @@ class TokenizerMetadata:
     add_space_prefix: bool | None
     notes: tuple[str, ...]
 
-    def write(self, writer: GGUFWriter, chat_template: str | None) -> None:
+    def write(self, writer: GGUFWriter, chat_template: Templates | None) -> None:
         """Put these into a GGUF file's metadata."""
         writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.pre)
@@ -65,7 +66,8 @@ class TokenizerMetadata:
         if self.add_space_prefix is not None:
             writer.add_add_space_prefix(self.add_space_prefix)
         if chat_template:
-            writer.add_chat_template(chat_template)
+            named = zip(("default", "tool_use"), chat_template, strict=True)
+            writer.add_chat_template([{"name": name, "template": source} for name, source in named if source])
 
 
 def read_tokenizer(

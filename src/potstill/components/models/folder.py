@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.components.chat.template import TEMPLATE_FILES
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import split_revision
 
@@ -12,7 +13,7 @@ __all__ = ["resolve_model"]
 _SMALL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
-    "chat_template.jinja",
+    *TEMPLATE_FILES,
     "config.json",
     "generation_config.json",
     "special_tokens_map.json",

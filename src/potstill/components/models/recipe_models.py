@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.format import ChatFormat, ChatSettings
 from potstill.components.chat.trimming import require_trimmable
 from potstill.components.models.architectures import EXPORTABLE, rescaled
 from potstill.components.models.configs import from_config
@@ -71,7 +71,7 @@ class Models:
         pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer.get("merges", [])]
         tokens = chat.tokenizer.get_vocab(with_added_tokens=True)
         merges = None if tokenizer.get("byte_fallback") else pairs
-        header = estimated_header_bytes(spec, tokens, merges, chat.template)
+        header = estimated_header_bytes(spec, tokens, merges, chat.template + (chat.tool_template or ""))
         return replace(spec, name="the student", header_bytes=header)
 
 
@@ -98,7 +98,7 @@ def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     local = Path(name).expanduser().is_dir()
     folder = resolve_model(name, weights=local)
     config = read_config(folder / "config.json") | changes
-    chat = load_chat(folder, recipe.chat.template)
+    chat = ChatSettings.of(recipe.chat).load(folder)
     spec = _spec(config, folder)
     downloaded = local or any(folder.glob("model*.safetensors"))
     stored = safetensors_parameters(folder) if downloaded else None
@@ -158,7 +158,7 @@ def _teacher(recipe: Recipe) -> Model:
     if tune is None or tune.shape is None:
         return _load("teacher.model", settings.model, recipe)
     folder = resolve_model(settings.model, weights=False)
-    chat = load_chat(folder, recipe.chat.template)
+    chat = ChatSettings.of(recipe.chat).load(folder)
     name = folder.name if Path(settings.model).expanduser().is_dir() else settings.model
     return _planned(name, folder, chat, shape_config(tune.shape, chat.vocab_size, recipe.chat.context))
 

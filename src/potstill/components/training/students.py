@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.components.chat.format import ChatFormat, Example
+from potstill.components.chat.template import TEMPLATE_FILES
 from potstill.components.chat.trimming import Vocabulary
 from potstill.components.models.layers import even_layers
 from potstill.components.runtimes.load import layer_list, load_causal_lm
@@ -37,7 +38,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
-    "chat_template.jinja",
+    *TEMPLATE_FILES,
     "special_tokens_map.json",
     "generation_config.json",
 )
@@ -180,4 +181,5 @@ def save_model(model: PreTrainedModel, tokenizer_from: Path, out: Path, dtype: s
     model.to(getattr(torch, dtype)).save_pretrained(out)
     for name in _TOKENIZER_FILES:
         if (tokenizer_from / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(tokenizer_from / name, out / name)

@@ -26,7 +26,9 @@ class PieceCache(ChatFormat):
     """
 
     def __init__(self, chat: ChatFormat) -> None:
-        super().__init__(chat.tokenizer, chat.template, chat.bos, chat.eos, chat.stop_ids)
+        super().__init__(
+            chat.tokenizer, chat.template, chat.bos, chat.eos, chat.stop_ids, tool_template=chat.tool_template
+        )
         added = chat.tokenizer.get_added_tokens_decoder().values()
         # the tokenizer finds these before it normalizes and cuts text, so nothing reaches across their beginning
         texts = [t.content for t in added if not (t.normalized or t.lstrip or t.single_word)]
