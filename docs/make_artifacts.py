@@ -68,6 +68,8 @@ def _section(kind: type[Part], heading: str) -> str:
     for name, field in kind.model_fields.items():
         meaning = described.get(name) or " ".join((field.description or "").split())
         rows.append(f"| `{name}` | {_type_name(field.annotation)} | {_null(meaning)} |")
+    if issubclass(kind, Artifact):
+        text += f"\n\nFormat {kind.FORMAT}."
     return "\n".join([heading, "", _null(text), "", "| field | type | meaning |", "|---|---|---|", *rows, ""])
 
 
@@ -114,7 +116,7 @@ def _anchor(kind: type[Part]) -> str:
 
 def _heading(kind: type[Part]) -> str:
     if issubclass(kind, Artifact):
-        return f"{kind.__name__}: `{kind.FILE}`, format {kind.FORMAT}"
+        return f"{kind.__name__}: `{kind.FILE}`"
     return f"{kind.__name__}: a line of `{LINES[kind.__name__]}`" if kind.__name__ in LINES else kind.__name__
 
 
