@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from potstill.core.messages import Call, Message, ToolCall
+from potstill.core.messages import Call, Message, ToolCall, with_call_ids
 from potstill.core.records import first_problem
 
 CALL = {"id": "call_abc", "type": "function", "function": {"name": "set_light", "arguments": '{"room": "hall"}'}}
@@ -110,8 +110,72 @@ def test_a_call_keeps_its_id_and_its_arguments() -> None:
     assert message.tool_calls[0].id == "call_abc"
     assert message.for_template()["tool_calls"][0]["id"] == "call_abc"
     assert message.for_template()["tool_calls"][0]["function"]["arguments"] == {"room": "hall"}
+    assert message.for_template("text")["tool_calls"][0]["function"]["arguments"] == '{"room": "hall"}'
     assert message.for_api()["tool_calls"] == [CALL]
     assert read(json.loads(message.model_dump_json())) == message
     call = Call(name="set_light", arguments={"room": "Küche", "level": 1.5})
     assert ToolCall.of(call).call == call
     assert ToolCall.of(call).function.arguments == '{"room": "Küche", "level": 1.5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ('{"level": 40.0}', '{"level": 40}'),
+        ('{"a":[1.0,"1.0",2.5]}', '{"a": [1, "1.0", 2.5]}'),
+        ('{"version":"1.5.2","b":1}', '{"version":"1.5.2","b":1}'),
+    ],
+)
+def test_whole_numbers_in_arguments_are_written_as_llama_cpp_does(text: str, read_as: str) -> None:
+    call = CALL | {"function": {"name": "f", "arguments": text}}
+    assert read(CALLS | {"tool_calls": [call]}).tool_calls[0].function.arguments == read_as
+
+
+# ---- ids of calls ----
+
+
+def calls(*ids: str | None, name: str = "f") -> Message:
+    return read({"role": "assistant", "tool_calls": [{"id": i, "function": {"name": name}} for i in ids]})
+
+
+def result(call_id: str | None = None, name: str | None = None) -> Message:
+    return read({"role": "tool", "content": "r", "tool_call_id": call_id, "name": name})
+
+
+def ids(messages: tuple[Message, ...]) -> list[Any]:
+    return [m.tool_call_id if m.role == "tool" else [c.id for c in m.tool_calls] for m in messages]
+
+
+@pytest.mark.parametrize(
+    ("messages", "any_form", "nine"),
+    [
+        ([calls("call_abc"), result("call_abc")], [["call_abc"], "call_abc"], [["call00000"], "call00000"]),
+        ([calls("abcDEF123"), result("abcDEF123")], [["abcDEF123"], "abcDEF123"], [["abcDEF123"], "abcDEF123"]),
+        (
+            [calls(None, None), result(), result(), calls(None), result()],
+            [["call_0", "call_1"], "call_0", "call_1", ["call_2"], "call_2"],
+            [["call00000", "call00001"], "call00000", "call00001", ["call00002"], "call00002"],
+        ),
+        (
+            [calls("a", "b"), result("b"), result("a")],
+            [["a", "b"], "b", "a"],
+            [["call00000", "call00001"], "call00001", "call00000"],
+        ),
+        (
+            [calls("call_0", None), result()],
+            [["call_0", "call_1"], "call_0"],
+            [["call00000", "call00001"], "call00000"],
+        ),
+        ([calls("a"), result()], [["a"], "a"], [["call00000"], "call00000"]),
+        ([result("lost"), result()], ["lost", None], ["lost", None]),
+    ],
+)
+def test_calls_and_their_results_have_one_id(messages: list[Message], any_form: list[Any], nine: list[Any]) -> None:
+    assert ids(with_call_ids(messages)) == any_form
+    assert ids(with_call_ids(messages, "nine")) == nine
+    assert with_call_ids(with_call_ids(messages, "nine"), "nine") == with_call_ids(messages, "nine")
+
+
+def test_a_result_with_a_name_answers_the_call_of_that_name() -> None:
+    two = read({"role": "assistant", "tool_calls": [{"function": {"name": name}} for name in ("f", "g")]})
+    assert ids(with_call_ids([two, result(name="g"), result(name="f")])) == [["call_0", "call_1"], "call_1", "call_0"]

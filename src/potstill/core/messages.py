@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from potstill.core.json_values import BadJson, plain_numbers, read_strictly
 
-__all__ = ["Call", "Function", "Message", "ToolCall", "parse_arguments"]
+__all__ = ["ArgumentsForm", "Call", "Function", "IdForm", "Message", "ToolCall", "parse_arguments", "with_call_ids"]
+
+ArgumentsForm = Literal["mapping", "text"]
+IdForm = Literal["any", "nine"]
+"""Which ids of calls an endpoint or a template takes: any, or nine letters and digits, as Mistral's templates do."""
 
 _SAYS_NOTHING = ("annotations", "index")
 """Keys that endpoints add to messages and calls, and that are no part of the conversation."""
@@ -107,21 +113,15 @@ class Message(BaseModel):
             raise ValueError(f"the message of role {self.role} has no content{calls}. Write its text, or delete it")
         return self
 
-    def for_template(self) -> dict[str, Any]:
-        """The message as chat templates expect it: arguments as a mapping, and no absent keys."""
-        out: dict[str, Any] = {"role": self.role, "content": self.content or ""}
-        if self.reasoning_content is not None:
-            out["reasoning_content"] = self.reasoning_content
-        if self.tool_calls:
-            out["tool_calls"] = [
-                {"type": "function", "function": c.call.model_dump()} | ({} if c.id is None else {"id": c.id})
-                for c in self.tool_calls
-            ]
-        if self.name is not None:
-            out["name"] = self.name
-        if self.tool_call_id is not None:
-            out["tool_call_id"] = self.tool_call_id
-        return out
+    def for_template(self, arguments: ArgumentsForm = "mapping") -> dict[str, Any]:
+        """The message as chat templates expect it, with its keys in llama.cpp's order, and without absent ones.
+
+        Ids of calls are those that the message has; see `with_call_ids`.
+
+        Args:
+            arguments: `mapping` for values, or `text` for the JSON text, which some templates require.
+        """
+        return self._written(self.content or "", arguments)
 
     def without_ids(self) -> Message:
         """The message without the ids, which link results to calls and say nothing else."""
@@ -129,14 +129,78 @@ class Message(BaseModel):
         return self.model_copy(update={"tool_calls": calls, "tool_call_id": None})
 
     def for_api(self) -> dict[str, Any]:
-        """The message as an OpenAI-compatible endpoint expects it."""
-        out = self.model_dump(exclude_none=True, exclude_defaults=True) | {"role": self.role, "content": self.content}
+        """The message as an OpenAI-compatible endpoint expects it; see also `with_call_ids`."""
+        return self._written(self.content, "text")
+
+    def _written(self, content: str | None, arguments: ArgumentsForm) -> dict[str, Any]:
+        out: dict[str, Any] = {"role": self.role, "content": content}
+        if self.reasoning_content is not None:
+            out["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
             out["tool_calls"] = [
-                {"id": c.id or f"call_{i}", "type": "function", "function": c.function.model_dump()}
-                for i, c in enumerate(self.tool_calls)
+                {"type": "function", "function": (call.call if arguments == "mapping" else call.function).model_dump()}
+                | ({} if call.id is None else {"id": call.id})
+                for call in self.tool_calls
             ]
+        if self.name is not None:
+            out["name"] = self.name
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
         return out
+
+
+# ---- ids of calls ----
+
+
+def with_call_ids(messages: Iterable[Message], form: IdForm = "any") -> tuple[Message, ...]:
+    """The messages, with an id for every call, and with the call's id in every result.
+
+    Ids that are absent, or of another form, are replaced by numbers in the order of the calls, the same in each
+    conversation. A result without an id answers the first call before it, of the result's name where it has one, that
+    has no result yet.
+
+    Args:
+        messages: a conversation.
+        form: `any` for the ids that the messages have, or `nine` for nine letters and digits.
+    """
+    given = tuple(messages)
+    taken = {call.id for message in given for call in message.tool_calls}
+    unused = (name for name in (_ID_FORMS[form](number) for number in count()) if name not in taken)
+    new_ids: dict[str, str] = {}
+    waiting: list[tuple[str, str]] = []  # calls without a result: the tool's name, and the id
+    out = []
+    for message in given:
+        if message.tool_calls:
+            ids = [call.id if _has_form(call.id, form) else next(unused) for call in message.tool_calls]
+            pairs = list(zip(message.tool_calls, map(str, ids), strict=True))
+            new_ids |= {call.id: new for call, new in pairs if call.id is not None}
+            waiting = [(call.function.name, new) for call, new in pairs]
+            calls = tuple(call.model_copy(update={"id": new}) for call, new in pairs)
+            message = message.model_copy(update={"tool_calls": calls})
+        elif message.role == "tool":
+            answered = _answered(message, new_ids, waiting)
+            waiting = [each for each in waiting if each[1] != answered]
+            message = message.model_copy(update={"tool_call_id": answered})
+        out.append(message)
+    return tuple(out)
+
+
+def _answered(result: Message, new_ids: Mapping[str, str], waiting: Sequence[tuple[str, str]]) -> str | None:
+    """The id of the call that a result answers; None where no call waits for one."""
+    if result.tool_call_id is not None:
+        return new_ids.get(result.tool_call_id, result.tool_call_id)
+    named = [new for name, new in waiting if name == result.name]
+    return next(iter(named or [new for _, new in waiting]), None)
+
+
+def _has_form(call_id: str | None, form: IdForm) -> bool:
+    return call_id is not None and (form == "any" or re.fullmatch("[a-zA-Z0-9]{9}", call_id) is not None)
+
+
+_ID_FORMS: dict[IdForm, Callable[[int], str]] = {
+    "any": "call_{}".format,
+    "nine": "call{:05d}".format,
+}
 
 
 # ---- reading ----

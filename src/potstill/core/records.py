@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_lines, write_text
-from potstill.core.messages import Call, Function, Message, ToolCall
+from potstill.core.messages import Call, Function, Message, ToolCall, with_call_ids
 from potstill.core.row_formats import in_row_format
 from potstill.core.tools import Tool, canonical_tools, read_tools
 
@@ -41,6 +41,7 @@ __all__ = [
     "first_problem",
     "read_labelled",
     "read_rows",
+    "with_call_ids",
     "write_rows",
 ]
 

@@ -121,6 +121,21 @@ def test_the_request_holds_the_row(endpoint: Callable[[Script], Endpoint], monke
     }
 
 
+def test_results_refer_to_the_calls_that_are_sent(endpoint: Callable[[Script], Endpoint]) -> None:
+    call = {"type": "function", "function": {"name": "set_light", "arguments": "{}"}}
+    for given in ("call_abc", None):
+        turns = [
+            {"role": "assistant", "tool_calls": [{"id": given, **call}]},
+            {"role": "tool", "tool_call_id": given, "content": "done"},
+        ]
+        row = user("on")
+        more = Row.model_validate({"messages": [*row.messages, *turns, *row.messages]})
+        server = endpoint(lambda body: (200, reply("Done.")))
+        ask(server, [more])
+        sent = server.requests[0][1]["messages"]
+        assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"] == (given or "call_0")
+
+
 def test_answers_are_in_the_rows_order_and_concurrency_is_bounded(endpoint: Callable[[Script], Endpoint]) -> None:
     def script(body: dict[str, Any]) -> tuple[int, Any]:
         number = int(body["messages"][0]["content"])

@@ -125,7 +125,9 @@ def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_word
 ) -> None:
     asked = rows(tmp_path, 1)
     odd = CALL.replace('": "', '":"')
-    for say, calls in ((CALL, 1), (odd, 0)):
+    beyond_64_bits = CALL.replace('"arguments": {', f'"arguments": {{"n": {1 << 64}, ')
+    whole_number = CALL.replace('"arguments": {', '"arguments": {"n": 1.0, ')
+    for say, calls in ((CALL, 1), (odd, 0), (beyond_64_bits, 0), (whole_number, 0)):
         kept, _ = filtered(asked, tiny_model, say)
         assert kept[0].completion is not None
         assert len(kept[0].completion.tool_calls) == calls

@@ -15,7 +15,7 @@ from potstill.components.runtimes import Answer, OnAnswers, Sampling
 from potstill.components.runtimes.log_probs import pack_tokens, read_tokens
 from potstill.core.errors import TeacherError
 from potstill.core.progress import Ticker, progress_bar
-from potstill.core.records import Row
+from potstill.core.records import Row, with_call_ids
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAIError
@@ -166,7 +166,7 @@ class EndpointRuntime:
         limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [message.for_api() for message in row.messages],
+            "messages": [message.for_api() for message in with_call_ids(row.messages)],
             "temperature": sampling.temperature,
             limit: sampling.max_new_tokens,
         }

@@ -92,7 +92,10 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
     parsed = parse_answer(text)
     if not parsed.calls or parsed.parse_error:
         return raw
-    calls = tuple(map(ToolCall.of, parsed.calls))
+    try:
+        calls = tuple(map(ToolCall.of, parsed.calls))
+    except ValueError:  # a number that no row may hold
+        return raw
     message = Message(role="assistant", content=parsed.content or None, tool_calls=calls)
     if chat is None:
         return message
