@@ -82,16 +82,12 @@ def test_a_template_that_needs_tools_is_tried_with_them(workshop: Workshop) -> N
     assert check_recipe(workshop.recipe()).trial is not None
 
 
-def test_rows_that_llama_cpp_would_write_otherwise_are_named(workshop: Workshop) -> None:
-    call = light_row("hall", "on")["completion"]
-    call["tool_calls"][0]["function"]["arguments"] = '{"room": "hall", "level": 21.0}'
-
-    def with_history(row: dict[str, Any]) -> None:
-        row["messages"] = [*row["messages"], call, {"role": "tool", "content": "ok"}, *row["messages"]]
-
-    where = workshop.spoil("train.jsonl", 7, with_history)
-    message = workshop.refused(workshop.recipe())
-    assert f"another prompt of {where} " in message and "numbers such as 1.0" in message
+def test_the_row_that_llama_cpp_would_write_otherwise_is_named(workshop: Workshop) -> None:
+    path = workshop.model / "chat_template.jinja"
+    path.write_text("{% if '№' in messages[0].content %}{{ {'b': 1, 'a': [True, None]} }}{% endif %}" + TEMPLATE)
+    check_recipe(workshop.recipe())
+    where = workshop.spoil("train.jsonl", 7, lambda row: row["messages"][0].update(content="light № 1"))
+    assert f"another prompt of {where} " in workshop.refused(workshop.recipe())
 
 
 def test_a_type_that_this_machine_cannot_write_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

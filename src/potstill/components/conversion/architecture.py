@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from potstill.components.models.architectures import EXPORTABLE
 from potstill.components.models.configs import from_config, rope_settings, settings
-from potstill.core.errors import StepError
+from potstill.components.models.safetensors import stored_head
+from potstill.core.errors import RecipeError, StepError
 from potstill.core.files import read_json_object
 
 if TYPE_CHECKING:
@@ -79,15 +80,22 @@ class Hyperparameters:
             writer.add_rope_scaling_orig_ctx_len(self.rope.original_context)
 
 
-def read_hyperparameters(checkpoint: Path, *, tied: bool) -> Hyperparameters:
+def read_hyperparameters(checkpoint: Path) -> Hyperparameters:
     """The hyperparameters of a Hugging Face folder: see `hyperparameters`.
 
+    The weights say whether the output matrix is tied to the embedding, as in transformers, and config.json only where
+    both would fit.
+
     Raises:
-        StepError: config.json is absent or broken, or the model cannot be exported.
+        StepError: config.json or the weights are absent or broken, or the model cannot be exported.
     """
     path = checkpoint / "config.json"
     raw = read_json_object(path, error=StepError, advice="Give the folder of a whole Hugging Face checkpoint.")
-    return hyperparameters(raw, path, tied=tied)
+    try:
+        head = stored_head(checkpoint)
+    except RecipeError as error:
+        raise StepError(str(error)) from None
+    return hyperparameters(raw | ({"tie_word_embeddings": False} if head == "own" else {}), path, tied=head == "absent")
 
 
 def hyperparameters(raw: Mapping[str, Any], path: Path, *, tied: bool) -> Hyperparameters:

@@ -82,7 +82,7 @@ def convert_checkpoint(
         ValueError: `metadata` holds a key that is not one of `general.*`, or one that the file needs for itself.
     """
     weights = Weights(checkpoint)
-    parameters = read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes)
+    parameters = read_hyperparameters(checkpoint)
     tensors = plan_tensors(weights, parameters)
     given = Templates(chat_template) if isinstance(chat_template, str) else chat_template
     template = given or own_templates(checkpoint)

@@ -15,7 +15,7 @@ from potstill.components.models.configs import from_config
 from potstill.components.models.derived import pruned_config, shape_config
 from potstill.components.models.folder import resolve_model
 from potstill.components.models.header_size import estimated_header_bytes
-from potstill.components.models.safetensors import safetensors_parameters
+from potstill.components.models.safetensors import safetensors_parameters, stored_head
 from potstill.components.models.source import read_config
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import RecipeError
@@ -97,7 +97,9 @@ def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     """An existing model; from the hub only its small files are fetched. `changes` are made to its config."""
     local = Path(name).expanduser().is_dir()
     folder = resolve_model(name, weights=local)
-    config = read_config(folder / "config.json") | changes
+    config = read_config(folder / "config.json")
+    _require_head(key, folder, config)
+    config |= changes
     chat = ChatSettings.of(recipe.chat).load(folder)
     spec = _spec(config, folder)
     downloaded = local or any(folder.glob("model*.safetensors"))
@@ -114,6 +116,16 @@ def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     )
     _check_sizes(key, model, recipe)
     return model
+
+
+def _require_head(key: str, folder: Path, config: dict[str, Any]) -> None:
+    """Raise RecipeError for weights without the output matrix that config.json promises: it would be random."""
+    if config.get("tie_word_embeddings") is False and stored_head(folder) == "absent":
+        raise RecipeError(
+            f"{key}: {folder}: tie_word_embeddings is false in config.json, but the weights have no lm_head.weight, so "
+            "the output matrix would be random. Set it to true if the model was trained with tied weights, or save the "
+            "model again."
+        )
 
 
 def _check_sizes(key: str, model: Model, recipe: Recipe) -> None:

@@ -1,18 +1,24 @@
-"""What the headers of safetensors files say of a model: no weight is read, and no library is needed."""
+"""What safetensors files say of a model, almost all of it in their headers; no library is needed."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 
-__all__ = ["safetensors_format", "safetensors_parameters", "safetensors_shapes"]
+__all__ = ["Head", "safetensors_format", "safetensors_parameters", "safetensors_shapes", "stored_head"]
+
+Head = Literal["absent", "copy", "own"]
+"""The output matrix in the weights: there is none, it is the token embedding again, or it has values of its own."""
+
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_BLOCK = 1 << 24
 
 
 def safetensors_parameters(folder: Path) -> int:
@@ -45,13 +51,46 @@ def safetensors_format(folder: Path) -> str:
     return counts.most_common(1)[0][0]
 
 
+def stored_head(folder: Path) -> Head | None:
+    """The output matrix in a folder's weights; None where the folder has no weights with a token embedding.
+
+    The weights count, and not `tie_word_embeddings`: a head that was trained by itself may be saved with a config that
+    still ties it, and transformers then computes with both matrices.
+
+    Raises:
+        RecipeError: as `safetensors_parameters`.
+    """
+    if not any(folder.glob("model*.safetensors")):
+        return None
+    tensors = dict(_named(folder))
+    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
+    if embedding is None:
+        return None
+    if head is None:
+        return "absent"
+    if any(head[key] != embedding[key] for key in ("dtype", "shape")):
+        return "own"
+    both = zip(_blocks(head), _blocks(embedding), strict=True)
+    return "copy" if all(a == b for a, b in both) else "own"
+
+
+def _blocks(entry: Mapping[str, Any]) -> Iterator[bytes]:
+    """The bytes of a tensor, in pieces."""
+    with entry["path"].open("rb") as file:
+        data = 8 + int.from_bytes(file.read(8), "little")
+        first, end = (data + offset for offset in entry["data_offsets"])
+        file.seek(first)
+        for at in range(first, end, _BLOCK):
+            yield file.read(min(_BLOCK, end - at))
+
+
 def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
     """Type, shape and offsets of each tensor of a model."""
     return (entry for _, entry in _named(folder))
 
 
 def _named(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name, and type, shape and offsets, of each tensor of a model."""
+    """Name, and file, type, shape and offsets, of each tensor of a model."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -68,7 +107,7 @@ def _named(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             "safetensors, or copy the folder again."
         )
     for path in paths:
-        yield from _header(path)
+        yield from ((name, {**entry, "path": path}) for name, entry in _header(path))
 
 
 def _header(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.models.configs import from_config
+from potstill.components.models.safetensors import stored_head
 from potstill.components.models.shapes import SHAPE_EXAMPLE, is_shape, shape_spec, shape_to_config
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
@@ -114,7 +115,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in a config.json.
+    """The JSON object in a config.json; not tied where the weights beside it have an output matrix of their own.
 
     Raises:
         UsageError: the file cannot be read, or is not a config.json.
@@ -122,7 +123,10 @@ def read_config(path: Path) -> dict[str, Any]:
     what = "Give a model's config.json or a GGUF file."
     if path.exists() and path.stat().st_size > _MAX_BYTES:
         raise UsageError(f"{path}: not a config.json ({path.stat().st_size:,} bytes). {what}")
-    return read_json_object(path, error=UsageError, advice=what)
+    config = read_json_object(path, error=UsageError, advice=what)
+    if config.get("tie_word_embeddings") and stored_head(path.parent) == "own":
+        config["tie_word_embeddings"] = False
+    return config
 
 
 def _spec(path: Path, config: Mapping[str, Any], name: str) -> ModelSpec:

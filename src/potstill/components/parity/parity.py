@@ -87,7 +87,7 @@ def _has_template(gguf_file: Path) -> bool:
 def _explain(gguf_file: Path, checkpoint: Path) -> str:
     """Sentences that name the tensors that differ from the checkpoint's, and say what to do."""
     weights = Weights(checkpoint)
-    tensors = plan_tensors(weights, read_hyperparameters(checkpoint, tied="lm_head.weight" not in weights.shapes))
+    tensors = plan_tensors(weights, read_hyperparameters(checkpoint))
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(gguf_file).tensors}
     odd = []
     for tensor in tensors:

@@ -13,6 +13,7 @@ from accelerate import init_empty_weights
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 
+from potstill.components.models.safetensors import stored_head
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import Offload
 
@@ -50,6 +51,8 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
             f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
             "with safetensors."
         ) from None
+    if model.config.tie_word_embeddings and stored_head(folder) == "own":
+        model.config.tie_word_embeddings = False  # transformers keeps both matrices without changing the config
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise RecipeError(
             f"{folder}: the model adds a bias to its logits, which the losses of this version do not support. "
