@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_lines, write_text
@@ -36,6 +36,7 @@ __all__ = [
     "GoldCall",
     "LabelledRow",
     "Message",
+    "Normaliser",
     "Row",
     "ToolCall",
     "first_problem",
@@ -49,26 +50,44 @@ Behaviour = Literal["tool_call", "multi_call", "clarify", "refuse", "answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = ("tool_call", "multi_call", "clarify", "refuse", "answer")
 
 
+Normaliser = Literal["case", "spaces", "punctuation", "articles", "number", "order"]
+
+
 class GoldCall(BaseModel):
-    """A right call: the accepted values of each argument; the arguments in `optional` may be left out."""
+    """A right call.
+
+    arguments   the accepted values of each argument
+    optional    arguments that may be left out
+    normalise   differences that do not count, by argument; without it, a value must be equal
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     arguments: dict[str, list[Any]] = Field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    normalise: dict[str, tuple[Normaliser, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _normalises_its_arguments(self) -> GoldCall:
+        unknown = sorted(self.normalise.keys() - self.arguments.keys())
+        if unknown:
+            raise ValueError(f"normalise names {unknown[0]!r}, which is none of the arguments of this gold")
+        return self
 
 
 class Gold(BaseModel):
     """Which answers to a prompt are right.
 
-    calls   the tool calls that must be made, in any order
-    match   for answers in words (`clarify`, `refuse`, `answer`): a regular expression that must be found in the text,
-            case ignored; without it, the default of the behaviour is used
+    calls    the tool calls that must be made, in any order
+    match    for answers in words (`clarify`, `refuse`, `answer`): a regular expression that must be found in the text,
+             case ignored; without it, the default of the behaviour is used
+    equals   for `answer`: whole answers that are right, case and spacing ignored
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: tuple[GoldCall, ...] = ()
     match: str | None = None
+    equals: tuple[str, ...] = ()
 
 
 class Row(BaseModel):

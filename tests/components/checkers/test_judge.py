@@ -104,7 +104,6 @@ def row(behaviour: Behaviour, *, completion: dict[str, Any] | None = None, **of_
         '[TOOL_CALLS] {"name": "a", "arguments": {}}',
         '[TOOL_CALLS] [{"name": "a", "arguments": {}}] done',
         '[TOOL_CALLS] [{"name": "a"}]',
-        "<think>The user wants",
     ],
 )
 def test_a_malformed_call_is_an_error_and_never_a_right_refusal(text: str) -> None:
@@ -262,10 +261,10 @@ def test_calls_that_a_runtime_has_read_are_judged_like_those_in_the_text() -> No
         (hermes(call("set_light", room="attic", level=40)), False, True),
         (hermes(call("all_off")), True, False),
         (hermes(call("set_light", room="kitchen", level=40), call("all_off")), True, False),
-        ("Which room?", True, False),
+        ("Which room?", None, False),
     ],
 )
-def test_a_wrong_call(text: str, schema: bool, name: bool) -> None:
+def test_a_wrong_call(text: str, schema: bool | None, name: bool) -> None:
     verdict = judge(text, row("tool_call", calls=(LIGHT,)))
     assert (verdict.exact, verdict.schema_valid, verdict.right_name) == (False, schema, name)
 
@@ -376,7 +375,7 @@ def test_the_format_is_kept_to_when_given() -> None:
     wanted = row("tool_call", calls=(gold("all_off"),))
     assert judge(mistral(call("all_off")), wanted, "mistral").exact is True
     verdict = judge(mistral(call("all_off")), wanted, "hermes")
-    assert (verdict.exact, verdict.made_call) == (False, False)
+    assert (verdict.exact, verdict.made_call, verdict.parses) == (False, True, False)
 
 
 def test_a_broken_pattern_names_the_row() -> None:

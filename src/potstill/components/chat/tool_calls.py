@@ -20,7 +20,10 @@ from potstill.core.errors import UsageError
 from potstill.core.records import Call
 from potstill.core.tools import Tool
 
-__all__ = ["PARSERS", "ParsedAnswer", "parse_answer"]
+__all__ = ["PARSERS", "UNFINISHED", "ParsedAnswer", "parse_answer"]
+
+UNFINISHED = "the thinking is not closed, so there is no answer"
+"""The error of an answer that is only thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ def parse_answer(
     try:
         body, unfinished = without_thinking(text)
         if unfinished:
-            raise BadCall("the thinking is not closed, so there is no answer")
+            raise BadCall(UNFINISHED)
         body = body.strip()
         (_detect(body) if format == "auto" else PARSERS[format])(body, reading)
     except BadCall as bad:

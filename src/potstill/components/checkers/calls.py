@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from potstill.components.chat.tool_calls import ParsedAnswer
+from potstill.components.checkers.normalise import equal, normalised
 from potstill.core.records import Call, GoldCall, Row
 
-__all__ = ["calls_match", "check_calls", "names_match", "right_calls"]
+__all__ = ["CallError", "call_error", "calls_error", "calls_match", "check_calls", "names_match", "right_calls"]
+
+CallError = Literal["no_call", "wrong_tool", "wrong_number", "missing_argument", "extra_argument", "wrong_value"]
+_ERRORS = ("", "wrong_value", "extra_argument", "missing_argument")  # from the smallest to the largest
 
 
 def check_calls(answer: ParsedAnswer, row: Row) -> bool | None:
@@ -55,25 +60,49 @@ def calls_match(calls: Sequence[Call], gold: Sequence[GoldCall]) -> bool:
 
 
 def _fits(call: Call, gold: GoldCall) -> bool:
-    """Whether the name is equal, each value is accepted, nothing is added, and only optional arguments are left out."""
-    if call.name != gold.name or not call.arguments.keys() <= gold.arguments.keys():
-        return False
-    return all(
-        any(_equal(call.arguments[name], value) for value in accepted)
-        if name in call.arguments
-        else name in gold.optional
-        for name, accepted in gold.arguments.items()
+    return call_error(call, gold) is None
+
+
+def call_error(call: Call, gold: GoldCall) -> CallError | None:
+    """What is wrong with a call: None if the name is equal, each value is accepted, nothing is added, and only optional
+    arguments are left out."""
+    if call.name != gold.name:
+        return "wrong_tool"
+    given = _by_gold_name(call, gold)
+    if gold.arguments.keys() - given.keys() - set(gold.optional):
+        return "missing_argument"
+    if given.keys() - gold.arguments.keys():
+        return "extra_argument"
+    right = all(accepts(gold, name, value) for name, value in given.items())
+    return None if right else "wrong_value"
+
+
+def accepts(gold: GoldCall, name: str, value: Any) -> bool:
+    """Whether a value of an argument is one of those that the gold accepts."""
+    names = gold.normalise.get(name, ())
+    value = normalised(value, names)
+    return any(equal(value, normalised(right, names)) for right in gold.arguments[name])
+
+
+def _by_gold_name(call: Call, gold: GoldCall) -> dict[str, Any]:
+    """The arguments of a call by their names in Unicode's composed form, as the gold spells them."""
+    spelt = {unicodedata.normalize("NFC", name): name for name in gold.arguments}
+    return {spelt.get(unicodedata.normalize("NFC", name), name): value for name, value in call.arguments.items()}
+
+
+def calls_error(calls: Sequence[Call], gold: Sequence[GoldCall]) -> CallError | None:
+    """The first thing that is wrong with calls that do not match: the tools, their number, or the arguments of one."""
+    if calls_match(calls, gold):
+        return None
+    if not calls:
+        return "no_call"
+    if {call.name for call in calls} - {right.name for right in gold}:
+        return "wrong_tool"
+    if not names_match(calls, gold):
+        return "wrong_number"
+    found = (
+        min((call_error(call, right) or "" for right in gold if right.name == call.name), key=_ERRORS.index)
+        for call in calls
     )
-
-
-def _equal(left: Any, right: Any) -> bool:
-    """Deep equality of JSON values of the same type: true is not 1, "5" is not 5; 5 and 5.0 are equal."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return left == right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    return type(left) is type(right) and bool(left == right)
+    # calls that fit a gold each, but the same one, have a wrong value: there is another gold that none of them fits
+    return next((error for error in found if error), "wrong_value")

@@ -1,60 +1,80 @@
-"""Patterns: answers in words that ask back or refuse, and the rows' own regular expressions."""
+"""Patterns: the rows' own regular expressions, and the words with which an answer asks back or declines."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from potstill.components.chat.tool_calls import ParsedAnswer
+from potstill.components.checkers.garble import is_garbled
+from potstill.components.checkers.phrases import asks_back, declines, plain
 from potstill.core.errors import DataError
 from potstill.core.records import Row
 
-__all__ = ["check_clarify", "check_refuse", "compile_match", "row_pattern"]
+if TYPE_CHECKING:
+    from regex import Match, Pattern
 
-_ASKS = r"\?"
-# How a model declines in English: in the present tense, about itself or the request. "Sorry" alone is no refusal, nor
-# is "could not find". Rows in other languages need their own `gold.match`. \u2019 is the typographic apostrophe.
-_DECLINES = (
-    r"\b(?:I|we)(?: (?:am|are)|['\u2019](?:m|re))? (?:(?:just|really|simply|currently) )?"
-    r"(?:cannot|can ?not|can['\u2019]t(?! wait)|won['\u2019]t|will not|unable to|not able to|can only)\b"
-    r"|\b(?:I|we) (?:(?:do not|don['\u2019]t) have|have no)\b.{0,30}?"
-    r"\b(?:tools?|functions?|ways?|ability|access|means|control|permission|devices?)\b"
-    r"|\b(?:that|this|it|which)(?: is|['\u2019]s) (?:not|beyond|outside)\b.{0,20}?"
-    r"\b(?:possible|supported|available|something I|what I|my)\b"
-    r"|\bthere(?: is|['\u2019]s) no (?:tool|function|way|device)\b"
-)
+__all__ = ["check_clarify", "check_refuse", "compile_match", "matches"]
+
+_SECONDS = 1.0  # for one search; a pattern that takes longer is one that tries every split of the text
 
 
 def check_clarify(answer: ParsedAnswer, row: Row) -> bool | None:
-    """Whether the answer makes no call and asks back: `gold.match` is found, or else a question mark."""
-    return not answer.calls and row_pattern(row, _ASKS).search(answer.content) is not None
+    """Whether the answer makes no call and asks back: `gold.match` is found, or else it asks for something."""
+    if answer.calls or is_garbled(answer.content):
+        return False
+    if row.gold and row.gold.match:
+        return next(matches(row, answer.content), None) is not None
+    return asks_back(answer.content, declined=declines(answer.content))
 
 
 def check_refuse(answer: ParsedAnswer, row: Row) -> bool | None:
-    """Whether the answer makes no call, declines (`gold.match`, or else plain English), and ends with no question."""
-    declined = row_pattern(row, _DECLINES).search(answer.content) is not None
-    return not answer.calls and declined and not answer.content.endswith("?")
+    """Whether the answer makes no call, declines (`gold.match`, or else plain words), and asks for nothing."""
+    if answer.calls or is_garbled(answer.content) or asks_back(answer.content, declined=True):
+        return False
+    if row.gold and row.gold.match:
+        return next(matches(row, answer.content), None) is not None
+    return declines(answer.content)
 
 
-def row_pattern(row: Row, default: str) -> re.Pattern[str]:
-    """The pattern of the row's gold, or else `default`.
+def matches(row: Row, text: str) -> Iterator[Match[str]]:
+    """The places where the row's `gold.match` is found in a text that is made `plain`; none without a pattern.
 
     Raises:
-        DataError: the pattern of the gold is not a valid regular expression.
+        DataError: the pattern is not valid, or takes too long.
     """
-    given = row.gold.match if row.gold else None
-    return compile_match(given or default, row.where or f"row {row.row_id}")
+    if row.gold is None or row.gold.match is None:
+        return
+    where = row.where or f"row {row.row_id}"
+    try:
+        yield from compile_match(row.gold.match, where).finditer(plain(text), timeout=_SECONDS)
+    except TimeoutError:
+        raise DataError(
+            f"{where}: gold.match takes more than {_SECONDS:.0f} second on an answer of {len(text):,} characters: "
+            f"{row.gold.match!r}. Remove repetitions inside repetitions, such as (a+)+."
+        ) from None
 
 
-def compile_match(pattern: str, where: str) -> re.Pattern[str]:
+def compile_match(pattern: str, where: str) -> Pattern[str]:
     """A compiled `gold.match` that ignores case. `where` names the row in the message.
 
     Raises:
         DataError: the pattern is not a valid regular expression.
     """
+    import regex  # unlike re, it can stop a search that takes too long
+
     try:
-        return re.compile(pattern, re.IGNORECASE)
-    except (re.error, OverflowError, RecursionError) as error:
+        return _compiled(pattern)
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
         raise DataError(
             f"{where}: gold.match is not a valid regular expression ({error}): {pattern!r}. Fix it; "
             "to search for plain text, put a backslash before each of . ^ $ * + ? { } [ ] ( ) | and \\."
         ) from None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Pattern[str]:
+    import regex
+
+    return regex.compile(plain(pattern), regex.IGNORECASE)

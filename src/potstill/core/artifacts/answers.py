@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,7 +13,26 @@ from potstill.core.errors import StepError
 from potstill.core.files import file_lines, write_text
 from potstill.core.records import first_problem
 
-__all__ = ["ClassifiedRow", "JudgedAnswer", "answers_file", "read_answers", "write_answers"]
+__all__ = ["AnswerError", "ClassifiedRow", "JudgedAnswer", "answers_file", "read_answers", "write_answers"]
+
+
+AnswerError = Literal[
+    "no_call", "wrong_tool", "wrong_number", "missing_argument", "extra_argument", "wrong_value", "unwanted_call",
+    "unparsable", "cut_off", "wrong_words",
+]  # fmt: skip
+"""Why an answer is wrong.
+
+no_call            no tool is called where one should be
+wrong_tool         another tool is called
+wrong_number       the right tools are called too often or too seldom
+missing_argument   the right tool is called without an argument that it needs
+extra_argument     the right tool is called with an argument that the gold does not have
+wrong_value        the arguments are the right ones, and a value is wrong
+unwanted_call      a tool is called, in any markup, where none should be
+unparsable         a call cannot be read, or thinking does not end
+cut_off            the answer reached the limit of tokens
+wrong_words        the text is not what is asked for
+"""
 
 
 class JudgedAnswer(Part):
@@ -24,10 +43,12 @@ class JudgedAnswer(Part):
     finish_reason   `stop`, or `length` for an answer that was cut off
     exact           whether the answer is right; None for a row that does not say what is right
     parses          whether tool calls in it could be read
-    schema_valid    whether tool calls fit the tools' schemas; None for a row without tools
+    schema_valid    whether tool calls fit the tools' schemas; None for an answer that calls no tool
     expected        the right answer, for a person to read
     served          what a user of llama.cpp's chat endpoint gets, which is what is judged, where potstill reads other
                     calls or words in the text; None where both agree, and for other models
+    error           why the answer is wrong; None for one that is right or not judged
+    tools           names of the tools that should be called, each once
     """
 
     row_id: str
@@ -40,6 +61,8 @@ class JudgedAnswer(Part):
     schema_valid: bool | None
     expected: str
     served: str | None = None
+    error: AnswerError | None = None
+    tools: tuple[str, ...] = ()
 
 
 class ClassifiedRow(Part):

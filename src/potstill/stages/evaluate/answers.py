@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.components.checkers.calls import right_calls
 from potstill.components.checkers.judge import judge_answer
 from potstill.components.runtimes import Answer, Runtime, Sampling
 from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_answers, write_answers
@@ -41,18 +42,22 @@ class TestBench:
         own = own_reading(answer.text, row, self.tool_format)
         served = as_served(answer, row, self.tool_format)
         verdict = judge_answer(served or own, row)
+        # an answer that was cut off is wrong, however it begins
+        cut = answer.finish_reason != "stop"
+        wanted = right_calls(row) if row.behaviour in ("tool_call", "multi_call") else ()
         return JudgedAnswer(
             row_id=row.row_id,
             behaviour=row.behaviour,
             prompt=next((m.content or "" for m in reversed(row.messages) if m.role == "user"), ""),
             text=answer.text,
             finish_reason=answer.finish_reason,
-            # an answer that was cut off is wrong, however it begins
-            exact=verdict.exact and answer.finish_reason == "stop" if verdict.exact is not None else None,
+            exact=verdict.exact and not cut if verdict.exact is not None else None,
             parses=verdict.parses,
-            schema_valid=verdict.schema_valid if row.tools else None,
+            schema_valid=verdict.schema_valid,
             expected=_expected(row),
             served=shown(served) if served and not same_reading(served, own) else None,
+            error="cut_off" if cut and verdict.exact is not None else verdict.error,
+            tools=tuple(dict.fromkeys(call.name for call in wanted)),
         )
 
 
@@ -64,4 +69,6 @@ def _expected(row: Row) -> str:
         )
     if row.completion and row.completion.content:
         return row.completion.content
+    if row.gold and row.gold.equals:
+        return row.gold.equals[0]
     return f"/{row.gold.match}/" if row.gold and row.gold.match else ""

@@ -79,6 +79,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=5,
+    version=6,
     paid=("answers-*.jsonl",),
 )
