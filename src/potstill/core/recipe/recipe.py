@@ -81,13 +81,14 @@ class Recipe(RecipeFile):
     @property
     def schedule(self) -> Schedule:
         """All settings of the student's training."""
-        return Schedule.of(self.train, self.trainer)
+        return Schedule.of(self.train, self.trainer, scratch=self.student.init == "scratch")
 
     @property
     def finetune_schedule(self) -> Schedule:
         """All settings of the teacher's fine-tuning."""
-        assert self.teacher.finetune is not None
-        return Schedule.of(self.teacher.finetune, self.trainer)
+        settings = self.teacher.finetune
+        assert settings is not None
+        return Schedule.of(settings, self.trainer, scratch=settings.shape is not None)
 
     @property
     def local_teacher(self) -> LocalTeacher:

@@ -9,8 +9,12 @@ from potstill.core.recipe.fields import COSMETIC, Count, NotNegative, Positive, 
 __all__ = ["LoraOptimization", "Optimization", "Schedule", "Trainer"]
 
 
-class Optimization(Section):
-    """The settings that `train` and `teacher.finetune` each have for themselves."""
+_FROM_WEIGHTS, _FROM_SCRATCH = 1e-4, 1e-3
+"""Default learning rates; docs/decisions.md has the measurements behind them."""
+
+
+class _Passes(Section):
+    """How often rows are seen, and in what portions."""
 
     epochs: Positive = 3.0
     """Number of passes over the rows, where a fraction ends the last pass early; default: 3."""
@@ -18,10 +22,16 @@ class Optimization(Section):
     """Maximum size of one micro-batch on one device, in tokens; default: 8192."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Optimizer; `muon` is for the matrices of the layers, and all other weights use AdamW; default: adamw."""
-    learning_rate: Positive = 1e-3
-    """Peak learning rate, reached after the warm-up; default: 0.001."""
     min_lr_ratio: Share = 0.1
     """Learning rate at the end of the cosine decay, as a fraction of the peak; default: 0.1."""
+
+
+class Optimization(_Passes):
+    """The settings that `train` and `teacher.finetune` each have for themselves."""
+
+    learning_rate: Positive | None = None
+    """Peak learning rate, reached after the warm-up; default: 0.001 for a model that starts from random weights, and
+    0.0001 for any other."""
 
 
 class LoraOptimization(Optimization):
@@ -54,11 +64,18 @@ class Trainer(Section):
     """Tool that receives the training curves; default: tensorboard."""
 
 
-class Schedule(LoraOptimization, Trainer):
+class Schedule(_Passes, Trainer):
     """All settings of one training: its own and the shared ones."""
 
+    learning_rate: Positive = _FROM_SCRATCH
+    """Peak learning rate, reached after the warm-up; default: 0.001."""
+    lora_rank: Count | None = None
+    """Rank of LoRA adapters; default: train all weights."""
+
     @classmethod
-    def of(cls, own: Optimization, shared: Trainer) -> Self:
-        """The settings of one training."""
+    def of(cls, own: Optimization, shared: Trainer, *, scratch: bool = False) -> Self:
+        """The settings of one training, which starts from random weights if `scratch` is set."""
         values = {name: getattr(own, name) for name in LoraOptimization.model_fields if hasattr(own, name)}
+        if own.learning_rate is None:
+            values["learning_rate"] = _FROM_SCRATCH if scratch else _FROM_WEIGHTS
         return cls(**values, **{name: getattr(shared, name) for name in Trainer.model_fields})
