@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
+from potstill.core.artifacts.answers import answers_file, write_answers
 from potstill.core.artifacts.exported import (
     Exported,
     LogProbParity,
@@ -34,6 +39,10 @@ from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import StepValues, Trained, TrainSummary, ValidationPoint
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import Recipe, load_recipe
+from potstill.core.records import read_rows
+from potstill.stages.package import example
+from potstill.stages.package.example import Example
+from potstill.stages.package.stage import PackageInputs
 
 RECIPE = """
 name: lights
@@ -302,4 +311,20 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     quantization = recipe.export.quantization
     write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)
     metrics().write(steps["evaluate"])
+    write_answers(steps["evaluate"] / answers_file("gguf"), [])
     verdict(kind).write(steps["gate"])
+
+
+@contextmanager
+def made_up_example() -> Iterator[None]:
+    """Packages are made without llama.cpp, since the file of this run has no model in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example, "find_example", _example)
+        yield
+
+
+def _example(inputs: PackageInputs, gguf: Path) -> Example:
+    assert gguf.is_file()
+    row = read_rows(inputs.data["test"].path, tools=inputs.data["tools"].path)[0]
+    request = {"messages": [message.for_api() for message in row.messages], "tools": list(row.tools)}
+    return Example(row, request, {"role": "assistant", "content": "It's on."}, right=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from finished_run import RECIPE, finished_run, metrics
+from finished_run import RECIPE, finished_run, made_up_example, metrics
 from potstill.cli.main import main
 from potstill.components.packages.portable import portable_recipe
 from potstill.components.packages.verify import verify_package
@@ -25,7 +26,13 @@ from potstill.core.recipe import Recipe, load_recipe
 from potstill.stages.package.stage import STAGE
 from stage_runs import run_stage
 
-FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json"}
+FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json", "tools.json"}
+
+
+@pytest.fixture(autouse=True)
+def _made_up_example() -> Iterator[None]:
+    with made_up_example():
+        yield
 
 
 def packaged(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE", measured: Metrics | None = None) -> Path:

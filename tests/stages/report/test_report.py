@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from finished_run import EVIL, RECIPE, finished_run
+from finished_run import EVIL, RECIPE, finished_run, made_up_example
 from fixtures import write_jsonl
 from potstill.core.artifacts.metrics import LeakedRows, Metrics, ModelMetrics, Models, PairedCounts, Rate
 from potstill.core.artifacts.step import StepRecord
@@ -50,7 +50,8 @@ def packaged_run(
     loaded, steps = finished_run(folder / "run", recipe, kind)
     change(Metrics.read(steps["evaluate"])).write(steps["evaluate"])
     package = folder / "run" / "runs" / "package-000000000006"
-    run_stage(PACKAGE, loaded, steps, package)
+    with made_up_example():
+        run_stage(PACKAGE, loaded, steps, package)
     StepRecord.read(steps["gate"]).model_copy(update={"stage": "package"}).write(package)
     return loaded, steps | {"package": package}
 

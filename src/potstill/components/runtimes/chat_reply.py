@@ -44,6 +44,11 @@ class ChatReply(BaseModel):
     verbose: _Verbose = Field(alias="__verbose")
 
     @property
+    def cut_off(self) -> bool:
+        """Whether the answer ended for lack of room."""
+        return self.choices[0].finish_reason == "length"
+
+    @property
     def parsed(self) -> ParsedAnswer:
         """Calls and words as a user of the endpoint gets them. Reasoning that the endpoint separated is left out."""
         message = self.choices[0].message

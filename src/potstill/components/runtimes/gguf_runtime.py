@@ -21,7 +21,7 @@ from potstill.core.errors import ParityError, StepError
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row, first_problem
 
-__all__ = ["GGUFRuntime", "chat_request"]
+__all__ = ["GGUFRuntime", "ask_chat", "chat_request"]
 
 Array = NDArray[np.float32]
 
@@ -79,13 +79,9 @@ class GGUFRuntime:
             self._require_prompt(row, prompt, self.server.apply_template(row.messages, row.tools))
             return Answer("", "length", len(prompt), 0, 0.0)
         begun = time.monotonic()
-        try:
-            reply = self._ask(row, sampling, room)
-        except RefusedRequest as error:
-            if not cannot_read(error.status, error.reason):
-                raise
-            parsed = ParsedAnswer((), "", error.reason)
-            return Answer("", "stop", len(prompt), 0, time.monotonic() - begun, parsed=parsed)
+        reply = ask_chat(self.server, self._request(row, sampling, room))
+        if isinstance(reply, ParsedAnswer):
+            return Answer("", "stop", len(prompt), 0, time.monotonic() - begun, parsed=reply)
         seconds = time.monotonic() - begun
         self._require_prompt(row, prompt, reply.verbose.prompt)
         ids = list(reply.verbose.tokens)
@@ -93,29 +89,19 @@ class GGUFRuntime:
         if end is None and reply.verbose.stop_type == "eos":
             end = len(ids) - 1  # llama.cpp also stops at tokens that only it treats as an end
         ids = ids[:end]
-        finish = "length" if reply.choices[0].finish_reason == "length" else "stop"
+        finish = "length" if reply.cut_off else "stop"
         text = self.chat.decode(ids, after=prompt)
         return Answer(text, finish, len(prompt), len(ids), seconds, parsed=reply.parsed)
 
-    def _ask(self, row: Row, sampling: Sampling, room: int) -> ChatReply:
-        body = chat_request(row) | {
+    def _request(self, row: Row, sampling: Sampling, room: int) -> dict[str, Any]:
+        return chat_request(row) | {
             "max_tokens": room,
             "samplers": ["temperature", "top_p"],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": _row_seed(row, sampling.seed),
             "cache_prompt": True,
-            "verbose": True,
-            "return_tokens": True,
         }
-        try:
-            return ChatReply.model_validate(self.server.post("/v1/chat/completions", body))
-        except ValidationError as error:
-            raise StepError(
-                f"llama.cpp's chat endpoint does not return what is needed to compare its prompts and answers "
-                f"({first_problem(error)}). This version of xllamacpp is not supported: install one that potstill was "
-                "tested with."
-            ) from None
 
     def _require_prompt(self, row: Row, expected: list[int], rendered: str) -> None:
         """Raise ParityError if the endpoint's prompt has other token ids than the checkpoint's own rendering."""
@@ -141,6 +127,27 @@ class GGUFRuntime:
         total_S1 = np.log(np.exp(log_probs_SV.astype(np.float64)).sum(axis=1, keepdims=True))
         normalised_SV: Array = (log_probs_SV - total_S1).astype(np.float32)
         return normalised_SV
+
+
+def ask_chat(server: GGUFServer, request: dict[str, Any]) -> ChatReply | ParsedAnswer:
+    """The reply of the chat endpoint; a malformed answer where the endpoint cannot read what the model wrote.
+
+    Raises:
+        StepError: the server refuses the request, has gone, or leaves out the prompt and the tokens.
+    """
+    try:
+        reply = server.post("/v1/chat/completions", request | {"verbose": True, "return_tokens": True})
+        return ChatReply.model_validate(reply)
+    except RefusedRequest as error:
+        if not cannot_read(error.status, error.reason):
+            raise
+        return ParsedAnswer((), "", error.reason)
+    except ValidationError as error:
+        raise StepError(
+            f"llama.cpp's chat endpoint does not return what is needed to compare its prompts and answers "
+            f"({first_problem(error)}). This version of xllamacpp is not supported: install one that potstill was "
+            "tested with."
+        ) from None
 
 
 def chat_request(row: Row) -> dict[str, Any]:

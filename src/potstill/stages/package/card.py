@@ -10,7 +10,9 @@ from potstill.core.artifacts.manifest import DataFile, Manifest
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Rate
 from potstill.core.format import format_interval, format_number, format_percent, format_size
 from potstill.stages.package import markdown
+from potstill.stages.package.example import Example
 from potstill.stages.package.stage import PackageInputs
+from potstill.stages.package.usage import usage_section
 
 __all__ = ["write_card"]
 
@@ -22,12 +24,13 @@ _VERDICTS = {
 _SHORT = 12  # characters of a hash
 
 
-def write_card(inputs: PackageInputs, manifest: Manifest) -> str:
+def write_card(inputs: PackageInputs, manifest: Manifest, example: Example | None) -> str:
     """Text of the card.
 
     Args:
         inputs: the stage's inputs.
         manifest: the package's manifest; of its files, only the GGUF is needed.
+        example: a request and its answer; None for a model that continues text.
     """
     front = yaml.safe_dump(_front_matter(inputs, manifest), sort_keys=False, allow_unicode=True, width=100)
     sections = [
@@ -36,7 +39,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest) -> str:
         _quality(manifest.metrics),
         _training(manifest),
         _runtime(manifest.metrics),
-        _usage(inputs),
+        usage_section(inputs, example),
         _provenance(inputs, manifest),
         _limits(inputs, manifest),
     ]
@@ -152,29 +155,6 @@ def _runtime(metrics: Metrics) -> str:
         "## Speed and memory\n\n" + markdown.table(("measure", "value"), rows) + "\n\nMeasured in llama.cpp with "
         f"{run.threads} threads and a context of {run.context} tokens, over {run.requests} requests one after the "
         "other; medians."
-    )
-
-
-def _usage(inputs: PackageInputs) -> str:
-    gguf, sampling = inputs.gguf.path.name, inputs.sampling
-    serve = f"llama-server -m {gguf} -c {inputs.chat.context} --temp {sampling.temperature:g} --port 8080"
-    if inputs.chat.template != "plain":
-        request = (
-            "curl http://localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-            '  -d \'{"messages": [{"role": "user", "content": "..."}]}\''
-        )
-        more = "The file contains the chat template that it was trained with. Give tools in OpenAI's format as `tools`."
-    else:
-        request = (
-            "curl http://localhost:8080/completion -H 'Content-Type: application/json' \\\n"
-            '  -d \'{"prompt": "...", "n_predict": ' + f"{sampling.max_new_tokens}}}'"
-        )
-        more = "The model continues text; it was not trained for conversations."
-    name = inputs.name.lower()
-    return (
-        f"## Usage\n\nWith llama.cpp:\n\n```sh\n{serve}\n{request}\n```\n\n{more}\n\n"
-        f"With Ollama:\n\n```sh\nollama create {name} -f Modelfile\nollama run {name}\n```\n\n"
-        "The Modelfile has comments on anything that Ollama renders differently."
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import __version__
 from potstill.components.chat.format import ChatSettings
@@ -17,6 +17,7 @@ from potstill.components.models.names import base_model_name, model_name, teache
 from potstill.components.packages.entries import data_file, package_files, step_entry
 from potstill.components.packages.portable import portable_recipe, without_login
 from potstill.components.runtimes import Sampling
+from potstill.core.artifacts.answers import answers_file
 from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.generated import Generated, TeacherIdentity
 from potstill.core.artifacts.manifest import Manifest, ManifestData, ManifestStudent, ManifestTeacher
@@ -28,6 +29,9 @@ from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Recipe, recipe_hash
 from potstill.core.steps import Done, Stage
 from potstill.stages.package.folder import finish, link, new_package
+
+if TYPE_CHECKING:
+    from potstill.stages.package.example import Example
 
 __all__ = ["STAGE", "Licenses", "PackageInputs"]
 
@@ -55,6 +59,7 @@ class PackageInputs:
     data                    data files by the recipe's key
     student                 the checkpoint, for its tokenizer and chat template
     gguf                    the file that ships
+    answers                 the file's answers to the test rows
     steps                   step.json of each finished step by stage
     """
 
@@ -73,6 +78,7 @@ class PackageInputs:
     finetune_rows: HashedPath | None
     student: HashedPath
     gguf: HashedPath
+    answers: HashedPath
     generated: HashedPath
     exported: HashedPath
     metrics: HashedPath
@@ -104,6 +110,7 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
         student=done.path("train", "student"),
         gguf=done.path("export", done.read("export", Exported).file),
+        answers=done.path("evaluate", answers_file("gguf")),
         generated=done.path("generate", Generated.FILE),
         exported=done.path("export", Exported.FILE),
         metrics=done.path("evaluate", Metrics.FILE),
@@ -123,10 +130,23 @@ def _run(inputs: PackageInputs, out: Path) -> None:
         if notice:
             write_text(folder / "LICENSE", notice)
         write_text(folder / "Modelfile", write_modelfile(inputs, chat, notice))
-        finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest))
+        example = _example(inputs, folder)
+        finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest, example))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=3)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=4)
+
+
+def _example(inputs: PackageInputs, folder: Path) -> Example | None:
+    """The request of the card, asked of the packaged file, with its tools in tools.json; None for continued text."""
+    if inputs.chat.template == "plain":
+        return None
+    from potstill.stages.package.example import TOOLS, find_example, tools_text
+
+    example = find_example(inputs, folder / inputs.gguf.path.name)
+    if example.row.tools:
+        write_text(folder / TOOLS, tools_text(example.row))
+    return example
 
 
 def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
