@@ -141,7 +141,11 @@ def test_numbers_stand_with_their_intervals_and_thresholds(usual: str) -> None:
     assert "86.7 % 75.8 to 93.1 52 of 60" in text  # and with its interval and counts
     assert "Compared with the teacher on the same 430 items: 21 lost, 4 gained." in text
     assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times as fast" in text
-    assert "9.85 MB (5.15 times as much)" in text and "4.92 million (3.07 times as much)" in text
+    assert (
+        "1.91 MB as Q8_0" in text
+        and "about 5.87 MB (3.07 times as much) as Q8_0" in text
+        and "4.92 million (3.07 times as much)" in text
+    )
     assert "0.0311 0.028 to 0.0358 0.412 98.3 % 97.9 to 98.7 %" in text
     assert "ab" * 32 in text and "5" * 64 in text
     assert '"retention": 0.95' in html.unescape(text)

@@ -188,6 +188,12 @@ class Models(Part):
         if self.control is not None:
             yield "control", self.control
 
+    @property
+    def teacher_as_shipped(self) -> int | None:
+        """Bytes that the teacher would have in the shipped file's format, by their numbers of parameters."""
+        teacher, shipped = self.teacher.params, self.gguf
+        return round(shipped.bytes * teacher / shipped.params) if teacher and shipped.params and shipped.bytes else None
+
     def gain(self) -> str:
         """What training gave the student, and its control, in one or two sentences; empty without a start."""
         if self.start is None:

@@ -46,7 +46,12 @@ def runtime_section(facts: Facts) -> RuntimeSection:
     ttft, speed = run.ttft_ms, run.decode_tokens_per_s
     rows = []
     if shipped.bytes:
-        file = Measure("File", format_size(shipped.bytes), teacher=_larger(teacher.bytes, shipped.bytes, "size"))
+        same = _larger(facts.metrics.models.teacher_as_shipped, shipped.bytes, "size")
+        file = Measure(
+            "File",
+            f"{format_size(shipped.bytes)} as {shipped.format}",
+            teacher=f"about {same} as {shipped.format}" if same else None,
+        )
         rows.append(_at_most(file, target.file_mb, shipped.bytes / 1e6, "MB"))
     if shipped.params:
         size = _larger(teacher.params, shipped.params, "count")

@@ -109,7 +109,8 @@ def _figures(facts: Facts) -> list[Figure]:
     elif shipped.fidelity:
         out.append(Figure(f"{format_number(shipped.fidelity.kl_mean)} nats", "mean KL from the teacher"))
     if shipped.bytes:
-        of_teacher = f", {percent(shipped.bytes / teacher.bytes)} of the teacher" if teacher.bytes else ""
+        same = facts.metrics.models.teacher_as_shipped
+        of_teacher = f", {percent(shipped.bytes / same)} of the teacher as {shipped.format}" if same else ""
         out.append(Figure(format_size(shipped.bytes), f"file{of_teacher}"))
     out.append(Figure(f"{format_number(run.peak_rss_mb)} MB", "peak memory"))
     out.append(Figure(f"{format_number(run.ttft_ms.median)} ms", "to the first token"))
