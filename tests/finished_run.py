@@ -24,6 +24,7 @@ from potstill.core.artifacts.exported import (
 from potstill.core.artifacts.generated import Generated, SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import (
     Fidelity,
+    FidelityDifference,
     LeakedRows,
     Metrics,
     ModelMetrics,
@@ -75,7 +76,7 @@ EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.tit
 
 def _model(name: str) -> ModelMetrics:
     def of(k: int, n: int) -> Rate | None:
-        return Rate.of([i < k for i in range(n)])
+        return Rate.of([i < k for i in range(n)], None, 0.9)
 
     kl = FIDELITY.get(name)
     return ModelMetrics(
@@ -95,6 +96,7 @@ def _model(name: str) -> ModelMetrics:
             top1_low=kl[2] - 0.004,
             top1_high=kl[2] + 0.004,
             tokens=1204,
+            rows=300,
         ),
     )
 
@@ -121,9 +123,20 @@ def _regressions() -> list[Regression]:
     return [*lost[:2], lost[0].model_copy(update=hostile), *lost[2:]]
 
 
+def pair(lost: int, gained: int, n: int, neither: int = 4, confidence: float = 0.9) -> PairedCounts:
+    """Two models that differ on so many items, of which `neither` got some others right."""
+    both = n - lost - gained - neither
+    first = [False] * lost + [True] * (gained + both) + [False] * neither
+    second = [True] * lost + [False] * gained + [True] * both + [False] * neither
+    found = PairedCounts.of(first, second, None, confidence)
+    assert found is not None
+    return found
+
+
 def metrics() -> Metrics:
     """What the evaluate step measures."""
     return Metrics(
+        confidence=0.9,
         models=Models(
             teacher=_model("teacher"),
             start=_model("start"),
@@ -132,9 +145,10 @@ def metrics() -> Metrics:
             gguf=_model("gguf"),
         ),
         paired=Paired(
-            gguf_vs_teacher=PairedCounts(broken=21, fixed=4, n=430),
-            student_vs_control=PairedCounts(broken=9, fixed=48, n=430),
-            gguf_vs_student=PairedCounts(broken=4, fixed=1, n=430),
+            gguf_vs_teacher=pair(21, 4, 430),
+            student_vs_control=pair(9, 48, 430),
+            gguf_vs_student=pair(4, 1, 430),
+            student_vs_control_kl=FidelityDifference(kl=-0.1181, low=-0.141, high=-0.0982),
         ),
         runtime=RuntimeMetrics(
             load_s=0.081,
@@ -178,7 +192,7 @@ def verdict(kind: str = "INCONCLUSIVE") -> Verdict:
     if kind == "FAIL":
         gates[1] |= {"verdict": "FAIL", "high": 0.948}
         gates[5] |= {"verdict": "FAIL", "value": 71.2, "detail": "Measured 71.2 MB; maximum 60 MB."}
-    return Verdict.model_validate({"verdict": kind, "gates": gates, "notes": ()})
+    return Verdict.model_validate({"verdict": kind, "confidence": 0.9, "gates": gates, "notes": ()})
 
 
 def _write_log(path: Path, floor: float, divergence: bool) -> None:

@@ -11,10 +11,12 @@ from potstill.core.format import (
     format_duration,
     format_interval,
     format_large,
+    format_level,
     format_number,
     format_p_value,
     format_percent,
     format_points,
+    format_points_interval,
     format_price,
     format_size,
     format_speed,
@@ -83,11 +85,23 @@ def test_intervals_name_the_unit_once() -> None:
     assert format_interval(0.85, 0.912, "rate") == "85.0 to 91.2 %"
     assert format_interval(12, 14.5, "ms") == "12 to 14.5 ms"
     assert format_interval(12, 14.5) == "12 to 14.5"
-    assert format_interval(0.85, None, "ratio") == "85.0 % to -"
+    assert format_interval(0.85, None, "ratio") == "at least 85.0 %"
     assert format_interval(None, None, "ms") == ""
 
 
 def test_differences_p_values_and_prices() -> None:
-    assert [format_points(x) for x in (0.0123, -0.004, 0.0004)] == ["+1.2", "-0.4", "0.0"]
-    assert [format_p_value(p) for p in (0.0123, 0.00001)] == ["p = 0.012", "p < 0.0001"]
+    assert [format_points(x) for x in (0.0123, -0.004, 0.0004, 0.0)] == ["+1.2", "-0.4", "+0.04", "0.0"]
+    assert format_points_interval(0.01, -0.0002, 0.021, 0.9) == "+1.0 points (90 % interval -0.02 to +2.1)"
+    assert [format_p_value(p) for p in (0.0123, 0.00001)] == [
+        "two-sided p = 0.012, exact McNemar test", "two-sided p < 0.0001, exact McNemar test",
+    ]  # fmt: skip
+    assert [format_level(level) for level in (0.9, 0.95, 0.975)] == ["90 %", "95 %", "97.5 %"]
+
+
+def test_a_share_that_is_almost_all_or_nothing_does_not_look_so() -> None:
+    shares = (1.0, 0.99985, 0.9999999, 0.0, 0.0003, -0.0001, 0.9949)
+    assert [format_percent(share) for share in shares] == [
+        "100.0 %", "99.98 %", "100.0 %", "0.0 %", "0.03 %", "-0.01 %", "99.5 %",
+    ]  # fmt: skip
+    assert format_interval(0.99992, 1.0, "rate") == "99.99 to 100.0 %"
     assert [format_price(x) for x in (0, 1234.5, 0.01234)] == ["0.00", "1,234.50", "0.012"]

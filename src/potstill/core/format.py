@@ -9,10 +9,12 @@ __all__ = [
     "format_duration",
     "format_interval",
     "format_large",
+    "format_level",
     "format_number",
     "format_p_value",
     "format_percent",
     "format_points",
+    "format_points_interval",
     "format_price",
     "format_size",
     "format_speed",
@@ -36,8 +38,17 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_percent(share: float) -> str:
-    """A share, where 1 is the whole, with one decimal: `12.3 %`; `no bound` where it is not finite."""
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "no bound"
+    """A share, where 1 is the whole, with one decimal: `12.3 %`; `no bound` where it is not finite.
+
+    More decimals keep a small share from looking like none, and a share that is almost 1 from looking like the whole.
+    """
+    return f"{_decimals(100 * share)} %" if math.isfinite(share) else "no bound"
+
+
+def _decimals(percent: float, sign: str = "") -> str:
+    """One decimal, or as many as tell the number from 0 and 100; at most four."""
+    texts = [f"{percent:{sign}.{digits}f}" for digits in range(1, 5)]
+    return next((text for text in texts if float(text) not in (0, 100)), texts[0])
 
 
 def format_value(value: float | None, unit: str, digits: int = 4) -> str:
@@ -48,9 +59,12 @@ def format_value(value: float | None, unit: str, digits: int = 4) -> str:
 
 
 def format_interval(low: float | None, high: float | None, unit: str = "", digits: int = 4) -> str:
-    """Both ends of an interval, and the unit once: `85.0 to 91.2 %`, `12 to 14 ms`; empty without an interval."""
-    if low is None and high is None:
-        return ""
+    """Both ends of an interval, and the unit once: `85.0 to 91.2 %`, `12 to 14 ms`, `at least 12 ms`; empty without."""
+    if low is None or high is None:
+        if low is None and high is None:
+            return ""
+        side = "at least" if high is None else "at most"
+        return f"{side} {format_value(low if high is None else high, unit, digits)}"
     first, last = format_value(low, unit, digits), format_value(high, unit, digits)
     ending = " %" if unit in SHARES else f" {unit}"
     if unit and last.endswith(ending):
@@ -60,13 +74,25 @@ def format_interval(low: float | None, high: float | None, unit: str = "", digit
 
 def format_points(share: float) -> str:
     """A difference of two shares in percentage points, with its sign: `+1.2`, `-0.4`, `0.0`."""
-    points = 100 * share
-    return f"{points:+.1f}" if abs(points) >= 0.05 else "0.0"
+    text = _decimals(100 * share, "+")
+    return text if float(text) else "0.0"
 
 
 def format_p_value(p: float) -> str:
-    """A p-value: `p = 0.012`, `p < 0.0001`."""
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    """The two-sided p-value of the exact McNemar test: `two-sided p = 0.012, exact McNemar test`."""
+    value = f"= {format_number(p, 2)}" if p >= 0.0001 else "< 0.0001"
+    return f"two-sided p {value}, exact McNemar test"
+
+
+def format_level(confidence: float) -> str:
+    """The level of an interval: `90 %`, `97.5 %`."""
+    return f"{100 * confidence:.4g} %"
+
+
+def format_points_interval(gain: float, low: float, high: float, confidence: float) -> str:
+    """A difference of two shares with its interval: `+1.2 points (90 % interval +0.3 to +2.1)`."""
+    ends = f"{format_points(low)} to {format_points(high)}"
+    return f"{format_points(gain)} points ({format_level(confidence)} interval {ends})"
 
 
 def format_price(amount: float) -> str:

@@ -99,6 +99,8 @@ class Row(BaseModel):
     completion: Message | None = None
     behaviour: Behaviour = "answer"
     gold: Gold | None = None
+    group: str | None = None
+    """Name of the item that this row is one of several phrasings of. Rows of a group are not independent in scores."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     where: str = Field(default="", exclude=True)
     """The file and the line that the row was read from, for messages; it is never written."""

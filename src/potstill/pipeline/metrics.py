@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics, Rate
+from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics, PairedCounts, Rate
 from potstill.core.artifacts.run import ClassifierRunMetrics, RunMetrics
 
 __all__ = ["classifier_run_metrics", "run_metrics"]
@@ -14,14 +14,13 @@ def run_metrics(evaluated: Path) -> RunMetrics:
     """The main numbers of a language model's run, from the directory of its evaluate step."""
     metrics = Metrics.read(evaluated)
     models, runtime = metrics.models, metrics.runtime
-    teacher, shipped = _rate(models.teacher.exact), _rate(models.gguf.exact)
     fidelity = models.gguf.fidelity
     return RunMetrics(
-        teacher_exact=teacher,
+        teacher_exact=_rate(models.teacher.exact),
         start_exact=_rate(models.start.exact) if models.start else None,
-        student_exact=shipped,
+        student_exact=_rate(models.gguf.exact),
         control_exact=_rate(models.control.exact) if models.control else None,
-        retention=shipped / teacher if shipped is not None and teacher else None,
+        retention=_kept(metrics.paired.gguf_vs_teacher),
         gguf_bytes=models.gguf.bytes,
         params_teacher=models.teacher.params,
         params_student=models.student.params,
@@ -45,7 +44,7 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
         start_exact=models.start.exact.rate,
         student_exact=student.exact.rate,
         control_exact=models.control.exact.rate if models.control else None,
-        retention=student.exact.k / teacher.exact.k if teacher.exact.k else None,
+        retention=_kept(metrics.paired.student_vs_teacher),
         params_teacher=teacher.params,
         params_student=student.params,
         student_ms=speed.student_ms.median,
@@ -58,3 +57,8 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
 
 def _rate(found: Rate | None) -> float | None:
     return found.rate if found else None
+
+
+def _kept(pair: PairedCounts | None) -> float | None:
+    """Share of the teacher's right answers that are kept."""
+    return pair.kept.rate if pair and pair.kept else None

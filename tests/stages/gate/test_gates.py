@@ -11,42 +11,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom
 
+from finished_run import pair
+from potstill.core.artifacts.metrics import PairedCounts, Rate
 from potstill.core.artifacts.verdict import GateResult, VerdictWord
-from potstill.core.stats import (
-    holm,
-    mcnemar_exact,
-    paired_drop_interval,
-    paired_ratio_interval,
-    wilson_lower,
-    wilson_upper,
-)
-from potstill.stages.gate.gates import (
-    better_gate,
-    floor_gate,
-    limit_gate,
-    overall,
-    paired_gate,
-    paired_gates,
-    retention_gate,
-)
-
-Pair = tuple[list[bool], list[bool]]
+from potstill.core.stats import paired_p_value, rate_p_value
+from potstill.stages.gate.gates import better_gate, drop_gate, floor_gate, limit_gate, overall, retention_gate
+from potstill.stages.gate.several import confirm_failures
 
 
-def pair(lost: int, gained: int, n: int, both: int | None = None) -> Pair:
-    """Results (new, old) with so many items lost, gained, and right in both (default: all the rest)."""
-    both = n - lost - gained if both is None else both
-    neither = n - lost - gained - both
-    new = [False] * lost + [True] * gained + [True] * both + [False] * neither
-    old = [True] * lost + [False] * gained + [True] * both + [False] * neither
-    return new, old
+def rate(k: int, n: int, confidence: float = 0.9) -> Rate:
+    found = Rate.of([i < k for i in range(n)], None, confidence)
+    assert found is not None
+    return found
 
 
 def items_needed(result: GateResult) -> int:
     """The number of items that would decide, by the gate's detail."""
-    return int(result.detail.split("About ")[1].split(" ")[0])
+    return int(result.detail.split("About ")[1].split(" ")[0].replace(",", ""))
 
 
 # ---- floor ----
@@ -56,206 +39,162 @@ def items_needed(result: GateResult) -> int:
     ("k", "n", "verdict"), [(95, 100, "PASS"), (90, 100, "INCONCLUSIVE"), (82, 100, "INCONCLUSIVE"), (70, 100, "FAIL")]
 )
 def test_floor_gate(k: int, n: int, verdict: VerdictWord) -> None:
-    result = floor_gate(k, n, 0.85, 0.05)
+    result, found = floor_gate(rate(k, n), 0.85, 0.05), rate(k, n)
     assert result.verdict == verdict
-    assert result.value == k / n
-    assert (result.low, result.high) == (wilson_lower(k, n, 0.05), wilson_upper(k, n, 0.05))
+    assert (result.value, result.low, result.high) == (k / n, found.low, found.high)
+    assert "90 % interval" in result.detail
 
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0, 1), st.floats(0.02, 0.98))
-def test_floor_gate_decides_by_its_bounds(n: int, share: float, floor: float) -> None:
-    result = floor_gate(round(share * n), n, floor, 0.05)
-    assert result.low is not None
-    assert result.high is not None
+def test_floor_gate_decides_by_its_interval(n: int, share: float, floor: float) -> None:
+    result = floor_gate(rate(round(share * n), n), floor, 0.05)
+    assert result.low is not None and result.high is not None
     assert (result.verdict == "PASS") == (result.low >= floor)
     assert (result.verdict == "FAIL") == (result.high < floor)
 
 
+@pytest.mark.parametrize("n", [50, 200])
+def test_a_file_at_the_floor_passes_or_fails_at_most_as_often_as_alpha_says(n: int) -> None:
+    verdicts = [floor_gate(rate(k, n), 0.9, 0.05).verdict for k in range(n + 1)]
+    chance = binom.pmf(np.arange(n + 1), n, 0.9)
+    assert chance[[v == "PASS" for v in verdicts]].sum() <= 0.05
+    assert chance[[v == "FAIL" for v in verdicts]].sum() <= 0.05
+
+
 def test_floor_gate_says_how_many_items_decide() -> None:
-    assert (
-        items_needed(floor_gate(90, 100, 0.85, 0.05)) == math.ceil(norm.isf(0.05) ** 2 * 0.85 * 0.15 / 0.05**2) == 138
-    )
-    assert floor_gate(126, 140, 0.85, 0.05).verdict == "PASS"  # the same rate, just more and just fewer than 138
-    assert floor_gate(117, 130, 0.85, 0.05).verdict == "INCONCLUSIVE"
-    assert "No number of items" in floor_gate(85, 100, 0.85, 0.05).detail
-    assert "No number of items" in floor_gate(100, 100, 1.0, 0.05).detail
+    needed = items_needed(floor_gate(rate(90, 100), 0.85, 0.05))
+    verdicts = [floor_gate(rate(k, needed), 0.85, 0.05).verdict for k in range(needed + 1)]
+    decided = binom.pmf(np.arange(needed + 1), needed, 0.9)[[v != "INCONCLUSIVE" for v in verdicts]].sum()
+    assert 0.75 <= decided <= 0.85
+    assert "No number of items" in floor_gate(rate(85, 100), 0.85, 0.05).detail
+    assert "No number of items" in floor_gate(rate(100, 100), 1.0, 0.05).detail
 
 
 def test_floor_gate_edges() -> None:
-    assert floor_gate(0, 0, 0.5, 0.05).verdict == "INCONCLUSIVE"
-    assert floor_gate(0, 10, 0.0, 0.05).verdict == "PASS"
-    assert floor_gate(999, 1000, 1.0, 0.05).verdict == "FAIL"
+    assert floor_gate(rate(0, 10), 0.0, 0.05).verdict == "PASS"
+    assert floor_gate(rate(990, 1000), 1.0, 0.05).verdict == "FAIL"
+
+
+def test_phrasings_of_one_item_are_not_as_many_items() -> None:
+    """57 of 60 right: three phrasings each of 20 items, of which one is wrong in all of them."""
+    outcomes = [item > 0 for item in range(20) for _ in range(3)]
+    alone = Rate.of(outcomes, None, 0.9)
+    grouped = Rate.of(outcomes, [f"item {item}" for item in range(20) for _ in range(3)], 0.9)
+    assert alone and grouped and alone.rate == grouped.rate
+    assert floor_gate(alone, 0.87, 0.05).verdict == "PASS"
+    result = floor_gate(grouped, 0.87, 0.05)
+    assert result.verdict == "INCONCLUSIVE"
+    assert items_needed(result) > items_needed(floor_gate(alone, 0.9, 0.05))
 
 
 # ---- retention ----
 
 
-def test_retention_gate_is_the_ratio_on_the_same_items() -> None:
-    student, teacher = pair(16, 6, 161, both=59)
-    result = retention_gate(student, teacher, 0.9, 0.025)
-    assert result.value == pytest.approx(65 / 75)
-    assert result.low == pytest.approx(0.7476, abs=5e-5)  # Cavo et al. (2012), in Fagerland et al. (2014)
-    assert result.high == pytest.approx(0.9876, abs=5e-5)
-    assert result.verdict == "INCONCLUSIVE"
-    assert retention_gate(student, teacher, 0.74, 0.025).verdict == "PASS"
-    assert retention_gate(student, teacher, 0.99, 0.025).verdict == "FAIL"
+def test_retention_counts_the_right_answers_that_are_kept() -> None:
+    found = pair(4, 1, 600, neither=25)  # the teacher has 574 right, the file 571, and 570 of them are the same
+    result = retention_gate(found, 0.97, 0.05)
+    assert (result.verdict, result.value) == ("PASS", 570 / 574)
+    assert result.detail.startswith("570 of the teacher's 574 right answers kept, 4 lost and 1 gained: 99.3 %")
 
 
-def test_retention_gate_says_how_many_items_decide() -> None:
-    student, teacher = pair(16, 6, 161, both=59)
-    for minimum in (0.8, 0.95):
-        needed = items_needed(retention_gate(student, teacher, minimum, 0.05))
-        times = math.ceil(needed / 161 * 1.05)
-        larger = retention_gate(student * times, teacher * times, minimum, 0.05)
-        assert larger.verdict == ("PASS" if minimum < 65 / 75 else "FAIL")
-        assert needed > 161
-    assert "No number of items" in retention_gate([True, False], [False, True], 1.0, 0.05).detail
+@pytest.mark.parametrize(("minimum", "verdict"), [(0.9, "PASS"), (0.95, "INCONCLUSIVE"), (0.99, "FAIL")])
+def test_retention_gate_decides_by_the_interval_of_a_rate(minimum: float, verdict: VerdictWord) -> None:
+    result, kept = retention_gate(pair(20, 8, 430, neither=10), minimum, 0.05), rate(392, 412)
+    assert result.verdict == verdict
+    assert (result.low, result.high) == (kept.low, kept.high)
+
+
+def test_retention_gate_says_how_many_test_items_decide() -> None:
+    result = retention_gate(pair(20, 8, 430, neither=100), 0.95, 0.05)
+    needed = items_needed(result)
+    right = round(needed * 322 / 430)  # of them, the teacher gets so many right
+    counts = np.arange(right + 1)
+    kept = [rate(int(k), right) for k in counts]
+    decided = [found.low >= 0.95 or found.high < 0.95 for found in kept]
+    assert 0.75 <= binom.pmf(counts, right, 302 / 322)[decided].sum() <= 0.85
 
 
 def test_retention_gate_needs_a_teacher_that_is_right() -> None:
-    for student, teacher in (([True] * 5, [False] * 5), ([], [])):
-        result = retention_gate(student, teacher, 0.9, 0.05)
-        assert (result.verdict, result.value, result.low) == ("INCONCLUSIVE", None, None)
+    result = retention_gate(pair(0, 2, 5, neither=3), 0.9, 0.05)
+    assert (result.verdict, result.value, result.low) == ("INCONCLUSIVE", None, None)
 
 
 def test_a_student_equal_to_its_teacher_needs_enough_items() -> None:
-    assert retention_gate([True] * 51, [True] * 51, 0.95, 0.05).verdict == "INCONCLUSIVE"
-    assert retention_gate([True] * 52, [True] * 52, 0.95, 0.05).verdict == "PASS"  # z^2 m/(1 - m) = 51.4
+    # 0.95 to the power of 59 is below 0.05
+    assert retention_gate(pair(0, 0, 58, neither=0), 0.95, 0.05).verdict == "INCONCLUSIVE"
+    assert retention_gate(pair(0, 0, 59, neither=0), 0.95, 0.05).verdict == "PASS"
 
 
-@pytest.mark.parametrize("n", [100, 400])
-def test_retention_gate_errs_as_often_as_alpha_says(n: int) -> None:
-    """At the minimum itself, PASS and FAIL are both wrong: each about alpha, whatever the teacher's rate."""
-    for teacher, kept, gained in ((0.9, 0.95, 0.02), (0.8, 0.9, 0.05), (0.6, 1.0, 0.08)):
-        both = teacher * kept - gained
-        lost = teacher - both
-        cells = [both, lost, gained, 1 - both - lost - gained]
-        interval = lru_cache(None)(lambda a, b, c: paired_ratio_interval(a, b, c, 0.9))
-        draws = np.random.default_rng(n).multinomial(n, cells, size=3000).tolist()
-        passed = np.mean([interval(a, b, c).low >= kept for a, b, c, _ in draws])
-        failed = np.mean([interval(a, b, c).high < kept for a, b, c, _ in draws])
-        assert 0.025 < passed < 0.065
-        assert 0.025 < failed < 0.070
-
-
-# ---- paired ----
+# ---- drop ----
 
 
 @pytest.mark.parametrize(
     ("lost", "gained", "n", "verdict"),
     [
+        (5, 0, 600, "PASS"),  # a loss is shown (two-sided p = 0.06), and it is within the margin of 2 points
+        (20, 2, 5000, "PASS"),
         (0, 0, 500, "PASS"),
         (0, 0, 100, "INCONCLUSIVE"),
         (25, 25, 500, "INCONCLUSIVE"),
         (10, 30, 500, "PASS"),
-        (35, 15, 500, "FAIL"),
-        (78, 77, 1546, "PASS"),
-        (0, 0, 0, "INCONCLUSIVE"),
+        (35, 15, 500, "INCONCLUSIVE"),
+        (60, 10, 500, "FAIL"),
     ],
 )
-def test_paired_gate(lost: int, gained: int, n: int, verdict: VerdictWord) -> None:
-    result = paired_gate("suite", *pair(lost, gained, n), margin=0.02, alpha=0.05)
+def test_a_drop_fails_when_it_is_shown_to_exceed_the_accepted_one(
+    lost: int, gained: int, n: int, verdict: VerdictWord
+) -> None:
+    result, found = drop_gate("drop", pair(lost, gained, n), 0.02, 0.05), pair(lost, gained, n)
     assert result.verdict == verdict
-    assert result.p_value == pytest.approx(mcnemar_exact(lost, gained))
-    if n:
-        assert result.value == pytest.approx((lost - gained) / n)
-        interval = paired_drop_interval(lost, gained, n, 0.9)
-        assert (result.low, result.high) == (interval.low, interval.high)
+    assert result.value == pytest.approx((lost - gained) / n)
+    assert (result.low, result.high) == (-found.high, -found.low)
+    assert "p =" not in result.detail
 
 
-def test_a_significant_drop_fails_even_within_the_margin() -> None:
-    result = paired_gate("suite", *pair(20, 2, 5000), margin=0.02, alpha=0.05)
-    assert result.high is not None
-    assert result.high < 0.02
-    assert result.verdict == "FAIL"
+def test_the_p_value_of_a_failed_drop_is_that_of_its_margin() -> None:
+    result = drop_gate("drop", pair(60, 10, 500), 0.02, 0.05)
+    assert result.p_value is not None and 0 < result.p_value < 0.001
+    edge = drop_gate("drop", pair(60, 10, 500), (result.low or 0) - 1e-6, 0.05)
+    assert edge.p_value == pytest.approx(0.1, abs=1e-3)
 
 
-def test_paired_gate_says_how_many_items_decide() -> None:
-    assert items_needed(paired_gate("suite", *pair(25, 25, 500), margin=0.02, alpha=0.05)) == 1546
-    # More items than an unchanged model needs, and still no verdict: the count is taken at the observed drop instead.
-    crowded = paired_gate("suite", *pair(110, 90, 2000), margin=0.015, alpha=0.05)
-    assert crowded.verdict == "INCONCLUSIVE"
-    assert "if the models are equally good" in crowded.detail
-    beyond = paired_gate("suite", *pair(220, 190, 4000), margin=0.015, alpha=0.05)
-    assert beyond.verdict == "INCONCLUSIVE"
-    needed = items_needed(beyond)
-    assert needed > 4000
-    scale = needed / 4000 * 1.02
-    later = pair(round(220 * scale), round(190 * scale), round(4000 * scale))
-    assert paired_gate("suite", *later, margin=0.015, alpha=0.05).verdict != "INCONCLUSIVE"
-
-
-def test_paired_gates_adjust_by_holm() -> None:
-    suites = {"a": pair(16, 6, 200), "b": pair(5, 5, 200), "c": pair(6, 5, 200)}
-    alone = [paired_gate(name, *two, margin=0.05, alpha=0.05) for name, two in suites.items()]
-    together = paired_gates(suites, margin=0.05, alpha=0.05)
-    assert [r.name for r in together] == ["a", "b", "c"]
-    assert [r.p_value for r in together] == pytest.approx(holm([r.p_value or 0.0 for r in alone]))
-    assert alone[0].verdict == "FAIL"  # p = 0.026
-    assert together[0].verdict == "INCONCLUSIVE"  # p = 0.079 among three
-    assert paired_gates({}, margin=0.05, alpha=0.05) == []
-
-
-def _chance_of_failing(n: int, lost: float, gained: float) -> float:
-    """Exact chance that McNemar's p is below 0.05, over all counts of discordant items."""
-    total = 0.0
-    for discordant in range(n + 1):
-        weight = binom.pmf(discordant, n, lost + gained)
-        if weight > 1e-9:
-            b = np.arange(discordant + 1)
-            rejects = np.array([mcnemar_exact(int(k), discordant - int(k)) < 0.05 for k in b])
-            total += weight * binom.pmf(b, discordant, lost / (lost + gained))[rejects].sum()
-    return total
-
-
-def test_how_often_the_paired_gate_fails_a_release() -> None:
-    """500 items, 10 % discordant: an unchanged model in under 4 %, one that dropped 3 points in 64 % (90 % of 1000)."""
-    assert _chance_of_failing(500, 0.05, 0.05) == pytest.approx(0.037, abs=0.003)
-    assert _chance_of_failing(500, 0.065, 0.035) == pytest.approx(0.64, abs=0.02)
-    assert _chance_of_failing(1000, 0.065, 0.035) == pytest.approx(0.90, abs=0.02)
-
-
-def test_simulated_releases_through_the_whole_gate() -> None:
-    rng = np.random.default_rng(0)
-    verdicts: dict[str, list[str]] = {"same": [], "worse": []}
-    for _ in range(400):
-        u = rng.random(500)
-        old = rng.random(500) < 0.85
-        for kind, lost in (("same", 0.05), ("worse", 0.065)):
-            flips = np.where(old, u < lost / 0.85, u < (0.10 - lost) / 0.15)
-            verdicts[kind].append(paired_gate(kind, (old ^ flips).tolist(), old.tolist(), 0.02, 0.05).verdict)
-    assert np.mean([v == "FAIL" for v in verdicts["same"]]) < 0.07
-    assert np.mean([v == "FAIL" for v in verdicts["worse"]]) == pytest.approx(0.64, abs=0.08)
-    assert np.mean([v == "PASS" for v in verdicts["worse"]]) < 0.05  # a drop beyond the margin hardly ever passes
+def test_simulated_releases_through_the_drop_gate() -> None:
+    """600 items, 4 % discordant: a file that lost exactly the margin of 2 points hardly passes or fails."""
+    draws = np.random.default_rng(0).multinomial(600, [0.03, 0.01, 0.96], size=3000).tolist()
+    counts = lru_cache(None)(lambda lost, gained: pair(lost, gained, 600, neither=0))
+    found = [counts(lost, gained) for lost, gained, _ in draws]
+    assert np.mean([-pair.low < 0.02 for pair in found]) < 0.06  # PASS
+    assert np.mean([-pair.high > 0.02 for pair in found]) < 0.06  # FAIL
 
 
 # ---- better than the control ----
 
 
 def test_better_gate() -> None:
-    better = better_gate(*pair(6, 16, 200), alpha=0.05)
+    better = better_gate(pair(6, 16, 200), 0.05)
     assert better.verdict == "PASS"
-    assert better.value == pytest.approx(0.05)
-    assert better.p_value == pytest.approx(0.052479 / 2, abs=1e-6)
-    worse = better_gate(*pair(16, 6, 200), alpha=0.05)
-    assert worse.verdict == "FAIL"
-    assert worse.detail.startswith("Worse than plain fine-tuning on these items")
-    even = better_gate(*pair(10, 12, 200), alpha=0.05)
-    assert even.verdict == "INCONCLUSIVE"
-    assert even.detail.startswith("No better than plain fine-tuning on these items")
-    assert "No number of items" in better_gate(*pair(3, 3, 200), alpha=0.05).detail
-    assert better_gate([], [], alpha=0.05).verdict == "INCONCLUSIVE"
+    assert (better.value, better.p_value) == (pytest.approx(0.05), pytest.approx(0.052479, abs=1e-6))
+    assert better.detail.startswith("Better than plain fine-tuning: 16 gained and 6 lost of 200 items")
+    assert "(90 % interval +" in better.detail and "two-sided p = 0.052, exact McNemar test" in better.detail
+    worse = better_gate(pair(16, 6, 200), 0.05)
+    assert worse.verdict == "FAIL" and worse.detail.startswith("Worse than plain fine-tuning")
+    even = better_gate(pair(10, 12, 200), 0.05)
+    assert even.verdict == "INCONCLUSIVE" and even.detail.startswith("No difference from plain fine-tuning shown")
+    same = better_gate(pair(3, 3, 200), 0.05)
+    assert "two-sided p = 1," in same.detail and "No number of items" in same.detail
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 50))
-def test_better_gate_is_fair_to_both_sides(lost: int, gained: int, rest: int) -> None:
+def test_the_word_follows_from_the_interval_and_both_sides_are_treated_alike(lost: int, gained: int, rest: int) -> None:
     n = lost + gained + rest
-    one, other = better_gate(*pair(lost, gained, n), alpha=0.05), better_gate(*pair(gained, lost, n), alpha=0.05)
-    swapped = {"PASS": "FAIL", "FAIL": "PASS", "INCONCLUSIVE": "INCONCLUSIVE"}
-    assert other.verdict == swapped[one.verdict]
-    assert one.value == pytest.approx(-(other.value or 0.0))
+    one, other = pair(lost, gained, n, neither=0), pair(gained, lost, n, neither=0)
+    swapped = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
+    assert other.word == swapped[one.word]
+    assert one.word == ("better" if one.low > 0 else "worse" if one.high < 0 else "no difference shown")
+    assert (one.word != "no difference shown") == (one.p_value < 0.1)
+    assert one.p_value == other.p_value == paired_p_value(lost, gained)
 
 
 # ---- limits ----
@@ -314,17 +253,40 @@ def test_overall(verdicts: list[VerdictWord], whole: VerdictWord) -> None:
     assert overall(result_of(v) for v in verdicts) == whole
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
+def test_a_weak_failure_among_many_gates_is_not_enough() -> None:
+    weak = floor_gate(rate(79, 100), 0.86, 0.05)
+    assert weak.verdict == "FAIL" and weak.p_value == rate_p_value(79, 100, 0.86)
+    strong, fine = floor_gate(rate(70, 100), 0.86, 0.05), floor_gate(rate(99, 100), 0.86, 0.05)
+    too_large = limit_gate("file size", 5.0, 4.0, unit="MB")
+    assert [r.verdict for r in confirm_failures([weak], 0.05)] == ["FAIL"]
+    found = confirm_failures([weak, strong, fine, fine, too_large], 0.05)
+    assert [r.verdict for r in found] == ["INCONCLUSIVE", "FAIL", "PASS", "PASS", "FAIL"]
+    assert "4 gates can fail by chance: with Holm's correction, two-sided p =" in found[0].detail
+    assert found[4] == too_large  # a measured value does not fail by chance
+
+
+def test_a_release_at_all_its_limits_fails_at_most_as_often_as_alpha_says() -> None:
+    """Ten independent gates, each of a file exactly at its floor: without correction, one in four releases fails."""
+    gate = lru_cache(None)(lambda k: floor_gate(rate(k, 200), 0.9, 0.05))
+    draws = np.random.default_rng(5).binomial(200, 0.9, size=(2000, 10)).tolist()
+    alone = np.mean([any(gate(k).verdict == "FAIL" for k in release) for release in draws])
+    failed = [any(r.verdict == "FAIL" for r in confirm_failures([gate(k) for k in release], 0.05)) for release in draws]
+    assert alone > 0.2 and np.mean(failed) <= 0.05
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
 def test_every_result_can_be_written_as_json(items: list[tuple[bool, bool]]) -> None:
-    new, old = [a for a, _ in items], [b for _, b in items]
+    first, second = [a for a, _ in items], [b for _, b in items]
+    rates, pairs = Rate.of(first, None, 0.9), PairedCounts.of(first, second, None, 0.9)
+    assert rates and pairs
     results = [
-        floor_gate(sum(new), len(new), 0.5, 0.05),
-        retention_gate(new, old, 0.9, 0.05),
-        paired_gate("x", np.array(new, dtype=bool), np.array(old, dtype=bool), 0.02, 0.05),  # type: ignore[arg-type]
-        better_gate(new, old, 0.05),
+        floor_gate(rates, 0.5, 0.05),
+        retention_gate(pairs, 0.9, 0.05),
+        drop_gate("x", pairs, 0.02, 0.05),
+        better_gate(pairs, 0.05),
     ]
-    for result in results:
+    for result in confirm_failures(results, 0.05):
         assert json.loads(json.dumps(result.to_json(), allow_nan=False))["verdict"] == result.verdict
         assert result.detail.endswith(".")
 
@@ -332,16 +294,12 @@ def test_every_result_can_be_written_as_json(items: list[tuple[bool, bool]]) -> 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: floor_gate(5, 4, 0.5, 0.05),
-        lambda: floor_gate(1, 4, 1.5, 0.05),
-        lambda: floor_gate(1, 4, 0.5, 0.5),
-        lambda: retention_gate([True], [True, False], 0.9, 0.05),
-        lambda: retention_gate([True], [True], 0.0, 0.05),
-        lambda: retention_gate([True], [True], 0.9, 0.7),
-        lambda: paired_gate("x", [True], [], 0.02, 0.05),
-        lambda: paired_gate("x", [True], [True], 0.0, 0.05),
-        lambda: paired_gate("x", [True], [True], 0.02, 0.0),
-        lambda: better_gate([True], [], 0.05),
+        lambda: floor_gate(rate(1, 4), 1.5, 0.05),
+        lambda: floor_gate(rate(1, 4), 0.5, 0.5),
+        lambda: retention_gate(pair(1, 1, 8), 0.9, 0.7),
+        lambda: drop_gate("x", pair(1, 1, 8), 0.0, 0.05),
+        lambda: drop_gate("x", pair(1, 1, 8), 0.02, 0.0),
+        lambda: better_gate(pair(1, 1, 8), 0.6),
         lambda: limit_gate("x", 1.0, 2.0, low=0.5),
         lambda: limit_gate("x", 1.0, 2.0, low=1.5, high=0.5),
         lambda: limit_gate("x", math.nan, 2.0),

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from finished_run import metrics
-from potstill.core.artifacts.answers import JudgedAnswer, answers_file, write_answers
-from potstill.core.artifacts.metrics import LeakedRows
+from potstill.core.artifacts.metrics import LeakedRows, Paired, PairedCounts
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import load_recipe
 from potstill.stages.gate.stage import STAGE
@@ -25,17 +24,11 @@ def judged(
     (folder / "recipe.yaml").write_text(RECIPE + sections)
     evaluated = folder / "evaluate"
     evaluated.mkdir()
-    for name, marks in {"teacher": student, "gguf": student, "student": student, "control": control}.items():
-        answers = [
-            JudgedAnswer(
-                row_id=str(i), behaviour="answer", prompt="", text="", finish_reason="stop", exact=mark == "x",
-                parses=True, schema_valid=None, expected="",
-            )
-            for i, mark in enumerate(marks)
-        ]  # fmt: skip
-        if answers:
-            write_answers(evaluated / answers_file(name), answers)
-    whole = metrics().model_copy(update={"leaked": leaked})
+    right = {"gguf": student, "teacher": student, "student": student, "control": control}
+    marks = {name: [mark == "x" for mark in text] for name, text in right.items()}
+    same, compared = (PairedCounts.of(marks["student"], marks[name], None, 0.9) for name in ("gguf", "control"))
+    paired = Paired(gguf_vs_teacher=same, gguf_vs_student=same, student_vs_control=compared)
+    whole = metrics().model_copy(update={"leaked": leaked, "paired": paired})
     if not fidelity:
         gguf = whole.models.gguf.model_copy(update={"fidelity": None, "exact": None, "behaviours": {}})
         whole = whole.model_copy(update={"models": whole.models.model_copy(update={"gguf": gguf})})
@@ -49,7 +42,7 @@ def judged(
     [
         ("x" * 20, "x" * 8 + "-" * 12, "Better than plain fine-tuning"),
         ("x" * 8 + "-" * 12, "x" * 20, "Worse than plain fine-tuning"),
-        ("x" * 12 + "-" * 8, "x" * 11 + "-" * 9, "No better than plain fine-tuning"),
+        ("x" * 12 + "-" * 8, "x" * 11 + "-" * 9, "No difference from plain fine-tuning shown"),
     ],
 )
 def test_a_note_says_whether_distillation_paid(tmp_path: Path, student: str, control: str, says: str) -> None:
@@ -91,5 +84,5 @@ def test_a_gate_with_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
 
 def test_leaked_rows_are_in_a_note(tmp_path: Path) -> None:
     leaked = LeakedRows(rows=2, of=430, row_ids=("a" * 12,))
-    found = judged(tmp_path, "", "x", "", leaked)
+    found = judged(tmp_path, "gates: {beats_control: true}\n", "x", "x", leaked)
     assert found.notes == ("2 of 430 test rows were also trained on, and are left out of every score.",)

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from finished_run import EVIL, RECIPE, finished_run, made_up_example
+from finished_run import EVIL, RECIPE, finished_run, made_up_example, pair
 from fixtures import write_jsonl
-from potstill.core.artifacts.metrics import LeakedRows, Metrics, ModelMetrics, Models, PairedCounts, Rate
+from potstill.core.artifacts.metrics import LeakedRows, Metrics, ModelMetrics, Models, Rate
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import Recipe
@@ -138,8 +138,11 @@ def test_numbers_stand_with_their_intervals_and_thresholds(usual: str) -> None:
     text = Outline(usual).text
     assert "94.2 % (92.1 to 95.7 %) 90.0 %" in text  # a gate: value, interval, threshold
     assert "96.7 % 86.7 % \N{MINUS SIGN}10.0" in text  # a behaviour: teacher, shipped, change
-    assert "86.7 % 75.8 to 93.1 52 of 60" in text  # and with its interval and counts
-    assert "Compared with the teacher on the same 430 items: 21 lost, 4 gained." in text
+    assert "86.7 % 77.2 to 93.2 52 of 60" in text  # and with its interval and counts
+    assert "Compared with the teacher on the same 430 items: 21 lost, 4 gained, -4.0 points" in text
+    assert "Of the teacher's 422 right answers, the shipped file keeps 401 (95.0 %, 90 % interval" in text
+    assert "95.0 % of the teacher's right answers kept (401 of 422; 21 lost, 4 gained)" in text
+    assert "All intervals on this page are 90 % intervals" in text and "95 % interval" not in text
     assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times as fast" in text
     assert (
         "1.91 MB as Q8_0" in text
@@ -155,13 +158,13 @@ def test_whether_distillation_paid_is_said_plainly(tmp_path: Path) -> None:
     facts = read_facts(stage_inputs(STAGE, *packaged_run(tmp_path)))
 
     def section(broken: int, fixed: int) -> DistillationSection:
-        pair = PairedCounts(broken=broken, fixed=fixed, n=430)
-        paired = facts.metrics.paired.model_copy(update={"student_vs_control": pair})
+        found = pair(broken, fixed, 430)
+        paired = facts.metrics.paired.model_copy(update={"student_vs_control": found})
         return distillation_section(replace(facts, metrics=facts.metrics.model_copy(update={"paired": paired})))
 
     paid = section(9, 48)
     assert paid.word == "It paid" and paid.bar == SplitBar(gained=48, lost=9)
-    assert "+9.1 points (95\xa0% interval +5.9 to +12.6; exact McNemar test, p < 0.0001)" in paid.text
+    assert "+9.1 points (90\xa0% interval +6.0 to +12.0); two-sided p < 0.0001, exact McNemar test." in paid.text
     assert section(48, 9).word == "It did not pay"
     assert "\N{MINUS SIGN}9.1 points" in section(48, 9).text
     assert section(9, 10).word == section(0, 0).word == "No difference shown"
@@ -187,10 +190,10 @@ def each_model(metrics: Metrics, change: Callable[[str, ModelMetrics], ModelMetr
 
 
 def no_golds(metrics: Metrics) -> Metrics:
-    nothing = PairedCounts(broken=0, fixed=0, n=0)
     unjudged = {"exact": None, "behaviours": {}, "schema_valid": None}
     changed = each_model(metrics, lambda name, model: model.model_copy(update=unjudged))
-    paired = metrics.paired.model_copy(update=dict.fromkeys(type(metrics.paired).model_fields, nothing))
+    counts = ("gguf_vs_teacher", "gguf_vs_student", "student_vs_control")
+    paired = metrics.paired.model_copy(update=dict.fromkeys(counts))
     return changed.model_copy(update={"paired": paired, "regressions": ()})
 
 
@@ -223,8 +226,8 @@ def leaks(metrics: Metrics) -> Metrics:
             no_golds,
             (
                 "do not say what is right, so no answers were counted",
-                "no right answers to count. The mean KL from the teacher is",
-                "Their 95 % intervals do not overlap",
+                "no right answers to count, so whether distillation paid is unknown. On the same tokens, the mean KL",
+                "closer to the teacher. This alone does not show that distillation paid",
                 "so regressions are unknown",
                 "mean KL from the teacher 0.0311 nats",
             ),
@@ -249,7 +252,7 @@ def test_a_student_of_the_text_alone_has_no_control(tmp_path: Path) -> None:
 
 def test_no_gates_is_no_pass(tmp_path: Path) -> None:
     loaded, steps = packaged_run(tmp_path)
-    Verdict(verdict="INCONCLUSIVE", gates=(), notes=()).write(steps["gate"])
+    Verdict(verdict="INCONCLUSIVE", confidence=0.9, gates=(), notes=()).write(steps["gate"])
     run_stage(STAGE, loaded, steps, tmp_path / "report")
     text = Outline((tmp_path / "report" / "report.html").read_text()).text
     assert "The recipe sets no gates, so nothing was judged" in text and "Threshold" not in text
@@ -346,7 +349,7 @@ def test_contrast_is_aa(scheme: str) -> None:
 
 
 def test_charts_take_the_pages_colours_and_say_what_they_show() -> None:
-    teacher = Rate(k=90, n=100, rate=0.9, low=0.8, high=0.95)
+    teacher = Rate(k=90, n=100, effective=100, rate=0.9, low=0.8, high=0.95)
     rates = {"A <b> (3)": {"teacher": teacher, "gguf": teacher.model_copy(update={"rate": 0.85})}}
     chart = rates_chart(rates, 'teacher "90"')
     assert 'aria-label="teacher &#34;90&#34;"' in chart and "A &lt;b&gt; (3)" in chart

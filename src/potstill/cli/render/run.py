@@ -13,7 +13,7 @@ from rich.text import Text
 from potstill.cli.render.page import console
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.environment import is_first_process
-from potstill.core.format import format_interval, format_value
+from potstill.core.format import format_interval, format_level, format_value
 from potstill.core.recipe import AnyRecipe
 from potstill.core.steps import StepResult
 
@@ -44,13 +44,13 @@ def print_step(step: StepResult) -> None:
     _err.print(f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/")
 
 
-def verdict_table(gates: Sequence[GateResult]) -> Table:
-    """Gates as a table: each with its number, interval and threshold."""
+def verdict_table(gates: Sequence[GateResult], confidence: float) -> Table:
+    """Gates as a table: each with its number, its interval of that confidence, and its threshold."""
     table = Table(title=None, header_style="bold", box=None, pad_edge=False)
     for column, justify in (
         ("gate", "left"),
         ("value", "right"),
-        ("interval", "right"),
+        (f"{format_level(confidence)} interval", "right"),
         ("threshold", "right"),
         ("verdict", "left"),
     ):
@@ -73,7 +73,7 @@ def print_verdict(result: RunResult) -> None:
     found = Verdict.read(result.folder("gate"))
     report = result.report()
     out.print()
-    out.print(verdict_table(found.gates))
+    out.print(verdict_table(found.gates, found.confidence))
     out.print()
     for gate in found.gates:
         if gate.verdict != "PASS" and gate.detail:

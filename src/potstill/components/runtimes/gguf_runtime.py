@@ -128,6 +128,10 @@ class GGUFRuntime:
         normalised_SV: Array = (log_probs_SV - total_S1).astype(np.float32)
         return normalised_SV
 
+    def log_probs_at(self, ids: Sequence[int], positions: Sequence[int]) -> Array:
+        """See `HFRuntime.log_probs_at`. Each position is a request, so the others are not asked for."""
+        return np.concatenate([self.log_probs(ids[: position + 1], position) for position in positions])
+
 
 def ask_chat(server: GGUFServer, request: dict[str, Any]) -> ChatReply | ParsedAnswer:
     """The reply of the chat endpoint; a malformed answer where the endpoint cannot read what the model wrote.

@@ -130,6 +130,10 @@ class HFRuntime:
             position_ids = position_ids[:, -1:] + 1
         return outs
 
+    def log_probs_at(self, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """`log_probs` of the tokens at these positions, in rising order."""
+        return self.log_probs(ids, positions[0])[[position - positions[0] for position in positions]]
+
     @torch.inference_mode()
     def log_probs(self, ids: Sequence[int], first: int) -> Tensor:
         """Log-probabilities (nats, fp32) of each next token from position `first` on: (len(ids) - first, V).

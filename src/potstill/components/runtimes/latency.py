@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from potstill.core.artifacts.metrics import Timing
+from potstill.core.artifacts.metrics import Median, Timing
 from potstill.core.errors import StepError
 from potstill.core.progress import progress_bar
-from potstill.core.stats import bootstrap_median, quantile
+from potstill.core.stats import quantile
 
 if TYPE_CHECKING:
     from potstill.components.runtimes.gguf import GGUFServer
@@ -29,7 +29,7 @@ class Latency:
 
 
 def measure_latency(
-    server: GGUFServer, prompts: Sequence[Sequence[int]], n_requests: int, max_new_tokens: int
+    server: GGUFServer, prompts: Sequence[Sequence[int]], n_requests: int, max_new_tokens: int, confidence: float
 ) -> Latency:
     """Time requests one after the other, with nothing cached between them.
 
@@ -43,6 +43,7 @@ def measure_latency(
         prompts: token ids, used in turn; prompts that leave no room for the answer are skipped.
         n_requests: number of timed requests.
         max_new_tokens: tokens per request, at least 8.
+        confidence: level of the intervals.
 
     Raises:
         StepError: no prompt leaves room for the answer.
@@ -73,9 +74,8 @@ def measure_latency(
             f"None of {n_requests} requests to {server.model.name} made {_MIN_DECODED} tokens, so speed cannot be "
             "measured."
         )
-    return Latency(_timing(ttft_ms), _timing(speeds), len(speeds))
+    return Latency(_timing(ttft_ms, confidence), _timing(speeds, confidence), len(speeds))
 
 
-def _timing(values: Sequence[float]) -> Timing:
-    interval = bootstrap_median(values, seed=0)
-    return Timing(median=quantile(values, 0.5), low=interval.low, high=interval.high, p95=quantile(values, 0.95))
+def _timing(values: Sequence[float], confidence: float) -> Timing:
+    return Timing(**Median.of(values, confidence).model_dump(), p95=quantile(values, 0.95))

@@ -49,6 +49,7 @@ class JudgedAnswer(Part):
                     calls or words in the text; None where both agree, and for other models
     error           why the answer is wrong; None for one that is right or not judged
     tools           names of the tools that should be called, each once
+    group           the row's group; None for a row without one
     """
 
     row_id: str
@@ -63,6 +64,7 @@ class JudgedAnswer(Part):
     served: str | None = None
     error: AnswerError | None = None
     tools: tuple[str, ...] = ()
+    group: str | None = None
 
 
 class ClassifiedRow(Part):

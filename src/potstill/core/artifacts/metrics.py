@@ -1,20 +1,27 @@
-"""What the evaluate stage measures: metrics.json, of a language model and of a classifier."""
+"""What the evaluate stage measures: metrics.json, of a language model and of a classifier.
+
+Every interval is two-sided and has the `confidence` of the whole file, which follows from gates.alpha.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 from potstill.core.artifacts.base import Artifact, Part
-from potstill.core.stats import wilson
+from potstill.core.artifacts.counts import PairedCounts, Rate
+from potstill.core.stats import quantile, quantile_interval
 
 __all__ = [
     "ClassifierFidelity",
     "ClassifierMetrics",
     "ClassifierModelMetrics",
     "ClassifierModels",
+    "ClassifierPaired",
     "ClassifierSpeed",
     "Fidelity",
+    "FidelityDifference",
     "LeakedRows",
     "Median",
     "Metrics",
@@ -34,31 +41,22 @@ __all__ = [
 ModelName = Literal["teacher", "gguf", "start", "student", "control"]
 
 
-class Rate(Part):
-    """`k` of `n` items, as a fraction, with the two-sided 95 % Wilson interval."""
-
-    k: int
-    n: int
-    rate: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, outcomes: Sequence[bool]) -> Rate | None:
-        """Rate of the items that are true; None without items."""
-        if not outcomes:
-            return None
-        k, n = sum(outcomes), len(outcomes)
-        interval = wilson(k, n)
-        return cls(k=k, n=n, rate=k / n, low=interval.low, high=interval.high)
-
-
 class Median(Part):
-    """A median with its 95 % percentile-bootstrap interval."""
+    """A median of positive numbers with its exact interval, which two of them bound.
+
+    Where there are too few, `low` is 0 or `high` is None.
+    """
 
     median: float
     low: float
-    high: float
+    high: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float], confidence: float) -> Median:
+        """Median of at least one value."""
+        interval = quantile_interval(values, 0.5, confidence)
+        high = interval.high if math.isfinite(interval.high) else None
+        return cls(median=quantile(values, 0.5), low=max(0.0, interval.low), high=high)
 
 
 class Timing(Median):
@@ -94,10 +92,11 @@ class LeakedRows(Part):
 class Fidelity(Part):
     """How close a model's distributions are to the teacher's, on the teacher's own text.
 
-    KL divergences (teacher to model) are in nats per token, `top1_agreement` is a fraction of `tokens` positions. The
-    ends `_low` and `_high` are 95 % percentile-bootstrap intervals that resample whole rows, because tokens of one row
-    are not independent.
+    KL divergences (teacher to model) are in nats per token, `top1_agreement` is a fraction of `tokens` positions in
+    `rows` rows. The ends `_low` and `_high` are those of intervals over rows, because tokens of one row are not
+    independent.
 
+    kl_high       None where there are too few rows
     lower_bound   the teacher gave only a part of its distributions, so the true KL is at least this
     """
 
@@ -105,10 +104,11 @@ class Fidelity(Part):
     kl_p99: float
     top1_agreement: float
     kl_low: float
-    kl_high: float
+    kl_high: float | None
     top1_low: float
     top1_high: float
     tokens: int
+    rows: int
     lower_bound: bool = False
 
 
@@ -142,6 +142,14 @@ class Readings(Part):
             f"In {self.different:,} of {self.answers:,} answers of the shipped file, llama.cpp's chat endpoint reads "
             "other calls or words than potstill does. The endpoint's reading is judged, because users get that one."
         )
+
+
+class FidelityDifference(Part):
+    """Mean KL of one model minus that of another, on the same tokens, with its interval; in nats per token."""
+
+    kl: float
+    low: float
+    high: float
 
 
 class ModelMetrics(Part):
@@ -230,20 +238,13 @@ class Models(Part):
         )
 
 
-class PairedCounts(Part):
-    """Two models on the same `n` items: items that only the second got right, and that only the first did."""
-
-    broken: int
-    fixed: int
-    n: int
-
-
 class Paired(Part):
-    """Comparisons of two models on the same items."""
+    """Comparisons of two models on the same items, in the order of the names; None without such items."""
 
-    gguf_vs_teacher: PairedCounts
+    gguf_vs_teacher: PairedCounts | None
     student_vs_control: PairedCounts | None
-    gguf_vs_student: PairedCounts
+    gguf_vs_student: PairedCounts | None
+    student_vs_control_kl: FidelityDifference | None = None
 
 
 class RuntimeMetrics(Part):
@@ -282,8 +283,9 @@ class Metrics(Artifact):
     """All measurements of a language model's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
+    confidence: float
     models: Models
     paired: Paired
     runtime: RuntimeMetrics
@@ -340,6 +342,13 @@ class ClassifierModels(Part):
         )
 
 
+class ClassifierPaired(Part):
+    """Comparisons of two classifiers on the same rows."""
+
+    student_vs_teacher: PairedCounts
+    student_vs_control: PairedCounts | None
+
+
 class ClassifierSpeed(Part):
     """Milliseconds per text, tokenization included; `speedup` is the teacher's time over the student's, per text."""
 
@@ -353,8 +362,10 @@ class ClassifierMetrics(Artifact):
     """All measurements of a classifier's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
+    confidence: float
     models: ClassifierModels
+    paired: ClassifierPaired
     speed: ClassifierSpeed
     leaked: LeakedRows

@@ -16,9 +16,10 @@ class GateResult(Part):
 
     key         the recipe's key, such as `gates.exact`; empty for a comparison that no key asks for
     name        label for people
-    low, high   ends of the interval that decides
+    low, high   ends of the interval that decides; its level is the verdict's `confidence`
     unit        unit of value, low, high and threshold; "rate" is a fraction of items, "ratio" student over teacher
     detail      one or more sentences with the counts
+    p_value     two-sided probability of such a distance from the threshold by chance; None where it is not computed
     """
 
     key: str
@@ -34,10 +35,12 @@ class GateResult(Part):
 
 
 class Verdict(Artifact):
-    """The verdict on a run: its gates, and notes on what no gate asks about."""
+    """The verdict on a run: its gates, and notes on what no gate asks about; `confidence` is that of all intervals."""
 
     FILE: ClassVar[str] = "verdict.json"
+    FORMAT: ClassVar[int] = 2
 
     verdict: VerdictWord
+    confidence: float
     gates: tuple[GateResult, ...]
     notes: tuple[str, ...]

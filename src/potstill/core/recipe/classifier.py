@@ -67,17 +67,23 @@ class ClassifierGates(Section):
     """Thresholds of the verdict. A gate without a threshold is not judged."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Significance level of every test, one-sided; default: 0.05."""
+    """Accepted probability of a wrong verdict of a gate. Every interval has the confidence 1 - 2 alpha, so each of its
+    ends misses with probability alpha; default: 0.05, for 90 % intervals."""
     exact: Share | None = None
     """Minimum accuracy, as a fraction; default: not judged."""
     retention: Share | None = None
-    """Minimum accuracy relative to the teacher's, as a fraction; default: not judged."""
+    """Minimum fraction of the teacher's right answers that the student gets right too; default: not judged."""
     beats_control: bool = False
-    """Whether the student must get significantly more rows right than the control; default: no."""
+    """Whether the student must be shown to get more rows right than the control; default: no."""
     parameters: Share | None = None
     """Maximum number of parameters, as a fraction of the teacher's; default: not judged."""
     speedup: Positive | None = None
     """Minimum speed relative to the teacher's, by the time for one text; default: not judged."""
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of every interval that is printed."""
+        return 1 - 2 * self.alpha
 
 
 class ClassifierRecipe(RecipeFile):

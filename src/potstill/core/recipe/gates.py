@@ -16,18 +16,25 @@ class Gates(Section):
     """Thresholds of the verdict. A gate without a threshold is not judged."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Significance level of every test, one-sided; default: 0.05."""
+    """Accepted probability of a wrong verdict of a gate. Every interval has the confidence 1 - 2 alpha, so each of its
+    ends misses with probability alpha; default: 0.05, for 90 % intervals."""
     exact: Share | None = None
     """Minimum fraction of test rows answered exactly right; default: not judged."""
     behaviours: dict[Behaviour, Share] = Field(default_factory=dict)
     """Minimum fraction of rows answered right per behaviour, for example {refuse: 0.9}; default: not judged."""
     retention: Share | None = None
-    """Minimum exact match relative to the teacher's, as a fraction; default: not judged."""
+    """Minimum fraction of the teacher's right answers that the shipped file gets right too; default: not judged."""
     beats_control: bool = False
-    """Whether the distilled student must answer significantly more rows right than the control; default: no."""
+    """Whether the distilled student must be shown to answer more rows right than the control; default: no."""
     quantization_drop: Share | None = None
-    """Maximum loss of exact match from the checkpoint to the shipped file, as a fraction; default: not judged."""
+    """Largest accepted loss of exact match from the checkpoint to the shipped file, as a fraction of all rows; default:
+    not judged."""
     kl_mean: Positive | None = None
     """Maximum mean KL divergence from the teacher, in nats per token; default: not judged."""
     top1_agreement: Share | None = None
     """Minimum fraction of tokens where teacher and student agree on the likeliest; default: not judged."""
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of every interval that is printed."""
+        return 1 - 2 * self.alpha

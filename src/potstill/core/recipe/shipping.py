@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from potstill.core.recipe.fields import Count, Positive, Section
 
@@ -25,8 +27,9 @@ class Evaluate(Section):
 
     threads: Count = 2
     """Number of threads of llama.cpp; default: 2."""
-    rows: Count = 32
-    """Number of test rows whose distributions are compared with the teacher's, and of timed requests; default: 32."""
+    rows: Annotated[int, Field(ge=300)] = 300
+    """Number of test rows, drawn at random, whose distributions are compared with the teacher's, at least 300; a
+    shorter test file is compared whole; default: 300."""
 
 
 class Package(Section):

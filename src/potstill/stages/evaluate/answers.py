@@ -58,6 +58,7 @@ class TestBench:
             served=shown(served) if served and not same_reading(served, own) else None,
             error="cut_off" if cut and verdict.exact is not None else verdict.error,
             tools=tuple(dict.fromkeys(call.name for call in wanted)),
+            group=row.group,
         )
 
 

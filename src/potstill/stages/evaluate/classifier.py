@@ -16,9 +16,11 @@ from potstill.core.artifacts.metrics import (
     ClassifierMetrics,
     ClassifierModelMetrics,
     ClassifierModels,
+    ClassifierPaired,
     ClassifierSpeed,
     LeakedRows,
     Median,
+    PairedCounts,
     Rate,
 )
 from potstill.core.errors import DataError
@@ -26,7 +28,6 @@ from potstill.core.hashing import HashedPath
 from potstill.core.leakage import leaked_texts
 from potstill.core.recipe import ClassifierEvaluate, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
-from potstill.core.stats import bootstrap_median, quantile
 from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ClassifierEvaluateInputs:
     control: HashedPath | None
     settings: ClassifierEvaluate
     seed: int
+    confidence: float
 
 
 def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
@@ -68,6 +70,7 @@ def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
         control=done.optional_path("train", "control"),
         settings=recipe.evaluate,
         seed=recipe.seed,
+        confidence=recipe.gates.confidence,
     )
 
 
@@ -87,6 +90,7 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     metrics: dict[str, ClassifierModelMetrics] = {}
+    right: dict[str, list[bool]] = {}
     for name, model in models.items():
         labels = [model.labels[number] for number in logits[name].argmax(-1).tolist()]
         answers = [
@@ -94,15 +98,19 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
             for row, label in zip(rows, labels, strict=True)
         ]
         write_answers(out / answers_file(name), answers)
+        right[name] = [answer.exact for answer in answers]
         fidelity = None if name == "teacher" else _fidelity(logits["teacher"], logits[name])
-        metrics[name] = _model_metrics(model, folders[name], answers, inputs.out_of_scope, fidelity)
+        metrics[name] = _model_metrics(model, folders[name], answers, fidelity, inputs)
     models_metrics = ClassifierModels(
         teacher=metrics["teacher"],
         start=metrics["start"],
         student=metrics["student"],
         control=metrics.get("control"),
     )
-    ClassifierMetrics(models=models_metrics, speed=speed, leaked=leaked).write(out)
+    paired = _paired(right, inputs.confidence)
+    ClassifierMetrics(
+        confidence=inputs.confidence, models=models_metrics, paired=paired, speed=speed, leaked=leaked
+    ).write(out)
 
 
 STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=4)
@@ -128,22 +136,30 @@ def _model_metrics(
     model: Classifier,
     folder: HashedPath | None,
     answers: Sequence[ClassifiedRow],
-    out_of_scope: str | None,
     fidelity: ClassifierFidelity | None,
+    inputs: ClassifierEvaluateInputs,
 ) -> ClassifierModelMetrics:
     """Size, accuracy of all rows and, where the recipe distinguishes them, of rows in and out of scope."""
-    assert folder is not None
-    exact = Rate.of([answer.exact for answer in answers])
-    assert exact is not None  # there is at least one row
-    scoped = out_of_scope is not None
+    out, level = inputs.out_of_scope, inputs.confidence
+    exact = Rate.of([answer.exact for answer in answers], None, level)
+    assert folder is not None and exact is not None  # there is at least one row
+    scoped = out is not None
     return ClassifierModelMetrics(
         params=model.model.num_parameters(),
         bytes=(folder.path / "model.safetensors").stat().st_size,
         exact=exact,
-        in_scope=Rate.of([a.exact for a in answers if a.label != out_of_scope]) if scoped else None,
-        out_of_scope=Rate.of([a.exact for a in answers if a.label == out_of_scope]) if scoped else None,
+        in_scope=Rate.of([a.exact for a in answers if a.label != out], None, level) if scoped else None,
+        out_of_scope=Rate.of([a.exact for a in answers if a.label == out], None, level) if scoped else None,
         fidelity=fidelity,
     )
+
+
+def _paired(right: dict[str, list[bool]], confidence: float) -> ClassifierPaired:
+    """The student compared with the other models, from whether each row was classified right."""
+    teacher = PairedCounts.of(right["student"], right["teacher"], None, confidence)
+    assert teacher is not None  # there is at least one row
+    control = PairedCounts.of(right["student"], right["control"], None, confidence) if "control" in right else None
+    return ClassifierPaired(student_vs_teacher=teacher, student_vs_control=control)
 
 
 def _fidelity(teacher_BC: Tensor, student_BC: Tensor) -> ClassifierFidelity:
@@ -174,13 +190,8 @@ def _measure_speed(
             times[name].append((time.perf_counter() - begun) * 1e3)
     ratios = [slow / fast for slow, fast in zip(times["teacher"], times["student"], strict=True)]
     return ClassifierSpeed(
-        teacher_ms=_median(times["teacher"], inputs.seed),
-        student_ms=_median(times["student"], inputs.seed),
-        speedup=_median(ratios, inputs.seed),
+        teacher_ms=Median.of(times["teacher"], inputs.confidence),
+        student_ms=Median.of(times["student"], inputs.confidence),
+        speedup=Median.of(ratios, inputs.confidence),
         threads=inputs.settings.threads,
     )
-
-
-def _median(values: Sequence[float], seed: int) -> Median:
-    interval = bootstrap_median(values, seed)
-    return Median(median=quantile(values, 0.5), low=interval.low, high=interval.high)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["measure", "teacher_runtime"]
 
 _SLOTS = 4
+_REQUESTS = 32
 _LATENCY_TOKENS = 32
 Measured = tuple[list[JudgedAnswer], ModelMetrics]
 
@@ -44,12 +45,15 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     )
     chat = inputs.chat.load(inputs.student.path)
     gguf_answers, gguf = _measure_gguf(inputs, bench, texts, chat, student.params)
+    level = inputs.confidence
     return Metrics(
+        confidence=level,
         models=Models(teacher=teacher, start=start, student=student, control=control, gguf=gguf),
         paired=Paired(
-            gguf_vs_teacher=paired_counts(gguf_answers, teacher_answers),
-            student_vs_control=paired_counts(student_answers, control_answers) if control_answers is not None else None,
-            gguf_vs_student=paired_counts(gguf_answers, student_answers),
+            gguf_vs_teacher=paired_counts(gguf_answers, teacher_answers, level),
+            student_vs_control=paired_counts(student_answers, control_answers, level) if control_answers else None,
+            gguf_vs_student=paired_counts(gguf_answers, student_answers, level),
+            student_vs_control_kl=texts.difference("student", "control"),
         ),
         runtime=_measure_speed(inputs, bench, chat),
         regressions=regressions(teacher_answers, gguf_answers),
@@ -65,8 +69,8 @@ def _measure_teacher(inputs: EvaluateInputs, bench: TestBench) -> tuple[list[Jud
     runtime = teacher_runtime(inputs)
     answers = bench.answers("teacher", runtime)
     if inputs.weights is None:
-        return answers, model_metrics(answers), TeacherTexts()
-    metrics = model_metrics(answers, _size(inputs.weights.path))
+        return answers, model_metrics(answers, confidence=inputs.confidence), TeacherTexts()
+    metrics = model_metrics(answers, _size(inputs.weights.path), confidence=inputs.confidence)
     return answers, metrics, _comparable_texts(inputs, bench, answers, runtime)
 
 
@@ -79,7 +83,15 @@ def _comparable_texts(
     assert isinstance(runtime, HFRuntime)
     if inputs.base and load_chat(inputs.base.path).tokenizer_hash != runtime.chat.tokenizer_hash:
         return TeacherTexts()
-    texts = teacher_texts(bench.rows, answers, runtime, inputs.settings.rows, inputs.chat.context)
+    texts = teacher_texts(
+        bench.rows,
+        answers,
+        runtime,
+        count=inputs.settings.rows,
+        context=inputs.chat.context,
+        seed=inputs.sampling.seed,
+        confidence=inputs.confidence,
+    )
     return texts.in_vocabulary(read_json(inputs.kept.path)) if inputs.kept else texts
 
 
@@ -89,9 +101,8 @@ def _measure_checkpoint(
     """A checkpoint: the student, what it was before training, or its control."""
     runtime = _local_runtime(inputs, model.path)
     answers = bench.answers(name, runtime)
-    return answers, model_metrics(
-        answers, _size(model.path), texts.compare(runtime.log_probs, f"compare distributions: {name}")
-    )
+    fidelity = texts.compare(runtime.log_probs_at, name)
+    return answers, model_metrics(answers, _size(model.path), fidelity, confidence=inputs.confidence)
 
 
 def _measure_gguf(
@@ -105,9 +116,9 @@ def _measure_gguf(
         compare_template(server, chat, bench.rows)
         runtime = GGUFRuntime(server, chat, inputs.chat.context, _SLOTS)
         answers = bench.answers("gguf", runtime)
-        fidelity = texts.compare(runtime.log_probs, "compare distributions: gguf")
+        fidelity = texts.compare(runtime.log_probs_at, "gguf")
     size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
-    return answers, model_metrics(answers, size, fidelity, readings_of(answers))
+    return answers, model_metrics(answers, size, fidelity, readings_of(answers), confidence=inputs.confidence)
 
 
 def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -> RuntimeMetrics:
@@ -116,7 +127,7 @@ def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -
 
     prompts = [chat.prompt_ids(row) for row in bench.rows]
     with _server(inputs, 1) as server:
-        latency = measure_latency(server, prompts, inputs.settings.rows, _LATENCY_TOKENS)
+        latency = measure_latency(server, prompts, _REQUESTS, _LATENCY_TOKENS, inputs.confidence)
         return RuntimeMetrics(
             load_s=server.load_seconds,
             ttft_ms=latency.ttft_ms,

@@ -38,17 +38,24 @@ def model_metrics(
     size: ModelSize = NO_SIZE,
     fidelity: Fidelity | None = None,
     readings: Readings | None = None,
+    *,
+    confidence: float,
 ) -> ModelMetrics:
     """Metrics of one model: exact match of all rows and by behaviour, schema validity, size and fidelity."""
-    judged = [(answer.behaviour, answer.exact) for answer in answers if answer.exact is not None]
-    behaviours = {b: Rate.of([exact for behaviour, exact in judged if behaviour == b]) for b in BEHAVIOURS}
+    judged = [answer for answer in answers if answer.exact is not None]
+
+    def rate(found: Sequence[JudgedAnswer]) -> Rate | None:
+        return Rate.of([bool(a.exact) for a in found], [a.group for a in found], confidence)
+
+    behaviours = {b: rate([answer for answer in judged if answer.behaviour == b]) for b in BEHAVIOURS}
+    with_schema = [answer for answer in answers if answer.schema_valid is not None]
     return ModelMetrics(
         params=size.params,
         bytes=size.bytes,
         format=size.format,
-        exact=Rate.of([exact for _, exact in judged]),
-        behaviours={b: rate for b, rate in behaviours.items() if rate is not None},
-        schema_valid=Rate.of([a.schema_valid for a in answers if a.schema_valid is not None]),
+        exact=rate(judged),
+        behaviours={b: found for b, found in behaviours.items() if found is not None},
+        schema_valid=Rate.of([bool(a.schema_valid) for a in with_schema], [a.group for a in with_schema], confidence),
         fidelity=fidelity,
         readings=readings,
     )
@@ -64,13 +71,18 @@ def readings_of(answers: Sequence[JudgedAnswer]) -> Readings:
     return Readings(answers=len(answers), different=len(other), example=other[0] if other else None)
 
 
-def paired_counts(first: Sequence[JudgedAnswer], second: Sequence[JudgedAnswer]) -> PairedCounts:
-    """Items that `first` broke or fixed compared with `second`, of those that can be judged."""
+def paired_counts(
+    first: Sequence[JudgedAnswer], second: Sequence[JudgedAnswer], confidence: float
+) -> PairedCounts | None:
+    """Two models on the items that can be judged; None without such items."""
     pairs = [
-        (a.exact, b.exact) for a, b in zip(first, second, strict=True) if a.exact is not None and b.exact is not None
+        (a.exact, b.exact, a.group)
+        for a, b in zip(first, second, strict=True)
+        if a.exact is not None and b.exact is not None
     ]
-    broken, fixed = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
-    return PairedCounts(broken=broken, fixed=fixed, n=len(pairs))
+    return PairedCounts.of(
+        [a for a, _, _ in pairs], [b for _, b, _ in pairs], [group for _, _, group in pairs], confidence
+    )
 
 
 def regressions(teacher: Sequence[JudgedAnswer], shipped: Sequence[JudgedAnswer]) -> tuple[Regression, ...]:

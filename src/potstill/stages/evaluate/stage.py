@@ -28,6 +28,7 @@ class EvaluateInputs:
     kept         old ids of the tokens of a trimmed vocabulary; None for a full one
     quantization format of the shipped file
     batch_size   rows that a local model decodes together
+    confidence   level of every interval
     """
 
     rows: RowFiles
@@ -45,6 +46,7 @@ class EvaluateInputs:
     sampling: Sampling
     batch_size: int
     settings: Evaluate
+    confidence: float
 
 
 def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
@@ -65,6 +67,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
         batch_size=answers.batch_size,
         settings=recipe.evaluate,
+        confidence=recipe.gates.confidence,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.core.artifacts.answers import ClassifiedRow, answers_file, read_answers
 from potstill.core.artifacts.metrics import ClassifierMetrics
 from potstill.core.artifacts.training import Trained
 from potstill.core.artifacts.verdict import GateResult, Verdict
@@ -14,64 +14,58 @@ from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierGates, ClassifierRecipe
 from potstill.core.steps import Done, Stage
 from potstill.stages.gate.gates import better_gate, floor_gate, limit_gate, overall, retention_gate
+from potstill.stages.gate.several import confirm_failures
 
 __all__ = ["STAGE", "ClassifierGateInputs"]
 
 
 @dataclass(frozen=True)
 class ClassifierGateInputs:
-    """What the verdict depends on.
-
-    trained   what the training of the student and its control did
-    answers   those of each model to the test rows, by model
-    """
+    """What the verdict depends on; `trained` is what the training of the student and its control did."""
 
     gates: ClassifierGates
     metrics: HashedPath
     trained: HashedPath
-    answers: dict[str, HashedPath]
 
 
 def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierGateInputs:
-    files = {name: done.optional_path("evaluate", answers_file(name)) for name in ("teacher", "student", "control")}
-    answers = {name: path for name, path in files.items() if path}
     metrics, trained = done.path("evaluate", ClassifierMetrics.FILE), done.path("train", Trained.FILE)
-    return ClassifierGateInputs(recipe.gates, metrics, trained, answers)
+    return ClassifierGateInputs(recipe.gates, metrics, trained)
 
 
 def _run(inputs: ClassifierGateInputs, out: Path) -> None:
     metrics = ClassifierMetrics.read(inputs.metrics.path.parent)
-    right = {name: [a.exact for a in read_answers(file.path, ClassifiedRow)] for name, file in inputs.answers.items()}
-    results = tuple(_gates(inputs.gates, metrics, right))
-    notes = (*_notes(inputs.gates, metrics, right), *Trained.read(inputs.trained.path.parent).findings())
-    Verdict(verdict=overall(results), gates=results, notes=notes).write(out)
+    results = confirm_failures(tuple(_gates(inputs.gates, metrics)), inputs.gates.alpha)
+    notes = (*_notes(inputs.gates, metrics), *Trained.read(inputs.trained.path.parent).findings())
+    Verdict(verdict=overall(results), confidence=metrics.confidence, gates=results, notes=notes).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=5)
 
 
-def _gates(gates: ClassifierGates, metrics: ClassifierMetrics, right: dict[str, list[bool]]) -> Iterator[GateResult]:
-    alpha, student, models = gates.alpha, right["student"], metrics.models
+def _gates(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[GateResult]:
+    alpha, models, control = gates.alpha, metrics.models, metrics.paired.student_vs_control
     if gates.exact is not None:
-        yield floor_gate(sum(student), len(student), gates.exact, alpha, name="accuracy", key="gates.exact")
+        yield floor_gate(models.student.exact, gates.exact, alpha, name="accuracy", key="gates.exact")
     if gates.retention is not None:
-        name, key = "retention of teacher", "gates.retention"
-        yield retention_gate(student, right["teacher"], gates.retention, alpha, name=name, key=key)
-    if gates.beats_control:
-        yield better_gate(student, right["control"], alpha, name="better than control", key="gates.beats_control")
+        name, pair = "retention of teacher", metrics.paired.student_vs_teacher
+        yield retention_gate(pair, gates.retention, alpha, name=name, key="gates.retention")
+    if gates.beats_control and control:
+        yield better_gate(control, alpha, name="better than control", key="gates.beats_control")
     if gates.parameters is not None:
         share = models.student.params / models.teacher.params
         yield limit_gate("parameters", share, gates.parameters, unit="ratio", key="gates.parameters")
     if gates.speedup is not None:
-        s = metrics.speed.speedup
-        yield limit_gate("speed-up", s.median, gates.speedup, s.low, s.high, "x", "min", key="gates.speedup")
+        s, key = metrics.speed.speedup, "gates.speedup"
+        high = math.inf if s.high is None else s.high
+        yield limit_gate("speed-up", s.median, gates.speedup, s.low, high, "x", "min", key=key)
 
 
-def _notes(gates: ClassifierGates, metrics: ClassifierMetrics, right: dict[str, list[bool]]) -> Iterator[str]:
+def _notes(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[str]:
     """What the verdict says although no gate asks for it: leaked test rows, and what training gave."""
     if metrics.leaked.rows:
         yield metrics.leaked.sentence
     yield metrics.models.gain()
-    if "control" in right and not gates.beats_control:
-        detail = better_gate(right["student"], right["control"], gates.alpha).detail
-        yield f"better than control (no gate): {detail}"
+    control = metrics.paired.student_vs_control
+    if control and not gates.beats_control:
+        yield f"better than control (no gate): {better_gate(control, gates.alpha).detail}"

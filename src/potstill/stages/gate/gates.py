@@ -1,8 +1,10 @@
 """The arithmetic of gates: from counts and measurements to PASS, FAIL or INCONCLUSIVE.
 
-Every gate decides by a bound, not by the point estimate. `alpha` is the one-sided probability of a wrong verdict, so
-`low` and `high` are the ends of an interval with confidence 1 - 2 alpha. INCONCLUSIVE means that there are too few
-items for a decision; its `detail` says how many would be enough.
+Every gate decides by an interval, not by the point estimate: PASS where the whole interval is on the good side of the
+threshold, FAIL where all of it is on the bad side. `alpha` is the accepted probability of a wrong verdict, and the
+interval has the confidence 1 - 2 alpha. INCONCLUSIVE means that there are too few items for a decision; `detail` says
+how many would be enough. The intervals are those of the measured counts, so the same counts have the same interval in
+the verdict and on every page.
 
 In every function, `name` is the gate's label and `key` the recipe's key, empty for a comparison without one.
 """
@@ -10,203 +12,118 @@ In every function, `name` is the gate's label and `key` the recipe's key, empty 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist
+from collections.abc import Iterable
 from typing import Literal
 
+from potstill.core.artifacts.metrics import PairedCounts, Rate
 from potstill.core.artifacts.verdict import GateResult, VerdictWord
-from potstill.core.format import format_percent
-from potstill.core.stats import (
-    holm,
-    items_to_decide,
-    mcnemar_exact,
-    paired_drop,
-    paired_drop_interval,
-    paired_ratio_interval,
-    wilson_lower,
-    wilson_upper,
-)
+from potstill.core.format import format_interval, format_level, format_p_value, format_percent, format_points_interval
+from potstill.core.stats import items_for_pairs, items_for_rate, paired_interval, rate_p_value
 
-__all__ = [
-    "better_gate",
-    "floor_gate",
-    "limit_gate",
-    "overall",
-    "paired_gate",
-    "paired_gates",
-    "retention_gate",
-    "undecided",
-]
-
-BETA = 0.2  # "would decide it" means with a chance of 80 %
+__all__ = ["better_gate", "drop_gate", "floor_gate", "limit_gate", "overall", "retention_gate", "undecided"]
 
 
-def floor_gate(k: int, n: int, floor: float, alpha: float, *, name: str = "floor", key: str = "") -> GateResult:
-    """Is the rate of right answers, k of n, at least `floor`?
-
-    PASS when the one-sided lower Wilson bound is at least the floor, FAIL when the upper bound is below it.
+def floor_gate(found: Rate, floor: float, alpha: float, *, name: str = "floor", key: str = "") -> GateResult:
+    """Is the rate of right answers at least `floor`?
 
     Raises:
-        ValueError: counts, floor or alpha out of range.
+        ValueError: floor or alpha out of range.
     """
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor must be between 0 and 1, got {floor}")
-    _confidence(alpha)
-    low, high = wilson_lower(k, n, alpha), wilson_upper(k, n, alpha)
-    if n == 0:
-        return _result(key, name, "INCONCLUSIVE", None, low, high, floor, "rate", "No items were judged.")
-    rate = k / n
-    verdict = _verdict(low >= floor, high < floor)
-    detail = (
-        f"{k} of {n} right ({format_percent(rate)}, bounds {format_percent(low)} to {format_percent(high)}); "
-        f"minimum {format_percent(floor)}."
-    )
-    if verdict == "INCONCLUSIVE":
-        z = -NormalDist().inv_cdf(alpha)
-        # The Wilson bound meets the floor exactly when the score test does: |rate - floor| = z sqrt(floor(1-floor)/n).
-        needed = None if rate == floor or floor == 1 else z * z * floor * (1 - floor) / (rate - floor) ** 2
-        detail += _would_decide(needed, n)
-    return _result(key, name, verdict, rate, low, high, floor, "rate", detail)
+    counts = f"{found.k} of {found.n} right: {_measured(found, alpha)}; minimum {format_percent(floor)}."
+    return _rate_gate(found, floor, alpha, name=name, key=key, unit="rate", detail=counts)
 
 
 def retention_gate(
-    student_right: Sequence[bool],
-    teacher_right: Sequence[bool],
-    minimum: float,
-    alpha: float,
-    *,
-    name: str = "retention",
-    key: str = "",
+    pair: PairedCounts, minimum: float, alpha: float, *, name: str = "retention", key: str = ""
 ) -> GateResult:
-    """Does the student keep at least `minimum` of the teacher's right answers?
-
-    Retention is (student right)/(teacher right) on the same items; its bounds are the score interval of
-    `stats.paired_ratio_interval`. PASS when the lower bound is at least the minimum, FAIL when the upper is below it.
+    """Does the first model get at least `minimum` of the second's (the teacher's) right answers right too?
 
     Raises:
-        ValueError: the sequences differ in length, the minimum is not positive, or alpha is not in (0, 0.5).
+        ValueError: minimum or alpha out of range.
     """
-    if not 0 < minimum < math.inf:
-        raise ValueError(f"minimum must be positive, got {minimum}")
-    lost, gained, both, n = _pairs(student_right, teacher_right)
-    interval = paired_ratio_interval(both, lost, gained, _confidence(alpha))
-    low, high = interval.low, interval.high
-    student, teacher = both + gained, both + lost
-    if teacher == 0:
-        detail = f"The teacher answered none of {n} items right, so retention is not defined."
+    if pair.kept is None:
+        detail = f"The teacher answered none of {pair.n} items right, so nothing could be kept."
         return _result(key, name, "INCONCLUSIVE", None, None, None, minimum, "ratio", detail)
-    ratio = student / teacher
-    verdict = _verdict(low >= minimum, high < minimum)
     detail = (
-        f"The student is right on {student} and the teacher on {teacher} of {n} items: {format_percent(ratio)} "
-        f"retained (bounds {format_percent(low)} to {format_percent(high)}); minimum {format_percent(minimum)}."
+        f"{pair.kept.k} of the teacher's {pair.kept.n} right answers kept, {pair.broken} lost and {pair.fixed} gained: "
+        f"{_measured(pair.kept, alpha)} kept; minimum {format_percent(minimum)}."
     )
-    if verdict == "INCONCLUSIVE":
-        # The distance from estimate to bound shrinks with the root of the number of items.
-        reach = ratio - low if ratio > minimum else high - ratio
-        needed = None if ratio == minimum else n * (reach / (ratio - minimum)) ** 2
-        detail += _would_decide(needed, n)
-    return _result(key, name, verdict, ratio, low, _finite(high), minimum, "ratio", detail)
+    items = pair.n / pair.kept.n  # test items for each one that the teacher gets right
+    return _rate_gate(pair.kept, minimum, alpha, name=name, key=key, unit="ratio", detail=detail, items=items)
 
 
-def paired_gate(
-    name: str,
-    new_right: Sequence[bool],
-    old_right: Sequence[bool],
-    margin: float,
-    alpha: float,
-    *,
-    p_value: float | None = None,
-    key: str = "",
+def _rate_gate(
+    found: Rate, floor: float, alpha: float, *, name: str, key: str, unit: str, detail: str, items: float = 1.0
 ) -> GateResult:
-    """Does the new model answer as well as the old one (teacher, control or last release) on the same items?
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor must be between 0 and 1, got {floor}")
+    _check_alpha(alpha)
+    verdict = _verdict(found.low >= floor, found.high < floor)
+    share = found.effective / found.n
+    if verdict == "INCONCLUSIVE":
+        needed = items_for_rate(found.k * share, found.effective, floor, alpha)
+        detail += _would_decide(needed and needed * items / share, found.n * items)
+    p = rate_p_value(found.k * share, found.effective, floor)
+    return _result(key, name, verdict, found.rate, found.low, found.high, floor, unit, detail, p)
 
-    FAIL when the exact one-sided McNemar test finds a drop at level alpha. Otherwise PASS when the upper score bound of
-    the drop is below `margin`, and INCONCLUSIVE when it is not. A significant drop fails even if it is smaller than the
-    margin.
+
+def drop_gate(name: str, pair: PairedCounts, margin: float, alpha: float, *, key: str = "") -> GateResult:
+    """Does the first model lose less than `margin` against the second on the same items?
+
+    PASS when the whole interval of the drop is below the margin, FAIL when all of it is above the margin: a loss that
+    is shown and smaller than the accepted one does not fail.
 
     Args:
         margin: largest acceptable drop, as a fraction of items.
-        p_value: the McNemar p-value adjusted for several gates (see `paired_gates`); default: this gate's own.
 
     Raises:
-        ValueError: the sequences differ in length, margin is not in (0, 1), or alpha is not in (0, 0.5).
+        ValueError: margin is not in (0, 1), or alpha is not in (0, 0.5).
     """
     if not 0 < margin < 1:
         raise ValueError(f"margin must be between 0 and 1, got {margin}")
-    confidence = _confidence(alpha)
-    b, c, _, n = _pairs(new_right, old_right)
-    if n == 0:
-        return _result(key, name, "INCONCLUSIVE", None, None, None, margin, "rate", "No items were judged.", 1.0)
-    p = mcnemar_exact(b, c) if p_value is None else p_value
-    drop, _ = paired_drop(b, c, n)
-    interval = paired_drop_interval(b, c, n, confidence)
-    dropped = p < alpha
-    verdict = _verdict(not dropped and interval.high < margin, dropped)
+    _check_alpha(alpha)
+    drop, low, high = -pair.gain + 0.0, -pair.high, -pair.low
+    verdict = _verdict(high < margin, low > margin)
     detail = (
-        f"{b} items lost and {c} gained of {n}: drop {format_percent(drop)} (bounds {format_percent(interval.low)} to "
-        f"{format_percent(interval.high)}), p = {p:.3g}; margin {format_percent(margin)}."
+        f"{pair.broken} items lost and {pair.fixed} gained of {pair.n}: drop {format_percent(drop)} "
+        f"({format_level(1 - 2 * alpha)} interval {format_interval(low, high, 'rate')}); "
+        f"at most {format_percent(margin)} accepted."
     )
     if verdict == "INCONCLUSIVE":
-        detail += _would_decide(*_items_for_drop(b, c, n, margin, alpha))
-    return _result(key, name, verdict, drop, interval.low, interval.high, margin, "rate", detail, p)
-
-
-def paired_gates(
-    suites: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], margin: float, alpha: float
-) -> list[GateResult]:
-    """`paired_gate` for several suites of (new, old); with Holm's adjustment, alpha holds for all of them together.
-
-    Raises:
-        ValueError: as `paired_gate`.
-    """
-    raw = []
-    for new_right, old_right in suites.values():
-        b, c, _, _ = _pairs(new_right, old_right)
-        raw.append(mcnemar_exact(b, c))
-    return [
-        paired_gate(name, new_right, old_right, margin, alpha, p_value=p)
-        for (name, (new_right, old_right)), p in zip(suites.items(), holm(raw), strict=True)
-    ]
+        detail += _pairs_would_decide(pair.broken, pair.fixed, pair, margin, alpha)
+    p = _drop_p_value(pair, margin) if verdict == "FAIL" else None
+    return _result(key, name, verdict, drop, low, high, margin, "rate", detail, p)
 
 
 def better_gate(
-    new_right: Sequence[bool],
-    old_right: Sequence[bool],
+    pair: PairedCounts,
     alpha: float,
     *,
     name: str = "better than control",
     control: str = "plain fine-tuning",
     key: str = "",
 ) -> GateResult:
-    """Is the new model better than the control on the same items, by the exact one-sided McNemar test?
+    """Is the first model better than the second, the control, on the same items?
 
-    PASS when it is better at level alpha, FAIL when it is worse at level alpha. `value` is the gain, threshold 0.
+    PASS when the interval of the gain is above 0, FAIL when it is below 0; so the exact McNemar test decides.
 
     Raises:
-        ValueError: the sequences differ in length, or alpha is not in (0, 0.5).
+        ValueError: alpha is not in (0, 0.5).
     """
-    confidence = _confidence(alpha)
-    b, c, _, n = _pairs(new_right, old_right)
-    if n == 0:
-        return _result(key, name, "INCONCLUSIVE", None, None, None, 0.0, "rate", "No items were judged.", 1.0)
-    interval = paired_drop_interval(c, b, n, confidence)
-    gain = (c - b) / n
-    p = mcnemar_exact(c, b)
-    verdict = _verdict(p < alpha, mcnemar_exact(b, c) < alpha)
+    _check_alpha(alpha)
     says = {
-        "PASS": f"Better than {control}",
-        "FAIL": f"Worse than {control}",
-        "INCONCLUSIVE": f"No better than {control}",
+        "better": f"Better than {control}",
+        "worse": f"Worse than {control}",
+        "no difference shown": f"No difference from {control} shown",
     }
+    verdict = _verdict(pair.word == "better", pair.word == "worse")
     detail = (
-        f"{says[verdict]} on these items: {c} gained and {b} lost of {n}, gain {format_percent(gain)} "
-        f"(bounds {format_percent(interval.low)} to {format_percent(interval.high)}), p = {p:.3g}."
+        f"{says[pair.word]}: {pair.fixed} gained and {pair.broken} lost of {pair.n} items, gain "
+        f"{format_points_interval(pair.gain, pair.low, pair.high, 1 - 2 * alpha)}; {format_p_value(pair.p_value)}."
     )
     if verdict == "INCONCLUSIVE":
-        z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(1 - BETA)
-        detail += _would_decide(None if b == c else z * z * (b + c) * n / (c - b) ** 2, n)
-    return _result(key, name, verdict, gain, interval.low, interval.high, 0.0, "rate", detail, p)
+        detail += _pairs_would_decide(pair.fixed, pair.broken, pair, 0.0, alpha)
+    return _result(key, name, verdict, pair.gain, pair.low, pair.high, 0.0, "rate", detail, pair.p_value)
 
 
 def limit_gate(
@@ -282,40 +199,37 @@ def _verdict(passes: bool, fails: bool) -> VerdictWord:
     return "PASS" if passes else "FAIL" if fails else "INCONCLUSIVE"
 
 
-def _confidence(alpha: float) -> float:
-    """Confidence of the interval whose two ends are one-sided bounds at level alpha."""
+def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be between 0 and 0.5, got {alpha}")
-    return 1 - 2 * alpha
 
 
-def _pairs(new_right: Sequence[bool], old_right: Sequence[bool]) -> tuple[int, int, int, int]:
-    """Counts of items lost, gained, right in both, and of all items."""
-    if len(new_right) != len(old_right):
-        raise ValueError(f"paired results must be of the same items, got {len(new_right)} and {len(old_right)}")
-    pairs = [(bool(new), bool(old)) for new, old in zip(new_right, old_right, strict=True)]
-    lost = sum(old and not new for new, old in pairs)
-    gained = sum(new and not old for new, old in pairs)
-    return lost, gained, sum(new and old for new, old in pairs), len(pairs)
+def _measured(found: Rate, alpha: float) -> str:
+    level, interval = format_level(1 - 2 * alpha), format_interval(found.low, found.high, "rate")
+    return f"{format_percent(found.rate)} ({level} interval {interval})"
 
 
-def _items_for_drop(b: int, c: int, n: int, margin: float, alpha: float) -> tuple[float, int, str]:
-    """The number of items that would decide a paired gate, the number at hand, and the condition."""
-    needed = items_to_decide(b, c, n, margin, alpha, BETA)
-    if needed > n:
-        return needed, n, "if the models are equally good"
-    # More items than that were not enough, so the drop is not 0. At its observed size, which verdict comes first?
-    z = NormalDist().inv_cdf(1 - alpha)
-    drop, error = paired_drop(b, c, n)
-    to_pass = (z * error / (margin - drop)) ** 2 * n if drop < margin else math.inf
-    to_fail = z * z * ((b + c) / n) / drop**2 if drop > 0 else math.inf
-    return min(to_pass, to_fail), n, "if the rates stay as they are"
+def _drop_p_value(pair: PairedCounts, margin: float) -> float:
+    """Two-sided p-value of a drop that is as large as the margin, for a drop that is larger."""
+    share = pair.effective / pair.n
+    low, high = 0.0, 1.0  # the interval at confidence 1 - p has its low end at the margin
+    for _ in range(30):
+        p = (low + high) / 2
+        interval = paired_interval(pair.broken * share, pair.fixed * share, pair.effective, 1 - p)
+        low, high = (low, p) if interval.low > margin else (p, high)
+    return high
 
 
-def _would_decide(needed: float | None, n: int, condition: str = "if the rates stay as they are") -> str:
-    if needed is None or not math.isfinite(needed):
+def _pairs_would_decide(more: int, fewer: int, pair: PairedCounts, threshold: float, alpha: float) -> str:
+    share = pair.effective / pair.n
+    needed = items_for_pairs(more * share, fewer * share, pair.effective, threshold, alpha)
+    return _would_decide(needed and needed / share, pair.n)
+
+
+def _would_decide(needed: float | None, n: float) -> str:
+    if needed is None:
         return " No number of items would decide this at the observed rates."
-    return f" About {max(n + 1, math.ceil(needed))} items would decide it {condition}."
+    return f" About {max(math.floor(n) + 1, math.ceil(needed)):,} items would decide it if the rates stay as they are."
 
 
 def _finite(value: float) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_answers
 from potstill.core.artifacts.metrics import Fidelity, Metrics
 from potstill.core.artifacts.training import Trained
 from potstill.core.artifacts.verdict import GateResult, Verdict
@@ -15,18 +15,18 @@ from potstill.core.recipe import Gates, Recipe, Target
 from potstill.core.steps import Done, Stage
 from potstill.stages.gate.gates import (
     better_gate,
+    drop_gate,
     floor_gate,
     limit_gate,
     overall,
-    paired_gate,
     retention_gate,
     undecided,
 )
+from potstill.stages.gate.several import confirm_failures
 
 __all__ = ["STAGE", "GateInputs", "judge"]
 
 _MB = 1e6
-_MODELS = ("gguf", "teacher", "student", "control")
 _NO_RIGHT_ANSWERS = "no test row says what is right"
 
 
@@ -35,7 +35,6 @@ class GateInputs:
     """What the verdict depends on.
 
     trained         what the training of the student and its control did
-    answers         answers of each model to the test rows, by model
     distributions   whether the teacher gives whole distributions to compare with
     """
 
@@ -43,18 +42,15 @@ class GateInputs:
     target: Target
     metrics: HashedPath
     trained: HashedPath | None
-    answers: dict[str, HashedPath]
     distributions: bool
 
 
 def _inputs(recipe: Recipe, done: Done) -> GateInputs:
-    files = {name: done.optional_path("evaluate", answers_file(name)) for name in _MODELS}
     return GateInputs(
         gates=recipe.gates,
         target=recipe.target,
         metrics=done.path("evaluate", Metrics.FILE),
         trained=done.optional_path("train", Trained.FILE),
-        answers={name: path for name, path in files.items() if path},
         distributions=recipe.teacher.kind == "local",
     )
 
@@ -63,25 +59,19 @@ def _run(inputs: GateInputs, out: Path) -> None:
     judge(inputs).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=5)
 
 
 def judge(inputs: GateInputs) -> Verdict:
     """Judge every gate that the recipe asks for, and add notes on what it does not ask for."""
     metrics = Metrics.read(inputs.metrics.path.parent)
-    results = (
+    found = (
         *_answer_gates(inputs, metrics),
         *_fidelity_gates(inputs, metrics.models.gguf.fidelity),
         *_budget_gates(inputs.target, metrics),
     )
-    return Verdict(verdict=overall(results), gates=results, notes=tuple(_notes(inputs, metrics)))
-
-
-def _right(inputs: GateInputs, model: str) -> list[bool]:
-    """Whether each judged test row was answered right, in order; empty for a model that the run does not have."""
-    file = inputs.answers.get(model)
-    answers = read_answers(file.path, JudgedAnswer) if file else []
-    return [answer.exact for answer in answers if answer.exact is not None]
+    results, notes = confirm_failures(found, inputs.gates.alpha), tuple(_notes(inputs, metrics))
+    return Verdict(verdict=overall(results), confidence=metrics.confidence, gates=results, notes=notes)
 
 
 def _answer_gates(inputs: GateInputs, metrics: Metrics) -> Iterator[GateResult]:
@@ -94,29 +84,26 @@ def _answer_gates(inputs: GateInputs, metrics: Metrics) -> Iterator[GateResult]:
     for key, (name, floor, found) in floors.items():
         if floor is not None:
             yield (
-                floor_gate(found.k, found.n, floor, alpha, name=name, key=key)
+                floor_gate(found, floor, alpha, name=name, key=key)
                 if found
                 else undecided(key, name, floor, _NO_RIGHT_ANSWERS)
             )
+    paired = metrics.paired
     if gates.retention is not None:
-        name, key, teacher = "retention of teacher", "gates.retention", _right(inputs, "teacher")
+        name, key, pair = "retention of teacher", "gates.retention", paired.gguf_vs_teacher
         yield (
-            retention_gate(_right(inputs, "gguf"), teacher, gates.retention, alpha, name=name, key=key)
-            if teacher
+            retention_gate(pair, gates.retention, alpha, name=name, key=key)
+            if pair
             else undecided(key, name, gates.retention, _NO_RIGHT_ANSWERS)
         )
     if gates.beats_control:
-        name, key, control = "better than control", "gates.beats_control", _right(inputs, "control")
-        yield (
-            better_gate(_right(inputs, "student"), control, alpha, name=name, key=key)
-            if control
-            else undecided(key, name, 0.0, _NO_RIGHT_ANSWERS)
-        )
+        name, key, pair = "better than control", "gates.beats_control", paired.student_vs_control
+        yield better_gate(pair, alpha, name=name, key=key) if pair else undecided(key, name, 0.0, _NO_RIGHT_ANSWERS)
     if gates.quantization_drop is not None:
-        name, key, right = "drop from quantization", "gates.quantization_drop", _right(inputs, "gguf")
+        name, key, pair = "drop from quantization", "gates.quantization_drop", paired.gguf_vs_student
         yield (
-            paired_gate(name, right, _right(inputs, "student"), gates.quantization_drop, alpha, key=key)
-            if right
+            drop_gate(name, pair, gates.quantization_drop, alpha, key=key)
+            if pair
             else undecided(key, name, gates.quantization_drop, _NO_RIGHT_ANSWERS)
         )
 
@@ -131,7 +118,7 @@ def _fidelity_gates(inputs: GateInputs, fidelity: Fidelity | None) -> Iterator[G
     )
     if gates.kl_mean is not None:
         yield (
-            limit_gate(name, f.kl_mean, gates.kl_mean, f.kl_low, f.kl_high, "nats", key=key)
+            limit_gate(name, f.kl_mean, gates.kl_mean, f.kl_low, _or_infinite(f.kl_high), "nats", key=key)
             if f
             else undecided(key, name, gates.kl_mean, missing)
         )
@@ -153,10 +140,14 @@ def _budget_gates(target: Target, metrics: Metrics) -> Iterator[GateResult]:
         yield limit_gate("peak memory", runtime.peak_rss_mb, target.memory_mb, unit="MB", key="target.memory_mb")
     if target.ttft_ms is not None:
         s, name = runtime.ttft_ms, "time to first token"
-        yield limit_gate(name, s.median, target.ttft_ms, s.low, s.high, "ms", key="target.ttft_ms")
+        yield limit_gate(name, s.median, target.ttft_ms, s.low, _or_infinite(s.high), "ms", key="target.ttft_ms")
     if target.decode_tokens_per_s is not None:
         s, key, least = runtime.decode_tokens_per_s, "target.decode_tokens_per_s", target.decode_tokens_per_s
-        yield limit_gate("decode speed", s.median, least, s.low, s.high, "tokens/s", "min", key=key)
+        yield limit_gate("decode speed", s.median, least, s.low, _or_infinite(s.high), "tokens/s", "min", key=key)
+
+
+def _or_infinite(high: float | None) -> float:
+    return math.inf if high is None else high
 
 
 def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
@@ -169,6 +160,6 @@ def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
     readings = metrics.models.gguf.readings
     if readings and readings.different:
         yield readings.sentence
-    student, control = _right(inputs, "student"), _right(inputs, "control")
-    if control and not inputs.gates.beats_control:
-        yield f"better than control (no gate): {better_gate(student, control, inputs.gates.alpha).detail}"
+    pair = metrics.paired.student_vs_control
+    if pair and not inputs.gates.beats_control:
+        yield f"better than control (no gate): {better_gate(pair, inputs.gates.alpha).detail}"

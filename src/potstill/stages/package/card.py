@@ -8,7 +8,7 @@ import yaml
 
 from potstill.core.artifacts.manifest import DataFile, Manifest
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Rate
-from potstill.core.format import format_interval, format_number, format_percent, format_size
+from potstill.core.format import format_interval, format_level, format_number, format_percent, format_size
 from potstill.stages.package import markdown
 from potstill.stages.package.example import Example
 from potstill.stages.package.stage import PackageInputs
@@ -113,7 +113,8 @@ def _quality(metrics: Metrics) -> str:
             for name, rate in shipped.behaviours.items()
         ]
         rows.append(("all", markdown.rate(teacher.exact), markdown.rate(shipped.exact)))
-        note = "Right answers of all test rows with that behaviour, with the 95 % Wilson interval."
+        level = format_level(metrics.confidence)
+        note = f"Right answers of all test rows with that behaviour, with the {level} interval."
         table = markdown.table(("behaviour", "teacher right", "this file right"), rows)
         parts += [table, f"{note} {metrics.leaked.sentence}".rstrip()]
     else:

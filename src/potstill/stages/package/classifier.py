@@ -19,7 +19,7 @@ from potstill.core.artifacts.metrics import ClassifierMetrics, ClassifierModelMe
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
-from potstill.core.format import format_size
+from potstill.core.format import format_level, format_size
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.core.steps import Done, Stage
@@ -153,7 +153,8 @@ def _measurements(metrics: ClassifierMetrics) -> str:
         f"(medians, {speed.threads} threads)."
     )
     table = markdown.table([*header, "KL from the teacher, nats per row"], rows)
-    return "\n\n".join(text for text in ("## Measurements", table, metrics.leaked.sentence, times) if text)
+    note = f"Rates have their {format_level(metrics.confidence)} intervals."
+    return "\n\n".join(text for text in ("## Measurements", table, note, metrics.leaked.sentence, times) if text)
 
 
 def _row(name: str, model: ClassifierModelMetrics, scoped: bool) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from potstill.core.artifacts.metrics import Rate
 from potstill.core.artifacts.verdict import GateResult, Verdict
-from potstill.core.format import format_interval, format_percent, format_value
+from potstill.core.format import format_interval, format_level, format_percent, format_value
 
 __all__ = ["code", "duties", "escaped", "gates_section", "rate", "table"]
 
@@ -47,7 +47,7 @@ def gates_section(verdict: Verdict) -> str:
     """The section on gates: all of them in a table, and details of those that did not pass; empty without gates."""
     if not verdict.gates:
         return ""
-    header = ("gate", "verdict", "value", "interval", "threshold")
+    header = ("gate", "verdict", "value", f"{format_level(verdict.confidence)} interval", "threshold")
     details = [f"- {g.name}: {escaped(g.detail)}" for g in verdict.gates if g.verdict != "PASS"]
     parts = ["## Gates", table(header, map(_row, verdict.gates)), "\n".join(details)]
     return "\n\n".join(part for part in parts if part)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potstill.core.artifacts.metrics import ModelMetrics, PairedCounts
-from potstill.core.format import format_number, format_p_value, format_points
-from potstill.core.stats import mcnemar_exact, paired_drop_interval
+from potstill.core.artifacts.counts import DifferenceWord, PairedCounts
+from potstill.core.format import format_p_value, format_points_interval
 from potstill.stages.report.facts import Facts
+from potstill.stages.report.fidelity import kl_comparison
 from potstill.stages.report.text import unbroken
 
 __all__ = ["DistillationSection", "SplitBar", "distillation_section"]
+
+_WORDS: dict[DifferenceWord, tuple[str, str, str]] = {
+    "better": ("It paid", "pass", "Learning from the teacher's distributions beat learning from its text."),
+    "worse": ("It did not pay", "fail", "Plain fine-tuning on the teacher's text did better."),
+    "no difference shown": (
+        "No difference shown",
+        "open",
+        "These items do not show that distillation added anything.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class DistillationSection:
 
 
 def distillation_section(facts: Facts) -> DistillationSection:
-    """The distilled student against its control, on the same items or by fidelity."""
+    """The distilled student against its control, on the same items."""
     control, pair = facts.metrics.models.control, facts.metrics.paired.student_vs_control
     if control is None:
         text = (
@@ -41,47 +51,22 @@ def distillation_section(facts: Facts) -> DistillationSection:
             else "The recipe asks for no control (train.control: none), so the effect of distillation is unknown."
         )
         return DistillationSection("none", "Not measured", text)
-    if pair and pair.n:
-        return _by_items(pair, facts.inputs.alpha)
-    return _by_fidelity(facts.metrics.models.student, control)
+    return _by_items(pair, facts.metrics.confidence) if pair else _without_items(facts)
 
 
-def _by_items(pair: PairedCounts, alpha: float) -> DistillationSection:
-    lost, gained, n = pair.broken, pair.fixed, pair.n
-    better, worse = mcnemar_exact(gained, lost), mcnemar_exact(lost, gained)
-    bounds = paired_drop_interval(gained, lost, n)
-    word, tone, lead = "No difference shown", "open", "These items do not show that distillation added anything."
-    if better < alpha:
-        word, tone, lead = "It paid", "pass", "Learning from the teacher's distributions beat learning from its text."
-    elif worse < alpha:
-        word, tone, lead = "It did not pay", "fail", "Plain fine-tuning on the teacher's text did better."
+def _by_items(pair: PairedCounts, level: float) -> DistillationSection:
+    word, tone, lead = _WORDS[pair.word]
+    gain = format_points_interval(pair.gain, pair.low, pair.high, level).replace("-", "\N{MINUS SIGN}")
     text = (
-        f"{lead} Both models have the same start, rows, steps and seed. Of {n:,} test items, the distilled student "
-        f"gets {gained} right that the plainly fine-tuned one gets wrong, and {lost} wrong that the other gets right: "
-        f"a gain of {_points((gained - lost) / n)} points (95 % interval {_points(bounds.low)} to "
-        f"{_points(bounds.high)}; exact McNemar test, {format_p_value(min(better, worse))})."
+        f"{lead} Both models have the same start, rows, steps and seed. Of {pair.n:,} test items, the distilled "
+        f"student gets {pair.fixed} right that the plainly fine-tuned one gets wrong, and {pair.broken} wrong that the "
+        f"other gets right: a gain of {gain}; {format_p_value(pair.p_value)}."
     )
-    bar = SplitBar(gained, lost) if gained + lost else None
+    bar = SplitBar(pair.fixed, pair.broken) if pair.fixed + pair.broken else None
     return DistillationSection(tone, word, unbroken(text), bar)
 
 
-def _points(share: float) -> str:
-    return format_points(share).replace("-", "\N{MINUS SIGN}")
-
-
-def _by_fidelity(student: ModelMetrics, control: ModelMetrics) -> DistillationSection:
-    a, b = student.fidelity, control.fidelity
-    if a is None or b is None:
-        text = "There are neither right answers to count nor distributions to compare."
-        return DistillationSection("none", "Not measured", text)
-    text = (
-        "There are no right answers to count. The mean KL from the teacher is "
-        f"{format_number(a.kl_mean)} nats for the distilled student and {format_number(b.kl_mean)} nats for the "
-        "plainly fine-tuned one, with the same start, rows, steps and seed. "
-    )
-    apart, overlap = unbroken("Their 95 % intervals do not overlap."), unbroken("Their 95 % intervals overlap.")
-    if a.kl_high < b.kl_low:
-        return DistillationSection("pass", "It paid", text + apart)
-    if b.kl_high < a.kl_low:
-        return DistillationSection("fail", "It did not pay", text + apart)
-    return DistillationSection("open", "No difference shown", text + overlap)
+def _without_items(facts: Facts) -> DistillationSection:
+    """What can be said without right answers: KL alone never shows that distillation paid."""
+    lead = "There are no right answers to count, so whether distillation paid is unknown."
+    return DistillationSection("none", "Not measured", f"{lead} {kl_comparison(facts.metrics)}".strip())

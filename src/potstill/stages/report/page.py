@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from potstill import __version__
+from potstill.core.format import format_level
 from potstill.stages.report.charts import MARKERS
 from potstill.stages.report.cost import cost_section
 from potstill.stages.report.distillation import distillation_section
@@ -13,6 +14,7 @@ from potstill.stages.report.fidelity import fidelity_section
 from potstill.stages.report.provenance import provenance_section
 from potstill.stages.report.quality import quality_section, regressions_section
 from potstill.stages.report.runtime import runtime_section
+from potstill.stages.report.text import unbroken
 from potstill.stages.report.training import training_section
 from potstill.stages.report.verdict import verdict_section
 
@@ -32,6 +34,7 @@ def render_page(facts: Facts) -> str:
         name=facts.inputs.name,
         teacher=facts.manifest.teacher.name,
         version=__version__,
+        level=unbroken(format_level(facts.metrics.confidence)),
         markers=MARKERS,
         verdict=verdict_section(facts),
         leaked=facts.metrics.leaked.sentence,

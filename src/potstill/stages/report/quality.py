@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from potstill.core.artifacts.metrics import ModelMetrics, PairedCounts, Rate
-from potstill.core.format import format_points
+from potstill.core.format import format_interval, format_level, format_points, format_points_interval
 from potstill.stages.report.charts import rates_chart
 from potstill.stages.report.differences import mark_differences
 from potstill.stages.report.facts import Facts
-from potstill.stages.report.text import BEHAVIOURS, MODELS, RateCell, percent, shorten
+from potstill.stages.report.text import BEHAVIOURS, MODELS, RateCell, percent, shorten, unbroken
 
 __all__ = [
     "Case",
@@ -102,9 +102,11 @@ def quality_section(facts: Facts) -> QualitySection | None:
         for title, group in groups.items()
     )
     paired = facts.metrics.paired
+    level = facts.metrics.confidence
     comparisons = (
-        _comparison(paired.gguf_vs_teacher, "the teacher"),
-        _comparison(paired.gguf_vs_student, "the checkpoint that it was quantized from"),
+        _kept(paired.gguf_vs_teacher, level),
+        _comparison(paired.gguf_vs_teacher, "the teacher", level),
+        _comparison(paired.gguf_vs_student, "the checkpoint that it was quantized from", level),
     )
     return QualitySection(
         models=[ModelKey(name, MODELS[name]) for name in present],
@@ -136,10 +138,25 @@ def _change(teacher: ModelMetrics | None, shipped: ModelMetrics, behaviour: str)
     )
 
 
-def _comparison(found: PairedCounts, other: str) -> str | None:
-    if not found.n:
+def _kept(found: PairedCounts | None, level: float) -> str | None:
+    if found is None or found.kept is None:
         return None
-    return f"Compared with {other} on the same {found.n:,} items: {found.broken:,} lost, {found.fixed:,} gained."
+    kept = found.kept
+    return unbroken(
+        f"Of the teacher's {kept.n:,} right answers, the shipped file keeps {kept.k:,} ({percent(kept.rate)}, "
+        f"{format_level(level)} interval {format_interval(kept.low, kept.high, 'rate')}): {found.broken:,} lost. It "
+        f"gets {found.fixed:,} right that the teacher gets wrong."
+    )
+
+
+def _comparison(found: PairedCounts | None, other: str, level: float) -> str | None:
+    if found is None:
+        return None
+    gain = format_points_interval(found.gain, found.low, found.high, level)
+    return unbroken(
+        f"Compared with {other} on the same {found.n:,} items: {found.broken:,} lost, {found.fixed:,} gained, "
+        f"{gain}: {found.word}."
+    )
 
 
 def regressions_section(facts: Facts) -> list[Case]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from potstill.core.artifacts.metrics import Timing
-from potstill.core.format import format_large, format_number, format_size
+from potstill.core.format import format_large, format_level, format_number, format_size
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.text import interval, unbroken
 
@@ -65,10 +65,11 @@ def runtime_section(facts: Facts) -> RuntimeSection:
         _at_most(first, target.ttft_ms, ttft.median, "ms"),
         _at_least(decode, target.decode_tokens_per_s, speed.median, "tokens/s"),
     ]
+    level = format_level(facts.metrics.confidence)
     method = (
         f"Measured in llama.cpp in a process of its own with {run.threads} threads and a context of {run.context:,} "
-        f"tokens: {run.requests} requests one after the other, medians with their 95 % intervals. The teacher does not "
-        "run there, so its memory and speed were not measured."
+        f"tokens: {run.requests} requests one after the other, medians with their {level} intervals. The teacher does "
+        "not run there, so its memory and speed were not measured."
     )
     return RuntimeSection(rows, unbroken(method), None if target.device == "unnamed" else target.device)
 

@@ -30,7 +30,6 @@ class ReportInputs:
     price           price of the teacher's tokens; None: not known, and the page says nothing about costs
     teacher_kind    an `api` teacher charges for the answers that the student learns from
     objective       name of the training objective
-    alpha           significance level of the gates
     logs            training logs of `student` and `control`
     answers         the rows that the teacher answered
     steps           step.json of each finished step by stage
@@ -42,7 +41,6 @@ class ReportInputs:
     price: ListedPrice | None
     teacher_kind: Literal["local", "api"]
     objective: str
-    alpha: float
     metrics: HashedPath
     verdict: HashedPath
     manifest: HashedPath
@@ -61,7 +59,6 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         price=find_price(recipe),
         teacher_kind=recipe.teacher.kind,
         objective=recipe.train.objective.name,
-        alpha=recipe.gates.alpha,
         metrics=done.path("evaluate", Metrics.FILE),
         verdict=done.path("gate", Verdict.FILE),
         manifest=done.path("package", "package", Manifest.FILE),

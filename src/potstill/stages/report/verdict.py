@@ -102,10 +102,12 @@ def _listed(names: list[str]) -> str:
 
 def _figures(facts: Facts) -> list[Figure]:
     """The few main numbers."""
-    teacher, shipped, run = facts.metrics.models.teacher, facts.metrics.models.gguf, facts.metrics.runtime
-    out = []
-    if shipped.exact and teacher.exact and teacher.exact.k:
-        out.append(Figure(percent(shipped.exact.rate / teacher.exact.rate), "of the teacher's right answers kept"))
+    metrics = facts.metrics
+    teacher, shipped, run = metrics.models.teacher, metrics.models.gguf, metrics.runtime
+    pair, out = metrics.paired.gguf_vs_teacher, list[Figure]()
+    if pair and pair.kept:
+        counts = f"{pair.kept.k:,} of {pair.kept.n:,}; {pair.broken:,} lost, {pair.fixed:,} gained"
+        out.append(Figure(percent(pair.kept.rate), f"of the teacher's right answers kept ({counts})"))
     elif shipped.fidelity:
         out.append(Figure(f"{format_number(shipped.fidelity.kl_mean)} nats", "mean KL from the teacher"))
     if shipped.bytes:
