@@ -141,7 +141,7 @@ def test_numbers_stand_with_their_intervals_and_thresholds(usual: str) -> None:
     assert "86.7 % 77.2 to 93.2 52 of 60" in text  # and with its interval and counts
     assert "Compared with the teacher on the same 430 items: 21 lost, 4 gained, -4.0 points" in text
     assert "Of the teacher's 422 right answers, the shipped file keeps 401 (95.0 %, 90 % interval" in text
-    assert "95.0 % of the teacher's right answers kept (401 of 422; 21 lost, 4 gained)" in text
+    assert "of the teacher's right answers kept (401 of 422; 21 lost, 4 gained) 95.0 %" in text
     assert "All intervals on this page are 90 % intervals" in text and "95 % interval" not in text
     assert "at most 60 MB 96 % used" in text and "at least 200 tokens/s 5.92 times as fast" in text
     assert (
