@@ -193,7 +193,9 @@ def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, expecte
 def test_each_set_of_tools_is_checked_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
     for line in (2, 5, 9):
-        workshop.spoil("train.jsonl", line, lambda row: row.update(tools=[own]) or row.pop("gold"))
+        workshop.spoil(
+            "train.jsonl", line, lambda row: row.update(row.pop("gold") and {"tools": [own], "completion": None})
+        )
     seen: list[str] = []
     made = tools._validator
     tools._validators.cache_clear()

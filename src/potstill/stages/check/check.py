@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from potstill.components.chat.format import ChatFormat
 from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import is_judged
+from potstill.components.checkers.turns import check_turns
 from potstill.components.conversion.rules import export_notes, require_exportable
 from potstill.components.licences.licences import is_hosted, licence_verdict
 from potstill.components.models.recipe_models import Model, Models, load_models
@@ -42,8 +43,10 @@ def check_recipe(recipe: Recipe) -> CheckResult:
         DataError: a row cannot be used; the message names file and line.
     """
     splits = read_splits(recipe)
-    for rows in splits.values():
+    turns: list[str] = []
+    for name, rows in splits.items():
         check_golds(rows)
+        turns += check_turns("teacher.finetune.rows" if name == "finetune" else f"data.{name}", rows)
     models = load_models(recipe)
     require_exportable(recipe, models.student)
     file = file_size(recipe, models)
@@ -53,7 +56,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     _require_gates(recipe, splits["test"])
     leakage = find_leakage(splits)
     lengths = _measure(recipe, models, splits)
-    warnings += [_unjudged_rows(splits["test"])]
+    warnings += [*turns, _unjudged_rows(splits["test"])]
     warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
     warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
     warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
