@@ -402,6 +402,20 @@ def test_a_test_prompt_that_is_trained_on_is_reported(workshop: Workshop) -> Non
     assert "3 of 200 test prompts are trained on too" in workshop.refused(workshop.recipe())
 
 
+def test_prompts_that_differ_in_case_and_spaces_leak_too_and_repeats_are_told(workshop: Workshop) -> None:
+    rows = [light_row("hall", "on", f"now {i} ") for i in range(100)]
+    write_jsonl(workshop.test, [*rows, light_row("hall", "on", "Now  0: ")])
+    lines = workshop.rows("train.jsonl")
+    alike = [light_row("hall", "on", f"NOW {i}, ") for i in range(5)]
+    write_jsonl(workshop.prompts, [*lines, *alike[1:]])
+    found = check_recipe(workshop.recipe())
+    assert len(found.leaked) == 4
+    warning = next(w for w in found.warnings if "4 of 101 test prompts are trained on too" in w)
+    assert warning.endswith("of every score. 1 of 101 test prompts repeat earlier ones. Each prompt is scored once.")
+    write_jsonl(workshop.prompts, [*lines, *alike])
+    assert "6 of 101 test prompts are trained on too" in workshop.refused(workshop.recipe())
+
+
 def test_the_same_words_with_other_tools_are_another_prompt(workshop: Workshop) -> None:
     own = {"type": "function", "function": {**TOOLS[0]["function"], "description": "Other"}}
     workshop.spoil("train.jsonl", 1, lambda row: row.update(light_row("hall", "on", "now ")) or row.update(tools=[own]))

@@ -72,3 +72,26 @@ def test_a_classifiers_rows_leak_by_their_text(tmp_path: Path) -> None:
     assert (leaked.rows, leaked.of, leaked.row_ids) == (1, 2, ("stop",))
     with pytest.raises(DataError, match=r"test\.jsonl: every test row is also trained on"):
         scored_rows(hashed, hashed)
+
+
+def test_rows_that_repeat_each_other_count_once(tmp_path: Path) -> None:
+    hall = light_row("hall", "on")
+    shouted = hall | {"messages": [m | {"content": f" {m['content'].upper()} !"} for m in hall["messages"]]}
+    tools = [{"type": "function", "function": {"name": "other"}}]
+    test = [hall, light_row("attic", "on"), shouted, hall, hall | {"tools": tools, "gold": None}]
+    rows, leaked = read_test_rows(files(tmp_path, test, [light_row("cellar", "on")]))
+    assert [int(row.where.rpartition(":")[2]) for row in rows] == [1, 2, 5]
+    assert (leaked.rows, leaked.repeated) == (0, 2)
+    assert leaked.sentence == "2 of 5 test rows repeat earlier ones, and are not counted again."
+    rows, leaked = read_test_rows(files(tmp_path, test, [shouted, light_row("attic", "on", "now ")]))
+    assert [int(row.where.rpartition(":")[2]) for row in rows] == [2, 5]
+    assert (leaked.rows, leaked.of, leaked.repeated, len(leaked.row_ids)) == (3, 5, 0, 2)
+
+
+def test_a_classifiers_rows_that_differ_in_case_and_punctuation_are_one(tmp_path: Path) -> None:
+    texts = ["Play it.", "play   it", "STOP!", "caf\u00e9?", "cafe\u0301", "go"]
+    test = HashedPath.of_file(write_jsonl(tmp_path / "test.jsonl", [{"text": t, "label": "a"} for t in texts]))
+    train = HashedPath.of_file(write_jsonl(tmp_path / "train.jsonl", [{"text": "stop", "label": "a"}]))
+    rows, leaked = scored_rows(test, train)
+    assert [row.text for row in rows] == ["Play it.", "caf\u00e9?", "go"]
+    assert (leaked.rows, leaked.of, leaked.repeated, leaked.row_ids) == (1, 6, 2, ("STOP!",))

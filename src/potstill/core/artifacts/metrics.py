@@ -66,24 +66,32 @@ class Timing(Median):
 
 
 class LeakedRows(Part):
-    """Test rows that were also trained on. They are left out of every score.
+    """Test rows that were also trained on, which are left out of every score, and those that count once.
 
-    rows       number of such rows in the test file
+    Two prompts are the same if they differ in case, spaces and punctuation alone.
+
+    rows       number of rows that were also trained on
     of         number of rows in the test file
     row_ids    their prompts, each once
+    repeated   number of rows that repeat an earlier test row
     """
 
     rows: int
     of: int
     row_ids: tuple[str, ...]
+    repeated: int = 0
 
     @property
     def sentence(self) -> str:
         """What a report says about these rows; empty without any."""
-        if not self.rows:
-            return ""
-        were = "was also trained on, and is" if self.rows == 1 else "were also trained on, and are"
-        return f"{self.rows:,} of {self.of:,} test rows {were} left out of every score."
+        said = []
+        if self.rows:
+            were = "was also trained on, and is" if self.rows == 1 else "were also trained on, and are"
+            said.append(f"{self.rows:,} of {self.of:,} test rows {were} left out of every score.")
+        if self.repeated:
+            repeat = "row repeats an earlier one, and is" if self.repeated == 1 else "rows repeat earlier ones, and are"
+            said.append(f"{self.repeated:,} of {self.of:,} test {repeat} not counted again.")
+        return " ".join(said)
 
 
 # ---- language models ----

@@ -14,7 +14,7 @@ from potstill.core.artifacts.check import ClassifierCheck, Quantiles
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
-from potstill.core.leakage import leaked_texts
+from potstill.core.leakage import leaked_texts, unrepeated_texts
 from potstill.core.recipe import ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
@@ -89,18 +89,27 @@ def check_classifier(inputs: ClassifierCheckInputs) -> ClassifierCheck:
         classes=len(labels),
         tokens={name: Quantiles.of(found) for name, found in lengths.items()},
         leaked=tuple(dict.fromkeys(leaked)),
-        warnings=tuple(_warnings(inputs, lengths, len(leaked))),
+        warnings=tuple(_warnings(inputs, lengths, len(leaked), _repeated(splits["test"]))),
     )
 
 
-def _warnings(inputs: ClassifierCheckInputs, lengths: Mapping[str, Sequence[int]], leaked: int) -> list[str]:
+def _warnings(
+    inputs: ClassifierCheckInputs, lengths: Mapping[str, Sequence[int]], leaked: int, repeated: int
+) -> list[str]:
     out = []
     for name, found in lengths.items():
         if cut := sum(length > inputs.context for length in found):
             out.append(f"{cut} rows of {name} are longer than data.context ({inputs.context}) and are cut.")
     if leaked:
-        out.append(f"data.test: {leaked} texts are trained on too, word for word. They are left out of every score.")
+        same = "case, spaces and punctuation ignored"
+        out.append(f"data.test: {leaked} texts are trained on too, {same}. They are left out of every score.")
+    if repeated:
+        out.append(f"data.test: {repeated} texts repeat earlier ones. Each text is scored once.")
     return out
+
+
+def _repeated(rows: Sequence[LabelledRow]) -> int:
+    return len(rows) - len(unrepeated_texts(rows))
 
 
 def _check_labels(inputs: ClassifierCheckInputs, splits: Splits, labels: set[str]) -> None:
@@ -153,4 +162,4 @@ def _token_lengths(inputs: ClassifierCheckInputs, splits: Splits) -> dict[str, l
     }
 
 
-STAGE = Stage("check", (), inputs, run, version=4)
+STAGE = Stage("check", (), inputs, run, version=5)

@@ -25,7 +25,7 @@ from potstill.core.artifacts.metrics import (
 )
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
-from potstill.core.leakage import leaked_texts
+from potstill.core.leakage import leaked_texts, unrepeated_texts
 from potstill.core.recipe import ClassifierEvaluate, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
@@ -113,7 +113,7 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     ).write(out)
 
 
-STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=5)
 
 
 def scored_rows(test_file: HashedPath, train_file: HashedPath) -> tuple[list[LabelledRow], LeakedRows]:
@@ -124,12 +124,16 @@ def scored_rows(test_file: HashedPath, train_file: HashedPath) -> tuple[list[Lab
     """
     test = read_labelled(test_file.path)
     leaked = {row.text for row in leaked_texts(test, read_labelled(train_file.path))}
-    rows = [row for row in test if row.text not in leaked]
-    if not rows:
+    left = [row for row in test if row.text not in leaked]
+    if not left:
         raise DataError(
             f"{test_file.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
         )
-    return rows, LeakedRows(rows=len(test) - len(rows), of=len(test), row_ids=tuple(sorted(leaked)))
+    rows = unrepeated_texts(left)
+    found = LeakedRows(
+        rows=len(test) - len(left), of=len(test), row_ids=tuple(sorted(leaked)), repeated=len(left) - len(rows)
+    )
+    return rows, found
 
 
 def _model_metrics(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from potstill.core.artifacts.metrics import LeakedRows
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
-from potstill.core.leakage import leaked_rows
+from potstill.core.leakage import leaked_rows, unrepeated_rows
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row, read_rows
 
@@ -46,7 +46,7 @@ class RowFiles:
 
 
 def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
-    """The rows to score, and those left out because they were also trained on.
+    """The rows to score, each once, and those left out because they were also trained on.
 
     Raises:
         DataError: a file is broken, or every test row was trained on.
@@ -56,10 +56,12 @@ def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
     trained_on = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
     if files.finetune_rows:
         trained_on += read_rows(files.finetune_rows.path, tools=tools)
-    leaked = {row.row_id: None for row, _ in leaked_rows(test, trained_on)}
-    rows = [row for row in test if not leaked or row.row_id not in leaked]
-    if not rows:
+    leaked = {row.where: row.row_id for row, _ in leaked_rows(test, trained_on)}
+    left = [row for row in test if row.where not in leaked]
+    if not left:
         raise DataError(
             f"{files.test.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
         )
-    return rows, LeakedRows(rows=len(test) - len(rows), of=len(test), row_ids=tuple(leaked))
+    rows = unrepeated_rows(left)
+    ids = tuple(dict.fromkeys(leaked.values()))
+    return rows, LeakedRows(rows=len(leaked), of=len(test), row_ids=ids, repeated=len(left) - len(rows))
