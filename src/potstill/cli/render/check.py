@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from potstill.core.artifacts.check import CheckResult, ClassifierCheck, ModelSummary, Quantiles
+from potstill.core.artifacts.check import CheckResult, ClassifierCheck, ModelSummary, Quantiles, ShownRow
 from potstill.core.format import format_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["render_check", "render_classifier_check"]
+
+_SHOWN = 600  # characters shown of each end of a text
 
 
 def render_check(found: CheckResult) -> RenderableType:
@@ -33,6 +36,8 @@ def render_check(found: CheckResult) -> RenderableType:
         if found.trial
         else ""
     )
+    if found.shown:
+        parts += ["", _shown(found.shown)]
     return Group(*parts, "", Text(proven + tried))
 
 
@@ -84,6 +89,33 @@ def _models(found: CheckResult) -> Table:
             _vocabulary(model),
         )
     return table
+
+
+def _shown(row: ShownRow) -> Text:
+    """A row's text; what is learnt stands between two marks, so that it is clear without colours too."""
+    from rich.text import Text
+
+    answer = "" if row.own_answer else ", with the word OK for an answer"
+    out = Text(f"{row.where} as the student reads it{answer}: ")
+    out.append(f"{row.tokens:,} tokens, of which the {row.learnt_tokens:,} between >>> and <<< are learnt\n")
+    at = 0
+    for start, end in row.learnt:
+        out.append(_visible(_middle_cut(row.text[at:start])), style="dim")
+        out.append(">>>", style="bold").append(_visible(_middle_cut(row.text[start:end])), style="bold green")
+        out.append("<<<", style="bold")
+        at = end
+    return out
+
+
+def _middle_cut(text: str) -> str:
+    """A text whose middle is left out where it is long."""
+    left_out = len(text) - 2 * _SHOWN
+    return text if left_out <= 0 else f"{text[:_SHOWN]}[... {left_out:,} characters ...]{text[-_SHOWN:]}"
+
+
+def _visible(text: str) -> str:
+    """A text whose control characters do nothing to a terminal; line breaks stay."""
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _vocabulary(model: ModelSummary) -> str:

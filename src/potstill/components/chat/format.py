@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.components.chat.forms import Form, find_form
 from potstill.components.chat.template import compile_template, read_templates
 from potstill.components.chat.variables import Variable, write_variables
 from potstill.core.errors import RecipeError
@@ -17,7 +18,7 @@ from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Chat
 from potstill.core.recipe.chat import DATE
-from potstill.core.records import Message, Row
+from potstill.core.records import Message, Row, with_call_ids
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -129,16 +130,39 @@ class ChatFormat:
         """
         try:
             template = self._compiled_for_tools if tools else self._compiled
-            return template.render(
-                messages=[m.for_template() for m in messages],
-                tools=list(tools) or None,
-                add_generation_prompt=generate,
-                bos_token=self.bos or "",
-                eos_token=self.eos,
-            )
+            return self._render(template, self._form(messages, bool(tools)).messages(messages), list(tools), generate)
         except Exception as error:  # a template is a program from outside, and may fail in any way
             reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
             raise ValueError(f"the chat template cannot render this conversation: {reason}") from None
+
+    def _render(
+        self, template: Template, messages: list[dict[str, Any]], tools: list[dict[str, Any]], generate: bool
+    ) -> str:
+        return template.render(
+            messages=messages,
+            tools=tools or None,
+            add_generation_prompt=generate,
+            bos_token=self.bos or "",
+            eos_token=self.eos,
+        )
+
+    def with_ids(self, row: Row) -> tuple[Message, ...]:
+        """The messages of a row with the ids of calls as they are rendered; a server must be given the same."""
+        return with_call_ids(row.messages, self._form(row.messages, bool(row.tools)).ids)
+
+    def _form(self, messages: Sequence[Message], tools: bool) -> Form:
+        """The form in which the template wants this conversation."""
+        if not any(m.tool_calls or m.role == "tool" for m in messages):
+            return Form()
+        return self._form_with_tools if tools else self._form_without_tools
+
+    @cached_property
+    def _form_with_tools(self) -> Form:
+        return find_form(lambda messages, tools: self._render(self._compiled_for_tools, messages, tools, False))
+
+    @cached_property
+    def _form_without_tools(self) -> Form:
+        return find_form(lambda messages, tools: self._render(self._compiled, messages, [], False))
 
     def encode(self, text: str) -> list[int]:
         """Ids of rendered text. Nothing is added, because the template writes the special tokens."""

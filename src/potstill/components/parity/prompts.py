@@ -30,7 +30,7 @@ def compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) 
     with progress_bar("compare prompts", len(rows)) as ticker, ThreadPoolExecutor(_PARALLEL) as pool:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            texts = list(pool.map(lambda row: _served(server, row), chunk))
+            texts = list(pool.map(lambda row: _served(server, chat, row), chunk))
             expected = [chat.prompt_ids(row) for row in chunk]
             if _ids(server, texts) != [i for ids in expected for i in ids]:
                 for row, text, ids in zip(chunk, texts, expected, strict=True):
@@ -39,10 +39,10 @@ def compare_template(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) 
     return TemplateParity(rows=len(rows), identical=len(rows))
 
 
-def _served(server: GGUFServer, row: Row) -> str:
+def _served(server: GGUFServer, chat: ChatFormat, row: Row) -> str:
     """The text that llama.cpp's server makes of a row."""
     try:
-        return server.apply_template(row.messages, row.tools)
+        return server.apply_template(chat.with_ids(row), row.tools)
     except StepError as error:
         raise ParityError(
             f"{server.model.name}: llama.cpp cannot run the chat template on {name_of(row)}. {error} Simplify the "
@@ -111,6 +111,7 @@ def _differs(server: GGUFServer, chat: ChatFormat, row: Row, *, tools: bool = Tr
     """Whether the prompts still differ without the tools, or without earlier calls; None where one is refused."""
     messages = row.messages if calls else tuple(m for m in row.messages if not m.tool_calls and m.role != "tool")
     given = row.tools if tools else ()
+    messages = chat.with_ids(row.model_copy(update={"messages": messages, "tools": given}))
     try:
         own, served = chat.render(messages, given, generate=True), server.apply_template(messages, given)
     except (ValueError, StepError):

@@ -76,7 +76,7 @@ class GGUFRuntime:
         prompt = self.chat.prompt_ids(row)
         room = min(sampling.max_new_tokens, self.context - len(prompt))
         if room <= 0:
-            self._require_prompt(row, prompt, self.server.apply_template(row.messages, row.tools))
+            self._require_prompt(row, prompt, self.server.apply_template(self.chat.with_ids(row), row.tools))
             return Answer("", "length", len(prompt), 0, 0.0)
         begun = time.monotonic()
         reply = ask_chat(self.server, self._request(row, sampling, room))
@@ -94,7 +94,7 @@ class GGUFRuntime:
         return Answer(text, finish, len(prompt), len(ids), seconds, parsed=reply.parsed)
 
     def _request(self, row: Row, sampling: Sampling, room: int) -> dict[str, Any]:
-        return chat_request(row) | {
+        return chat_request(row.model_copy(update={"messages": self.chat.with_ids(row)})) | {
             "max_tokens": room,
             "samplers": ["temperature", "top_p"],
             "temperature": sampling.temperature,

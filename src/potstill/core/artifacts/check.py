@@ -12,7 +12,7 @@ from potstill.core.stats import quantile
 
 __all__ = [
     "CheckResult", "ClassifierCheck", "DiskNeed", "Download", "FileSize", "MemoryNeed", "ModelSummary", "Quantiles",
-    "ServedMemory", "Trial", "read_check",
+    "ServedMemory", "ShownRow", "Trial", "read_check",
 ]  # fmt: skip
 
 
@@ -104,24 +104,45 @@ class Trial(Part):
     rows: int
 
 
+class ShownRow(Part):
+    """One row as the student reads it.
+
+    where           the file and the line
+    text            the rendered row, up to the end of the answer
+    learnt          start and end of the parts that are learnt, in characters of the text
+    tokens          number of tokens of the text
+    learnt_tokens   number of tokens that are learnt
+    own_answer      false where the row has no answer, and a word stands for it
+    """
+
+    where: str
+    text: str
+    learnt: tuple[tuple[int, int], ...]
+    tokens: int
+    learnt_tokens: int
+    own_answer: bool
+
+
 class CheckResult(Artifact):
     """What the check of a language model's recipe found.
 
     rows                number of rows by split
     prompt_tokens       by split, in the teacher's tokens (the student's, where the teacher is an endpoint)
     supervised_tokens   by split, of the rows that have an answer
+    shown               a row with what is learnt of it; None where it cannot be rendered
     leaked              ids of test rows whose prompts are trained on too; no score may count them
     trial               None where llama.cpp is not installed
     """
 
     FILE: ClassVar[str] = "check.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     task: Literal["language"] = "language"
     name: str
     rows: dict[str, int]
     prompt_tokens: dict[str, Quantiles]
     supervised_tokens: dict[str, Quantiles]
+    shown: ShownRow | None
     leaked: tuple[str, ...]
     teacher: ModelSummary | None
     student: ModelSummary

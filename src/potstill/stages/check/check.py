@@ -30,6 +30,7 @@ from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.check.leakage import find_leakage
 from potstill.stages.check.lengths import Lengths, measure_rows
+from potstill.stages.check.rendering import check_rendering, show_row
 from potstill.stages.check.trial import missing_package, try_student
 
 __all__ = ["check_recipe"]
@@ -56,6 +57,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     _require_gates(recipe, splits["test"])
     leakage = find_leakage(splits)
     lengths = _measure(recipe, models, splits)
+    warnings += check_rendering(recipe, _chats(models), splits)
     warnings += [*turns, _unjudged_rows(splits["test"])]
     warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
     warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
@@ -74,6 +76,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
         rows={name: len(rows) for name, rows in splits.items()},
         prompt_tokens={name: Quantiles.of(found.prompt) for name, found in lengths.items()},
         supervised_tokens={name: Quantiles.of(found.supervised) for name, found in lengths.items() if found.supervised},
+        shown=show_row(splits, models.student.chat),
         leaked=leakage.row_ids,
         teacher=_summary(models.teacher) if models.teacher else None,
         student=_summary(models.student),
@@ -100,9 +103,7 @@ def _summary(model: Model) -> ModelSummary:
 
 def _measure(recipe: Recipe, models: Models, splits: Splits) -> dict[Split, Lengths]:
     """Lengths of every row as the teacher sees it; where the student sees it differently, it is checked too."""
-    chats = [model.chat for model in (models.teacher, models.student) if model]
-    if len(chats) == 2 and _identity(chats[0]) == _identity(chats[1]):
-        chats.pop()
+    chats = _chats(models)
     found: dict[Split, Lengths] = {}
     for chat in reversed(chats):
         for name, rows in splits.items():
@@ -113,6 +114,14 @@ def _measure(recipe: Recipe, models: Models, splits: Splits) -> dict[Split, Leng
             trained = recipe.teacher.finetune is not None and name in ("finetune", "validation")
             found[name] = measure_rows(name, rows, chat, recipe.chat.context, new, trained=trained)
     return found
+
+
+def _chats(models: Models) -> list[ChatFormat]:
+    """The chat formats of teacher and student; only one where they are the same."""
+    chats = [model.chat for model in (models.teacher, models.student) if model]
+    if len(chats) == 2 and _identity(chats[0]) == _identity(chats[1]):
+        chats.pop()
+    return chats
 
 
 def _identity(chat: ChatFormat) -> tuple[str, str, str | None, str, frozenset[int]]:
