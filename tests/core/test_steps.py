@@ -205,6 +205,10 @@ def test_a_models_hash_sees_names_and_contents_and_takes_a_hub_blobs_name(tmp_pa
     assert hash_model(tmp_path / "a") == first
     (tmp_path / "a" / "w.safetensors").write_text("yy")
     assert hash_model(tmp_path / "a") != first
+    changed = hash_model(tmp_path / "a")
+    (tmp_path / "a" / "additional_chat_templates").mkdir()
+    (tmp_path / "a" / "additional_chat_templates" / "tool_use.jinja").write_text("t")
+    assert hash_model(tmp_path / "a") != changed
     blob = tmp_path / ("0" * 64)
     blob.write_text("content that is not read")
     (tmp_path / "b").mkdir()

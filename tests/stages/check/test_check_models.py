@@ -69,6 +69,17 @@ def test_another_tokenizer_is_reported_with_the_first_token_that_differs(worksho
     assert all(ours.tokenizer.id_to_token(i) == theirs.tokenizer.id_to_token(i) for i in range(first))
 
 
+def test_a_tokenizer_with_the_same_tokens_and_other_merges_is_another(workshop: Workshop) -> None:
+    student = workshop.make_model("student")
+    file = student / "tokenizer.json"
+    parsed = json.loads(file.read_text())
+    parsed["model"]["merges"] = parsed["model"]["merges"][10:]
+    file.write_text(json.dumps(parsed))
+    message = workshop.refused(workshop.recipe(**checkpoint("student", train={"objective": "jsd"})))
+    assert "train.objective: jsd cannot" in message
+    assert "have the same tokens, but cut text into them differently" in message
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [

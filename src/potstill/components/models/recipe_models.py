@@ -227,13 +227,25 @@ def _check_tokenizers(recipe: Recipe, teacher: Model, student: Model) -> None:
     reader = recipe.same_tokenizer_key
     if teacher.chat.tokenizer_hash == student.chat.tokenizer_hash or reader is None:
         return
-    ours, theirs = (_by_id(model.chat) for model in (student, teacher))
-    first = min(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
     raise RecipeError(
         f"student.model: its tokenizer is not the teacher's, so {reader} cannot compare them token by token: "
-        f"{student.folder} has {len(ours)} tokens, {teacher.folder} has {len(theirs)}, and they differ first at id "
-        f"{first} ({ours.get(first)!r} against {theirs.get(first)!r}). Choose a student of the teacher's family, or "
+        f"{_tokenizer_difference(student, teacher)}. Choose a student of the teacher's family, or "
         "use train.objective: forward_kl, which compares spans of text, without hidden, on_policy or fidelity's gates."
+    )
+
+
+def _tokenizer_difference(student: Model, teacher: Model) -> str:
+    """A clause about the first token that differs, or else about the part that cuts text differently."""
+    ours, theirs = (_by_id(model.chat) for model in (student, teacher))
+    if ours == theirs:
+        return (
+            f"{student.folder} and {teacher.folder} have the same tokens, but cut text into them differently (merges, "
+            "normalizer, pre-tokenizer or added tokens in tokenizer.json)"
+        )
+    first = min(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    return (
+        f"{student.folder} has {len(ours)} tokens, {teacher.folder} has {len(theirs)}, and they differ first at id "
+        f"{first} ({ours.get(first)!r} against {theirs.get(first)!r})"
     )
 
 
