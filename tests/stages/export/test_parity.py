@@ -269,11 +269,11 @@ def test_a_row_that_llama_cpps_template_refuses_is_told(student: Path) -> None:
 
 
 def test_what_llama_cpp_writes_otherwise_is_found(student: Path) -> None:
-    """llama.cpp's tojson writes 21.0 as 21, so a history with such a number is another prompt there."""
+    """llama.cpp's tojson writes six digits, so a history with a longer number is another prompt there."""
     row = rows()[0]
-    history = (*row.messages, call(degrees=21.0), Message(role="tool", content="ok"))
+    history = (*row.messages, call(latitude=52.520008), Message(role="tool", content="ok"))
     with pytest.raises(
-        ParityError, match=r"at token \d+, after '.*\"degrees\": 21', .*llama.cpp writes numbers such as 1\.0"
+        ParityError, match=r"at token \d+, after '.*\"latitude\": 52\.52.*llama\.cpp writes numbers with six digits"
     ):
         parity(to_gguf(student), student, given=[row.model_copy(update={"messages": history})])
 

@@ -93,8 +93,8 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
         )
     if any(m.tool_calls for m in row.messages) and _differs(server, chat, row, calls=False) is False:
         return (
-            "The difference is in an earlier call: llama.cpp writes numbers such as 1.0 without their zeros, and may "
-            "write other arguments differently. Write the arguments of the calls in the rows as llama.cpp does."
+            "The difference is in the arguments of an earlier call: llama.cpp writes numbers with six digits at most "
+            "(52.520008 as 52.52). Round such numbers in the rows, or pass them as text."
         )
     if variables := [name for name in ("enable_thinking", "reasoning_effort") if name in chat.template]:
         return (
