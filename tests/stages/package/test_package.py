@@ -13,7 +13,9 @@ import yaml
 from click.testing import CliRunner
 
 from finished_run import RECIPE, finished_run, made_up_example, metrics
+from fixtures import make_tokenizer, write_jsonl
 from potstill.cli.main import main
+from potstill.components.chat.format import load_chat
 from potstill.components.packages.portable import portable_recipe
 from potstill.components.packages.verify import verify_package
 from potstill.core.artifacts.exported import Exported
@@ -23,7 +25,10 @@ from potstill.core.errors import RecipeError, StepError
 from potstill.core.files import write_json
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import Recipe, load_recipe
+from potstill.core.records import Message, Row
 from potstill.stages.package.stage import STAGE
+from potstill.stages.package.turns import prints_schemas
+from potstill.stages.package.workload import workload_of
 from stage_runs import run_stage
 
 FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json", "tools.json"}
@@ -200,6 +205,7 @@ def test_modelfile_sets_what_the_file_was_judged_with(tmp_path: Path) -> None:
     assert said["FROM"] == ["./lights-Q8_0.gguf"]
     assert said["stop"] == ["<|im_end|>"]
     assert said["num_ctx"] == ["512"]
+    assert said["num_predict"] == ["128"]
     assert said["temperature"] == ["0"]
     assert said["SYSTEM"] == ["You switch the lights."]
     assert said["TEMPLATE"][0].endswith("<|im_start|>assistant\n")
@@ -225,6 +231,76 @@ def test_text_that_a_modelfile_cannot_hold_is_refused(tmp_path: Path) -> None:
     quotes = RECIPE.replace("You switch the lights.", """'say \"\"\"hello\"\"\"'""")
     with pytest.raises(RecipeError, match=r"package\.system: an Ollama Modelfile cannot hold this text"):
         packaged(tmp_path, quotes)
+
+
+NO_SYSTEM = re.sub(r"\npackage: .*", "", RECIPE)
+
+
+def spoiled_rows(folder: Path, **changes: Any) -> Path:
+    """A package of a run whose rows all have these system messages and tools."""
+    loaded, steps = finished_run(folder / "run", NO_SYSTEM)
+    for name in ("train", "test"):
+        path = folder / "run" / "data" / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            if system := changes.get("system"):
+                row["messages"].insert(0, {"role": "system", "content": system})
+            row |= {key: value for key, value in changes.items() if key != "system"}
+        write_jsonl(path, rows)
+    out = folder / "package-0123456789ab"
+    run_stage(STAGE, loaded, steps, out)
+    return out / "package"
+
+
+def in_comments(path: Path) -> str:
+    return " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# "))
+
+
+def test_a_system_message_that_all_rows_have_is_the_modelfiles(tmp_path: Path) -> None:
+    path = spoiled_rows(tmp_path, system='You are Potty.\nBe "brief".') / "Modelfile"
+    assert modelfile(path.read_text())["SYSTEM"] == ['You are Potty.\nBe "brief".']
+
+
+def test_a_system_message_that_cannot_be_held_is_told(tmp_path: Path) -> None:
+    path = spoiled_rows(tmp_path, system='Say """no""".') / "Modelfile"
+    assert "SYSTEM" not in modelfile(path.read_text())
+    assert "Every row begins with the same system message, which this Modelfile cannot hold" in in_comments(path)
+
+
+def test_different_system_messages_are_nobodys(tmp_path: Path) -> None:
+    rows = [Row(messages=(Message(role="system", content=c), Message(role="user", content="x"))) for c in ("a", "b")]
+    assert workload_of(rows).system is None
+    assert workload_of(rows[:1] * 2).system == "a"
+    assert workload_of([rows[0], Row(messages=rows[0].messages[1:])]).system is None
+
+
+def test_a_longer_prompt_is_told_what_it_meets(tmp_path: Path) -> None:
+    assert "does not refuse a longer prompt" in in_comments(packaged(tmp_path) / "Modelfile")
+
+
+@pytest.mark.parametrize("prints", [True, False])
+def test_what_ollama_drops_from_tools_is_told_where_the_template_prints_it(tmp_path: Path, prints: bool) -> None:
+    schema = {"type": "object", "properties": {"level": {"type": "number", "minimum": 1, "pattern": "x"}}}
+    tool = {"type": "function", "function": {"name": "dim", "description": "", "parameters": schema}}
+    rows = [Row(messages=(Message(role="user", content="x"),), tools=(tool,))]
+    assert workload_of(rows).dropped == ("minimum", "pattern")
+    folder = make_tokenizer(tmp_path / "tokenizer")
+    template = (folder / "chat_template.jinja").read_text()
+    if prints:
+        template = template.replace("{{ tool.function.name }}", "{{ tool | tojson }}")
+    (folder / "chat_template.jinja").write_text(template)
+    assert prints_schemas(load_chat(folder)) == prints
+
+
+def test_notes_of_the_export_are_in_modelfile_card_and_manifest(tmp_path: Path) -> None:
+    note = "llama.cpp does not normalize text to NFC"
+    loaded, steps = finished_run(tmp_path / "run")
+    Exported.read(steps["export"]).model_copy(update={"notes": (note,)}).write(steps["export"])
+    run_stage(STAGE, loaded, steps, tmp_path / "out")
+    folder = tmp_path / "out" / "package"
+    assert note in in_comments(folder / "Modelfile")
+    assert "Llama.cpp does not normalize text to NFC" in (folder / "README.md").read_text()
+    assert Manifest.read(folder).notes == (note,)
 
 
 def test_licences_nobody_named_are_not_invented(tmp_path: Path) -> None:

@@ -113,12 +113,16 @@ class Manifest(_Manifest):
     """Manifest of a language model's package.
 
     answers   counts of the teacher's answers by split
+    notes     differences between llama.cpp and the checkpoint that a user should know
     metrics   all measurements, without the texts of regressions
     """
+
+    FORMAT: ClassVar[int] = 2
 
     student: ManifestStudent
     answers: dict[str, SplitCounts]
     parity: Parity
+    notes: tuple[str, ...]
     metrics: Metrics
 
 

@@ -201,6 +201,7 @@ def _limits(inputs: PackageInputs, manifest: Manifest) -> str:
         f"- Prompt and answer together must fit into {inputs.chat.context} tokens.",
         "- Speed and memory were measured on one machine, and differ on others.",
     ]
+    limits += [f"- {markdown.escaped(note[0].upper() + note[1:])}." for note in manifest.notes]
     if manifest.verdict.verdict != "PASS":
         limits.append("- Not all of its gates have passed: read them before you ship it.")
     licenses = {

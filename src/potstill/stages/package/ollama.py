@@ -11,12 +11,14 @@ written exactly is left out.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat
 from potstill.core.errors import RecipeError
 from potstill.stages.package.stage import PackageInputs
-from potstill.stages.package.turns import UnwritableTemplate, find_turns
+from potstill.stages.package.turns import UnwritableTemplate, find_turns, prints_schemas
+from potstill.stages.package.workload import Workload
 
 __all__ = ["write_modelfile"]
 
@@ -26,9 +28,24 @@ _NO_TEMPLATE = (
     "and later run the chat template inside the GGUF, unless it looks like one of their own; older releases send your "
     "text without any roles. If in doubt, run the file with llama-server."
 )
+_NUM_CTX = (
+    "Prompt and answer together must fit into num_ctx tokens. Ollama does not refuse a longer prompt: it leaves out "
+    "the oldest messages, or cuts the text, and answers all the same. num_predict is the longest answer that was "
+    "judged; Ollama's own limit is ten times num_ctx."
+)
+_DROPPED = (
+    "The student was trained on tools as llama.cpp's server passes them on, with {keys} in their schemas. Ollama "
+    "leaves these out, so its prompts differ from those that were judged."
+)
+_UNHELD = (
+    "Every row begins with the same system message, which this Modelfile cannot hold, because it has three double "
+    "quotes in a row or a control character. Send it with each request."
+)
 
 
-def write_modelfile(inputs: PackageInputs, chat: ChatFormat, notice: str) -> str:
+def write_modelfile(
+    inputs: PackageInputs, chat: ChatFormat, notice: str, workload: Workload, notes: Sequence[str] = ()
+) -> str:
     """Text of the Modelfile.
 
     Sampling is set as it was when the file was judged, because Ollama's defaults (temperature 0.8, top_k 40, and a
@@ -38,42 +55,49 @@ def write_modelfile(inputs: PackageInputs, chat: ChatFormat, notice: str) -> str
         inputs: the stage's inputs. The GGUF says whether the runtime adds the BOS token to a prompt.
         chat: the student's tokenizer and template.
         notice: text for LICENSE; empty for none.
+        workload: what all rows share; their system message is the Modelfile's where `package.system` has none.
+        notes: differences between llama.cpp and the checkpoint, from export.
 
     Raises:
         RecipeError: a Modelfile cannot hold `package.system` or a licence.
     """
     gguf, sampling = inputs.gguf.path, inputs.sampling
     lines = [f"# {inputs.name}, made by potstill. Add it to Ollama: ollama create {inputs.name.lower()} -f Modelfile"]
-    lines += [f"FROM ./{gguf.name}", "", *_template(chat, gguf), ""]
+    system = inputs.system or workload.system
+    if system and not inputs.system and not _fits_modelfile(system):
+        system, notes = None, (*notes, _UNHELD)
+    lines += [line for note in (*notes, _NUM_CTX) for line in _comment(f"{note.rstrip('.')}.")]
+    lines += [f"FROM ./{gguf.name}", "", *_template(chat, gguf, workload.dropped), ""]
     lines += [f'PARAMETER stop "{token}"' for token in _stop_tokens(chat)]
-    lines.append(f"PARAMETER num_ctx {inputs.chat.context}")
+    lines += [f"PARAMETER num_ctx {inputs.chat.context}", f"PARAMETER num_predict {sampling.max_new_tokens}"]
     lines.append(f"PARAMETER temperature {sampling.temperature:g}")
     if sampling.temperature > 0:
         lines += [f"PARAMETER top_p {sampling.top_p:g}", "PARAMETER top_k 0"]
     lines.append("PARAMETER repeat_penalty 1")
-    if inputs.system:
-        lines += ["", _quoted("SYSTEM", inputs.system, "package.system")]
+    if system:
+        lines += ["", _quoted("SYSTEM", system, "package.system")]
     if notice:
         lines += ["", _quoted("LICENSE", notice, "license")]
     return "\n".join(lines) + "\n"
 
 
-def _template(chat: ChatFormat, gguf: Path) -> list[str]:
-    """The TEMPLATE instruction, or comments that say why there is none."""
+def _template(chat: ChatFormat, gguf: Path, dropped: Sequence[str]) -> list[str]:
+    """The TEMPLATE instruction, or comments that say why there is none; and comments on what Ollama does otherwise."""
+    lost = _comment(_DROPPED.format(keys=", ".join(dropped))) if dropped and prints_schemas(chat) else []
     try:
         turns = find_turns(chat)
         text = turns.go_template(leave_out=chat.bos if chat.bos and _adds_bos(gguf) else None)
         if not _fits_modelfile(text):
             raise UnwritableTemplate("it has characters that a Modelfile cannot hold")
     except UnwritableTemplate as reason:
-        return _comment(_NO_TEMPLATE.format(reason=reason))
+        return [*_comment(_NO_TEMPLATE.format(reason=reason)), *lost]
     notes = [line for note in turns.notes for line in _comment(note)]
     if turns.notes and turns.tool_joint is None:
         notes += _comment(
             "Ollama 0.31 and later find that the chat template inside the GGUF supports tools, and run that one "
             "instead; older releases refuse tools."
         )
-    return [*notes, f"TEMPLATE {_QUOTES}{text}{_QUOTES}"]
+    return [*notes, *lost, f"TEMPLATE {_QUOTES}{text}{_QUOTES}"]
 
 
 def _comment(text: str) -> list[str]:

@@ -122,19 +122,21 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
 def _run(inputs: PackageInputs, out: Path) -> None:
     from potstill.stages.package.card import write_card
     from potstill.stages.package.ollama import write_modelfile
+    from potstill.stages.package.workload import read_workload
 
+    notes, workload = Exported.read(inputs.exported.path.parent).notes, read_workload(inputs)
     chat = inputs.chat.load(inputs.student.path)
     notice = _notice(inputs)
     with new_package(out) as folder:
         link(inputs.gguf.path, folder)
         if notice:
             write_text(folder / "LICENSE", notice)
-        write_text(folder / "Modelfile", write_modelfile(inputs, chat, notice))
+        write_text(folder / "Modelfile", write_modelfile(inputs, chat, notice, workload, notes))
         example = _example(inputs, folder)
         finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest, example))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=5)
 
 
 def _example(inputs: PackageInputs, folder: Path) -> Example | None:
@@ -181,6 +183,7 @@ def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
         ),
         answers=generated.splits,
         parity=exported.parity,
+        notes=exported.notes,
         metrics=metrics.model_copy(update={"regressions": ()}),
         steps={name: step_entry(record) for name, record in records.items()},
         versions=records["evaluate"].versions,

@@ -19,7 +19,7 @@ from typing import Any
 from potstill.components.chat.format import ChatFormat
 from potstill.core.records import Function, Message, ToolCall
 
-__all__ = ["Turns", "UnwritableTemplate", "find_turns"]
+__all__ = ["Turns", "UnwritableTemplate", "find_turns", "prints_schemas"]
 
 _SYSTEM, _TOOLS = object(), object()
 _Head = tuple[Any, ...]  # of text, _SYSTEM and _TOOLS
@@ -215,6 +215,14 @@ def find_turns(chat: ChatFormat) -> Turns:
     )
     _verify(bare, chat, 0)
     return _with_tools(probe, bare)
+
+
+def prints_schemas(chat: ChatFormat) -> bool:
+    """Whether the template writes the schemas of tools, and not their names alone."""
+    try:
+        return "Zargument" in chat.render((_USER,), _tools(1), generate=True)
+    except ValueError:  # a template that refuses these tools may write the schemas of others
+        return True
 
 
 def _head(probe: _Prober, user_before: str, system: bool, tools: int) -> _Head:

@@ -41,6 +41,7 @@ def render_page(facts: Facts) -> str:
         quality=quality_section(facts),
         distillation=distillation_section(facts),
         runtime=runtime_section(facts),
+        notes=facts.manifest.notes,
         cost=cost_section(facts),
         fidelity=fidelity_section(facts),
         training=training_section(facts),
