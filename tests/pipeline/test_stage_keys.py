@@ -183,12 +183,12 @@ CASES: list[tuple[str, str, str, str]] = [
     ("classifier", "trainer.tracker", "none", "package"),
     ("classifier", "evaluate.latency_requests", "5", "evaluate package"),
     ("classifier", "evaluate.threads", "1", "evaluate package"),
-    ("classifier", "gates.alpha", "0.1", "evaluate gate package"),
-    ("classifier", "gates.exact", "0.5", "gate package"),
-    ("classifier", "gates.retention", "0.5", "gate package"),
-    ("classifier", "gates.beats_control", "true", "gate package"),
-    ("classifier", "gates.parameters", "0.5", "gate package"),
-    ("classifier", "gates.speedup", "1.5", "gate package"),
+    ("classifier", "gates.alpha", "0.1", "check evaluate gate package"),
+    ("classifier", "gates.exact", "0.5", "check gate package"),
+    ("classifier", "gates.retention", "0.5", "check gate package"),
+    ("classifier", "gates.beats_control", "true", "check gate package"),
+    ("classifier", "gates.parameters", "0.5", "check gate package"),
+    ("classifier", "gates.speedup", "1.5", "check gate package"),
 ]
 """Which recipe, the key, its new value as YAML, and the stages whose inputs change."""
 

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from potstill.core.stats import (
     items_for_pairs,
     items_for_rate,
+    items_if_all_better,
     items_if_all_right,
     items_if_unchanged,
     paired_interval,
@@ -64,4 +65,11 @@ def test_fewest_items_when_all_are_right(minimum: float, alpha: float) -> None:
         < margin
         <= paired_interval(0, 0, least - 1, 1 - 2 * alpha).high
     )
-    assert items_if_all_right(1.0, alpha) is None
+    assert items_if_all_right(1.0, alpha) is None and items_if_unchanged(0.0, alpha) is None
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_fewest_items_when_all_are_gained(alpha: float) -> None:
+    fewest = items_if_all_better(alpha)
+    assert paired_interval(fewest, 0, fewest, 1 - 2 * alpha).low > 0
+    assert paired_interval(fewest - 1, 0, fewest - 1, 1 - 2 * alpha).low <= 0

@@ -251,6 +251,23 @@ def test_gates_that_nothing_can_decide_are_reported(workshop: Workshop) -> None:
     check_recipe(workshop.recipe(gates={"top1_agreement": 0.5}))
 
 
+def test_gates_that_can_never_pass_are_named(workshop: Workshop) -> None:
+    gates = {"exact": 0.9, "behaviours": {"tool_call": 0.5}, "retention": 1.0, "quantization_drop": 0.5,
+             "beats_control": True, "top1_agreement": 0.95}  # fmt: skip
+    found = check_recipe(workshop.recipe(gates=gates)).warnings
+    assert [warning.partition(":")[0] for warning in found] == [
+        "gates.exact",
+        "gates.retention",
+        "gates.top1_agreement",
+    ]
+    assert "12 independent test rows cannot pass this gate" in found[0] and "it needs at least 29." in found[0]
+    assert "no number of test rows can show a rate of 1" in found[1]
+    for line in range(1, 13):
+        workshop.spoil("test.jsonl", line, lambda row, group=line % 3: row.update(group=f"item {group}"))
+    grouped = check_recipe(workshop.recipe(gates={"behaviours": {"tool_call": 0.5}, "beats_control": True})).warnings
+    assert all("3 independent test rows" in warning for warning in grouped) and len(grouped) == 2
+
+
 def test_rows_that_are_not_judged_are_counted(workshop: Workshop) -> None:
     for line, changes in ((1, {}), (2, {"behaviour": "clarify"})):
         workshop.spoil("test.jsonl", line, lambda row, c=changes: row.update(c, gold=None, completion=None))

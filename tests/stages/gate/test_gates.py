@@ -297,7 +297,7 @@ def test_every_result_can_be_written_as_json(items: list[tuple[bool, bool]]) -> 
         lambda: floor_gate(rate(1, 4), 1.5, 0.05),
         lambda: floor_gate(rate(1, 4), 0.5, 0.5),
         lambda: retention_gate(pair(1, 1, 8), 0.9, 0.7),
-        lambda: drop_gate("x", pair(1, 1, 8), 0.0, 0.05),
+        lambda: drop_gate("x", pair(1, 1, 8), 1.1, 0.05),
         lambda: drop_gate("x", pair(1, 1, 8), 0.02, 0.0),
         lambda: better_gate(pair(1, 1, 8), 0.6),
         lambda: limit_gate("x", 1.0, 2.0, low=0.5),

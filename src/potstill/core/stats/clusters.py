@@ -9,13 +9,16 @@ from collections.abc import Hashable, Iterable, Sequence
 from potstill.core.stats.beta import t_quantile, z_quantile
 from potstill.core.stats.intervals import tail_of
 
-__all__ = ["effective_items"]
+__all__ = ["Groups", "effective_items", "independent_items"]
+
+Groups = Sequence[Hashable]
+"""The group of each item; an item whose group is None is a group of its own."""
 
 
-def effective_items(values: Sequence[float], groups: Sequence[Hashable], confidence: float) -> float:
+def effective_items(values: Sequence[float], groups: Groups, confidence: float) -> float:
     """Number of independent items whose mean is as uncertain as the mean of these; at most their number.
 
-    An item whose group is None is a group of its own. The design effect is the variance of the mean with groups over
+    The design effect is the variance of the mean with groups over
     its variance without. It is itself uncertain when few groups hold an unusual value, so Student's t with as many
     degrees of freedom takes the place of the normal distribution. Where all values are equal, nothing shows how alike
     the items of a group are, and they count as if they were always equal.
@@ -34,7 +37,7 @@ def effective_items(values: Sequence[float], groups: Sequence[Hashable], confide
         return float(n)
     mean = math.fsum(values) / n
     alone = (math.fsum(v * v for v in values) / n - mean * mean) / n
-    fewest = n * n / sum(len(cluster) ** 2 for cluster in clusters)  # items of a group always equal
+    fewest = independent_items(groups)
     usual = Counter(values).most_common(1)[0][0]
     unusual = sum(any(value != usual for value in cluster) for cluster in clusters)
     if not unusual:
@@ -45,7 +48,13 @@ def effective_items(values: Sequence[float], groups: Sequence[Hashable], confide
     return max(min(fewest, n), min(n, n * alone / together if together else n) * doubt)
 
 
-def _clusters(values: Sequence[float], groups: Sequence[Hashable]) -> Iterable[list[float]]:
+def independent_items(groups: Groups) -> float:
+    """Number of independent items that these are worth if all items of a group always have the same result."""
+    clusters = list(_clusters([0.0] * len(groups), groups))
+    return len(groups) ** 2 / sum(len(cluster) ** 2 for cluster in clusters) if clusters else 0.0
+
+
+def _clusters(values: Sequence[float], groups: Groups) -> Iterable[list[float]]:
     named: defaultdict[Hashable, list[float]] = defaultdict(list)
     for value, group in zip(values, groups, strict=True):
         if group is None:

@@ -9,7 +9,14 @@ from potstill.core.stats.beta import at_least
 from potstill.core.stats.intervals import checked_share
 from potstill.core.stats.pairs import lowest_drop, paired_interval
 
-__all__ = ["POWER", "items_for_pairs", "items_for_rate", "items_if_all_right", "items_if_unchanged"]
+__all__ = [
+    "POWER",
+    "items_for_pairs",
+    "items_for_rate",
+    "items_if_all_better",
+    "items_if_all_right",
+    "items_if_unchanged",
+]
 
 POWER = 0.8
 """Probability with which the number of items that these functions return decides."""
@@ -26,8 +33,15 @@ def items_if_all_right(minimum: float, alpha: float) -> int | None:
     return 1 if minimum <= 0 else math.ceil(math.log(alpha) / math.log(minimum) * (1 - 1e-12))
 
 
-def items_if_unchanged(margin: float, alpha: float) -> int:
-    """The fewest items that show a drop below `margin` when not one of them differs."""
+def items_if_all_better(alpha: float) -> int:
+    """The fewest items that show one model to be better when it gains every one of them."""
+    return math.floor(math.log(checked_share(alpha, "alpha")) / math.log(0.5)) + 1
+
+
+def items_if_unchanged(margin: float, alpha: float) -> int | None:
+    """The fewest items that show a drop below `margin` when not one of them differs; None: no number does."""
+    if margin <= 0:
+        return None
     n = items_if_all_right(1 - margin, alpha) or 1
     while paired_interval(0, 0, n, 1 - 2 * alpha).high >= margin:
         n += 1

@@ -25,9 +25,10 @@ from potstill.components.sizing.limits import device_warnings
 from potstill.components.sizing.training_memory import memory_need
 from potstill.components.sizing.workload import Split, Splits, read_splits
 from potstill.core.artifacts.check import CheckResult, ModelSummary, Quantiles
-from potstill.core.errors import RecipeError
+from potstill.core.leakage import unrepeated_rows
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
+from potstill.stages.check.gates import require_gates, unreachable_gates
 from potstill.stages.check.leakage import find_leakage
 from potstill.stages.check.lengths import Lengths, measure_rows
 from potstill.stages.check.rendering import check_rendering, show_row
@@ -54,11 +55,12 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     require_file_size(recipe, models, file)
     served = served_memory(recipe, models, file)
     warnings = [require_served_memory(recipe, file, served)]
-    _require_gates(recipe, splits["test"])
+    require_gates(recipe, splits["test"])
     leakage = find_leakage(splits)
     lengths = _measure(recipe, models, splits)
     warnings += check_rendering(recipe, _chats(models), splits)
-    warnings += [*turns, _unjudged_rows(splits["test"])]
+    scored = unrepeated_rows([row for row in splits["test"] if row.row_id not in leakage.row_ids])
+    warnings += [*turns, _unjudged_rows(splits["test"]), *unreachable_gates(recipe, scored)]
     warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
     warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
     warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
@@ -126,29 +128,6 @@ def _chats(models: Models) -> list[ChatFormat]:
 
 def _identity(chat: ChatFormat) -> tuple[str, str, str | None, str, frozenset[int]]:
     return chat.tokenizer_hash, chat.template_hash, chat.bos, chat.eos, chat.stop_ids
-
-
-def _require_gates(recipe: Recipe, test: Sequence[Row]) -> None:
-    """Raise RecipeError for a gate that nothing in the test could ever decide."""
-    gates, judged = recipe.gates, [row for row in test if is_judged(row)]
-    advice = "so the gate could never be judged. Add such rows, or leave the gate out."
-    for behaviour in gates.behaviours:
-        if not any(row.behaviour == behaviour for row in judged):
-            raise RecipeError(
-                f"gates.behaviours.{behaviour}: {recipe.data.test} has no row of this behaviour that says what is "
-                f"right, {advice}"
-            )
-    for name in ("exact", "retention", "quantization_drop", "beats_control"):
-        if getattr(gates, name) not in (None, False) and not judged:
-            raise RecipeError(
-                f"gates.{name}: {recipe.data.test} has no row that says what is right (gold, or a completion), {advice}"
-            )
-    for name in ("kl_mean", "top1_agreement"):
-        if getattr(gates, name) is not None and recipe.teacher.kind == "api":
-            raise RecipeError(
-                f"gates.{name}: an endpoint gives no whole distributions, so the gate could never be judged. Leave it "
-                "out."
-            )
 
 
 def _unjudged_rows(test: Sequence[Row]) -> str | None:

@@ -15,9 +15,10 @@ from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.leakage import leaked_texts, unrepeated_texts
-from potstill.core.recipe import ClassifierRecipe
+from potstill.core.recipe import ClassifierGates, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
+from potstill.stages.check.gates import unreachable_classifier_gates
 
 __all__ = ["STAGE", "ClassifierCheckInputs", "check_classifier"]
 
@@ -45,6 +46,7 @@ class ClassifierCheckInputs:
     finetuned: bool
     layers: int
     trimmed: bool
+    gates: ClassifierGates
 
 
 def inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierCheckInputs:
@@ -61,6 +63,7 @@ def inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierCheckInputs:
         finetuned=teacher.finetune is not None,
         layers=recipe.student.layers,
         trimmed=recipe.student.vocabulary is not None,
+        gates=recipe.gates,
     )
 
 
@@ -83,13 +86,17 @@ def check_classifier(inputs: ClassifierCheckInputs) -> ClassifierCheck:
     _check_teacher(inputs, labels)
     lengths = _token_lengths(inputs, splits)
     leaked = [row.text for row in leaked_texts(splits["test"], splits["train"])]
+    repeated = _repeated(splits["test"])
+    warnings = _warnings(inputs, lengths, len(leaked), repeated)
+    scored = max(0, len(splits["test"]) - len(leaked) - repeated)
+    warnings += unreachable_classifier_gates(inputs.gates, scored)
     return ClassifierCheck(
         name=inputs.name,
         rows={name: len(rows) for name, rows in splits.items()},
         classes=len(labels),
         tokens={name: Quantiles.of(found) for name, found in lengths.items()},
         leaked=tuple(dict.fromkeys(leaked)),
-        warnings=tuple(_warnings(inputs, lengths, len(leaked), _repeated(splits["test"]))),
+        warnings=tuple(warnings),
     )
 
 

@@ -77,9 +77,9 @@ def drop_gate(name: str, pair: PairedCounts, margin: float, alpha: float, *, key
         margin: largest acceptable drop, as a fraction of items.
 
     Raises:
-        ValueError: margin is not in (0, 1), or alpha is not in (0, 0.5).
+        ValueError: margin is not in [0, 1], or alpha is not in (0, 0.5).
     """
-    if not 0 < margin < 1:
+    if not 0 <= margin <= 1:
         raise ValueError(f"margin must be between 0 and 1, got {margin}")
     _check_alpha(alpha)
     drop, low, high = -pair.gain + 0.0, -pair.high, -pair.low

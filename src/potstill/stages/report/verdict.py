@@ -103,7 +103,7 @@ def _listed(names: list[str]) -> str:
 def _figures(facts: Facts) -> list[Figure]:
     """The few main numbers."""
     metrics = facts.metrics
-    teacher, shipped, run = metrics.models.teacher, metrics.models.gguf, metrics.runtime
+    shipped, run = metrics.models.gguf, metrics.runtime
     pair, out = metrics.paired.gguf_vs_teacher, list[Figure]()
     if pair and pair.kept:
         counts = f"{pair.kept.k:,} of {pair.kept.n:,}; {pair.broken:,} lost, {pair.fixed:,} gained"
