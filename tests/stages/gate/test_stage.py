@@ -86,3 +86,22 @@ def test_leaked_rows_are_in_a_note(tmp_path: Path) -> None:
     leaked = LeakedRows(rows=2, of=430, row_ids=("a" * 12,))
     found = judged(tmp_path, "gates: {beats_control: true}\n", "x", "x", leaked)
     assert found.notes == ("2 of 430 test rows were also trained on, and are left out of every score.",)
+
+
+def test_notes_count_wrong_answers_by_kind_and_rows_that_repeat(tmp_path: Path) -> None:
+    whole = metrics()
+    wrong = whole.models.gguf.model_copy(update={"errors": {"no_call": 2, "wrong_value": 31}})
+    teacher = whole.models.teacher.model_copy(update={"errors": {"unwanted_call": 1}})
+    leaked = LeakedRows(rows=0, of=430, row_ids=(), repeated=1)
+    models = whole.models.model_copy(update={"gguf": wrong, "teacher": teacher})
+    paired = whole.paired.model_copy(update={"student_vs_control": None})
+    update = {"models": models, "leaked": leaked, "paired": paired}
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "evaluate").mkdir()
+    whole.model_copy(update=update).write(tmp_path / "evaluate")
+    run_stage(STAGE, load_recipe(tmp_path / "recipe.yaml"), {"evaluate": tmp_path / "evaluate"}, tmp_path / "gate")
+    assert Verdict.read(tmp_path / "gate").notes == (
+        "1 of 430 test row repeats an earlier one, and is not counted again.",
+        "33 wrong answers of the shipped file: wrong value 31, no call 2.",
+        "1 wrong answer of the teacher: call where none was wanted 1.",
+    )

@@ -272,6 +272,25 @@ def test_the_training_claim_is_there_only_when_it_is_true(usual: str, tmp_path: 
     assert claim not in Outline(page(tmp_path, leaks)).text
 
 
+def errors(metrics: Metrics) -> Metrics:
+    def with_errors(name: str, model: ModelMetrics) -> ModelMetrics:
+        found = {"wrong_value": 7, "no_call": 2} if name == "teacher" else {"unwanted_call": 1234}
+        tools = {"set_light": Rate.of([True, False], None, 0.9)} if name == "gguf" else {}
+        return model.model_copy(update={"errors": found, "tools": tools})
+
+    return each_model(metrics, with_errors)
+
+
+def test_wrong_answers_are_counted_by_kind_and_right_ones_by_tool(usual: str, tmp_path: Path) -> None:
+    text = " ".join(Outline(page(tmp_path, errors)).text.split())
+    assert "Wrong answers by kind, and right ones by tool" in text
+    assert "Wrong value 7 0 0 0 0" in text
+    assert "Call where none was wanted 0 1,234 1,234 1,234 1,234 All wrong answers 9 1,234" in text
+    assert "Cut off" not in text
+    assert "set_light" in text and "1 of 2" in text
+    assert "Wrong answers by kind" not in Outline(usual).text
+
+
 # ---- how it is made ----
 
 

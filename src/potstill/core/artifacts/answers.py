@@ -13,7 +13,15 @@ from potstill.core.errors import StepError
 from potstill.core.files import file_lines, write_text
 from potstill.core.records import first_problem
 
-__all__ = ["AnswerError", "ClassifiedRow", "JudgedAnswer", "answers_file", "read_answers", "write_answers"]
+__all__ = [
+    "ERROR_NAMES",
+    "AnswerError",
+    "ClassifiedRow",
+    "JudgedAnswer",
+    "answers_file",
+    "read_answers",
+    "write_answers",
+]
 
 
 AnswerError = Literal[
@@ -33,6 +41,18 @@ unparsable         a call cannot be read, or thinking does not end
 cut_off            the answer reached the limit of tokens
 wrong_words        the text is not what is asked for
 """
+ERROR_NAMES: dict[AnswerError, str] = {
+    "no_call": "no call",
+    "wrong_tool": "wrong tool",
+    "wrong_number": "too many or too few calls",
+    "missing_argument": "missing argument",
+    "extra_argument": "extra argument",
+    "wrong_value": "wrong value",
+    "unwanted_call": "call where none was wanted",
+    "unparsable": "call that cannot be read",
+    "cut_off": "cut off",
+    "wrong_words": "wrong words",
+}
 
 
 class JudgedAnswer(Part):

@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
+from potstill.core.artifacts.answers import ERROR_NAMES, AnswerError
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.artifacts.counts import PairedCounts, Rate
 from potstill.core.stats import quantile, quantile_interval
@@ -167,7 +170,9 @@ class ModelMetrics(Part):
     bytes          size of its weights' files
     format         number format of the weights in these files, such as F32, BF16 or Q8_0
     behaviours     exact match by behaviour
-    schema_valid   answers whose tool calls fit the tools' schemas, of rows with tools
+    schema_valid   answers whose tool calls fit the tools' schemas, of answers that call a tool
+    tools          exact match of the rows that ask for a tool, by its name
+    errors         number of wrong answers by what is wrong with them
     fidelity       None for the teacher itself, and where the teacher gives no distributions
     readings       None for a model that does not answer through llama.cpp's chat endpoint
     """
@@ -178,8 +183,17 @@ class ModelMetrics(Part):
     exact: Rate | None
     behaviours: dict[str, Rate]
     schema_valid: Rate | None
+    tools: dict[str, Rate] = Field(default_factory=dict)
+    errors: dict[AnswerError, int] = Field(default_factory=dict)
     fidelity: Fidelity | None = None
     readings: Readings | None = None
+
+    def mistakes(self, whose: str) -> str:
+        """A sentence that counts the wrong answers by kind, the most frequent first; empty without any."""
+        kinds = sorted(self.errors, key=lambda kind: -self.errors[kind])
+        counts = ", ".join(f"{ERROR_NAMES[kind]} {self.errors[kind]:,}" for kind in kinds)
+        total = sum(self.errors.values())
+        return f"{total:,} wrong {'answer' if total == 1 else 'answers'} of {whose}: {counts}." if total else ""
 
 
 class Models(Part):
@@ -291,7 +305,7 @@ class Metrics(Artifact):
     """All measurements of a language model's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     confidence: float
     models: Models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,13 +42,14 @@ def model_metrics(
     *,
     confidence: float,
 ) -> ModelMetrics:
-    """Metrics of one model: exact match of all rows and by behaviour, schema validity, size and fidelity."""
+    """Metrics of one model: exact match of all rows, by behaviour and by tool, kinds of errors, size and fidelity."""
     judged = [answer for answer in answers if answer.exact is not None]
 
     def rate(found: Sequence[JudgedAnswer]) -> Rate | None:
         return Rate.of([bool(a.exact) for a in found], [a.group for a in found], confidence)
 
     behaviours = {b: rate([answer for answer in judged if answer.behaviour == b]) for b in BEHAVIOURS}
+    tools = {tool for answer in judged for tool in answer.tools}
     with_schema = [answer for answer in answers if answer.schema_valid is not None]
     return ModelMetrics(
         params=size.params,
@@ -56,6 +58,8 @@ def model_metrics(
         exact=rate(judged),
         behaviours={b: found for b, found in behaviours.items() if found is not None},
         schema_valid=Rate.of([bool(a.schema_valid) for a in with_schema], [a.group for a in with_schema], confidence),
+        tools={tool: found for tool in sorted(tools) if (found := rate([a for a in judged if tool in a.tools]))},
+        errors=dict(Counter(answer.error for answer in judged if answer.error)),
         fidelity=fidelity,
         readings=readings,
     )

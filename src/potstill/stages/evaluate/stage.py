@@ -82,6 +82,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=6,
+    version=7,
     paid=("answers-*.jsonl",),
 )

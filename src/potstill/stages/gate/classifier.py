@@ -63,7 +63,7 @@ def _gates(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[GateR
 
 def _notes(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[str]:
     """What the verdict says although no gate asks for it: leaked test rows, and what training gave."""
-    if metrics.leaked.rows:
+    if metrics.leaked.sentence:
         yield metrics.leaked.sentence
     yield metrics.models.gain()
     control = metrics.paired.student_vs_control

@@ -59,7 +59,7 @@ def _run(inputs: GateInputs, out: Path) -> None:
     judge(inputs).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=6)
 
 
 def judge(inputs: GateInputs) -> Verdict:
@@ -151,11 +151,13 @@ def _or_infinite(high: float | None) -> float:
 
 
 def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
-    """What the verdict says although no gate asks for it: leaked test rows, and what training gave."""
-    if metrics.leaked.rows:
+    """What the verdict says although no gate asks for it: leaked rows, wrong answers, what training gave."""
+    if metrics.leaked.sentence:
         yield metrics.leaked.sentence
+    models = metrics.models
+    yield from filter(None, (models.gguf.mistakes("the shipped file"), models.teacher.mistakes("the teacher")))
     if inputs.trained:
-        trained, models = Trained.read(inputs.trained.path.parent), metrics.models
+        trained = Trained.read(inputs.trained.path.parent)
         yield from filter(None, (models.gain(), models.harm(trained.student.learning_rate), *trained.findings()))
     readings = metrics.models.gguf.readings
     if readings and readings.different:

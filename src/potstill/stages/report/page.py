@@ -9,6 +9,7 @@ from potstill.core.format import format_level
 from potstill.stages.report.charts import MARKERS
 from potstill.stages.report.cost import cost_section
 from potstill.stages.report.distillation import distillation_section
+from potstill.stages.report.errors import errors_section
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.fidelity import fidelity_section
 from potstill.stages.report.provenance import provenance_section
@@ -39,6 +40,7 @@ def render_page(facts: Facts) -> str:
         verdict=verdict_section(facts),
         leaked=facts.metrics.leaked.sentence,
         quality=quality_section(facts),
+        errors=errors_section(facts),
         distillation=distillation_section(facts),
         runtime=runtime_section(facts),
         notes=facts.manifest.notes,
