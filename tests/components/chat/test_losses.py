@@ -65,6 +65,12 @@ def test_a_template_that_writes_everything_loses_nothing(chat: ChatFormat) -> No
     assert left_out(row(), as_json) == []
 
 
+def test_words_before_an_earlier_call_have_a_name_of_their_own(chat: ChatFormat) -> None:
+    messages = [{"role": "user", "content": "a"}, CALL | {"content": "So:"}, {"role": "tool", "content": "b"}]
+    assert left_out(row(messages=messages), chat) == []
+    assert left_out(row(messages=messages), with_template(chat, NO_WORDS)) == ["words before an earlier call"]
+
+
 def test_a_text_that_comes_twice_must_be_written_twice(chat: ChatFormat) -> None:
     twice = row(messages=[{"role": "system", "content": "hi"}, {"role": "user", "content": "hi"}], tools=[])
     assert left_out(twice, chat) == []

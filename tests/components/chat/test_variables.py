@@ -51,6 +51,14 @@ def test_a_template_never_gets_todays_date() -> None:
         write_variables("{% set f = '%d' %}{{ strftime_now(f) }}", {})
 
 
+def test_a_template_that_cannot_do_without_tools_is_left_as_it_is() -> None:
+    """llama.cpp tries a template without tools when it loads it, and could not if `tools` were none."""
+    needs = "{% if tools is defined %}{% for t in tools %}{{ t.name }}{% endfor %}{% endif %}"
+    assert write_variables(needs, {}) == needs
+    assert write_variables("of these tools is one", {}) == "of these tools is one"
+    assert write_variables("{{ tools is not none }}", {}) != "{{ tools is not none }}"
+
+
 VARYING = (
     "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }} {{ datetime is defined }}"
     "{{ tools is defined }}{{ tools is none }}{{ documents is defined }}{{ pad_token }}{{ effort }}\n"

@@ -65,7 +65,7 @@ def test_words_before_a_call_are_counted(workshop: Workshop) -> None:
     assert check_recipe(workshop.recipe()).warnings == check_recipe(workshop.recipe()).warnings
     own_template(workshop, TEMPLATE.replace("message.content or ''", "'' if message.tool_calls else message.content"))
     warnings = check_recipe(workshop.recipe()).warnings
-    assert any(f"leaves words before a call out of 1 of 12 answers (the first is {where})" in w for w in warnings)
+    assert any(f"leaves words before a call out of 1 of 12 rows (the first is {where})" in w for w in warnings)
 
 
 def test_a_variable_that_no_template_reads_is_refused(workshop: Workshop) -> None:

@@ -26,7 +26,8 @@ _ROLES = {
     "assistant": "an earlier answer",
     "tool": "the result of a call",
 }
-WORDS, THINKING, CALL, ANSWER = "words before a call", "thinking", "a call", "the answer"
+WORDS, EARLIER_WORDS = "words before a call", "words before an earlier call"
+THINKING, CALL, ANSWER = "thinking", "a call", "the answer"
 
 
 def left_out(row: Row, chat: ChatFormat) -> list[str]:
@@ -93,7 +94,8 @@ def _prompt_parts(messages: Sequence[Message]) -> Iterator[Part]:
     for message in messages:
         content = message.content or ""
         # templates leave the thinking of earlier turns out on purpose
-        yield _ROLES[message.role], _split_thinking(content)[1] if message.role == "assistant" else content.strip()
+        said = _split_thinking(content)[1] if message.role == "assistant" else content.strip()
+        yield EARLIER_WORDS if message.tool_calls else _ROLES[message.role], said
         yield from _call_parts(message)
 
 

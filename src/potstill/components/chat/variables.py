@@ -12,6 +12,7 @@ import datetime
 import re
 from collections.abc import Mapping
 
+from potstill.components.chat.template import compile_template
 from potstill.core.errors import RecipeError
 from potstill.core.recipe.chat import DATE
 
@@ -22,7 +23,7 @@ Variable = bool | int | float | str
 _RUNTIME_ONLY = ("enable_thinking", "date_string", "datetime")  # llama.cpp defines them, and training does not
 _NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])((?:(?!\1)[^\\])*)\1\s*\)""")
 _OTHER_NOW = re.compile(r"strftime_now\s*\(")
-_ASKS_FOR_TOOLS = re.compile(r"\btools\s*(?:is\b|==|!=)")
+_ASKS_FOR_TOOLS = re.compile(r"\btools\s*(?:is\s+(?:not\s+)?(?:un)?defined\b|is\s+(?:not\s+)?none\b|==|!=)")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -55,10 +56,21 @@ def write_variables(
     values = {name: _literal(value) for name, value in {**(tokens or {}), **variables}.items()}
     values = dict.fromkeys(_RUNTIME_ONLY, "never_defined") | {"documents": "none"} | values
     lines = [f"{{% set {name} = {value} %}}" for name, value in values.items() if reads(source, name)]
-    if _ASKS_FOR_TOOLS.search(source):  # transformers defines it always, llama.cpp only where there are tools
+    # transformers defines it always, llama.cpp only where there are tools
+    if _ASKS_FOR_TOOLS.search(source) and _takes_no_tools(source):
         lines.append("{% if tools is not defined %}{% set tools = none %}{% endif %}")
     # the line break after a block is not rendered, so what follows stays as it is
     return "".join(f"{line}\n" for line in lines) + source
+
+
+def _takes_no_tools(source: str) -> bool:
+    """Whether the template renders a conversation without tools, as llama.cpp does when it loads it."""
+    try:
+        user = {"role": "user", "content": "Hi"}
+        compile_template(source).render(messages=[user], tools=None, bos_token="", eos_token="")
+    except Exception:  # a template is a program from outside, and may fail in any way
+        return False
+    return True
 
 
 def _day(date: str) -> datetime.date:

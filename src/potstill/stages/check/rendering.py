@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from potstill.components.chat.format import ChatFormat
-from potstill.components.chat.losses import ANSWER, CALL, left_out, left_out_of_answer, marked
+from potstill.components.chat.losses import ANSWER, CALL, EARLIER_WORDS, left_out, left_out_of_answer, marked
 from potstill.components.chat.variables import reads
 from potstill.components.sizing.workload import Split, Splits
 from potstill.core.artifacts.check import ShownRow
@@ -90,11 +90,13 @@ def _require_rendered(split: str, rows: Sequence[Row], chat: ChatFormat, *, answ
     for part in (ANSWER, CALL):
         if n := said.pop(part, 0):
             lost[part] = n
+    if n := lost.pop(EARLIER_WORDS, 0):  # many templates do it, llama.cpp renders it alike, and calls still are read
+        said[EARLIER_WORDS] = n
     if lost:
         raise _loses(split, lost, first, len(rows))
     return [
-        f"{split}: the chat template leaves {part} out of {n} of {len(rows)} answers (the first is {first[part]}), so "
-        "it would neither be learnt nor compared."
+        f"{split}: the chat template leaves {part} out of {n} of {len(rows)} rows (the first is {first[part]}), so no "
+        "model would read or learn it."
         for part, n in said.items()
     ]
 
