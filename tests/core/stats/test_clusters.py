@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.core.artifacts.counts import PairedCounts, Rate
 from potstill.core.stats import effective_items, rate_interval
 
 
@@ -44,6 +45,16 @@ def test_intervals_of_grouped_items_cover(rate: float, alike: float) -> None:
         found = rate_interval(sum(values) / 200 * effective, effective, 0.9)
         missed += not found.low <= rate <= found.high
     assert missed / trials <= 0.11
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 8)), min_size=1, max_size=60))
+def test_any_outcomes_in_any_groups_can_be_compared(items: list[tuple[bool, bool, int]]) -> None:
+    first, second = [a for a, _, _ in items], [b for _, b, _ in items]
+    found = PairedCounts.of(first, second, [str(group) for _, _, group in items], 0.9)
+    assert found is not None and -1 <= found.low <= found.gain + 1e-9 and found.gain - 1e-9 <= found.high <= 1
+    rate = Rate.of(first, [str(group) for _, _, group in items], 0.9)
+    assert rate is not None and 0 <= rate.low <= rate.rate + 1e-9 and rate.rate - 1e-9 <= rate.high <= 1
 
 
 def test_each_value_needs_a_group() -> None:

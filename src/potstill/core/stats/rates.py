@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from potstill.core.stats.beta import at_least, beta_quantile
 from potstill.core.stats.intervals import Interval, tail_of
 
@@ -21,6 +23,7 @@ def rate_interval(k: float, n: float, confidence: float) -> Interval:
         ValueError: not 0 <= k <= n, or confidence not between 0 and 1.
     """
     tail = tail_of(confidence)
+    k = n if math.isclose(k, n, rel_tol=1e-9) else k  # effective counts are rounded
     if not 0 <= k <= n:
         raise ValueError(f"needs 0 <= k <= n, got k={k}, n={n}")
     if n == 0:
