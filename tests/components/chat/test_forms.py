@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from fixtures import TOOLS, make_tokenizer
+from fixtures import TOOLS, make_model, make_tokenizer
 from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.conversion.convert import convert_checkpoint
+from potstill.components.conversion.file_template import file_template
+from potstill.components.runtimes.gguf import GGUFServer
 from potstill.core.messages import Message
+from potstill.core.records import Row
 
 ARGUMENTS = {"room": "hall", "level": [1, 2.5], "note": 'a "b"'}
 CALL = {"type": "function", "function": {"name": "set_light", "arguments": json.dumps(ARGUMENTS)}}
@@ -76,3 +80,17 @@ def test_public_templates_write_calls_and_results(shared_data: Path, chat: ChatF
     assert "DONE" in text
     start = text.rindex("{", 0, text.index('"hall"'))
     assert json.JSONDecoder().raw_decode(text, start)[0] == ARGUMENTS
+
+
+def test_llama_cpp_gets_the_ids_that_were_rendered(shared_data: Path, tmp_path: Path) -> None:
+    """Mistral's template refuses ids that do not have nine letters and digits, and writes them."""
+    folder = make_model(tmp_path / "m", layers=1)
+    template = (shared_data / "chat_templates" / "mistralai-Mistral-Nemo-Instruct-2407.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template)
+    chat = load_chat(folder)
+    convert_checkpoint(folder, tmp_path / "m.gguf", chat_template=file_template(chat))
+    row = Row(messages=CONVERSATION, tools=tuple(TOOLS))
+    with GGUFServer(tmp_path / "m.gguf", context=256) as server:
+        served = server.apply_template(chat.with_ids(row), row.tools)
+    assert served == chat.render(row.messages, row.tools, generate=True)
+    assert '"id": "call00000"' in served and '"call_id": "call00000"' in served
