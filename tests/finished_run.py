@@ -33,9 +33,8 @@ from potstill.core.artifacts.metrics import (
     PairedCounts,
     Rate,
     Regression,
-    RuntimeMetrics,
-    Timing,
 )
+from potstill.core.artifacts.speed import Machine, MeasuredSpeed, ServerLoad, timings
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import StepValues, Trained, TrainSummary, ValidationPoint
 from potstill.core.artifacts.verdict import Verdict
@@ -53,7 +52,7 @@ chat: {context: 512}
 teacher: {model: teacher}
 student: {init: teacher_layers, layers: 2}
 gates: {exact: 0.9, retention: 0.95, beats_control: true, kl_mean: 0.05}
-target: {device: a small board, file_mb: 3, memory_mb: 60, ttft_ms: 50, decode_tokens_per_s: 200}
+target: {device: this machine, file_mb: 3, memory_mb: 60, ttft_ms: 50, decode_tokens_per_s: 200}
 package: {system: You switch the lights.}
 licenses: {data: apache-2.0, teacher: apache-2.0, package: apache-2.0}
 """
@@ -101,10 +100,6 @@ def _model(name: str) -> ModelMetrics:
     )
 
 
-def _timing(median: float) -> Timing:
-    return Timing(median=median, low=0.94 * median, high=1.08 * median, p95=1.6 * median)
-
-
 def _regressions() -> list[Regression]:
     lost = [
         Regression(
@@ -150,18 +145,37 @@ def metrics() -> Metrics:
             gguf_vs_student=pair(4, 1, 430),
             student_vs_control_kl=FidelityDifference(kl=-0.1181, low=-0.141, high=-0.0982),
         ),
-        runtime=RuntimeMetrics(
-            load_s=0.081,
-            ttft_ms=_timing(11.3),
-            decode_tokens_per_s=_timing(1184.0),
-            peak_rss_mb=57.4,
-            threads=2,
-            context=512,
-            requests=30,
-        ),
         regressions=tuple(_regressions()),
         leaked=LeakedRows(rows=0, of=430, row_ids=()),
     )
+
+
+def _load(factor: float) -> ServerLoad:
+    ttft, speed = 11.3 * factor, 1184 / factor
+    p95 = {"ttft_ms_p95": 1.6 * ttft, "decode_tokens_per_s_p95": 1.6 * speed}
+    return ServerLoad(load_s=0.081, ttft_ms=ttft, decode_tokens_per_s=speed, **p95)
+
+
+def speed(**changes: Any) -> MeasuredSpeed:
+    """What the speed step measures."""
+    machine = Machine(
+        cpu="Example CPU", cores=4, system="Linux x86_64", runtime="llama.cpp of xllamacpp 2026.10", threads=2,
+        load_before=0.1, load_after=0.3, load_others=0.2,
+    )  # fmt: skip
+    loads = tuple(_load(factor) for factor in (1 / 1.02, 1.0, 1.02))
+    whole = MeasuredSpeed(
+        model_sha256="5" * 64,
+        machine=machine,
+        prompt_tokens=(120, 140, 160),
+        new_tokens=32,
+        context=512,
+        requests=120,
+        confidence=0.9,
+        **timings(loads, 0.9),
+        peak_rss_mb=57.4,
+        loads=loads,
+    )
+    return whole.model_copy(update=changes)
 
 
 def _gate(key: str, name: str, verdict: str, value: float, threshold: float, unit: str, **more: Any) -> dict[str, Any]:
@@ -276,7 +290,7 @@ def finished_run(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE")
     (folder / "teacher").mkdir()
     (folder / "lights.yaml").write_text(recipe)
     loaded = load_recipe(folder / "lights.yaml")
-    names = ("check", "generate", "train", "export", "evaluate", "gate")
+    names = ("check", "generate", "train", "export", "speed", "evaluate", "gate")
     steps = {name: folder / "runs" / f"{name}-{i:012d}" for i, name in enumerate(names)}
     for i, (name, step) in enumerate(steps.items()):
         step.mkdir(parents=True)
@@ -324,6 +338,7 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     Trained(student=student, control=control, vocabulary=400).write(steps["train"])
     quantization = recipe.export.quantization
     write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)
+    speed().write(steps["speed"])
     metrics().write(steps["evaluate"])
     write_answers(steps["evaluate"] / answers_file("gguf"), [])
     verdict(kind).write(steps["gate"])

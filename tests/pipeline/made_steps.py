@@ -26,6 +26,7 @@ FILES = {
     "train": ("summary.json", "student.log.jsonl", "control.log.jsonl", "start/config.json", "student/config.json",
               "control/config.json"),
     "export": (),
+    "speed": ("speed.json",),
     "evaluate": ("metrics.json", *(f"answers-{name}.jsonl" for name in ("teacher", "student", "control", "gguf"))),
     "gate": ("verdict.json",),
     "package": ("package/manifest.json", "package/README.md"),

@@ -12,6 +12,7 @@ import sys
 import click
 
 from potstill import __version__
+from potstill.cli.bench import bench
 from potstill.cli.data import targets
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
@@ -35,5 +36,5 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-for command in (devices, fit, search, plan, licences, calibrate, init, check, run, targets, verify):
+for command in (devices, fit, search, plan, licences, calibrate, init, check, run, targets, verify, bench):
     main.add_command(command)

@@ -20,7 +20,7 @@ __all__ = ["check", "run"]
 
 VERDICT_CODES = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 _AFTER_VERDICT = ("gate", "package", "report")
-_STAGES = ("check", "finetune", "generate", "targets", "train", "export", "evaluate", *_AFTER_VERDICT)
+_STAGES = ("check", "finetune", "generate", "targets", "train", "export", "speed", "evaluate", *_AFTER_VERDICT)
 
 
 @click.command()
@@ -46,7 +46,7 @@ def run(
 ) -> None:
     """Run a recipe to the end: a package, a report, and a verdict.
 
-    Stages: check, finetune, generate, targets, train, export, evaluate, gate, package, report. A stage that has
+    Stages: check, finetune, generate, targets, train, export, speed, evaluate, gate, package, report. A stage that has
     finished is not run again; a run that was killed goes on where it stopped.
     """
     variants = parse_sweep(sweep)

@@ -14,6 +14,7 @@ from potstill.stages.gate import stage as gate
 from potstill.stages.generate import stage as generate
 from potstill.stages.package import stage as package
 from potstill.stages.report import stage as report
+from potstill.stages.speed import stage as speed
 from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
 
@@ -26,6 +27,7 @@ LANGUAGE_STAGES: tuple[Stage[Recipe, Any], ...] = (
     targets.STAGE,
     train.STAGE,
     export.STAGE,
+    speed.STAGE,
     evaluate.STAGE,
     gate.STAGE,
     package.STAGE,

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics, PairedCounts, Rate
 from potstill.core.artifacts.run import ClassifierRunMetrics, RunMetrics
+from potstill.core.artifacts.speed import MeasuredSpeed
 
 __all__ = ["classifier_run_metrics", "run_metrics"]
 
 
-def run_metrics(evaluated: Path) -> RunMetrics:
-    """The main numbers of a language model's run, from the directory of its evaluate step."""
-    metrics = Metrics.read(evaluated)
-    models, runtime = metrics.models, metrics.runtime
+def run_metrics(evaluated: Path, timed: Path) -> RunMetrics:
+    """The main numbers of a language model's run, from the directories of its evaluate and speed steps."""
+    metrics, speed = Metrics.read(evaluated), MeasuredSpeed.read(timed)
+    models = metrics.models
     fidelity = models.gguf.fidelity
     return RunMetrics(
         teacher_exact=_rate(models.teacher.exact),
@@ -24,9 +25,9 @@ def run_metrics(evaluated: Path) -> RunMetrics:
         gguf_bytes=models.gguf.bytes,
         params_teacher=models.teacher.params,
         params_student=models.student.params,
-        decode_tokens_per_s=runtime.decode_tokens_per_s.median,
-        ttft_ms=runtime.ttft_ms.median,
-        peak_rss_mb=runtime.peak_rss_mb,
+        decode_tokens_per_s=speed.decode_tokens_per_s.median,
+        ttft_ms=speed.ttft_ms.median,
+        peak_rss_mb=speed.peak_rss_mb,
         kl_mean=fidelity.kl_mean if fidelity else None,
         top1_agreement=fidelity.top1_agreement if fidelity else None,
         leaked_rows=metrics.leaked.rows,

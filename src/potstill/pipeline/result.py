@@ -42,9 +42,10 @@ class RunResult:
     def report(self, changes: Mapping[str, str] | None = None) -> RunReport:
         """What the run has come to; `changes` are those of a sweep's variant."""
         metrics = None
-        if "evaluate" in self.steps:  # only a language model is exported
-            read = run_metrics if "export" in self.steps else classifier_run_metrics
-            metrics = read(self.folder("evaluate"))
+        if "evaluate" in self.steps:  # only a language model is timed in a step of its own
+            evaluated = self.folder("evaluate")
+            timed = self.folder("speed") if "speed" in self.steps else None
+            metrics = run_metrics(evaluated, timed) if timed else classifier_run_metrics(evaluated)
         page = self.page("report.html")
         return RunReport(
             verdict=self.verdict,

@@ -24,7 +24,6 @@ from potstill.components.runtimes.chat_reply import ChatReply
 from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
 from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.components.runtimes.hf import HFRuntime
-from potstill.components.runtimes.latency import measure_latency
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.core.errors import ParityError, StepError
 from potstill.core.records import Call, Message, Row
@@ -242,43 +241,6 @@ def test_reasoning_that_the_endpoint_separates_is_no_part_of_the_answer() -> Non
 
 
 # ---- speed and memory ----
-
-
-def test_latency_counts_what_it_says(chain_server: GGUFServer) -> None:
-    begun = time.monotonic()
-    measured = measure_latency(chain_server, [[5, 6, 7], [8, 9], [1] * 10_000], n_requests=5, max_new_tokens=16)
-    wall = time.monotonic() - begun
-    assert measured.requests == 5
-    for summary in (measured.ttft_ms, measured.decode_tokens_per_s):
-        assert 0 < summary.low <= summary.median <= summary.high
-        assert summary.median <= summary.p95
-    # six requests with the warm-up; half of them take at least the median
-    assert 3 * measured.ttft_ms.median / 1000 < wall
-
-
-def test_latency_is_the_time_between_the_pieces(chain_server: GGUFServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warm-up dropped; the first piece may hold two tokens; speed leaves the first piece out."""
-    timings = iter([[(9.0, 1), (99.0, 9)], [(0.25, 2), (0.5, 5), (1.25, 12)], [(0.75, 1), (1.75, 12)]])
-    asked: list[dict[str, object]] = []
-
-    def stream(body: dict[str, object]) -> list[tuple[float, int]]:
-        asked.append(body)
-        return next(timings)
-
-    monkeypatch.setattr(chain_server, "stream", stream)
-    measured = measure_latency(chain_server, [[1], [2]], n_requests=2, max_new_tokens=12)
-    assert measured.ttft_ms.median == pytest.approx(500)
-    assert measured.decode_tokens_per_s.median == pytest.approx((10 / 1 + 11 / 1) / 2)
-    assert measured.requests == 2
-    assert [body["prompt"] for body in asked] == [[1], [2], [1]]
-    assert all(body["cache_prompt"] is False and body["ignore_eos"] is True for body in asked)
-
-
-def test_latency_without_room_or_without_tokens_is_refused(chain_server: GGUFServer) -> None:
-    with pytest.raises(StepError, match=r"None of 1 prompts leaves room.*chat\.context"):
-        measure_latency(chain_server, [[1] * 10_000], 3, 16)
-    with pytest.raises(ValueError, match="8 new tokens"):
-        measure_latency(chain_server, [[1]], 3, 7)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

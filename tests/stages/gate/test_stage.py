@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finished_run import metrics
+from finished_run import metrics, speed, write_exported
 from potstill.core.artifacts.metrics import LeakedRows, Paired, PairedCounts
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import load_recipe
@@ -15,6 +15,16 @@ from stage_runs import run_stage
 
 RECIPE = "name: t\ndata: {prompts: p.jsonl, test: t.jsonl}\nteacher: {model: m}\nstudent: {layers: 1}\n"
 NO_LEAKS = LeakedRows(rows=0, of=430, row_ids=())
+
+
+def gated(folder: Path) -> Verdict:
+    """The verdict on the folder's recipe and evaluate step, with a file and its speed."""
+    write_exported(folder / "export", "t.gguf")
+    (folder / "speed").mkdir()
+    speed().write(folder / "speed")
+    folders = {name: folder / name for name in ("export", "speed", "evaluate")}
+    run_stage(STAGE, load_recipe(folder / "recipe.yaml"), folders, folder / "gate")
+    return Verdict.read(folder / "gate")
 
 
 def judged(
@@ -33,8 +43,7 @@ def judged(
         gguf = whole.models.gguf.model_copy(update={"fidelity": None, "exact": None, "behaviours": {}})
         whole = whole.model_copy(update={"models": whole.models.model_copy(update={"gguf": gguf})})
     whole.write(evaluated)
-    run_stage(STAGE, load_recipe(folder / "recipe.yaml"), {"evaluate": evaluated}, folder / "gate")
-    return Verdict.read(folder / "gate")
+    return gated(folder)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +108,7 @@ def test_notes_count_wrong_answers_by_kind_and_rows_that_repeat(tmp_path: Path) 
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "evaluate").mkdir()
     whole.model_copy(update=update).write(tmp_path / "evaluate")
-    run_stage(STAGE, load_recipe(tmp_path / "recipe.yaml"), {"evaluate": tmp_path / "evaluate"}, tmp_path / "gate")
-    assert Verdict.read(tmp_path / "gate").notes == (
+    assert gated(tmp_path).notes == (
         "1 of 430 test row repeats an earlier one, and is not counted again.",
         "33 wrong answers of the shipped file: wrong value 31, no call 2.",
         "1 wrong answer of the teacher: call where none was wanted 1.",

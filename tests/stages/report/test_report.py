@@ -116,7 +116,7 @@ class Outline(HTMLParser):
 def test_verdict_comes_first_and_names_the_gate(usual: str) -> None:
     text = Outline(usual).text
     assert text.index("Inconclusive") < text.index("Gates")
-    assert "1 gate cannot be decided with these test items: retention of teacher. 7 of 8 pass." in text
+    assert "1 gate is not decided: retention of teacher. 7 of 8 pass." in text
     assert "About 870 items would decide it" in text
 
 

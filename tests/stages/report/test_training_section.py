@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from finished_run import finished_run
+from finished_run import finished_run, made_up_example
 from potstill.core.artifacts.manifest import Manifest
 from potstill.stages.package.stage import STAGE as PACKAGE
 from potstill.stages.report.facts import Facts, read_facts
@@ -18,7 +18,8 @@ def facts(folder: Path) -> Facts:
     """The facts of a finished run."""
     recipe, steps = finished_run(folder / "run")
     package = folder / "run" / "runs" / "package-000000000006"
-    run_stage(PACKAGE, recipe, steps, package)
+    with made_up_example():
+        run_stage(PACKAGE, recipe, steps, package)
     (package / "step.json").write_bytes((steps["gate"] / "step.json").read_bytes())
     assert Manifest.read(package / "package")
     return read_facts(stage_inputs(STAGE, recipe, steps | {"package": package}))

@@ -105,7 +105,7 @@ def find_device(name: str, *, quick: bool = False, option: str = "--device") -> 
         UsageError: no device has the name; the message gives the nearest names.
     """
     plain = _plain(name)
-    if plain == "this":
+    if plain in ("this", "thismachine"):
         return this_machine(quick=quick)
     devices = load_devices()
     for device in devices:

@@ -58,8 +58,8 @@ class Limits:
 def device_warnings(recipe: Recipe, models: Models, prompt: float) -> list[str]:
     """Warnings about what the student may miss on its target's device.
 
-    A device that is not in the list is not judged. With a trimmed vocabulary, whose size is known later, nothing is
-    refused.
+    This machine is not judged, because the run measures it, nor is a device that is not in the list. With a trimmed
+    vocabulary, whose size is known later, nothing is refused.
 
     Args:
         recipe: the recipe; `target.device` names the device.
@@ -69,6 +69,8 @@ def device_warnings(recipe: Recipe, models: Models, prompt: float) -> list[str]:
     Raises:
         RecipeError: the student cannot meet the target; the message says by how much, and what to do.
     """
+    if recipe.target.is_this_machine:
+        return []
     device = known_device(recipe.target.device)
     if device is None:
         warning = _unknown_device(recipe.target)
@@ -88,12 +90,15 @@ def _unknown_device(target: Target) -> str | None:
             f"target.device: {target.device!r} is not in the list of devices, so nothing is predicted for it. Did you "
             f"mean {' or '.join(near)}?"
         )
-    limited = [f"target.{key}" for key in ("ttft_ms", "decode_tokens_per_s") if getattr(target, key) is not None]
-    if not limited:
+    limited = [
+        f"target.{key}" for key in ("memory_mb", "ttft_ms", "decode_tokens_per_s") if getattr(target, key) is not None
+    ]
+    if target.measured or not limited:
         return None
     return (
         f"target.device: {target.device!r} is not in the list of devices (`potstill devices`), so "
-        f"{' and '.join(limited)} cannot be predicted, and will be judged by what is measured on this machine."
+        f"{' and '.join(limited)} cannot be predicted, and their gates stay INCONCLUSIVE until `potstill bench` has "
+        "run on it. Set target.device: this machine to judge by what is measured here."
     )
 
 

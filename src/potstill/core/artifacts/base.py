@@ -45,18 +45,29 @@ class Artifact(Part):
         Raises:
             StepError: the file is absent or broken, or its format is unknown.
         """
-        path = folder / cls.FILE
-        value = read_json_object(path, error=StepError, advice=f"Delete {folder} to run the step again.")
+        return cls.read_file(folder / cls.FILE, f"delete {folder} to run the step again")
+
+    @classmethod
+    def read_file(cls, path: Path, advice: str) -> Self:
+        """The artifact in a file of any name.
+
+        Args:
+            path: the file.
+            advice: what to do about a file that cannot be read, as the end of a sentence.
+
+        Raises:
+            StepError: the file is absent or broken, or its format is unknown.
+        """
+        what = f"{advice[0].upper()}{advice[1:]}."
+        value = read_json_object(path, error=StepError, advice=what)
         found = value.pop("format", None)
         if found != cls.FORMAT:
             raise StepError(
                 f"{path}: this file has format {found}, and this version of potstill reads format {cls.FORMAT} of "
-                f"{cls.__name__}. Use the version of potstill that wrote it, or delete {folder} to run the step again."
+                f"{cls.__name__}. Use the version of potstill that wrote it, or {advice}."
             )
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             problem = first_problem(error)
-            raise StepError(
-                f"{path}: not a valid {cls.__name__} ({problem}). Delete {folder} to run the step again."
-            ) from None
+            raise StepError(f"{path}: not a valid {cls.__name__} ({problem}). {what}") from None

@@ -10,6 +10,7 @@ from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.artifacts.exported import Parity
 from potstill.core.artifacts.generated import SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics
+from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.verdict import Verdict
 
 __all__ = [
@@ -112,6 +113,7 @@ class _Manifest(Artifact):
 class Manifest(_Manifest):
     """Manifest of a language model's package.
 
+    speed     speed and memory of the file on the machine that made the package
     answers   counts of the teacher's answers by split
     notes     differences between llama.cpp and the checkpoint that a user should know
     metrics   all measurements, without the texts of regressions
@@ -123,6 +125,7 @@ class Manifest(_Manifest):
     answers: dict[str, SplitCounts]
     parity: Parity
     notes: tuple[str, ...]
+    speed: MeasuredSpeed
     metrics: Metrics
 
 

@@ -37,8 +37,6 @@ __all__ = [
     "ReadingExample",
     "Readings",
     "Regression",
-    "RuntimeMetrics",
-    "Timing",
 ]
 
 ModelName = Literal["teacher", "gguf", "start", "student", "control"]
@@ -60,12 +58,6 @@ class Median(Part):
         interval = quantile_interval(values, 0.5, confidence)
         high = interval.high if math.isfinite(interval.high) else None
         return cls(median=quantile(values, 0.5), low=max(0.0, interval.low), high=high)
-
-
-class Timing(Median):
-    """A median with its interval, and the 95th percentile of the values."""
-
-    p95: float
 
 
 class LeakedRows(Part):
@@ -269,27 +261,6 @@ class Paired(Part):
     student_vs_control_kl: FidelityDifference | None = None
 
 
-class RuntimeMetrics(Part):
-    """The shipped file in llama.cpp, in a process of its own with one slot.
-
-    load_s                seconds until the server was ready
-    ttft_ms               milliseconds from request to first token
-    decode_tokens_per_s   tokens per second after the first token
-    requests              number of timed requests
-    peak_rss_mb           most memory that the process held, in 10^6 bytes
-    threads               threads of llama.cpp
-    context               tokens of context
-    """
-
-    load_s: float
-    ttft_ms: Timing
-    decode_tokens_per_s: Timing
-    requests: int
-    peak_rss_mb: float
-    threads: int
-    context: int
-
-
 class Regression(Part):
     """A test row that the teacher answered right and the shipped file (`student`) did not."""
 
@@ -310,7 +281,6 @@ class Metrics(Artifact):
     confidence: float
     models: Models
     paired: Paired
-    runtime: RuntimeMetrics
     regressions: tuple[Regression, ...]
     leaked: LeakedRows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.artifacts.speed import MeasuredSpeed
 
 __all__ = ["GateResult", "Verdict", "VerdictWord"]
 
@@ -35,7 +36,11 @@ class GateResult(Part):
 
 
 class Verdict(Artifact):
-    """The verdict on a run: its gates, and notes on what no gate asks about; `confidence` is that of all intervals."""
+    """The verdict on a run: its gates, and notes on what no gate asks about.
+
+    confidence   that of all intervals
+    device       what `potstill bench` measured on the target's device; None where nothing was measured there
+    """
 
     FILE: ClassVar[str] = "verdict.json"
     FORMAT: ClassVar[int] = 2
@@ -44,3 +49,4 @@ class Verdict(Artifact):
     confidence: float
     gates: tuple[GateResult, ...]
     notes: tuple[str, ...]
+    device: MeasuredSpeed | None = None

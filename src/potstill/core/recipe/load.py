@@ -55,7 +55,7 @@ MOVED: dict[type[AnyRecipe], dict[str, str]] = {
         "train.kernel": "is called trainer.kernel now",
         "export.parity_rows": "is gone: eight rows are compared",
         "evaluate.fidelity_rows": "is called evaluate.rows now",
-        "evaluate.latency_requests": "is called evaluate.rows now",
+        "evaluate.latency_requests": "is gone: 120 requests are timed, in three loads of the server",
         "target.economy": "is called prices.device_hour and prices.train_hour now",
         "package.license": "is called licenses.package now",
     },

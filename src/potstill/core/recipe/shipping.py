@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from potstill.core.recipe.fields import Count, Positive, Section
+from potstill.core.recipe.fields import COSMETIC, Count, Positive, Section
 
 __all__ = ["Evaluate", "Export", "Package", "Quantization"]
 
@@ -25,7 +25,7 @@ class Export(Section):
 class Evaluate(Section):
     """What is measured on the shipped file, and on the models it is compared with."""
 
-    threads: Count = 2
+    threads: Annotated[Count, COSMETIC] = 2
     """Number of threads of llama.cpp; default: 2."""
     rows: Annotated[int, Field(ge=300)] = 300
     """Number of test rows, drawn at random, whose distributions are compared with the teacher's, at least 300; a

@@ -1,4 +1,4 @@
-"""All measurements of a run, model by model: answers, fidelity to the teacher, and the shipped file's speed."""
+"""All measurements of answers, model by model: how many are right, and fidelity to the teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.models.safetensors import safetensors_format, safetensors_parameters
 from potstill.components.runtimes import Runtime
 from potstill.core.artifacts.answers import JudgedAnswer
-from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired, RuntimeMetrics
+from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired
 from potstill.core.files import read_json
 from potstill.core.hashing import HashedPath
 from potstill.stages.evaluate.answers import TestBench
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["measure", "teacher_runtime"]
 
 _SLOTS = 4
-_REQUESTS = 32
-_LATENCY_TOKENS = 32
 Measured = tuple[list[JudgedAnswer], ModelMetrics]
 
 
@@ -55,7 +53,6 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
             gguf_vs_student=paired_counts(gguf_answers, student_answers, level),
             student_vs_control_kl=texts.difference("student", "control"),
         ),
-        runtime=_measure_speed(inputs, bench, chat),
         regressions=regressions(teacher_answers, gguf_answers),
         leaked=leaked,
     )
@@ -119,24 +116,6 @@ def _measure_gguf(
         fidelity = texts.compare(runtime.log_probs_at, "gguf")
     size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
     return answers, model_metrics(answers, size, fidelity, readings_of(answers), confidence=inputs.confidence)
-
-
-def _measure_speed(inputs: EvaluateInputs, bench: TestBench, chat: ChatFormat) -> RuntimeMetrics:
-    """Speed and memory of the shipped file, in a fresh process with one slot."""
-    from potstill.components.runtimes.latency import measure_latency
-
-    prompts = [chat.prompt_ids(row) for row in bench.rows]
-    with _server(inputs, 1) as server:
-        latency = measure_latency(server, prompts, _REQUESTS, _LATENCY_TOKENS, inputs.confidence)
-        return RuntimeMetrics(
-            load_s=server.load_seconds,
-            ttft_ms=latency.ttft_ms,
-            decode_tokens_per_s=latency.decode_tokens_per_s,
-            requests=latency.requests,
-            peak_rss_mb=server.peak_rss_mb(),
-            threads=inputs.settings.threads,
-            context=inputs.chat.context,
-        )
 
 
 # ---- runtimes ----

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.components.models.handover import optional_file
+from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.metrics import Fidelity, Metrics
+from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.training import Trained
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Gates, Recipe, Target
 from potstill.core.steps import Done, Stage
+from potstill.stages.gate.budgets import budget_gates, measured_there
 from potstill.stages.gate.gates import (
     better_gate,
     drop_gate,
@@ -26,7 +30,6 @@ from potstill.stages.gate.several import confirm_failures
 
 __all__ = ["STAGE", "GateInputs", "judge"]
 
-_MB = 1e6
 _NO_RIGHT_ANSWERS = "no test row says what is right"
 
 
@@ -35,6 +38,9 @@ class GateInputs:
     """What the verdict depends on.
 
     trained         what the training of the student and its control did
+    speed           what was measured on this machine
+    measured        what was measured on the device
+    gguf            the file that ships
     distributions   whether the teacher gives whole distributions to compare with
     """
 
@@ -42,6 +48,9 @@ class GateInputs:
     target: Target
     metrics: HashedPath
     trained: HashedPath | None
+    speed: HashedPath
+    measured: HashedPath | None
+    gguf: HashedPath
     distributions: bool
 
 
@@ -51,6 +60,9 @@ def _inputs(recipe: Recipe, done: Done) -> GateInputs:
         target=recipe.target,
         metrics=done.path("evaluate", Metrics.FILE),
         trained=done.optional_path("train", Trained.FILE),
+        speed=done.path("speed", MeasuredSpeed.FILE),
+        measured=optional_file(recipe.target.measured),
+        gguf=done.path("export", done.read("export", Exported).file),
         distributions=recipe.teacher.kind == "local",
     )
 
@@ -59,19 +71,21 @@ def _run(inputs: GateInputs, out: Path) -> None:
     judge(inputs).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=6)
+STAGE = Stage(name="gate", reads=("train", "export", "speed", "evaluate"), inputs=_inputs, run=_run, version=7)
 
 
 def judge(inputs: GateInputs) -> Verdict:
     """Judge every gate that the recipe asks for, and add notes on what it does not ask for."""
-    metrics = Metrics.read(inputs.metrics.path.parent)
+    metrics, speed = Metrics.read(inputs.metrics.path.parent), MeasuredSpeed.read(inputs.speed.path.parent)
+    here = speed.at(metrics.confidence)
+    device = measured_there(inputs.measured, inputs.gguf, metrics.confidence)
     found = (
         *_answer_gates(inputs, metrics),
         *_fidelity_gates(inputs, metrics.models.gguf.fidelity),
-        *_budget_gates(inputs.target, metrics),
+        *budget_gates(inputs.target, inputs.gguf, here, inputs.measured),
     )
     results, notes = confirm_failures(found, inputs.gates.alpha), tuple(_notes(inputs, metrics))
-    return Verdict(verdict=overall(results), confidence=metrics.confidence, gates=results, notes=notes)
+    return Verdict(verdict=overall(results), confidence=metrics.confidence, gates=results, notes=notes, device=device)
 
 
 def _answer_gates(inputs: GateInputs, metrics: Metrics) -> Iterator[GateResult]:
@@ -129,21 +143,6 @@ def _fidelity_gates(inputs: GateInputs, fidelity: Fidelity | None) -> Iterator[G
             if f
             else undecided(key, name, gates.top1_agreement, missing)
         )
-
-
-def _budget_gates(target: Target, metrics: Metrics) -> Iterator[GateResult]:
-    """Gates on size, memory and speed."""
-    size, runtime = metrics.models.gguf.bytes, metrics.runtime
-    if target.file_mb is not None and size is not None:
-        yield limit_gate("file size", size / _MB, target.file_mb, unit="MB", key="target.file_mb")
-    if target.memory_mb is not None:
-        yield limit_gate("peak memory", runtime.peak_rss_mb, target.memory_mb, unit="MB", key="target.memory_mb")
-    if target.ttft_ms is not None:
-        s, name = runtime.ttft_ms, "time to first token"
-        yield limit_gate(name, s.median, target.ttft_ms, s.low, _or_infinite(s.high), "ms", key="target.ttft_ms")
-    if target.decode_tokens_per_s is not None:
-        s, key, least = runtime.decode_tokens_per_s, "target.decode_tokens_per_s", target.decode_tokens_per_s
-        yield limit_gate("decode speed", s.median, least, s.low, _or_infinite(s.high), "tokens/s", "min", key=key)
 
 
 def _or_infinite(high: float | None) -> float:

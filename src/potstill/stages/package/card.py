@@ -8,6 +8,7 @@ import yaml
 
 from potstill.core.artifacts.manifest import DataFile, Manifest
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Rate
+from potstill.core.artifacts.speed import SpeedTiming
 from potstill.core.format import format_interval, format_level, format_number, format_percent, format_size
 from potstill.stages.package import markdown
 from potstill.stages.package.example import Example
@@ -19,7 +20,7 @@ __all__ = ["write_card"]
 _VERDICTS = {
     "PASS": "All gates of its recipe pass for this file as llama.cpp runs it.",
     "FAIL": "It does not do what its recipe asks for. The gates below say where.",
-    "INCONCLUSIVE": "There are too few test rows to decide whether it does all that its recipe asks for.",
+    "INCONCLUSIVE": "It is not decided whether it does all that its recipe asks for. The gates below say why.",
 }
 _SHORT = 12  # characters of a hash
 
@@ -38,7 +39,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest, example: Example | Non
         markdown.gates_section(manifest.verdict),
         _quality(manifest.metrics),
         _training(manifest),
-        _runtime(manifest.metrics),
+        _runtime(manifest),
         usage_section(inputs, example),
         _provenance(inputs, manifest),
         _limits(inputs, manifest),
@@ -139,24 +140,23 @@ def _training(manifest: Manifest) -> str:
     return "## Training\n\n" + "\n".join(f"- {markdown.escaped(note)}" for note in said) if said else ""
 
 
-def _runtime(metrics: Metrics) -> str:
-    run, size = metrics.runtime, metrics.models.gguf.bytes
-    ttft, speed = run.ttft_ms, run.decode_tokens_per_s
+def _runtime(manifest: Manifest) -> str:
+    """Speed and memory, on the device where they were measured there."""
+    run, size = manifest.verdict.device or manifest.speed, manifest.metrics.models.gguf.bytes
     rows = [
         ("file", format_size(size) if size else "-"),
         ("peak memory", f"{run.peak_rss_mb:.0f} MB"),
         ("load", f"{run.load_s:.2f} s"),
-        ("time to first token", f"{format_number(ttft.median, 4)} ms (p95 {format_number(ttft.p95, 4)})"),
-        (
-            "decode speed",
-            f"{format_number(speed.median, 4)} tokens/s ({format_interval(speed.low, speed.high)})",
-        ),
+        ("time to first token", _timing(run.ttft_ms, "ms")),
+        ("decode speed", _timing(run.decode_tokens_per_s, "tokens/s")),
     ]
-    return (
-        "## Speed and memory\n\n" + markdown.table(("measure", "value"), rows) + "\n\nMeasured in llama.cpp with "
-        f"{run.threads} threads and a context of {run.context} tokens, over {run.requests} requests one after the "
-        "other; medians."
-    )
+    return f"## Speed and memory\n\n{markdown.table(('measure', 'value'), rows)}\n\n{markdown.escaped(run.method)}"
+
+
+def _timing(timing: SpeedTiming, unit: str) -> str:
+    median, p95 = format_number(timing.median, 4), format_number(timing.p95, 4)
+    interval = format_interval(timing.p95_low, timing.p95_high)
+    return f"{median} {unit} ({format_interval(timing.low, timing.high)}); p95 {p95} ({interval})"
 
 
 _OBJECTIVES = {

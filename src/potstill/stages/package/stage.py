@@ -22,6 +22,7 @@ from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.generated import Generated, TeacherIdentity
 from potstill.core.artifacts.manifest import Manifest, ManifestData, ManifestStudent, ManifestTeacher
 from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Licenses", "PackageInputs"]
 
-_STEPS = ("finetune", "generate", "targets", "train", "export", "evaluate", "gate")
+_STEPS = ("finetune", "generate", "targets", "train", "export", "speed", "evaluate", "gate")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class PackageInputs:
     answers: HashedPath
     generated: HashedPath
     exported: HashedPath
+    speed: HashedPath
     metrics: HashedPath
     verdict: HashedPath
     steps: dict[str, HashedPath]
@@ -113,6 +115,7 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         answers=done.path("evaluate", answers_file("gguf")),
         generated=done.path("generate", Generated.FILE),
         exported=done.path("export", Exported.FILE),
+        speed=done.path("speed", MeasuredSpeed.FILE),
         metrics=done.path("evaluate", Metrics.FILE),
         verdict=done.path("gate", Verdict.FILE),
         steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
@@ -184,6 +187,7 @@ def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
         answers=generated.splits,
         parity=exported.parity,
         notes=exported.notes,
+        speed=MeasuredSpeed.read(inputs.speed.path.parent).at(metrics.confidence),
         metrics=metrics.model_copy(update={"regressions": ()}),
         steps={name: step_entry(record) for name, record in records.items()},
         versions=records["evaluate"].versions,

@@ -39,7 +39,7 @@ def cost_section(facts: Facts) -> CostSection | None:
         return None
     prompt = statistics.mean(row.prompt_tokens or 0 for row in facts.answers)
     answer = statistics.mean(row.completion_tokens or 0 for row in facts.answers)
-    run = facts.metrics.runtime
+    run = facts.speed
     seconds = run.ttft_ms.median / 1000 + answer / run.decode_tokens_per_s.median
     trained = [summary.seconds for summary in (facts.trained.student, facts.trained.control) if summary]
     both = compare(

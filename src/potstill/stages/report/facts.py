@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from potstill.core.artifacts.manifest import Manifest
 from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import LogLine, Trained, read_log
 from potstill.core.artifacts.verdict import Verdict
@@ -46,6 +47,11 @@ class Facts:
     logs: Mapping[str, Sequence[LogLine]]
     answers: Sequence[AnswerTokens]
     steps: Mapping[str, StepRecord]
+
+    @property
+    def speed(self) -> MeasuredSpeed:
+        """Speed and memory on the device where they were measured there, else on the machine of the run."""
+        return self.verdict.device or self.manifest.speed
 
 
 def read_facts(inputs: ReportInputs) -> Facts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from potstill.core.artifacts.metrics import Timing
-from potstill.core.format import format_large, format_level, format_number, format_size
+from potstill.core.artifacts.speed import SpeedTiming
+from potstill.core.format import format_large, format_number, format_size
+from potstill.core.recipe import Target
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.text import interval, unbroken
 
@@ -32,16 +33,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class RuntimeSection:
-    """The rows, a sentence on how they were measured, and the device; None for an unnamed one."""
+    """The rows, and sentences on where and how they were measured."""
 
     rows: Sequence[Measure]
     method: str
-    device: str | None
 
 
 def runtime_section(facts: Facts) -> RuntimeSection:
     """The measures of the shipped file."""
-    run, target = facts.metrics.runtime, facts.inputs.target
+    run, target = facts.speed, _judged(facts)
     teacher, shipped = facts.metrics.models.teacher, facts.metrics.models.gguf
     ttft, speed = run.ttft_ms, run.decode_tokens_per_s
     rows = []
@@ -57,25 +57,38 @@ def runtime_section(facts: Facts) -> RuntimeSection:
         size = _larger(teacher.params, shipped.params, "count")
         rows.append(Measure("Parameters", format_large(shipped.params), teacher=size))
     memory = Measure("Peak memory", f"{format_number(run.peak_rss_mb)} MB")
-    first = Measure("Time to first token", f"{format_number(ttft.median)} ms", _first_token_spread(ttft))
-    decode = Measure("Decode speed", f"{format_number(speed.median)} tokens/s", interval(speed.low, speed.high))
+    first = Measure("Time to first token", f"{format_number(ttft.median)} ms", _spread(ttft))
+    decode = Measure("Decode speed", f"{format_number(speed.median)} tokens/s", _spread(speed))
     rows += [
         _at_most(memory, target.memory_mb, run.peak_rss_mb, "MB"),
         Measure("Load", f"{run.load_s:.2f} s"),
         _at_most(first, target.ttft_ms, ttft.median, "ms"),
         _at_least(decode, target.decode_tokens_per_s, speed.median, "tokens/s"),
     ]
-    level = format_level(facts.metrics.confidence)
-    method = (
-        f"Measured in llama.cpp in a process of its own with {run.threads} threads and a context of {run.context:,} "
-        f"tokens: {run.requests} requests one after the other, medians with their {level} intervals. The teacher does "
-        "not run there, so its memory and speed were not measured."
-    )
-    return RuntimeSection(rows, unbroken(method), None if target.device == "unnamed" else target.device)
+    return RuntimeSection(rows, unbroken(f"{_place(facts)}{run.method} The teacher does not run there."))
 
 
-def _first_token_spread(timing: Timing) -> str:
-    return f"{interval(timing.low, timing.high)}; p95 {format_number(timing.p95)}"
+def _judged(facts: Facts) -> Target:
+    """The target, without the limits that these measurements do not judge because the device is another machine."""
+    target = facts.inputs.target
+    if target.is_this_machine or facts.verdict.device:
+        return target
+    return target.model_copy(update={"memory_mb": None, "ttft_ms": None, "decode_tokens_per_s": None})
+
+
+def _place(facts: Facts) -> str:
+    """Where it was measured, where that needs saying."""
+    device = facts.inputs.target.device
+    if facts.inputs.target.is_this_machine:
+        return ""
+    if facts.verdict.device:
+        return f"Measured on the device, {device}. "
+    return f"The limits are for {device}, and these are the numbers of another machine. "
+
+
+def _spread(timing: SpeedTiming) -> str:
+    p95 = f"p95 {format_number(timing.p95)} ({interval(timing.p95_low, timing.p95_high)})"
+    return f"{interval(timing.low, timing.high)}; {p95}"
 
 
 def _larger(teacher: int | None, shipped: int, kind: str) -> str | None:

@@ -92,7 +92,7 @@ def _headline(gates: Sequence[GateResult]) -> str:
         parts.append(f"{len(failed)} {'gate fails' if len(failed) == 1 else 'gates fail'}: {_listed(failed)}.")
     if undecided:
         count = f"{len(undecided)} {'gate' if len(undecided) == 1 else 'gates'}"
-        parts.append(f"{count} cannot be decided with these test items: {_listed(undecided)}.")
+        parts.append(f"{count} {'is' if len(undecided) == 1 else 'are'} not decided: {_listed(undecided)}.")
     return " ".join([*parts, f"{len(passed)} of {len(gates)} pass."])
 
 
@@ -103,7 +103,7 @@ def _listed(names: list[str]) -> str:
 def _figures(facts: Facts) -> list[Figure]:
     """The few main numbers."""
     metrics = facts.metrics
-    shipped, run = metrics.models.gguf, metrics.runtime
+    shipped, run = metrics.models.gguf, facts.speed
     pair, out = metrics.paired.gguf_vs_teacher, list[Figure]()
     if pair and pair.kept:
         counts = f"{pair.kept.k:,} of {pair.kept.n:,}; {pair.broken:,} lost, {pair.fixed:,} gained"

@@ -1,0 +1,1 @@
+"""`potstill bench`: measure a packaged model on the machine that will run it."""

@@ -1,0 +1,1 @@
+"""Measure how fast the shipped file is on this machine."""
