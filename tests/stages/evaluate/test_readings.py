@@ -94,4 +94,5 @@ def test_different_readings_are_counted_and_one_is_shown(tmp_path: Path) -> None
     assert found.example and found.example.text == MARKUP
     assert found.example.served == 'set_light({"room": "attic", "state": "off"})\nDone.'
     assert "In 2 of 4 answers" in found.sentence
+    assert found.with_example.startswith(found.sentence) and "\n" not in found.with_example
     assert readings_of([same]).sentence == ""

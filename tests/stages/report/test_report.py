@@ -19,7 +19,15 @@ import pytest
 
 from finished_run import EVIL, RECIPE, finished_run, made_up_example, pair
 from fixtures import write_jsonl
-from potstill.core.artifacts.metrics import LeakedRows, Metrics, ModelMetrics, Models, Rate
+from potstill.core.artifacts.metrics import (
+    LeakedRows,
+    Metrics,
+    ModelMetrics,
+    Models,
+    Rate,
+    ReadingExample,
+    Readings,
+)
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import Recipe
@@ -29,6 +37,7 @@ from potstill.stages.report.charts import Line, rates_chart, training_chart
 from potstill.stages.report.differences import mark_differences
 from potstill.stages.report.distillation import DistillationSection, SplitBar, distillation_section
 from potstill.stages.report.facts import read_facts
+from potstill.stages.report.page import render_page
 from potstill.stages.report.stage import STAGE
 from stage_runs import run_stage, stage_inputs
 
@@ -472,3 +481,26 @@ def test_costs_stand_beside_the_endpoints(tmp_path: Path) -> None:
     assert cheap.count('aria-label="The student has paid for itself') == 1
     assert "except for the costs that the recipe declares" in cheap
     assert "from the first answer" in priced(tmp_path / "free", 18)
+
+
+def read_in_two_ways(found: Metrics) -> Metrics:
+    example = ReadingExample(row_id="ab" * 6, prompt="on, <now>", text="<call>\x1b[2J", served="set_light({})")
+    readings = Readings(answers=430, different=3, example=example)
+    shipped = found.models.gguf.model_copy(update={"readings": readings})
+    return found.model_copy(update={"models": found.models.model_copy(update={"gguf": shipped})})
+
+
+def test_answers_that_the_endpoint_reads_differently_are_counted_with_an_example(tmp_path: Path) -> None:
+    page = render_page(read_facts(stage_inputs(STAGE, *packaged_run(tmp_path, change=read_in_two_ways))))
+    assert "All 430 test rows went through llama.cpp&#39;s chat endpoint" in page
+    assert "In 3 of 430 answers of the shipped file" in page
+    assert "&lt;call&gt;" in page and "set_light({})" in page and "<call>" not in page
+
+
+def test_a_page_says_that_readings_agree(tmp_path: Path) -> None:
+    def agree(found: Metrics) -> Metrics:
+        shipped = found.models.gguf.model_copy(update={"readings": Readings(answers=430, different=0)})
+        return found.model_copy(update={"models": found.models.model_copy(update={"gguf": shipped})})
+
+    page = render_page(read_facts(stage_inputs(STAGE, *packaged_run(tmp_path, change=agree))))
+    assert "reads the same calls and words in each answer" in page and "What users get" not in page

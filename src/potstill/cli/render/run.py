@@ -79,7 +79,7 @@ def print_verdict(result: RunResult) -> None:
         if gate.verdict != "PASS" and gate.detail:
             out.print(f"{gate.name}: {gate.detail}")
     for note in found.notes:
-        out.print(note)
+        out.print(note, markup=False)  # it may quote a model
     out.print(Text(f"verdict  {found.verdict}", style=f"bold {_STYLES[found.verdict]}"))
     if report.package:
         out.print(f"package  {report.package}/")

@@ -39,6 +39,7 @@ __all__ = [
     "Regression",
 ]
 
+_SHOWN = 120  # characters of an answer in a sentence
 ModelName = Literal["teacher", "gguf", "start", "student", "control"]
 
 
@@ -145,6 +146,14 @@ class Readings(Part):
             f"In {self.different:,} of {self.answers:,} answers of the shipped file, llama.cpp's chat endpoint reads "
             "other calls or words than potstill does. The endpoint's reading is judged, because users get that one."
         )
+
+    @property
+    def with_example(self) -> str:
+        """The sentence and one example, in printable characters on one line."""
+        if self.example is None:
+            return self.sentence
+        text, served = (ascii(part[:_SHOWN]) for part in (self.example.text, self.example.served))
+        return f"{self.sentence} For example, of the text {text} they get {served}."
 
 
 class FidelityDifference(Part):

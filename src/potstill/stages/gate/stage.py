@@ -160,7 +160,7 @@ def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
         yield from filter(None, (models.gain(), models.harm(trained.student.learning_rate), *trained.findings()))
     readings = metrics.models.gguf.readings
     if readings and readings.different:
-        yield readings.sentence
+        yield readings.with_example
     pair = metrics.paired.student_vs_control
     if pair and not inputs.gates.beats_control:
         yield f"better than control (no gate): {better_gate(pair, inputs.gates.alpha).detail}"

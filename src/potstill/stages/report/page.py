@@ -14,6 +14,7 @@ from potstill.stages.report.facts import Facts
 from potstill.stages.report.fidelity import fidelity_section
 from potstill.stages.report.provenance import provenance_section
 from potstill.stages.report.quality import quality_section, regressions_section
+from potstill.stages.report.readings import readings_section
 from potstill.stages.report.runtime import runtime_section
 from potstill.stages.report.text import unbroken
 from potstill.stages.report.training import training_section
@@ -48,5 +49,6 @@ def render_page(facts: Facts) -> str:
         fidelity=fidelity_section(facts),
         training=training_section(facts),
         regressions=regressions_section(facts),
+        readings=readings_section(facts),
         provenance=provenance_section(facts),
     )
