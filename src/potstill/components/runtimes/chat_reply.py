@@ -1,4 +1,4 @@
-"""The reply of llama.cpp's chat endpoint: the answer as the endpoint read it, and the tokens that it read it from."""
+"""The reply of llama.cpp's chat endpoint: the answer as the endpoint read it, and its tokens."""
 
 from __future__ import annotations
 
@@ -30,17 +30,24 @@ class _Choice(BaseModel):
 
 
 class _Verbose(BaseModel):
-    """What `verbose` and `return_tokens` add: the prompt's text, and the ids of the answer with its end token."""
+    """What `verbose` and `return_tokens` add: the ids of the answer with its end token, and why it ended.
 
-    prompt: str
+    The prompt is there too, but not as it was: llama.cpp leaves out spaces when it turns the ids back into text.
+    """
+
     tokens: tuple[int, ...]
     stop_type: str
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
 
 
 class ChatReply(BaseModel):
     """A chat completion of llama.cpp's server, asked for with `verbose` and `return_tokens`."""
 
     choices: tuple[_Choice, ...] = Field(min_length=1)
+    usage: _Usage
     verbose: _Verbose = Field(alias="__verbose")
 
     @property
