@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
+from potstill.components.chat.format import ChatFormat
 from potstill.core.artifacts.answers import answers_file, write_answers
 from potstill.core.artifacts.exported import (
     Exported,
@@ -352,7 +353,7 @@ def made_up_example() -> Iterator[None]:
         yield
 
 
-def _example(inputs: PackageInputs, gguf: Path) -> Example:
+def _example(inputs: PackageInputs, chat: ChatFormat, gguf: Path) -> Example:
     assert gguf.is_file()
     row = read_rows(inputs.data["test"].path, tools=inputs.data["tools"].path)[0]
     request = {"messages": [message.for_api() for message in row.messages], "tools": list(row.tools)}

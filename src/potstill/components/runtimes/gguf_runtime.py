@@ -93,7 +93,7 @@ class GGUFRuntime:
         return Answer(text, finish, len(prompt), len(ids), seconds, parsed=reply.parsed)
 
     def _request(self, row: Row, sampling: Sampling, room: int) -> dict[str, Any]:
-        return chat_request(row.model_copy(update={"messages": self.chat.with_ids(row)})) | {
+        return chat_request(row, self.chat) | {
             "max_tokens": room,
             "samplers": ["temperature", "top_p"],
             "temperature": sampling.temperature,
@@ -146,9 +146,9 @@ def ask_chat(server: GGUFServer, request: dict[str, Any]) -> ChatReply | ParsedA
         ) from None
 
 
-def chat_request(row: Row) -> dict[str, Any]:
+def chat_request(row: Row, chat: ChatFormat) -> dict[str, Any]:
     """What a row asks of a chat endpoint: messages, tools, and that more than one call may be made."""
-    request: dict[str, Any] = {"messages": [m.for_api() for m in row.messages]}
+    request: dict[str, Any] = {"messages": [m.for_api() for m in chat.with_ids(row)]}
     if row.tools:
         request |= {"tools": list(row.tools), "parallel_tool_calls": True}
     return request

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.components.chat.format import ChatFormat
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.checkers.judge import judge_answer
 from potstill.core.artifacts.answers import JudgedAnswer, read_answers
@@ -45,7 +46,7 @@ def tools_text(row: Row) -> str:
     return "[\n" + ",\n".join(json.dumps(tool, ensure_ascii=False) for tool in row.tools) + "\n]\n"
 
 
-def find_example(inputs: PackageInputs, gguf: Path) -> Example:
+def find_example(inputs: PackageInputs, chat: ChatFormat, gguf: Path) -> Example:
     """Ask the packaged file test rows that it answered right, until it answers one right again.
 
     Where it answered none right, or nobody knows, it is asked the first row.
@@ -63,11 +64,11 @@ def find_example(inputs: PackageInputs, gguf: Path) -> Example:
     candidates = [row for row in rows if answers[row.row_id].exact][:_TRIES]
     with GGUFServer(gguf, context=inputs.chat.context) as server:
         for row in candidates:
-            example = _ask(server, row, inputs.sampling.max_new_tokens)
+            example = _ask(server, chat, row, inputs.sampling.max_new_tokens)
             if example.right:
                 return example
         if not candidates:
-            return _ask(server, rows[0], inputs.sampling.max_new_tokens)
+            return _ask(server, chat, rows[0], inputs.sampling.max_new_tokens)
     if inputs.sampling.temperature > 0:  # the answers were drawn, and this one is the likeliest
         return example
     names = ", ".join(row.where or f"row {row.row_id}" for row in candidates)
@@ -83,10 +84,10 @@ def _order(row: Row) -> tuple[bool, ...]:
     return not row.tools, row.behaviour != "tool_call", length > _LONG
 
 
-def _ask(server: GGUFServer, row: Row, max_new_tokens: int) -> Example:
+def _ask(server: GGUFServer, chat: ChatFormat, row: Row, max_new_tokens: int) -> Example:
     from potstill.components.runtimes.gguf_runtime import ask_chat, chat_request
 
-    request = chat_request(row) | {"temperature": 0, "max_tokens": max_new_tokens}
+    request = chat_request(row, chat) | {"temperature": 0, "max_tokens": max_new_tokens}
     reply = ask_chat(server, request)
     if isinstance(reply, ParsedAnswer):
         return Example(row, request, {"role": "assistant", "content": None}, right=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import __version__
-from potstill.components.chat.format import ChatSettings
+from potstill.components.chat.format import ChatFormat, ChatSettings
 from potstill.components.licences.licences import LicenceVerdict, licence_verdict
 from potstill.components.licences.notice import licence_notice
 from potstill.components.models.names import base_model_name, model_name, teacher_name
@@ -135,20 +135,20 @@ def _run(inputs: PackageInputs, out: Path) -> None:
         if notice:
             write_text(folder / "LICENSE", notice)
         write_text(folder / "Modelfile", write_modelfile(inputs, chat, notice, workload, notes))
-        example = _example(inputs, folder)
+        example = _example(inputs, chat, folder)
         finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest, example))
 
 
 STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=5)
 
 
-def _example(inputs: PackageInputs, folder: Path) -> Example | None:
+def _example(inputs: PackageInputs, chat: ChatFormat, folder: Path) -> Example | None:
     """The request of the card, asked of the packaged file, with its tools in tools.json; None for continued text."""
     if inputs.chat.template == "plain":
         return None
     from potstill.stages.package.example import TOOLS, find_example, tools_text
 
-    example = find_example(inputs, folder / inputs.gguf.path.name)
+    example = find_example(inputs, chat, folder / inputs.gguf.path.name)
     if example.row.tools:
         write_text(folder / TOOLS, tools_text(example.row))
     return example
