@@ -25,9 +25,8 @@ from potstill.core.artifacts.metrics import (
     ModelMetrics,
     Models,
     Rate,
-    ReadingExample,
-    Readings,
 )
+from potstill.core.artifacts.readings import ReadingExample, Readings
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import Recipe

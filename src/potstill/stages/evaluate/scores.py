@@ -12,10 +12,9 @@ from potstill.core.artifacts.metrics import (
     ModelMetrics,
     PairedCounts,
     Rate,
-    ReadingExample,
-    Readings,
     Regression,
 )
+from potstill.core.artifacts.readings import ReadingExample, Readings
 from potstill.core.records import BEHAVIOURS
 
 __all__ = ["NO_SIZE", "ModelSize", "model_metrics", "paired_counts", "readings_of", "regressions"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potstill.core.artifacts.metrics import ReadingExample
+from potstill.core.artifacts.readings import ReadingExample
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.text import shorten
 
