@@ -55,16 +55,20 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
     done = potstill("run", path, "--runs", tmp_path / "runs", "--json")
     assert done.exit_code == 0, done.output
     out = json.loads(done.stdout)
-    assert list(out["stages"]) == ["check", "finetune", "train", "evaluate", "gate", "package"]
-    assert (out["verdict"], out["report"]) == ("PASS", None)
+    assert list(out["stages"]) == ["check", "finetune", "train", "evaluate", "gate", "package", "report"]
+    assert out["verdict"] == "PASS"
+    page = Path(out["report"]).read_text()
+    for heading in ("Gates", "What was kept, what was lost", "Speed", "Most frequent mistakes", "Where it comes from"):
+        assert f">{heading}</h2>" in page
+    assert "36 of 36" in page and "http" not in page.replace("http-equiv", "")
     planned = json.loads(potstill("plan", path, "--json").stdout)
     models = ClassifierMetrics.read(Path(out["stages"]["evaluate"]["dir"])).models
     assert planned["teacher_parameters"] == models.teacher.params
     config = json.loads((Path(out["stages"]["train"]["dir"]) / "student" / "config.json").read_text())
     needed = config["vocab_size"] - 60  # the words of the rows are kept, however many the recipe asks for
     assert models.student.params == planned["student_parameters"] + needed * config["hidden_size"]
-    page = potstill("plan", path)
-    assert page.exit_code == 0 and "classes with" in page.output and "May it ship" in page.output
+    printed = potstill("plan", path)
+    assert printed.exit_code == 0 and "classes with" in printed.output and "May it ship" in printed.output
     metrics = out["metrics"]
     assert metrics["student_exact"] > 0.9
     assert 0 <= metrics["start_exact"] <= 1
@@ -93,8 +97,8 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
             assert model.config.id2label[int(model(**inputs).logits.argmax())] == row["predicted"]
 
     again = potstill("run", path, "--runs", tmp_path / "runs")
-    assert again.stderr.count("cached") == 6
-    assert "accuracy" in again.stdout and "report" not in again.stdout
+    assert again.stderr.count("cached") == 7
+    assert "accuracy" in again.stdout and "report" in again.stdout
 
 
 def test_a_finished_classifier_can_be_the_teacher(encoder: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "package.system", "Hello", "check package"),
     ("local", "licenses", "{package: mit}", "check export package"),
     ("checkpoint", "teacher.offload", "disk", "package"),
-    ("classifier", "name", "other", "check package"),
+    ("classifier", "name", "other", "check package report"),
     ("classifier", "seed", "1", "finetune train evaluate package"),
     ("classifier", "task", "classify", ""),
     ("classifier", "licenses", "{teacher: mit}", "package"),

@@ -14,6 +14,7 @@ from potstill.stages.evaluate import classifier as evaluate
 from potstill.stages.finetune import classifier as finetune
 from potstill.stages.gate import classifier as gate
 from potstill.stages.package import classifier as package
+from potstill.stages.report import classifier as report
 from potstill.stages.train import classifier as train
 
 __all__ = ["CLASSIFIER_STAGES"]
@@ -25,4 +26,5 @@ CLASSIFIER_STAGES: tuple[Stage[ClassifierRecipe, Any], ...] = (
     evaluate.STAGE,
     gate.STAGE,
     package.STAGE,
+    report.STAGE,
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from potstill.core.artifacts.exported import Parity
 from potstill.core.artifacts.generated import SplitCounts
-from potstill.core.artifacts.manifest import DataFile, Manifest
+from potstill.core.artifacts.manifest import ClassifierManifest, DataFile, Manifest
+from potstill.core.artifacts.step import StepRecord
 from potstill.core.format import format_duration, format_size
 from potstill.stages.report.facts import Facts
 
-__all__ = ["FileRow", "ProvenanceSection", "StepRow", "provenance_section"]
+__all__ = ["FileRow", "ProvenanceSection", "StepRow", "provenance_of", "provenance_section"]
 
 _SHORT = 12  # characters of a commit
 _STARTS = {"teacher_layers": "the teacher's own layers", "scratch": "random weights", "checkpoint": "a checkpoint"}
@@ -50,10 +51,18 @@ class ProvenanceSection:
 
 
 def provenance_section(facts: Facts) -> ProvenanceSection:
-    """The page's last section."""
-    manifest = facts.manifest
+    """The last section of a language model's page."""
+    return provenance_of(facts.manifest, facts.steps, _facts(facts.manifest))
+
+
+def provenance_of(
+    manifest: Manifest | ClassifierManifest,
+    steps: Mapping[str, StepRecord],
+    facts: Iterable[tuple[str, str | None]],
+) -> ProvenanceSection:
+    """What a manifest says of a model's origin; `facts` are the lines on top, without those that are None."""
     return ProvenanceSection(
-        facts=[(name, value) for name, value in _facts(manifest) if value],
+        facts=[(name, value) for name, value in facts if value],
         data=list(manifest.data.files.items()),
         files=[FileRow(name, format_size(entry.bytes), entry.sha256) for name, entry in manifest.files.items()],
         steps=[
@@ -63,7 +72,7 @@ def provenance_section(facts: Facts) -> ProvenanceSection:
                 record.fingerprint,
                 (record.git_commit or "")[:_SHORT],
             )
-            for name, record in facts.steps.items()
+            for name, record in steps.items()
         ],
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
         recipe_sha256=manifest.recipe_sha256,

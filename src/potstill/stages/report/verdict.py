@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from potstill.core.artifacts.verdict import GateResult
+from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.format import format_number, format_size
 from potstill.stages.report.facts import Facts
 from potstill.stages.report.text import BEHAVIOURS, interval, percent, unbroken, value
 
-__all__ = ["Figure", "GateRow", "VerdictSection", "verdict_section"]
+__all__ = ["Figure", "GateRow", "VerdictSection", "verdict_section", "verdict_with"]
 
 _TONES = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "open"}
 _WORDS = {"PASS": "Passes", "FAIL": "Fails", "INCONCLUSIVE": "Inconclusive"}
@@ -51,14 +51,18 @@ class VerdictSection:
 
 
 def verdict_section(facts: Facts) -> VerdictSection:
-    """The verdict, gate by gate."""
-    verdict = facts.verdict
+    """The verdict on a language model, gate by gate."""
+    return verdict_with(facts.verdict, _figures(facts))
+
+
+def verdict_with(verdict: Verdict, figures: Sequence[Figure]) -> VerdictSection:
+    """A verdict, gate by gate, with the main numbers."""
     return VerdictSection(
         tone=_TONES[verdict.verdict],
         word=_WORDS[verdict.verdict],
         headline=_headline(verdict.gates),
         gates=[_row(gate) for gate in verdict.gates],
-        figures=_figures(facts),
+        figures=figures,
     )
 
 
