@@ -385,3 +385,21 @@ def test_a_broken_pattern_names_the_row() -> None:
     with pytest.raises(DataError, match=broken.row_id):
         judge("I cannot.", broken)
     assert compile_match("ab+", "x").search("xABB")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "right"),
+    [
+        (row("answer", completion={"role": "assistant", "content": "4"}), "hm\n</think>\n\n4", True),
+        (row("answer", match=r"\b4\b"), "4? no.\n</think>\n\n5", False),
+        (row("clarify"), "which room?\n</think>\n\nDone.", False),
+        (row("refuse"), "I cannot do that. Or can I\n</think>\n\nDone.", False),
+        (row("tool_call", calls=(gold("all_off"),)), hermes(call("all_off")) + "?\n</think>\n\nSorry.", False),
+        (row("tool_call", calls=(gold("all_off"),)), "a <tool_call>\n</think>\n\n" + hermes(call("all_off")), True),
+        (row("refuse"), hermes(call("all_off")) + "?\n</think>\n\nI can't do that.", True),
+        (row("refuse"), "<think>I can't do that.", False),
+    ],
+)
+def test_thinking_that_the_prompt_has_opened_is_not_judged(wanted: Row, text: str, right: bool) -> None:
+    assert judge(text, wanted).exact is right
+    assert judge_answer(ParsedAnswer((), text), row("refuse")).exact is judge(text, row("refuse")).exact

@@ -124,6 +124,20 @@ I can't help with taxes. Please let me know if you need anything else.
 I can't do that. Just ask if there is something else.
 Sorry, I couldn't do that.
 Can I do that? No, I can't.
+None of my tools can do that.
+None of the available functions can book flights.
+No available tool can help with that.
+The given functions cannot book a flight.
+This assistant cannot book flights.
+You can't book flights here.
+I've no way of doing that.
+I've no access to that.
+I am forbidden to do that.
+I'm limited to lights.
+I wasn't built for that.
+It would be unsafe to do that.
+I wish I could, but I can't.
+That is too dangerous.
 Das kann ich leider nicht tun.
 Ich habe dafür kein Werkzeug.
 Das ist nicht möglich.
@@ -170,6 +184,9 @@ You didn't mention a time.
 When should I wake you?
 When should I wake you
 Sure! How warm do you want it?
+Just let me know which room.
+Room?
+For which room?
 Happy to help. For how long?
 OK, to what temperature?
 "Which room?" is what I need to know.
@@ -214,6 +231,11 @@ I won't let you down.
 No problem!
 No problem, it is on.
 No worries. Done.
+No problem, your flight is booked.
+I could not be happier. It is done.
+There is no need to worry, I did it.
+You can't go wrong with that. Booked!
+Isn't it great?
 No, the light is already on.
 I have no doubt that it works.
 I don't have any doubt: it is on.
