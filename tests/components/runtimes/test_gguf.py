@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 from fixtures import TOOLS
 from potstill.components.chat.format import load_chat
 from potstill.components.chat.tool_calls import ParsedAnswer
+from potstill.components.conversion.convert import convert_checkpoint
 from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes.chat_reply import ChatReply
 from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
@@ -170,6 +173,25 @@ def test_calls_are_those_that_the_chat_endpoint_reads(chain_server: GGUFServer, 
     assert answer.finish_reason == "stop"
     wanted = Call(name="set_light", arguments={"room": "kitchen", "state": "on"})
     assert answer.parsed == ParsedAnswer((wanted,), "")
+
+
+def test_tags_of_calls_that_are_special_tokens_stay_in_the_text_and_are_read(
+    chain_model: Path, call: str, tmp_path: Path
+) -> None:
+    """As in MiniCPM and Mistral; llama.cpp leaves special tokens out of the text of other models."""
+    folder = tmp_path / "special"
+    shutil.copytree(chain_model, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] |= token["content"] in ("<tool_call>", "</tool_call>")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    row = user("lights").model_copy(update={"tools": tuple(TOOLS)})
+    chat = load_chat(folder)
+    convert_checkpoint(folder, tmp_path / "special.gguf", quantization="F32", chat_template=chat.template)
+    with GGUFServer(tmp_path / "special.gguf", context=512) as server:
+        (answer,) = GGUFRuntime(server, chat, 512).answer([row], Sampling(40), "test")
+    assert answer.text == call
+    assert answer.parsed and [c.name for c in answer.parsed.calls] == ["set_light"]
 
 
 def test_without_tools_the_chat_endpoint_leaves_the_call_in_the_words(
