@@ -19,7 +19,7 @@ from potstill.core.artifacts.metrics import ClassifierMetrics, ClassifierModelMe
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
-from potstill.core.format import format_level, format_size
+from potstill.core.format import format_count, format_level, format_size
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.core.steps import Done, Stage
@@ -150,7 +150,7 @@ def _measurements(metrics: ClassifierMetrics) -> str:
     speed = metrics.speed
     times = (
         f"One text takes {speed.student_ms.median:.2f} ms, and {speed.teacher_ms.median:.2f} ms with the teacher "
-        f"(medians, {speed.threads} threads)."
+        f"(medians, {format_count(speed.threads, 'thread')})."
     )
     table = markdown.table([*header, "KL from the teacher, nats per row"], rows)
     note = f"Rates have their {format_level(metrics.confidence)} intervals."

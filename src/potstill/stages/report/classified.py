@@ -11,7 +11,7 @@ from potstill.core.artifacts.manifest import ClassifierManifest
 from potstill.core.artifacts.metrics import ClassifierMetrics, ClassifierModelMetrics
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
-from potstill.core.format import format_interval, format_level, format_number, format_size
+from potstill.core.format import format_count, format_interval, format_level, format_number, format_size
 from potstill.stages.report.classifier import ClassifierReportInputs
 from potstill.stages.report.provenance import ProvenanceSection, provenance_of
 from potstill.stages.report.text import RateCell, percent, unbroken
@@ -84,7 +84,7 @@ class ClassifierSections:
     models: Sequence[ModelRow]
     sentences: Sequence[str]
     speed: Sequence[tuple[str, str, str]]
-    threads: int
+    threads: str
     mistakes: int
     confusions: Sequence[Confusion]
 
@@ -125,7 +125,7 @@ def classifier_sections(facts: ClassifierFacts) -> ClassifierSections:
             (name, f"{format_number(s.median)} {unit}", unbroken(format_interval(s.low, s.high, unit, digits=3)))
             for name, s, unit in times
         ],
-        threads=speed.threads,
+        threads=format_count(speed.threads, "thread"),
         mistakes=len(wrong),
         confusions=_confusions(wrong),
     )
