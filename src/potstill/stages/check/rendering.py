@@ -56,7 +56,7 @@ def _require_known_variables(recipe: Recipe, chats: Sequence[ChatFormat]) -> Non
 
 
 def _reads_below(source: str, name: str) -> bool:
-    return any(reads(line, name) for line in source.splitlines() if not line.startswith(f"{{% set {name} = "))
+    return any(reads(line, name) for line in source.split("\n") if not line.startswith(f"{{% set {name} = "))
 
 
 def _require_rendered(split: str, rows: Sequence[Row], chat: ChatFormat, *, answers: bool) -> list[str]:
