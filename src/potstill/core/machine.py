@@ -40,7 +40,7 @@ def cpu_name() -> str:
     with suppress(OSError, UnicodeDecodeError):
         return _BOARD.read_text(encoding="utf-8").strip("\0\n ")
     with suppress(OSError, UnicodeDecodeError):
-        lines = [line.partition(":") for line in _CPU_INFO.read_text(encoding="utf-8").splitlines()]
+        lines = [line.partition(":") for line in _CPU_INFO.read_text(encoding="utf-8").split("\n")]
         found = {key.strip(): value.strip() for key, _, value in lines}
         if name := next((found[key] for key in _CPU_NAMES if found.get(key)), None):
             return name
