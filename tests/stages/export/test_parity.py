@@ -16,10 +16,11 @@ from gguf import GGUFReader
 from fixtures import TOOLS, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.conversion.convert import convert_checkpoint
-from potstill.components.conversion.file_template import adds_bos, file_template
+from potstill.components.conversion.file_template import adds_bos, file_template, spoken_tokens
 from potstill.components.parity.distributions import compare_log_probs
 from potstill.components.parity.parity import check_parity
 from potstill.components.parity.text import TEST_TEXTS
+from potstill.components.runtimes.gguf import GGUFServer
 from potstill.core.artifacts.exported import Exported, LogProbParity, Parity, TemplateParity
 from potstill.core.errors import ParityError, StepError
 from potstill.core.hashing import hashed_value
@@ -330,6 +331,32 @@ def test_prompts_begin_as_in_training_whatever_the_post_processor_adds(
     assert parity(gguf, student).template == TemplateParity(rows=3, identical=3)
     assert bool(GGUFReader(gguf).get_field("tokenizer.ggml.add_bos_token").contents()) == writes_bos  # type: ignore[union-attr]
     assert not GGUFReader(gguf).get_field("tokenizer.ggml.add_eos_token").contents()  # type: ignore[union-attr]
+
+
+# ---- special tokens that answers contain ----
+
+
+def test_special_tokens_of_answers_are_shown_by_the_server(student: Path) -> None:
+    """llama.cpp leaves control tokens out of an answer, and with them the tags of calls and the words of a domain."""
+    tokenizer = json.loads((student / "tokenizer.json").read_text())
+    tag = next(token for token in tokenizer["added_tokens"] if token["content"] == "<tool_call>")
+    unsaid = {**tag, "id": 362, "content": "<unsaid>", "special": True}
+    word = {**tag, "id": 363, "content": "<lamp_7>", "special": True}
+    tag["special"] = True
+    tokenizer["added_tokens"] += [unsaid, word]
+    (student / "tokenizer.json").write_text(json.dumps(tokenizer))
+    chat = load_chat(student)
+    says = rows()[0].model_copy(update={"completion": Message(role="assistant", content="I switch <lamp_7>")})
+    given = [*rows(), says]
+    spoken = spoken_tokens(chat, given)
+    assert spoken == {tag["id"], 363}  # not <|im_end|>, which ends the answers, nor <unsaid>
+    gguf = to_gguf(student, chat_template=file_template(chat), spoken=spoken)
+    assert parity(gguf, student, given=given).tokenization.identical == len(given) + len(TEST_TEXTS) + 1
+    with GGUFServer(gguf, context=256) as server:
+        for token, shown in ((363, "<lamp_7>"), (362, ""), (tag["id"], "<tool_call>")):
+            body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "logit_bias": [[token, 1000]]}
+            message = server.post("/v1/chat/completions", body)["choices"][0]["message"]
+            assert message["content"] == shown
 
 
 # ---- ties ----

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ def convert_checkpoint(
     metadata: dict[str, str] | None = None,
     chat_template: Templates | str | None = None,
     adds_bos: bool = False,
+    spoken: Collection[int] = (),
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
 ) -> ConversionSummary:
@@ -74,6 +75,7 @@ def convert_checkpoint(
         chat_template: used instead of the checkpoint's own; a text is for all requests. llama.cpp uses `tool_use` for
             requests with tools.
         adds_bos: whether the text of that template begins with the BOS token; see `read_tokenizer`.
+        spoken: ids of special tokens that answers contain; see `read_tokenizer`.
         importance: mean of the squared inputs of a matrix by its GGUF name, float32, one value per column.
         threads: threads for quantization; None: one per processor.
 
@@ -87,12 +89,9 @@ def convert_checkpoint(
     given = Templates(chat_template) if isinstance(chat_template, str) else chat_template
     template = given or own_templates(checkpoint)
     general = {"general.name": checkpoint.resolve().name} | (metadata or {})
-    tokenizer = read_tokenizer(
-        checkpoint, parameters.vocab_size, chat=bool(template), name=general["general.name"], adds_bos=adds_bos
-    )
-    large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)
-    how = {"tied": parameters.tied, "importance": importance is not None, "large": large}
-    types = {t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, **how) for t in tensors}
+    name, size = general["general.name"], parameters.vocab_size
+    tokenizer = read_tokenizer(checkpoint, size, chat=bool(template), name=name, adds_bos=adds_bos, spoken=spoken)
+    types = _types(tensors, parameters, quantization, importance is not None)
     n_parameters = sum(math.prod(t.shape) for t in tensors)
     writer = GGUFWriter(None, parameters.architecture)
     _write_general(writer, general, n_parameters, quantization)
@@ -111,6 +110,15 @@ def convert_checkpoint(
         chat_template=bool(template),
         notes=(*tokenizer.notes, *_shape_notes(tensors, types, quantization)),
     )
+
+
+def _types(
+    tensors: list[Tensor], parameters: Hyperparameters, quantization: str, importance: bool
+) -> dict[str, GGMLQuantizationType]:
+    """Type of each tensor by its name."""
+    large = is_large(parameters.architecture, parameters.n_layers, parameters.n_heads // parameters.n_kv_heads)
+    how = {"tied": parameters.tied, "importance": importance, "large": large}
+    return {t.name: tensor_type(t.name, t.shape, parameters.n_layers, quantization, **how) for t in tensors}
 
 
 def _write_general(writer: GGUFWriter, metadata: Mapping[str, str], n_parameters: int, quantization: str) -> None:

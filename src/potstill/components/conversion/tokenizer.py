@@ -6,6 +6,7 @@ SentencePiece-style BPE becomes its `llama` model: tokens and scores.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,13 @@ class TokenizerMetadata:
 
 
 def read_tokenizer(
-    checkpoint: Path, vocab_size: int, *, chat: bool, name: str, adds_bos: bool = False
+    checkpoint: Path,
+    vocab_size: int,
+    *,
+    chat: bool,
+    name: str,
+    adds_bos: bool = False,
+    spoken: Collection[int] = (),
 ) -> TokenizerMetadata:
     """The tokenizer of a Hugging Face folder.
 
@@ -84,6 +91,7 @@ def read_tokenizer(
         name: the file's general.name, which changes what llama.cpp does.
         adds_bos: with a chat template, whether its text begins with the BOS token. llama.cpp then adds the token to
             text that comes without a template too, and leaves out the template's own.
+        spoken: ids of special tokens that answers contain; llama.cpp shows them, and leaves out all other special ones.
 
     Raises:
         StepError: a file is missing or broken, or llama.cpp would tokenize text differently.
@@ -114,7 +122,7 @@ def read_tokenizer(
         model=model,
         pre=pre,
         tokens=tokens,
-        types=_types(tokenizer, words, vocab_size, set(named.values())),
+        types=_types(tokenizer, words, vocab_size, set(named.values()), spoken),
         merges=lines,
         scores=scores,
         special=special,
@@ -230,7 +238,9 @@ def _ids(value: Any) -> list[int]:
     return [item for item in values if isinstance(item, int)]
 
 
-def _types(tokenizer: TokenizerFile, words: dict[int, str], vocab_size: int, named: set[int]) -> list[int]:
+def _types(
+    tokenizer: TokenizerFile, words: dict[int, str], vocab_size: int, named: set[int], spoken: Collection[int]
+) -> list[int]:
     """GGUF's token type of each id."""
     types = [_NORMAL if index in words else _UNUSED for index in range(vocab_size)]
     model = tokenizer.model
@@ -240,7 +250,8 @@ def _types(tokenizer: TokenizerFile, words: dict[int, str], vocab_size: int, nam
                 types[model.vocab[text]] = _BYTE
     for token in tokenizer.added_tokens:
         # transformers treats tokens that tokenizer_config.json names as special, even without the flag
-        types[token.id] = _CONTROL if token.special or token.id in named else _USER_DEFINED
+        special = (token.special or token.id in named) and token.id not in spoken
+        types[token.id] = _CONTROL if special else _USER_DEFINED
     if model.byte_fallback and model.unk_token in model.vocab:
         types[model.vocab[model.unk_token]] = _UNKNOWN
     return types

@@ -92,10 +92,7 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
             "further keys; or use a template that writes them in another way."
         )
     if any(m.tool_calls for m in row.messages) and _differs(server, chat, row, calls=False) is False:
-        return (
-            "The difference is in the arguments of an earlier call: llama.cpp writes numbers with six digits at most "
-            "(52.520008 as 52.52). Round such numbers in the rows, or pass them as text."
-        )
+        return _cause_in_calls(row)
     if variables := [name for name in ("enable_thinking", "reasoning_effort") if name in chat.template]:
         return (
             f"The template reads {' and '.join(variables)}, which llama.cpp's server sets itself. Set it in "
@@ -104,6 +101,20 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
     return (
         "The file has another chat template, or llama.cpp runs it differently. Put a simpler template into "
         "chat.template and train with it; but if the template was changed after the training, export with the old one."
+    )
+
+
+def _cause_in_calls(row: Row) -> str:
+    calls = [call.function.arguments for message in row.messages for call in message.tool_calls]
+    if any(f"{float(number):g}" != number for text in calls for number in re.findall(r"-?\d+\.\d+", text)):
+        return (
+            "The difference is in the arguments of an earlier call: llama.cpp writes numbers with six digits at most "
+            "(52.520008 as 52.52). Round such numbers in the rows, or pass them as text."
+        )
+    return (
+        "The difference is at an earlier call: llama.cpp passes the message with the call to the template in another "
+        "form, for example with empty text in place of null. Use a template that writes both alike, or rows without "
+        "earlier calls."
     )
 
 

@@ -38,7 +38,7 @@ def try_student(recipe: Recipe, student: Model, rows: Iterable[Row]) -> Trial:
         RecipeError: llama.cpp would not read rows as they are trained on; the message names the recipe's key.
     """
     from potstill.components.conversion.convert import convert_checkpoint
-    from potstill.components.conversion.file_template import adds_bos, file_template
+    from potstill.components.conversion.file_template import adds_bos, file_template, spoken_tokens
     from potstill.components.conversion.rules import require_quantization
     from potstill.components.conversion.trial import write_trial_checkpoint
     from potstill.components.parity.prompts import compare_template
@@ -59,6 +59,7 @@ def try_student(recipe: Recipe, student: Model, rows: Iterable[Row]) -> Trial:
                 metadata={"general.name": recipe.name},
                 chat_template=file_template(chat),
                 adds_bos=adds_bos(chat, chosen),
+                spoken=spoken_tokens(chat, chosen),
             )
             with GGUFServer(file, context=_CONTEXT) as server:
                 compare_tokens(server, chat, chosen)

@@ -67,7 +67,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     quantization costs.
     """
     from potstill.components.conversion.convert import convert_checkpoint
-    from potstill.components.conversion.file_template import adds_bos, file_template
+    from potstill.components.conversion.file_template import adds_bos, file_template, spoken_tokens
     from potstill.components.parity.parity import check_parity
 
     student, settings = inputs.student.path, inputs.settings
@@ -79,6 +79,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
         metadata=file_metadata(inputs),
         chat_template=file_template(chat),
         adds_bos=adds_bos(chat, rows),
+        spoken=spoken_tokens(chat, rows),
     )
     f16 = out / "f16.gguf"
     converted = convert(f16, quantization="F16")
@@ -110,7 +111,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     ).write(out)
 
 
-STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=5)
 
 
 def file_metadata(inputs: ExportInputs) -> dict[str, str]:
