@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finished_run import metrics, speed, write_exported
-from potstill.core.artifacts.metrics import LeakedRows, Paired, PairedCounts
+from finished_run import metrics, pair, speed, write_exported
+from potstill.core.artifacts.metrics import FidelityDifference, LeakedRows, Paired, PairedCounts
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import load_recipe
 from potstill.stages.gate.stage import STAGE
@@ -89,6 +89,27 @@ def test_a_gate_with_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
     found = judged(tmp_path, sections, "", "", fidelity=False)
     assert found.verdict == "INCONCLUSIVE" and len(found.gates) == 7
     assert all(gate.verdict == "INCONCLUSIVE" and gate.detail.startswith("Not judged: ") for gate in found.gates)
+
+
+@pytest.mark.parametrize(
+    ("kl", "lost", "says"),
+    [
+        (
+            FidelityDifference(kl=0.01, low=0.004, high=0.02),
+            0,
+            "Training took the student away from its teacher, by 0.01",
+        ),
+        (FidelityDifference(kl=0.01, low=-0.002, high=0.02), 3, ""),  # neither is shown
+        (FidelityDifference(kl=-0.01, low=-0.02, high=-0.001), 8, "Training cost the student 8 right answers. Lower"),
+    ],
+)
+def test_a_training_that_did_harm_is_said_to_only_where_it_is_shown(
+    kl: FidelityDifference, lost: int, says: str
+) -> None:
+    found = metrics()
+    paired = found.paired.model_copy(update={"student_vs_start_kl": kl, "student_vs_start": pair(lost, 0, 430)})
+    sentence = found.model_copy(update={"paired": paired}).harm(1e-3)
+    assert sentence.startswith(says) if says else not sentence
 
 
 def test_leaked_rows_are_in_a_note(tmp_path: Path) -> None:

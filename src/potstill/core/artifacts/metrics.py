@@ -204,20 +204,6 @@ class Models(Part):
             )
         return " ".join(found)
 
-    def harm(self, learning_rate: float) -> str:
-        """A sentence where training took the student away from its teacher; empty otherwise.
-
-        Args:
-            learning_rate: of the student's training.
-        """
-        before, after = (model.fidelity if model else None for model in (self.start, self.student))
-        if before is None or after is None or after.kl_mean <= before.kl_mean:
-            return ""
-        return (
-            f"Training took the student away from its teacher: the KL rose from {before.kl_mean:.3g} to "
-            f"{after.kl_mean:.3g} nats per token. Lower train.learning_rate, which is {learning_rate:g}."
-        )
-
 
 class Paired(Part):
     """Comparisons of two models on the same items, in the order of the names; None without such items."""
@@ -226,6 +212,8 @@ class Paired(Part):
     student_vs_control: PairedCounts | None
     gguf_vs_student: PairedCounts | None
     student_vs_control_kl: FidelityDifference | None = None
+    student_vs_start: PairedCounts | None = None
+    student_vs_start_kl: FidelityDifference | None = None
 
 
 class Regression(Part):
@@ -243,13 +231,22 @@ class Metrics(Artifact):
     """All measurements of a language model's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     confidence: float
     models: Models
     paired: Paired
     regressions: tuple[Regression, ...]
     leaked: LeakedRows
+
+    def harm(self, learning_rate: float) -> str:
+        """A sentence where training, at that rate, is shown to have made the student worse; empty otherwise."""
+        kl, items, out = self.paired.student_vs_start_kl, self.paired.student_vs_start, []
+        if kl and kl.low > 0:
+            out.append(f"Training took the student away from its teacher, by {kl.kl:.3g} nats of KL per token.")
+        if items and items.word == "worse":
+            out.append(f"Training cost the student {items.broken - items.fixed:,} right answers.")
+        return " ".join((*out, f"Lower train.learning_rate, which is {learning_rate:g}.")) if out else ""
 
 
 # ---- classifiers ----

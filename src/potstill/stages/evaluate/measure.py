@@ -36,7 +36,9 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     rows, leaked = read_test_rows(inputs.rows)
     bench = TestBench(rows, inputs.sampling, inputs.tool_format, out)
     teacher_answers, teacher, texts = _measure_teacher(inputs, bench)
-    start = _measure_checkpoint(inputs, bench, texts, "start", inputs.start)[1] if inputs.start else None
+    start_answers, start = (
+        _measure_checkpoint(inputs, bench, texts, "start", inputs.start) if inputs.start else (None, None)
+    )
     student_answers, student = _measure_checkpoint(inputs, bench, texts, "student", inputs.student)
     control_answers, control = (
         _measure_checkpoint(inputs, bench, texts, "control", inputs.control) if inputs.control else (None, None)
@@ -52,6 +54,8 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
             student_vs_control=paired_counts(student_answers, control_answers, level) if control_answers else None,
             gguf_vs_student=paired_counts(gguf_answers, student_answers, level),
             student_vs_control_kl=texts.difference("student", "control"),
+            student_vs_start=paired_counts(student_answers, start_answers, level) if start_answers else None,
+            student_vs_start_kl=texts.difference("student", "start"),
         ),
         regressions=regressions(teacher_answers, gguf_answers),
         leaked=leaked,

@@ -157,7 +157,7 @@ def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
     yield from filter(None, (models.gguf.mistakes("the shipped file"), models.teacher.mistakes("the teacher")))
     if inputs.trained:
         trained = Trained.read(inputs.trained.path.parent)
-        yield from filter(None, (models.gain(), models.harm(trained.student.learning_rate), *trained.findings()))
+        yield from filter(None, (models.gain(), metrics.harm(trained.student.learning_rate), *trained.findings()))
     readings = metrics.models.gguf.readings
     if readings and readings.different:
         yield readings.with_example

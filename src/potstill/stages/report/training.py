@@ -79,7 +79,7 @@ def _said(facts: Facts) -> Iterator[str]:
         yield f"The student and its control had the same budget: the same start, rows and seed, and {budget}."
     else:
         yield f"The student had {budget}."
-    yield models.harm(student.learning_rate)
+    yield facts.metrics.harm(student.learning_rate)
     yield from facts.trained.findings()
 
 
