@@ -64,6 +64,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "chat.template", "plain.jinja", "check generate train export speed evaluate package"),
     ("local", "chat.template_kwargs", "{enable_thinking: false}", "check generate train export speed evaluate package"),
     ("local", "chat.date", "2026-01-31", "check generate train export speed evaluate package"),
+    ("local", "chat.reasoning", "drop", "check generate train export speed evaluate package"),
     ("local", "chat.tool_format", "hermes", "check evaluate package"),
     ("local", "chat.context", "100", "check generate train export speed evaluate package"),
     ("local", "teacher.kind", "local", ""),

@@ -121,6 +121,18 @@ def test_the_request_holds_the_row(endpoint: Callable[[Script], Endpoint], monke
     }
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_thinking_that_an_endpoint_tells_apart_is_kept(endpoint: Callable[[Script], Endpoint], key: str) -> None:
+    def script(body: dict[str, Any]) -> tuple[int, Any]:
+        answer = reply("4")
+        answer["choices"][0]["message"][key] = " 2 + 2\n"
+        return 200, answer
+
+    (answer,) = ask(endpoint(script), [user("What is 2 + 2?")])
+    assert answer.text == "<think>\n2 + 2\n</think>\n\n4"
+    assert parse_answer(answer.text).content == "4"
+
+
 def test_results_refer_to_the_calls_that_are_sent(endpoint: Callable[[Script], Endpoint]) -> None:
     call = {"type": "function", "function": {"name": "set_light", "arguments": "{}"}}
     for given in ("call_abc", None):

@@ -190,6 +190,16 @@ def test_a_rows_own_tools_are_checked_too(workshop: Workshop, tool: Any, expecte
     assert f"{where}: the parameters of tool" in message and expected in message
 
 
+@pytest.mark.parametrize(("reasoning", "done"), [("learn", "it is learnt"), ("drop", "it is left out")])
+def test_thinking_in_answers_is_counted(workshop: Workshop, reasoning: str, done: str) -> None:
+    for line in (2, 5):
+        workshop.spoil("train.jsonl", line, lambda row: row["completion"].update(reasoning_content="It is dark."))
+    recipe = workshop.recipe(teacher={"finetune": {"rows": "train.jsonl"}}, chat={"reasoning": reasoning})
+    rows = len(workshop.rows("train.jsonl"))
+    sentence = f"teacher.finetune.rows: 2 of {rows} answers have thinking; {done} (chat.reasoning: {reasoning})."
+    assert sentence in check_recipe(recipe).warnings
+
+
 def test_each_set_of_tools_is_checked_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
     for line in (2, 5, 9):

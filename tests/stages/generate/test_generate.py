@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,18 @@ import pytest
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
-from potstill.core.artifacts.generated import TOOLS, Generated, TeacherIdentity, read_generated, rows_file
+from potstill.core.artifacts.generated import (
+    TOOLS,
+    Generated,
+    SplitCounts,
+    TeacherIdentity,
+    read_generated,
+    rows_file,
+)
 from potstill.core.errors import StepError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
+from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Row, read_rows
 from potstill.core.steps import Done
 from potstill.stages.generate.filter import filter_answers
@@ -89,6 +98,10 @@ def filtered(
         (CALL, "length", False, "length"),
         (CALL, "length", True, None),
         ("  ", "stop", False, "empty"),
+        ("<think>which room</think>\n", "stop", False, "empty"),
+        ("<think>which room", "stop", False, "empty"),
+        ("<think>which room", "length", False, "length"),
+        ("<think>which room", "length", True, None),
         (CALL, "stop", False, None),
     ],
 )
@@ -135,6 +148,36 @@ def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_word
         example = chat.example(kept[0])
         prompt = list(example.ids[: example.n_prompt])
         assert chat.decode(list(example.ids[example.n_prompt :]), after=prompt) == say
+
+
+@pytest.mark.parametrize("reasoning", ["learn", "drop"])
+def test_thinking_is_learnt_or_dropped(tiny_model: Path, tmp_path: Path, reasoning: Reasoning) -> None:
+    asked, thought = rows(tmp_path, 1), "<think>\nthe attic\n</think>\n\n"
+    answers = {row.row_id: Answer(thought + CALL, "stop", 5, 7, 0.1) for row in asked}
+    local = teacher(Scripted(), tiny_model)
+    found = []
+    for asker in (local, replace(local, chat=None)):
+        kept, _ = filter_answers(asked, answers, asker, keep_truncated=False, context=512, reasoning=reasoning)
+        assert kept[0].completion is not None
+        found.append(kept[0].completion)
+    if reasoning == "drop":
+        assert found[0] == found[1] and found[0].content is None and found[0].reasoning_content is None
+    else:
+        assert found[0].content == thought + CALL
+        assert (found[1].reasoning_content, len(found[1].tool_calls)) == ("the attic", 1)
+
+
+def test_thinking_is_counted_on_the_terminal() -> None:
+    split = SplitCounts(prompts=9, kept=8, rejected={}, completion_tokens=1, thinking=7)
+    who = TeacherIdentity(kind="local", model="m")
+    said = [
+        Generated(teacher=who, reasoning=choice, splits={"train": split}).findings() for choice in ("learn", "drop")
+    ]
+    assert [each[0][:40] for each in said] == ["generate: 7 of 9 answers have thinking; "] * 2
+    assert said[0][0].endswith("it is learnt with the answer (chat.reasoning: learn).")
+    assert said[1][0].endswith("it is left out of the rows (chat.reasoning: drop).")
+    quiet = split.model_copy(update={"thinking": 0})
+    assert Generated(teacher=who, splits={"train": quiet}).findings() == []
 
 
 def recipe(model: Path, workload: Path, **settings: object) -> Recipe:

@@ -17,7 +17,7 @@ from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Chat
-from potstill.core.recipe.chat import DATE
+from potstill.core.recipe.chat import DATE, Reasoning
 from potstill.core.records import Message, Row, with_call_ids
 
 if TYPE_CHECKING:
@@ -273,19 +273,21 @@ class ChatSettings:
     context           maximum length of prompt and answer together, in tokens
     template_kwargs   variables of the template
     date              the date that the template is given
+    reasoning         whether the thinking in answers is learnt
     """
 
     template: Literal["own", "plain"] | HashedPath
     context: int
     template_kwargs: Mapping[str, Variable] = field(default_factory=dict)
     date: str = DATE
+    reasoning: Reasoning = "learn"
 
     @classmethod
     def of(cls, chat: Chat) -> ChatSettings:
         """The settings of a recipe."""
         named: dict[str, Literal["own", "plain"]] = {"own": "own", "plain": "plain"}
         template = named.get(chat.template) or HashedPath.of_file(Path(chat.template))
-        return cls(template, chat.context, chat.template_kwargs, chat.date)
+        return cls(template, chat.context, chat.template_kwargs, chat.date, chat.reasoning)
 
     def load(self, folder: Path) -> ChatFormat:
         """The chat format of a model's folder; see `load_chat`."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["EndpointRuntime"]
 
 _TIMEOUT_SECONDS = 600.0
+_THINKING = ("reasoning_content", "reasoning")
+"""Keys of an answer with the model's thinking: llama.cpp and DeepSeek; vLLM and OpenRouter."""
 _MAX_RETRIES = 6  # after connection errors, 408, 409, 429 and 5xx, with growing pauses
 
 
@@ -128,7 +130,7 @@ class EndpointRuntime:
             )
         usage = reply.usage
         return Answer(
-            text=_hermes_text(choices[0].message),
+            text=_hermes_text(choices[0].message, thinking=not self.top_logprobs),
             finish_reason="length" if choices[0].finish_reason in ("length", "content_filter") else "stop",
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
@@ -232,8 +234,8 @@ def _reason(error: OpenAIError) -> str:
     return f"{f'{status}: ' if status else ''}{' '.join(text.split())[:300].rstrip('.')}"
 
 
-def _hermes_text(message: Any) -> str:
-    """An assistant message as text: its words, then each tool call in Hermes markup.
+def _hermes_text(message: Any, *, thinking: bool = False) -> str:
+    """An assistant message as text: its thinking in <think> where wanted, its words, each tool call in Hermes markup.
 
     Arguments are put in as the endpoint wrote them, so that a broken call is still broken for the parser.
     """
@@ -246,4 +248,6 @@ def _hermes_text(message: Any) -> str:
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         name = json.dumps(call.function.name, ensure_ascii=False)
         parts.append(f'<tool_call>\n{{"name": {name}, "arguments": {written.strip() or "{}"}}}\n</tool_call>')
-    return "\n".join(parts)
+    thought = next((t for key in _THINKING if isinstance(t := getattr(message, key, None), str) and t.strip()), "")
+    before = f"<think>\n{thought.strip()}\n</think>\n\n" if thinking and thought else ""
+    return before + "\n".join(parts)

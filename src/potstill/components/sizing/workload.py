@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from potstill.components.chat.format import ChatFormat, Example
+from potstill.components.chat.reasoning import as_chosen
 from potstill.components.chat.trimming import kept_ids
 from potstill.core.errors import DataError
 from potstill.core.recipe import Recipe
@@ -40,7 +41,7 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
     splits["test"] = read_rows(data.test, tools=data.tools, limit=data.limit.get("test"))
     if tune:
         splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
-    return splits
+    return {name: as_chosen(rows, recipe.chat.reasoning) for name, rows in splits.items()}
 
 
 @dataclass(frozen=True)

@@ -89,22 +89,35 @@ class SplitCounts(Part):
     kept                rows with answers to learn from
     rejected            number of rejected rows, by reason
     completion_tokens   tokens of all answers
+    thinking            number of answers with thinking
     """
 
     prompts: int
     kept: int
     rejected: dict[str, int]
     completion_tokens: int
+    thinking: int = 0
 
 
 class Generated(Artifact):
     """Which teacher answered, and the counts of each split.
 
-    teacher   who answered
-    splits    the counts of `train` and of `validation`
+    teacher     who answered
+    reasoning   whether the thinking in answers is learnt
+    splits      the counts of `train` and of `validation`
     """
 
     FILE: ClassVar[str] = "summary.json"
+    FORMAT: ClassVar[int] = 2
 
     teacher: TeacherIdentity
+    reasoning: Literal["learn", "drop"] = "learn"
     splits: dict[str, SplitCounts]
+
+    def findings(self) -> list[str]:
+        """What a person must know about the answers."""
+        answered, thinking = self.splits["train"].prompts, self.splits["train"].thinking
+        if not thinking:
+            return []
+        done = "it is left out of the rows" if self.reasoning == "drop" else "it is learnt with the answer"
+        return [f"generate: {thinking} of {answered} answers have thinking; {done} (chat.reasoning: {self.reasoning})."]

@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictF
 
 from potstill.core.recipe.fields import ELSEWHERE, Count, Section, path_from_recipe
 
-__all__ = ["DATE", "Chat"]
+__all__ = ["DATE", "Chat", "Reasoning"]
 
 DATE = "2024-07-26"
 """The date that templates are given. It is the one that Llama 3's template writes where it knows no other."""
 
 
+Reasoning = Literal["learn", "drop"]
 _BUILT_IN = ("own", "plain")
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
 
@@ -60,6 +61,8 @@ class Chat(Section):
     """Date that a template gets instead of today's, as YYYY-MM-DD; also written into the file; default: 2024-07-26."""
     tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
     """Syntax of tool calls in an answer; `auto` takes it from the chat template; default: auto."""
+    reasoning: Reasoning = "learn"
+    """Whether the thinking in answers is learnt (`learn`) or left out of rows and answers (`drop`); default: learn."""
     context: Count = 1024
     """Maximum length of prompt and answer together, in tokens; default: 1024."""
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.chat.reasoning import count_thinking
 from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import is_judged
 from potstill.components.checkers.turns import check_turns
@@ -60,7 +61,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     lengths = _measure(recipe, models, splits)
     warnings += check_rendering(recipe, _chats(models), splits)
     scored = unrepeated_rows([row for row in splits["test"] if row.row_id not in leakage.row_ids])
-    warnings += [*turns, _unjudged_rows(splits["test"]), *unreachable_gates(recipe, scored)]
+    warnings += [*turns, _thinking(recipe, splits), _unjudged_rows(splits["test"]), *unreachable_gates(recipe, scored)]
     warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
     warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
     warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
@@ -128,6 +129,23 @@ def _chats(models: Models) -> list[ChatFormat]:
 
 def _identity(chat: ChatFormat) -> tuple[str, str, str | None, str, frozenset[int]]:
     return chat.tokenizer_hash, chat.template_hash, chat.bos, chat.eos, chat.stop_ids
+
+
+def _thinking(recipe: Recipe, splits: Splits) -> str | None:
+    """A sentence on the thinking in the answers that the teacher is trained on."""
+    if "finetune" not in splits:
+        return None
+    if recipe.chat.reasoning == "drop":
+        kept = recipe.chat.model_copy(update={"reasoning": "learn"})
+        splits = read_splits(recipe.model_copy(update={"chat": kept}))
+    thinking, rows = count_thinking(splits["finetune"]), len(splits["finetune"])
+    done = "it is left out" if recipe.chat.reasoning == "drop" else "it is learnt"
+    if not thinking:
+        return None
+    return (
+        f"teacher.finetune.rows: {thinking} of {rows} answers have thinking; {done} "
+        f"(chat.reasoning: {recipe.chat.reasoning})."
+    )
 
 
 def _unjudged_rows(test: Sequence[Row]) -> str | None:

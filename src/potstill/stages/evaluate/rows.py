@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from potstill.components.chat.reasoning import as_chosen
 from potstill.core.artifacts.metrics import LeakedRows
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
 from potstill.core.leakage import leaked_rows, unrepeated_rows
 from potstill.core.recipe import Recipe
+from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Row, read_rows
 
 __all__ = ["RowFiles", "read_test_rows"]
@@ -22,6 +24,7 @@ class RowFiles:
     tools           tools of rows that name none of their own
     prompts         rows that the student learns from, of which `prompts_limit` are used
     finetune_rows   rows that the teacher was fine-tuned on
+    reasoning       whether the thinking of earlier turns is kept
     """
 
     test: HashedPath
@@ -30,6 +33,7 @@ class RowFiles:
     prompts: HashedPath
     prompts_limit: int | None
     finetune_rows: HashedPath | None
+    reasoning: Reasoning = "learn"
 
     @classmethod
     def of(cls, recipe: Recipe) -> RowFiles:
@@ -42,6 +46,7 @@ class RowFiles:
             prompts=HashedPath.of_file(data.prompts),
             prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
+            reasoning=recipe.chat.reasoning,
         )
 
 
@@ -56,6 +61,7 @@ def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
     trained_on = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
     if files.finetune_rows:
         trained_on += read_rows(files.finetune_rows.path, tools=tools)
+    test, trained_on = (as_chosen(rows, files.reasoning) for rows in (test, trained_on))
     leaked = {row.where: row.row_id for row, _ in leaked_rows(test, trained_on)}
     left = [row for row in test if row.where not in leaked]
     if not left:

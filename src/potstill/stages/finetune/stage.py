@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from potstill.components.chat.format import ChatSettings
+from potstill.components.chat.reasoning import as_chosen
 from potstill.components.models.folder import resolve_model
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.training import Finetuned
@@ -85,8 +86,9 @@ def run(inputs: FinetuneInputs, out: Path) -> None:
     base, context = inputs.base.path, inputs.chat.context
     chat = inputs.chat.load(base)
     tools = inputs.tools.path if inputs.tools else None
-    rows = read_rows(inputs.rows.path, tools=tools, need_completion=True)
+    rows = as_chosen(read_rows(inputs.rows.path, tools=tools, need_completion=True), inputs.chat.reasoning)
     validation = read_rows(inputs.validation.path, tools=tools) if inputs.validation else []
+    validation = as_chosen(validation, inputs.chat.reasoning)
 
     def start() -> PreTrainedModel:
         if inputs.shape is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.chat.reasoning import split_thinking
+from potstill.components.chat.thinking import without_thinking
 from potstill.components.chat.tool_calls import parse_answer
 from potstill.components.runtimes import Answer
+from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Message, Row, ToolCall
 from potstill.stages.generate.teachers import LoadedTeacher
 
@@ -17,7 +21,7 @@ Reason = Literal["repeated", "empty", "length", "boundary", "context"]
 """Why an answer is rejected.
 
 repeated   the same prompt comes again
-empty      the answer has no text
+empty      the answer has no text, or only thinking
 length     the answer was cut off at the limit of tokens
 boundary   the answer cannot be separated from the prompt once they are rendered
 context    prompt and answer together are longer than the student's context
@@ -25,7 +29,13 @@ context    prompt and answer together are longer than the student's context
 
 
 def filter_answers(
-    rows: Sequence[Row], answers: Mapping[str, Answer], teacher: LoadedTeacher, *, keep_truncated: bool, context: int
+    rows: Sequence[Row],
+    answers: Mapping[str, Answer],
+    teacher: LoadedTeacher,
+    *,
+    keep_truncated: bool,
+    context: int,
+    reasoning: Reasoning = "learn",
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and rejected rows with their reason as `rejected`; both in order, with their provenance.
 
@@ -35,12 +45,15 @@ def filter_answers(
         teacher: who answered.
         keep_truncated: whether answers that were cut off are kept.
         context: maximum length of prompt and answer together, in tokens of the student.
+        reasoning: whether the thinking in answers is learnt.
     """
     kept: list[Row] = []
     rejected: list[Row] = []
     seen: set[str] = set()
     for row in rows:
         answer = answers[row.row_id]
+        if reasoning == "drop":
+            answer = replace(answer, text=without_thinking(answer.text)[0].lstrip())
         answered = _answered(row, answer, teacher)
         reason = _reject_answer(row, answer, seen, keep_truncated)
         reason = reason or _reject_rendered(answered, teacher.student_chat, context)
@@ -58,7 +71,9 @@ def _reject_answer(row: Row, answer: Answer, seen: set[str], keep_truncated: boo
         return "repeated"
     if not answer.text.strip():
         return "empty"
-    return "length" if answer.finish_reason == "length" and not keep_truncated else None
+    if answer.finish_reason == "length":
+        return None if keep_truncated else "length"
+    return None if without_thinking(answer.text)[0].strip() else "empty"
 
 
 def _reject_rendered(row: Row, chat: ChatFormat, context: int) -> Reason | None:
@@ -88,15 +103,16 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
     Tool calls are taken out of the text only if the template writes them back as exactly the same text: otherwise the
     student would be trained on words that the teacher did not write.
     """
-    raw = Message(role="assistant", content=text)
-    parsed = parse_answer(text)
+    thinking, said = split_thinking(text) if chat is None else (None, text)  # an endpoint tells thinking apart
+    raw = Message(role="assistant", content=said, reasoning_content=thinking)
+    parsed = parse_answer(said)
     if not parsed.calls or parsed.parse_error:
         return raw
     try:
         calls = tuple(map(ToolCall.of, parsed.calls))
     except ValueError:  # a number that no row may hold
         return raw
-    message = Message(role="assistant", content=parsed.content or None, tool_calls=calls)
+    message = Message(role="assistant", content=parsed.content or None, reasoning_content=thinking, tool_calls=calls)
     if chat is None:
         return message
     same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
+from potstill.components.chat.reasoning import as_chosen, holds_thinking
 from potstill.components.models.handover import base_model, optional_file, teacher_weights
 from potstill.components.runtimes import Answer, Sampling
 from potstill.core.artifacts.generated import (
@@ -24,7 +25,7 @@ from potstill.core.files import write_json
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Generate, Recipe, split_revision
 from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
-from potstill.core.records import Row, read_rows, write_rows
+from potstill.core.records import Message, Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
 from potstill.stages.generate.filter import filter_answers
@@ -107,6 +108,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     for split, (source, limit) in sources.items():
         tools_file = inputs.tools.path if inputs.tools else None
         rows = read_rows(source.path, tools=tools_file, limit=limit) if source else []
+        rows = as_chosen(rows, inputs.chat.reasoning)
         answers = _answers(inputs, teacher, rows, split, out)
         kept, rejected = _filtered(inputs, teacher, rows, answers)
         write_rows(out / rows_file(split), kept, tools)
@@ -119,12 +121,13 @@ def run(inputs: GenerateInputs, out: Path) -> None:
             prompts=len(rows),
             kept=len(kept),
             rejected=Counter(row.provenance["rejected"] for row in rejected),
+            thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in answers.values()),
             completion_tokens=sum(answer.completion_tokens for answer in answers.values()),
         )
     write_rows(out / REJECTED, all_rejected, tools)
     write_json(out / TOOLS, list(tools))  # once for all rows, whose tools would otherwise be most of the file
     _require_kept(splits["train"], out)
-    Generated(teacher=teacher.identity, splits=splits).write(out)
+    Generated(teacher=teacher.identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
 
 
 def _answers(
@@ -146,8 +149,14 @@ def _filtered(
     inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], answers: Mapping[str, Answer]
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and rejected rows."""
-    keep_truncated = inputs.settings.keep_truncated
-    return filter_answers(rows, answers, teacher, keep_truncated=keep_truncated, context=inputs.chat.context)
+    return filter_answers(
+        rows,
+        answers,
+        teacher,
+        keep_truncated=inputs.settings.keep_truncated,
+        context=inputs.chat.context,
+        reasoning=inputs.chat.reasoning,
+    )
 
 
 def _require_kept(counts: SplitCounts, out: Path) -> None:
@@ -160,4 +169,8 @@ def _require_kept(counts: SplitCounts, out: Path) -> None:
         )
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=4, paid=("*.journal.jsonl",))
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return Generated.read(folder).findings()
+
+
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=5, paid=("*.journal.jsonl",), confirm=_confirm)
