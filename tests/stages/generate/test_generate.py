@@ -26,6 +26,7 @@ from potstill.core.recipe import Recipe
 from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Row, read_rows
 from potstill.core.steps import Done
+from potstill.stages.generate import stage
 from potstill.stages.generate.filter import filter_answers
 from potstill.stages.generate.journal import Journal, answer_all
 from potstill.stages.generate.stage import STAGE, GenerateInputs, make_inputs
@@ -165,6 +166,37 @@ def test_thinking_is_learnt_or_dropped(tiny_model: Path, tmp_path: Path, reasoni
     else:
         assert found[0].content == thought + CALL
         assert (found[1].reasoning_content, len(found[1].tool_calls)) == ("the attic", 1)
+
+
+def test_an_answer_that_the_teachers_template_refuses_as_a_call_stays_text(tiny_model: Path, tmp_path: Path) -> None:
+    refuses = tmp_path / "model"
+    shutil.copytree(tiny_model, refuses)
+    refusal = "{% for m in messages if m.tool_calls %}{{ raise_exception('no calls') }}{% endfor %}"
+    (refuses / "chat_template.jinja").write_text(refusal + (tiny_model / "chat_template.jinja").read_text())
+    ((kept,), _) = filtered(rows(tmp_path, 1), refuses)
+    assert kept.completion is not None
+    assert (kept.completion.content, kept.completion.tool_calls) == (CALL, ())
+
+
+def test_what_the_students_template_leaves_out_of_answers_is_counted(
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "model"
+    shutil.copytree(tiny_model, silent)
+    template = (tiny_model / "chat_template.jinja").read_text()
+    (silent / "chat_template.jinja").write_text(
+        template.replace("message.content or ''", "'' if message.tool_calls else message.content")
+    )
+    asker = LoadedTeacher(
+        Scripted("So:\n" + CALL), None, load_chat(silent), TeacherIdentity(kind="api", model="scripted"), 4
+    )
+    monkeypatch.setattr(stage, "load_teacher", lambda inputs: asker)
+    STAGE.run(inputs(recipe(tiny_model, workload)), tmp_path)
+    found = Generated.read(tmp_path)
+    kept = found.splits["train"].kept
+    assert kept > 0
+    (said,) = found.findings()
+    assert said.startswith(f"generate: the student's chat template leaves words before a call out of {kept} of {kept} ")
 
 
 def test_thinking_is_counted_on_the_terminal() -> None:

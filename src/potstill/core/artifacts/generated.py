@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.files import read_json_lines
 from potstill.core.records import Row, read_rows
@@ -90,6 +92,7 @@ class SplitCounts(Part):
     rejected            number of rejected rows, by reason
     completion_tokens   tokens of all answers
     thinking            number of answers with thinking
+    left_out            number of kept answers of which the student's chat template leaves a part out, by part
     """
 
     prompts: int
@@ -97,6 +100,7 @@ class SplitCounts(Part):
     rejected: dict[str, int]
     completion_tokens: int
     thinking: int = 0
+    left_out: dict[str, int] = Field(default_factory=dict)
 
 
 class Generated(Artifact):
@@ -116,8 +120,16 @@ class Generated(Artifact):
 
     def findings(self) -> list[str]:
         """What a person must know about the answers."""
-        answered, thinking = self.splits["train"].prompts, self.splits["train"].thinking
-        if not thinking:
-            return []
-        done = "it is left out of the rows" if self.reasoning == "drop" else "it is learnt with the answer"
-        return [f"generate: {thinking} of {answered} answers have thinking; {done} (chat.reasoning: {self.reasoning})."]
+        train, found = self.splits["train"], list[str]()
+        if train.thinking:
+            done = "it is left out of the rows" if self.reasoning == "drop" else "it is learnt with the answer"
+            found.append(
+                f"generate: {train.thinking} of {train.prompts} answers have thinking; {done} "
+                f"(chat.reasoning: {self.reasoning})."
+            )
+        for part, count in train.left_out.items():
+            found.append(
+                f"generate: the student's chat template leaves {part} out of {count} of {train.kept} answers, so the "
+                "student learns them without it. Choose a template that writes it, or a teacher that does not."
+            )
+        return found

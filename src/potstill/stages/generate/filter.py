@@ -115,5 +115,8 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
     message = Message(role="assistant", content=parsed.content or None, reasoning_content=thinking, tool_calls=calls)
     if chat is None:
         return message
-    same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)
+    try:
+        same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)
+    except ValueError:  # the template refuses calls
+        return raw
     return message if same else raw

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
+from potstill.components.chat.losses import left_out_of_answer
 from potstill.components.chat.reasoning import as_chosen, holds_thinking
 from potstill.components.models.handover import base_model, optional_file, teacher_weights
 from potstill.components.runtimes import Answer, Sampling
@@ -121,6 +122,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
             prompts=len(rows),
             kept=len(kept),
             rejected=Counter(row.provenance["rejected"] for row in rejected),
+            left_out=Counter(part for row in kept for part in left_out_of_answer(row, teacher.student_chat)),
             thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in answers.values()),
             completion_tokens=sum(answer.completion_tokens for answer in answers.values()),
         )
