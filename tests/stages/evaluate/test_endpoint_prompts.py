@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,21 @@ def test_prompts_of_a_template_that_prints_tools_are_those_of_training(
     assert ask_all(file, chat, rows) == len(rows)
 
 
-def test_prompts_of_qwen_are_those_of_training(model: Path, rows: list[Row], shared_data: Path, tmp_path: Path) -> None:
-    template = (shared_data / "chat_templates" / "Qwen-Qwen2.5-7B-Instruct.jinja").read_text()
-    assert ask_all(*exported(model, tmp_path, template), rows) == len(rows)
+@pytest.mark.parametrize(
+    ("name", "talks"),
+    [
+        ("Qwen-Qwen2.5-7B-Instruct", range(5)),
+        ("meta-llama-Llama-3.1-8B-Instruct", (0, 1, 2, 4)),
+        ("mistralai-Mistral-Nemo-Instruct-2407", (0, 1, 2, 4)),  # its ids of calls have nine characters
+    ],
+)
+def test_prompts_of_real_templates_are_those_of_training(
+    model: Path, rows: list[Row], shared_data: Path, tmp_path: Path, name: str, talks: Sequence[int]
+) -> None:
+    template = (shared_data / "chat_templates" / f"{name}.jinja").read_text()
+    kept = {json.dumps(TALKS[i][-1]["content"]) + str(len(TALKS[i])) for i in talks}
+    chosen = [row for row in rows if json.dumps(row.messages[-1].content) + str(len(row.messages)) in kept]
+    assert ask_all(*exported(model, tmp_path, template), chosen) == len(chosen) >= 10
 
 
 def test_another_template_in_the_file_is_found(model: Path, rows: list[Row], tmp_path: Path) -> None:
