@@ -82,6 +82,24 @@ def test_a_template_that_needs_tools_is_tried_with_them(workshop: Workshop) -> N
     assert check_recipe(workshop.recipe()).trial is not None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
+        "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
+        "mistralai-Mistral-Nemo-Instruct-2407",
+        "Qwen-Qwen2.5-7B-Instruct",
+    ],
+)
+def test_public_templates_give_the_same_prompts_with_tools_and_calls(
+    workshop: Workshop, shared_data: Path, name: str
+) -> None:
+    workshop.make_model("teacher", max_position_embeddings=8192)
+    (workshop.model / "chat_template.jinja").write_text((shared_data / f"chat_templates/{name}.jinja").read_text())
+    found = check_recipe(workshop.recipe(chat={"context": 8192}))
+    assert found.trial is not None and found.trial.rows > 3
+
+
 def test_the_row_that_llama_cpp_would_write_otherwise_is_named(workshop: Workshop) -> None:
     path = workshop.model / "chat_template.jinja"
     path.write_text("{% if '№' in messages[0].content %}{{ {'b': 1, 'a': [True, None]} }}{% endif %}" + TEMPLATE)
