@@ -136,9 +136,10 @@ def test_a_training_that_does_harm_gives_the_start_back_and_says_so(
     assert summary.kept == 0
     start, kept = (load_causal_lm(out / name).state_dict() for name in ("start", "student"))
     assert all(torch.equal(start[name], kept[name]) for name in start)
-    keeps, worse = summary.findings("student", "train")
-    assert keeps.startswith("The student keeps the weights that it had before training")
-    assert "ended worse than it started" in worse and "Lower train.learning_rate, which is 0.5." in worse
+    (said,) = summary.findings("student", "train")
+    assert said.startswith("The training of the student ended worse than it started")
+    assert "The student keeps the weights that it had before training" in said
+    assert said.endswith("Lower train.learning_rate, which is 0.5.")
     # nothing of the training's own is left beside the model
     assert not [path for path in (out / "student").iterdir() if path.is_dir()]
     assert [path.name for path in (out / "student").glob("*.safetensors")] == ["model.safetensors"]

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-from finished_run import finished_run, made_up_example
-from potstill.core.artifacts.manifest import Manifest
-from potstill.stages.package.stage import STAGE as PACKAGE
-from potstill.stages.report.facts import Facts, read_facts
-from potstill.stages.report.stage import STAGE
+from finished_run import finished_run
+from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.training import Trained, read_log
+from potstill.stages.report.facts import Facts
 from potstill.stages.report.training import training_section
-from stage_runs import run_stage, stage_inputs
 
 
 def facts(folder: Path) -> Facts:
-    """The facts of a finished run."""
-    recipe, steps = finished_run(folder / "run")
-    package = folder / "run" / "runs" / "package-000000000006"
-    with made_up_example():
-        run_stage(PACKAGE, recipe, steps, package)
-    (package / "step.json").write_bytes((steps["gate"] / "step.json").read_bytes())
-    assert Manifest.read(package / "package")
-    return read_facts(stage_inputs(STAGE, recipe, steps | {"package": package}))
+    """The facts on the training of a finished run."""
+    _, steps = finished_run(folder / "run")
+    read: dict[str, Any] = dict.fromkeys(field.name for field in fields(Facts))
+    read |= {"metrics": Metrics.read(steps["evaluate"]), "trained": Trained.read(steps["train"])}
+    return Facts(**read | {"logs": {name: read_log(steps["train"], name) for name in ("student", "control")}})
 
 
 def test_start_budget_and_validation_from_step_0_are_shown(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class TrainSummary(LoopSummary):
     params: int
 
     def findings(self, model: str, key: str) -> list[str]:
-        """What a person must know about this training: which weights are kept, and that it did harm.
+        """A sentence on the kept weights, where they are not the last, and on a training that did harm.
 
         Args:
             model: what was trained, such as "student".
@@ -145,16 +145,16 @@ class TrainSummary(LoopSummary):
         first, last = self.validation[0].loss, self.validation[-1].loss
         kept = min(point.loss for point in self.validation)
         which = f"of step {self.kept:,} of {self.steps:,}" if self.kept else "that it had before training"
-        found = [
-            f"The {model} keeps the weights {which}, because their loss on validation rows is the lowest: {kept:.3g} "
-            f"nats, and {last:.3g} after the last step."
+        if last <= first:
+            return [
+                f"The {model} keeps the weights {which}, because their loss on validation rows is the lowest: "
+                f"{kept:.3g} nats, and {last:.3g} after the last step."
+            ]
+        return [
+            f"The training of the {model} ended worse than it started: its loss on validation rows rose from "
+            f"{first:.3g} to {last:.3g} nats. The {model} keeps the weights {which} ({kept:.3g} nats). "
+            f"Lower {key}.learning_rate, which is {self.learning_rate:g}."
         ]
-        if last > first:
-            found.append(
-                f"The training of the {model} ended worse than it started: its loss on validation rows rose from "
-                f"{first:.3g} to {last:.3g} nats. Lower {key}.learning_rate, which is {self.learning_rate:g}."
-            )
-        return found
 
 
 class Finetuned(Artifact):

@@ -38,7 +38,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest, example: Example | Non
         _opening(inputs, manifest),
         markdown.gates_section(manifest.verdict),
         _quality(manifest.metrics),
-        _training(manifest),
+        _notes(manifest),
         _runtime(manifest),
         usage_section(inputs, example),
         _provenance(inputs, manifest),
@@ -134,10 +134,10 @@ def _quality(metrics: Metrics) -> str:
     return "\n\n".join(parts)
 
 
-def _training(manifest: Manifest) -> str:
-    """What training gave, and what else the verdict says about it."""
+def _notes(manifest: Manifest) -> str:
+    """What the verdict says beside its gates: what training gave, and which answers are wrong."""
     said = [note for note in manifest.verdict.notes if note != manifest.metrics.leaked.sentence]
-    return "## Training\n\n" + "\n".join(f"- {markdown.escaped(note)}" for note in said) if said else ""
+    return "## Notes\n\n" + "\n".join(f"- {markdown.escaped(note)}" for note in said) if said else ""
 
 
 def _runtime(manifest: Manifest) -> str:
