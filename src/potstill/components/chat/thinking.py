@@ -27,6 +27,7 @@ _FINAL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final(?:<\|message\|
 
 _QUOTED_BEFORE = re.compile(r"[`'\"\u2018\u201c(]$|\w[ ]$")
 _QUOTED_AFTER = re.compile(r"[`'\")\u2019\u201d,.]|[ ](?!\s*[<\[{])\w")
+_LONGEST_LINE = 2000  # characters before a tag that are looked at
 _IN_JSON = re.compile(r"[{:,\[]\s*\"")
 
 
@@ -66,7 +67,7 @@ def _find_tag(text: str, tag: str, at: int, before: int | None = None) -> int:
 
 
 def _is_spoken_of(text: str, start: int, end: int) -> bool:
-    line = text[text.rfind("\n", 0, start) + 1 : start]
+    line = text[max(text.rfind("\n", 0, start) + 1, start - _LONGEST_LINE) : start]
     if line.replace('\\"', "").count('"') % 2 and _IN_JSON.search(line):
         return True
     closes = text.startswith(("</", "[/", "<|END", "<|end"), start)

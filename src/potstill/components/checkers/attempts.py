@@ -13,7 +13,7 @@ from functools import lru_cache
 __all__ = ["has_attempt"]
 
 _NAME_KEYS = r"(?:name|function|function_name|tool|tool_name|tool_call|action|recipient_name|api|function_call)"
-_ARGUMENT_KEYS = r"(?:arguments|parameters|args|params|kwargs|inputs?|action_input|tool_input|function_args|tool_args)"
+_ARGUMENT_KEYS = r"(?:(?:tool_|function_)?(?:arguments|parameters|args|params|input)|kwargs|inputs|action_input)"
 _QUOTE = r"\\?[\"']"
 
 # a marker with a call behind it, rather than with words of a sentence
@@ -63,6 +63,9 @@ def _of_tools(tools: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
         re.compile(rf"[{{\[,]\s*{_QUOTE}{name}{_QUOTE}\s*:\s*\{{"),
         re.compile(rf"^\s*(?:- )?{_NAME_KEYS}:\s*{name}\s*\n\s*{_ARGUMENT_KEYS}:", re.MULTILINE | re.IGNORECASE),
         re.compile(rf"\b(?:Action|Tool|Function)(?: call)?:\s*{name}\b\s*(?:[({{\[]|$)|>>>\s?{name}\b", re.MULTILINE),
+        re.compile(rf"<{name}\s*/?>|(?:\bcall:|[$@/]){name}\s*[{{(]"),  # as a tag, or behind a sign
         re.compile(rf"{code}\s*(?:[\"'\[{{\d-]|\w+\s*=)"),  # with arguments
-        re.compile(rf"(?:^|[.!?:;]\s|[`\[]|^```\w*\n)\s*{code}[^()\n]*\)[`;\]]*\s*(?:$|```)", re.MULTILINE),  # alone
+        re.compile(
+            rf"(?:^|[.!?:;]\s|[`\[]|^```\w*\n)\s*(?:await\s+)?{code}[^()\n]*\)[`;\]]*\s*(?:$|```)", re.MULTILINE
+        ),  # alone
     )

@@ -14,7 +14,8 @@ __all__ = ["check_exact", "is_reference"]
 
 # a match directly after or before these words says the opposite: "it is not Paris", "Paris is wrong"
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot be)|n't(?: be)?) (?:(?:a|an|the|in|at|on|to|called|named) )?[\"'*]*$",
+    r"(?:\b(?:not|never|neither|nor|cannot be|anything but)|n't(?: be| (?:think|believe) (?:that )?it(?:'s| is))?) "
+    r"(?:(?:a|an|the|in|at|on|to|called|named) )?[\"'*]*$",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(

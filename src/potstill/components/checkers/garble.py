@@ -32,13 +32,13 @@ def _script(character: str) -> str | None:
 
 
 def _repeats_words(text: str) -> bool:
-    """Whether one to twelve words follow each other again and again: three times, a single word five times."""
+    """Whether one to twelve words follow each other again and again: three times, a single word four or five times."""
     words = [word.casefold() for word in _WORD.findall(text) if not word.isdigit()]
     for period in range(1, min(12, len(words) // 3) + 1):
-        times = max(3, 6 - period)
         run = 0
         for i in range(period, len(words)):
             run = run + 1 if words[i] == words[i - period] else 0
+            times = 4 if period == 1 and len(words[i]) > 3 else max(3, 6 - period)
             if run >= period * (times - 1):
                 return True
     return False
