@@ -187,18 +187,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"completion": {"role": "assistant", "content": ""}}, None),
+        ({"completion": {"role": "assistant", "content": ""}}, "teach to say nothing"),
         ({"messages": [{"role": "user", "content": "x" * 400}]}, "context"),
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_named(
-    tiny_model: Path, tmp_path: Path, change: dict[str, object], reason: str | None
+    tiny_model: Path, tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
     rows = [*light_rows([""])[:2], light_rows([""])[2] | change]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    if reason is None:  # an empty answer still has its end token to learn
-        assert training_examples(read_rows(path), load_chat(tiny_model), 128)[2].n_supervised == 1
-        return
     with pytest.raises(DataError, match=rf"rows\.jsonl:3: .*{reason}"):
         training_examples(read_rows(path), load_chat(tiny_model), 128)
 
