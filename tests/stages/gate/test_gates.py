@@ -274,7 +274,7 @@ def test_a_release_at_all_its_limits_fails_at_most_as_often_as_alpha_says() -> N
     assert alone > 0.2 and np.mean(failed) <= 0.05
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
 def test_every_result_can_be_written_as_json(items: list[tuple[bool, bool]]) -> None:
     first, second = [a for a, _ in items], [b for _, b in items]
