@@ -53,7 +53,7 @@ MOVED: dict[type[AnyRecipe], dict[str, str]] = {
         "train.hidden": "is called train.objective.hidden now",
         "train.on_policy": "is called train.objective.on_policy now",
         "train.kernel": "is called trainer.kernel now",
-        "export.parity_rows": "is gone: eight rows are compared",
+        "export.parity_rows": "is gone: the prompts of all rows and the answers of eight are compared",
         "evaluate.fidelity_rows": "is called evaluate.rows now",
         "evaluate.latency_requests": "is gone: 120 requests are timed, in three loads of the server",
         "target.economy": "is called prices.device_hour and prices.train_hour now",
