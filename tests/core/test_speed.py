@@ -21,7 +21,7 @@ def test_interval_is_students(confidence: float) -> None:
     low, high = stats.t.interval(confidence, 2, statistics.fmean(logs), error)
     assert (math.log(timing.low), math.log(timing.high)) == pytest.approx((low, high))
     assert math.log(timing.median) == pytest.approx(statistics.fmean(logs))
-    assert timing.p95_high == pytest.approx(2 * timing.high)
+    assert timing.tail_high == pytest.approx(2 * timing.high)
 
 
 @pytest.mark.parametrize("between", [0.0, 0.05, 0.2])

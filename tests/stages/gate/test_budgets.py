@@ -37,7 +37,7 @@ def judged(gguf: HashedPath, here: MeasuredSpeed, measured: Path | None = None, 
 
 
 def timed(low: float, median: float, high: float) -> SpeedTiming:
-    return SpeedTiming(median=median, low=low, high=high, p95=high, p95_low=high, p95_high=high)
+    return SpeedTiming(median=median, low=low, high=high, tail=high, tail_low=high, tail_high=high)
 
 
 @pytest.mark.parametrize("device", ["unnamed", "this", "This machine"])

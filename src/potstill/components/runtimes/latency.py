@@ -47,7 +47,7 @@ class Latency:
             ttft_ms=statistics.median(ttft),
             ttft_ms_p95=_central_quantile(ttft, 0.95),
             decode_tokens_per_s=statistics.median(speed),
-            decode_tokens_per_s_p95=_central_quantile(speed, 0.95),
+            decode_tokens_per_s_p5=_central_quantile(speed, 0.05),
         )
 
 

@@ -59,38 +59,43 @@ class Machine(Part):
 
 
 class SpeedTiming(Part):
-    """Median and 95th percentile of the requests of one load of the server, each with its interval over the loads."""
+    """What the requests of one load of the server took, each number with its interval over the loads.
+
+    median   half of the requests are slower
+    tail     5 % of the requests are slower: the 95th percentile of times, the 5th of speeds
+    """
 
     median: float
     low: float
     high: float
-    p95: float
-    p95_low: float
-    p95_high: float
+    tail: float
+    tail_low: float
+    tail_high: float
 
     @classmethod
-    def of(cls, medians: Sequence[float], p95s: Sequence[float], confidence: float) -> SpeedTiming:
+    def of(cls, medians: Sequence[float], tails: Sequence[float], confidence: float) -> SpeedTiming:
         """From the median and the percentile of each of three loads, all positive.
 
         Their logarithms are averaged, and the interval is Student's with two degrees of freedom. So it holds what
         differs between loads and what differs between the requests of a load.
         """
-        (median, low, high), (p95, p95_low, p95_high) = (_t_interval(values, confidence) for values in (medians, p95s))
-        return cls(median=median, low=low, high=high, p95=p95, p95_low=p95_low, p95_high=p95_high)
+        (median, low, high), (tail, tail_low, tail_high) = (_t_interval(each, confidence) for each in (medians, tails))
+        return cls(median=median, low=low, high=high, tail=tail, tail_low=tail_low, tail_high=tail_high)
 
 
 class ServerLoad(Part):
     """One load of the server, in a process of its own: seconds until it was ready, and what its requests took.
 
-    ttft_ms, decode_tokens_per_s           medians
-    ttft_ms_p95, decode_tokens_per_s_p95   95th percentiles
+    ttft_ms, decode_tokens_per_s   medians
+    ttft_ms_p95                    95th percentile
+    decode_tokens_per_s_p5         5th percentile
     """
 
     load_s: float
     ttft_ms: float
     ttft_ms_p95: float
     decode_tokens_per_s: float
-    decode_tokens_per_s_p95: float
+    decode_tokens_per_s_p5: float
 
 
 class MeasuredSpeed(Artifact):
@@ -153,11 +158,11 @@ class MeasuredSpeed(Artifact):
 
 def timings(loads: Sequence[ServerLoad], confidence: float) -> dict[str, SpeedTiming]:
     """`ttft_ms` and `decode_tokens_per_s` over three loads of the server."""
-    ttft, ttft_p95 = [load.ttft_ms for load in loads], [load.ttft_ms_p95 for load in loads]
-    speed, speed_p95 = [load.decode_tokens_per_s for load in loads], [load.decode_tokens_per_s_p95 for load in loads]
+    ttft, slow_ttft = [load.ttft_ms for load in loads], [load.ttft_ms_p95 for load in loads]
+    speed, slow_speed = [load.decode_tokens_per_s for load in loads], [load.decode_tokens_per_s_p5 for load in loads]
     return {
-        "ttft_ms": SpeedTiming.of(ttft, ttft_p95, confidence),
-        "decode_tokens_per_s": SpeedTiming.of(speed, speed_p95, confidence),
+        "ttft_ms": SpeedTiming.of(ttft, slow_ttft, confidence),
+        "decode_tokens_per_s": SpeedTiming.of(speed, slow_speed, confidence),
     }
 
 

@@ -154,9 +154,9 @@ def _runtime(manifest: Manifest) -> str:
 
 
 def _timing(timing: SpeedTiming, unit: str) -> str:
-    median, p95 = format_number(timing.median, 4), format_number(timing.p95, 4)
-    interval = format_interval(timing.p95_low, timing.p95_high)
-    return f"{median} {unit} ({format_interval(timing.low, timing.high)}); p95 {p95} ({interval})"
+    median, tail = format_number(timing.median, 4), format_number(timing.tail, 4)
+    interval = format_interval(timing.tail_low, timing.tail_high)
+    return f"{median} {unit} ({format_interval(timing.low, timing.high)}); slowest 5 %: {tail} ({interval})"
 
 
 _OBJECTIVES = {

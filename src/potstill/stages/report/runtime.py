@@ -87,8 +87,8 @@ def _place(facts: Facts) -> str:
 
 
 def _spread(timing: SpeedTiming) -> str:
-    p95 = f"p95 {format_number(timing.p95)} ({interval(timing.p95_low, timing.p95_high)})"
-    return f"{interval(timing.low, timing.high)}; {p95}"
+    tail = f"slowest 5\N{NO-BREAK SPACE}%: {format_number(timing.tail)} ({interval(timing.tail_low, timing.tail_high)})"
+    return f"{interval(timing.low, timing.high)}; {tail}"
 
 
 def _larger(teacher: int | None, shipped: int, kind: str) -> str | None:
