@@ -55,7 +55,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def move_into_place(source: Path, target: Path) -> None:
     """Rename a finished file or folder to `target`, replacing what is there; it is on the disk before and after."""
     inside = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
-    set_usual_modes(inside)
+    if source.is_dir():  # libraries write folders; a file of our own has the mode that it should have
+        set_usual_modes(inside)
     for path in inside:
         _flush(path)
     if target.is_dir():

@@ -230,7 +230,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
             teacher=api | {"api_key_env": "SERVED_KEY"},
             generate={"max_new_tokens": 48, "temperature": 1.0},
             train=TOP_K
-            | {"objective": {"targets": {"kind": "top_k", "k": 20}, "hard_label_weight": 0.1}, "epochs": 12},
+            | {
+                "objective": {"targets": {"kind": "top_k", "k": 20}, "hard_label_weight": 0.1},
+                "epochs": 12,
+                "learning_rate": 1e-3,
+            },
         )
         done = pipeline.run(given, folder / "runs", until="train")
     lines = (done.folder("generate") / "train.logprobs.jsonl").read_text().splitlines()
