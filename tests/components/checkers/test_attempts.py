@@ -81,6 +81,15 @@ CALLS = [
     '<|tool_calls_section_begin|><|tool_call_begin|>functions.blinds:0<|tool_call_argument_begin|>{"to": 50}',
     "<start_function_call>call:blinds{to:50}<end_function_call>",
     '<|channel|>commentary to=functions.blinds <|message|>{"to": 50}',
+    '<blinds to="50"/>',
+    '<function name="blinds">{"to": 50}</function>',
+    "<call>stop_all()</call>",
+    "stop_all{}",
+    'blinds {"to": 50}',
+    'blinds: {"to": 50}',
+    "ACTION: stop_all",
+    "blinds to=50",
+    "stop_all ()",
 ]
 
 
@@ -114,6 +123,9 @@ def test_a_call_in_any_markup_is_no_refusal_no_question_and_no_answer(call: str)
         'I can\'t do that. You said: "plan".',
         "I can't write <tool_call> tags.",
         "I can't do that >>> sorry.",
+        "I can't plan (for now).",
+        "I can't do that. My actions: stop_all and blinds.",
+        "I can't: a plan {like yours} is no tool.",
         'I can\'t answer with {"name": "Ann", "age": 3}.',
     ],
 )

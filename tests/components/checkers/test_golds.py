@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from potstill.components.checkers.calls import calls_match
 from potstill.components.checkers.garble import is_garbled
+from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import judge
 from potstill.components.checkers.normalise import NORMALISERS
 from potstill.core.errors import DataError
@@ -43,6 +44,18 @@ def row(gold: Gold, behaviour: Behaviour = "answer") -> Row:
         ("paris", "paris paris paris paris", False),
         ("paris", "Paris is wrong.", False),
         ("paris", "Paris isn't the capital.", False),
+        ("paris", "Paris? No.", False),
+        ("paris", "The capital isn't really Paris.", False),
+        ("paris", "It is definitely not the city of Paris.", False),
+        ("paris", "I do not know whether it is Paris.", False),
+        ("paris", "Paris is the wrong answer.", False),
+        ("paris", "It could not be Paris.", False),
+        ("paris", "It is Lyon rather than Paris.", False),
+        ("paris", "It is Lyon instead of Paris.", False),
+        ("paris", "It is not only Paris.", True),
+        ("paris", "It is Paris rather than Lyon.", True),
+        ("paris", "Lyon? No, Paris.", True),
+        ("paris", "Paris? No doubt.", True),
         ("paris", "It is not Lyon but Paris.", True),
         ("paris", "I'm not sure, but it's Paris.", True),
         ("paris", "Lyon is not. Paris is.", True),
@@ -106,6 +119,25 @@ def test_a_pattern_that_tries_every_split_is_stopped() -> None:
     with pytest.raises(DataError, match=r"gold\.match takes more than 1 second on an answer of 41 characters"):
         judge("a" * 40 + "!", row(Gold(match="(a|aa)+$")))
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "gold", "key"),
+    [
+        ("refuse", Gold(equals=("No.",)), "equals"),
+        ("clarify", Gold(equals=("Which?",), match="which"), "equals"),
+        ("tool_call", Gold(calls=(GoldCall(name="stop"),), equals=("x",)), "equals"),
+        ("multi_call", Gold(calls=(GoldCall(name="stop"),), match="x"), "match"),
+        ("answer", Gold(calls=(GoldCall(name="stop"),), match="x"), "calls"),
+        ("refuse", Gold(calls=(GoldCall(name="stop"),)), "calls"),
+    ],
+)
+def test_a_part_of_a_gold_that_the_behaviour_does_not_use_is_refused(behaviour: Any, gold: Gold, key: str) -> None:
+    asked = row(gold, behaviour).model_copy(
+        update={"where": "t.jsonl:3", "tools": ({"type": "function", "function": {"name": "stop"}},)}
+    )
+    with pytest.raises(DataError, match=rf"t\.jsonl:3: .* {behaviour}, which does not use gold\.{key}\."):
+        check_golds([asked])
 
 
 # ---- normalisers ----

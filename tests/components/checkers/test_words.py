@@ -18,6 +18,10 @@ def row(behaviour: Behaviour, match: str | None = None) -> Row:
 
 
 DECLINES = """\
+Nope, can't do that.
+That's beyond me.
+I don't do flights.
+Regrettably this exceeds my abilities.
 I can't do that.
 I can\u2019t open the garage.
 I cannot order food.
@@ -156,6 +160,12 @@ Det kan jag tyvärr inte göra.
 죄송하지만 할 수 없습니다."""
 
 ASKS = """\
+Bitte nenne mir den Raum.
+Veuillez préciser la pièce.
+Por favor, indique la sala.
+どの部屋でしょうか。
+请告诉我房间。
+I have turned on the hall light. Which other room do you mean?
 Which room?
 Which room do you mean?
 Which room do you mean
@@ -207,6 +217,11 @@ Quelle pièce ?
 Ποια πόρτα;"""
 
 NEITHER = """\
+I've set it to 40. Should I also dim the hall?
+I turned on the kitchen light. Was that right?
+I booked it. Would you like a receipt?
+It works. Happy now?
+It works! Which is nice.
 Done.
 Done!
 Sorry, done!

@@ -19,7 +19,7 @@ _QUOTE = r"\\?[\"']"
 # a marker with a call behind it, rather than with words of a sentence
 _MARKUP = re.compile(
     r"<(?:\w+:)?(?:tool_?calls?|function_?calls?|tools?|tool_use|tool_request|execute_tool|action|invoke)>\s*(?:[{\[<]|\w+\s*[({\[<])"
-    r"|<function=[\w.-]+>|<(?:\w+:)?invoke name=|<tool(?:_call)? name="
+    r"|<function=[\w.-]+>|<(?:\w+:)?invoke name=|<(?:tool|function)(?:_call)? name="
     r"|\[(?:TOOL_CALLS?|TOOL_REQUEST|tool_calls?)\]\s*(?:[{\[]|\w+\s*[({\[])"
     r"|\b(?:START_ACTION|functools)\b\W{0,4}\["
     r"|<\|(?:python_tag|tool_calls?|START_ACTION|plugin|action_start|tool_call_start|tool_call_begin|tools_prefix"
@@ -56,16 +56,24 @@ def _of_tools(tools: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     name = "(?:" + "|".join(map(re.escape, tools)) + ")"
     json_name = rf"{_QUOTE}{_NAME_KEYS}{_QUOTE}\s*:\s*{_QUOTE}(?:functions\.)?{name}{_QUOTE}"
     arguments = rf"{_QUOTE}{_ARGUMENT_KEYS}{_QUOTE}\s*:"
-    code = rf"(?<![\w./-])(?:functions\.|default_api\.|tools\.)?{name}(?:\.call)?\("
+    code = rf"(?<![\w./-])(?:functions\.|default_api\.|tools\.)?{name}(?:\.call)?"
     return (
         re.compile(rf"{json_name}.{{0,400}}?{arguments}|{arguments}.{{0,400}}?{json_name}", re.DOTALL),
         re.compile(rf"\{{\s*{json_name}\s*(?:,\s*{_QUOTE}(?:type|id){_QUOTE}\s*:\s*{_QUOTE}[\w-]*{_QUOTE}\s*)?\}}"),
         re.compile(rf"[{{\[,]\s*{_QUOTE}{name}{_QUOTE}\s*:\s*\{{"),
         re.compile(rf"^\s*(?:- )?{_NAME_KEYS}:\s*{name}\s*\n\s*{_ARGUMENT_KEYS}:", re.MULTILINE | re.IGNORECASE),
-        re.compile(rf"\b(?:Action|Tool|Function)(?: call)?:\s*{name}\b\s*(?:[({{\[]|$)|>>>\s?{name}\b", re.MULTILINE),
-        re.compile(rf"<{name}\s*/?>|(?:\bcall:|[$@/]){name}\s*[{{(]"),  # as a tag, or behind a sign
-        re.compile(rf"{code}\s*(?:[\"'\[{{\d-]|\w+\s*=)"),  # with arguments
         re.compile(
-            rf"(?:^|[.!?:;]\s|[`\[]|^```\w*\n)\s*(?:await\s+)?{code}[^()\n]*\)[`;\]]*\s*(?:$|```)", re.MULTILINE
+            rf"\b(?i:Action|Tool|Function)(?i:[ _]call)?:\s*{name}\b\s*(?:[({{\[]|$)|>>>\s?{name}\b", re.MULTILINE
+        ),
+        re.compile(
+            rf"<{name}(?:\s+\w+\s*=[^<>]*|\s*)/?>|(?:\bcall:|[$@/]){name}\s*[{{(]"
+        ),  # as a tag, or behind a sign
+        re.compile(rf"(?<![\w./-]){name}\s*:?\s*\{{\s*(?:{_QUOTE}|\}})"),  # followed by an object
+        re.compile(rf"{code}\(\s*(?:[\"'\[{{\d-]|\w+\s*=)"),  # with arguments
+        re.compile(
+            rf"(?:^|[.!?:;]\s|[`\[>]|^```\w*\n)\s*(?:await\s+)?{code}(?:\([^()\n]*\)| \(\)| \(\w+\s*=[^()\n]*\))"
+            r"[`;\]]*\s*(?:$|```|</)",
+            re.MULTILINE,
         ),  # alone
+        re.compile(rf"(?:^|[.!?:;]\s|`)\s*{name}(?:\s+(?:--)?\w+=[^\s=])+", re.MULTILINE),  # as a command
     )

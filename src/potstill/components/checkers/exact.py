@@ -14,12 +14,17 @@ __all__ = ["check_exact", "is_reference"]
 
 # a match directly after or before these words says the opposite: "it is not Paris", "Paris is wrong"
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot be|anything but)|n't(?: be| (?:think|believe) (?:that )?it(?:'s| is))?) "
-    r"(?:(?:a|an|the|in|at|on|to|called|named) )?[\"'*]*$",
+    r"(?:\b(?:(?:not|cannot|never)(?: be)?|neither|nor|anything but|rather than|instead of|other than|as opposed to"
+    r"|except(?: for)?)|n't(?: be| (?:think|believe) (?:that )?it(?:'s| is))?) "
+    r"(?:(?:really|actually|exactly|necessarily|quite) )?(?:(?:a|an|the|in|at|on|to|called|named) )?"
+    r"(?:\w+ of )?[\"'*]*$"
+    r"|(?:\bnot|n't) (?:know|say|tell|sure|certain) (?:whether|if) [^.!?]{0,30}$",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\"'*]* (?:(?:is|was|are|were|would be|'s) (?:not|wrong|incorrect|false)|(?:isn|wasn|aren|weren)'t)\b",
+    r"[\"'*]* (?:(?:is|was|are|were|would be|'s) (?:(?:a|an|the) (?=wrong|incorrect|false))?"
+    r"(?:not|wrong|incorrect|false)|(?:isn|wasn|aren|weren)'t)\b"
+    r"|[\"'*]*\?\s*(?:no|nope|wrong)\b(?! doubt)",
     re.IGNORECASE,
 )
 _NEGATION = re.compile(r"\b(?:not|no|never|nor|neither|cannot)\b|n't", re.IGNORECASE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.components.checkers.pattern import compile_match
 from potstill.core.errors import DataError
-from potstill.core.records import GoldCall, Row
+from potstill.core.records import Gold, GoldCall, Row
 from potstill.core.tools import Tool, argument_validators
 
 if TYPE_CHECKING:
@@ -30,10 +30,29 @@ def check_golds(rows: Iterable[Row]) -> None:
             validators, tools = argument_validators(row.tools, row.where), row.tools
         if row.gold is None:
             continue
+        _require_used(row.gold, row)
         if row.gold.match is not None:
             compile_match(row.gold.match, row.where)
         for index, call in enumerate(row.gold.calls):
             _check_call(call, validators, f"{row.where}: gold.calls[{index}]")
+
+
+def _require_used(gold: Gold, row: Row) -> None:
+    """Raise DataError where the gold has a key that the row's behaviour does not look at."""
+    calling = row.behaviour in ("tool_call", "multi_call")
+    unused = {
+        "calls": gold.calls and not calling,
+        "match": gold.match is not None and calling,
+        "equals": gold.equals and row.behaviour != "answer",
+    }
+    key = next((name for name, is_unused in unused.items() if is_unused), None)
+    if key is None:
+        return
+    read = {"calls": "tool_call or multi_call", "match": "clarify, refuse or answer", "equals": "answer"}[key]
+    raise DataError(
+        f"{row.where}: the row has the behaviour {row.behaviour}, which does not use gold.{key}. Give the row the "
+        f"behaviour {read}, or remove gold.{key}."
+    )
 
 
 def _check_call(call: GoldCall, validators: Mapping[str, Validator], where: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.checkers.garble import is_garbled
-from potstill.components.checkers.phrases import asks_back, declines, plain
+from potstill.components.checkers.phrases import acts, asks_back, declines, plain
 from potstill.core.errors import DataError
 from potstill.core.records import Row
 
@@ -26,12 +26,12 @@ def check_clarify(answer: ParsedAnswer, row: Row) -> bool | None:
         return False
     if row.gold and row.gold.match:
         return next(matches(row, answer.content), None) is not None
-    return asks_back(answer.content, declined=declines(answer.content))
+    return asks_back(answer.content, settled=declines(answer.content) or acts(answer.content))
 
 
 def check_refuse(answer: ParsedAnswer, row: Row) -> bool | None:
     """Whether the answer makes no call, declines (`gold.match`, or else plain words), and asks for nothing."""
-    if answer.calls or is_garbled(answer.content) or asks_back(answer.content, declined=True):
+    if answer.calls or is_garbled(answer.content) or asks_back(answer.content, settled=True):
         return False
     if row.gold and row.gold.match:
         return next(matches(row, answer.content), None) is not None

@@ -1,8 +1,9 @@
 """Words with which an answer declines or asks back, where a row gives no pattern of its own.
 
 An answer is read sentence by sentence. It asks back if a sentence asks for something that is needed; "anything else?"
-and, after a refusal, an offer ("shall I check the weather instead?") ask for nothing. It declines if a sentence that is
-no question does, and no sentence says that something was done. The words are in phrases.toml.
+asks for nothing, and neither does an offer ("shall I check the weather instead?") of an answer that declines or says
+that something was done. An answer declines if a sentence that is no question does, and none says that something was
+done. The words are in phrases.toml.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-__all__ = ["asks_back", "declines", "plain"]
+__all__ = ["acts", "asks_back", "declines", "plain"]
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"))
 _SPLIT = re.compile(r"(?<=[.!?\u2026])[\"'\u201d)\]*]*\s+|(?<=[\u3002\uff01\uff1f\u061f])\s*|[\u037e;]\s+|\n+")
@@ -49,17 +50,22 @@ def _is_question(sentence: str) -> bool:
     return _QUESTION.search(sentence) is not None or _GREEK_QUESTION.search(sentence) is not None
 
 
-def asks_back(text: str, *, declined: bool = False) -> bool:
-    """Whether the text asks for something that is needed. Where it also declines, offers do not count."""
+def asks_back(text: str, *, settled: bool = False) -> bool:
+    """Whether the text asks for something that is needed. Where it declines or has acted, offers do not count."""
     for sentence in _sentences(text):
-        if _forms("asks_nothing").search(sentence) or (declined and _forms("offers").search(sentence)):
+        if _forms("asks_nothing").search(sentence) or (settled and _forms("offers").search(sentence)):
             continue
         if _is_question(sentence) or _forms("requests").search(sentence):
             return True
     return False
 
 
+def acts(text: str) -> bool:
+    """Whether the text says that something was done."""
+    return any(_forms("acts").search(sentence) for sentence in _sentences(text) if not _is_question(sentence))
+
+
 def declines(text: str) -> bool:
     """Whether the text declines, and does not say that it did something."""
     said = [sentence for sentence in _sentences(text) if not _is_question(sentence)]
-    return any(map(_forms("declines").search, said)) and not any(map(_forms("acts").search, said))
+    return any(map(_forms("declines").search, said)) and not acts(text)

@@ -87,7 +87,7 @@ def main(argv: list[str]) -> NoReturn:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(1)
+        sys.exit(1)  # the end of the process writes what llama.cpp's log still holds
     say(address=server.listening_address, api_key=api_key, load_seconds=round(time.monotonic() - begun, 4))
     for _ in sys.stdin:
         say(peak_rss_mb=_peak_rss_mb())

@@ -82,6 +82,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=7,
+    version=8,
     paid=("answers-*.jsonl",),
 )

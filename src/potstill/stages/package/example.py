@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.chat.reasoning import as_chosen
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.checkers.judge import judge_answer
 from potstill.core.artifacts.answers import JudgedAnswer, read_answers
@@ -59,7 +60,7 @@ def find_example(inputs: PackageInputs, chat: ChatFormat, gguf: Path) -> Example
 
     answers = {a.row_id: a for a in read_answers(inputs.answers.path, JudgedAnswer)}
     tools = inputs.data.get("tools")
-    rows = read_rows(inputs.data["test"].path, tools=tools.path if tools else None)
+    rows = as_chosen(read_rows(inputs.data["test"].path, tools=tools.path if tools else None), inputs.chat.reasoning)
     rows = sorted((row for row in rows if row.row_id in answers), key=_order)
     candidates = [row for row in rows if answers[row.row_id].exact][:_TRIES]
     with GGUFServer(gguf, context=inputs.chat.context) as server:

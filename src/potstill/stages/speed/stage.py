@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
+from potstill.components.chat.reasoning import as_chosen
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.exported import Exported
 from potstill.core.hashing import HashedPath
@@ -64,8 +65,9 @@ def _run(inputs: SpeedInputs, out: Path) -> None:
 
     chat = inputs.chat.load(inputs.student.path)
     rows = read_rows(inputs.test.path, tools=inputs.tools.path if inputs.tools else None, limit=inputs.test_limit)
+    rows = as_chosen(rows, inputs.chat.reasoning)
     lengths = [len(chat.prompt_ids(row)) for row in rows[:: -(-len(rows) // _PROMPTS)]]
     measure_speed(inputs.gguf, lengths, context=inputs.chat.context, threads=inputs.threads).write(out)
 
 
-STAGE = Stage(name="speed", reads=("train", "export"), inputs=_inputs, run=_run)
+STAGE = Stage(name="speed", reads=("train", "export"), inputs=_inputs, run=_run, version=2)
