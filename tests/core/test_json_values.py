@@ -11,7 +11,7 @@ from potstill.core.json_values import BadJson, plain_numbers, read_strictly
     ("text", "says"),
     [
         ("[1", "Expecting"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice in one object"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' appears twice in one object"),
         ("[NaN]", "NaN is not a JSON value"),
         ("[-Infinity]", "-Infinity is not a JSON value"),
         ("[1e999]", "1e999 is not a JSON value"),

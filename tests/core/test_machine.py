@@ -66,4 +66,4 @@ def test_own_work_is_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_machine_is_busy_by_what_others_do(before: float | None, others: float | None, busy: bool) -> None:
     found = speed().machine.model_copy(update={"load_before": before, "load_others": others})
     assert found.busy == busy
-    assert ("which is busy" in found.sentence) == (busy and before is not None)
+    assert ("The machine was busy." in found.sentence) == (busy and before is not None)

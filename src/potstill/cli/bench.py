@@ -14,12 +14,12 @@ __all__ = ["bench"]
 @click.argument("package", metavar="PACKAGE", type=click.Path(path_type=Path))
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Write the result into FILE, for target.measured of the recipe; '-' prints it alone.",
+    help="Write the result as JSON into FILE, for target.measured in the recipe; '-' prints only the JSON.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of llama.cpp. Default: the run's.")
 @click.option("--requests", type=click.IntRange(min=3), metavar="N", help="Timed requests. Default: the run's.")
 def bench(package: Path, file: Path | None, threads: int | None, requests: int | None) -> None:
-    """Measure a package's speed and memory on this machine, and write what the recipe's gates can read.
+    """Measure a package's speed and memory on this machine, for the gates of its recipe.
 
     The GGUF file runs in llama.cpp, in three processes one after the other, with prompts as long as those of the
     recipe's test rows. Only xllamacpp and httpx are needed: pip install 'potstill[device]'.

@@ -1,4 +1,4 @@
-"""`potstill verify`: whether a package is whole."""
+"""`potstill verify`: compare a package with its manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ __all__ = ["verify"]
 def verify(folder: Path, as_json: bool) -> None:
     """Compare every file of a package with its manifest.
 
-    This shows that a package is complete and unchanged since it was made, not who made it. Exit code 1 if it is not.
+    This shows that the package is complete and unchanged since it was made. It does not show who made it. The exit code
+    is 1 if it differs from its manifest.
     """
     from potstill.cli.render.page import print_json
     from potstill.components.packages.verify import verify_package
@@ -31,4 +32,4 @@ def verify(folder: Path, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{folder}: every file is as its manifest says.")
     if problems:
-        raise StepError(f"{folder}: {' '.join(problems)}" if not as_json else f"{folder}: the package is not whole.")
+        raise StepError(f"{folder}: {'the package differs from its manifest.' if as_json else ' '.join(problems)}")

@@ -148,7 +148,7 @@ def _moved(option: str, now: str) -> Decorator:
 def plan(recipe: Path, as_json: bool, **options: Any) -> None:
     """Predict what a recipe's student needs and costs, and judge its licences.
 
-    Of a classifier, --train-on is the only option that counts.
+    For a classifier's recipe, only --train-on has an effect.
     """
     from potstill.apps.plan.classifier import plan_classifier
     from potstill.apps.plan.recipe import PlanOptions, plan_recipe

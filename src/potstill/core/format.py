@@ -46,7 +46,7 @@ def format_percent(share: float) -> str:
 
 
 def _decimals(percent: float, sign: str = "") -> str:
-    """One decimal, or as many as tell the number from 0 and 100; at most four."""
+    """One decimal, or more if the number would look like 0 or 100; at most four."""
     texts = [f"{percent:{sign}.{digits}f}" for digits in range(1, 5)]
     return next((text for text in texts if float(text) not in (0, 100)), texts[0])
 

@@ -1,4 +1,5 @@
-"""JSON from people and models, strictly: what another program would read otherwise, or could not write, is refused."""
+"""Strict reading of JSON from people and models: what other programs would read differently, or could not write, is
+rejected."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-__all__ = ["BadJson", "plain_numbers", "read_strictly"]
+__all__ = ["DECODER", "BadJson", "plain_numbers", "read_strictly", "unique_keys"]
 
 _MAX_DEPTH = 100  # JSON writers give up somewhere between 100 and 1000
 _INT64 = 1 << 63
@@ -26,7 +27,7 @@ def read_strictly(text: str) -> Any:
             number with too many digits, or deep nesting.
     """
     try:
-        value = _DECODER.decode(text)
+        value = DECODER.decode(text)
     except BadJson:
         raise
     except json.JSONDecodeError as error:
@@ -62,11 +63,16 @@ def plain_numbers(value: Any) -> Any:
     return value
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these keys.
+
+    Raises:
+        BadJson: a key appears twice.
+    """
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise BadJson(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise BadJson(f"the key {next(key for key in keys if keys.count(key) > 1)!r} appears twice in one object")
     return value
 
 
@@ -79,7 +85,8 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refuse_constant(text)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_refuse_constant, parse_float=_finite)
+DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+"""Raises BadJson for a repeated key, NaN and infinity, and JSONDecodeError for what is not JSON."""
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

@@ -1,4 +1,5 @@
-"""Test rows that are also trained on, or that repeat each other: a score on them does not show what is new to a model.
+"""Test rows that are also trained on, or that repeat each other: a score on them does not show how a model does on new
+rows.
 
 Two texts are the same if they differ in case, spaces and punctuation alone.
 """
@@ -13,7 +14,7 @@ from potstill.core.records import LabelledRow, Message, Row
 
 __all__ = ["leaked_rows", "leaked_texts", "same_words", "unrepeated_rows", "unrepeated_texts"]
 
-_MEANT = "%#&@*/+"  # marks that tell texts apart: C from C#, 5 from 5 %
+_MEANT = "%#&@*/+"  # marks that distinguish texts: C and C#, 5 and 5 %
 
 
 @lru_cache(maxsize=100_000)
@@ -29,7 +30,7 @@ def _is_word(character: str) -> bool:
 
 
 def _of_number(text: str, at: int) -> bool:
-    """Whether a mark or a space stands between digits, or is the sign of a number."""
+    """Whether a mark or a space is between digits, or is the sign of a number."""
     before, after = text[:at].rstrip()[-1:], text[at + 1 : at + 2]
     if not after.isdigit():
         return False

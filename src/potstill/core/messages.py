@@ -124,7 +124,7 @@ class Message(BaseModel):
         return self._written(self.content or "", arguments)
 
     def without_ids(self) -> Message:
-        """The message without the ids, which link results to calls and say nothing else."""
+        """The message without the ids, which only link results to calls."""
         calls = tuple(call.model_copy(update={"id": None}) for call in self.tool_calls)
         return self.model_copy(update={"tool_calls": calls, "tool_call_id": None})
 

@@ -36,7 +36,7 @@ class Ticker:
         return f"{format_duration(max(1.0, seconds / worked * rest), short=True)} left" if worked > 0 < rest else ""
 
     def show(self, note: str) -> None:
-        """Print a line, if the last one is long ago."""
+        """Print a line if the last one was long ago."""
         now = time.monotonic()
         if now >= self._next and is_first_process():
             self._next = now + _LINE_SECONDS

@@ -71,7 +71,7 @@ class GoldCall(BaseModel):
     def _normalises_its_arguments(self) -> GoldCall:
         unknown = sorted(self.normalise.keys() - self.arguments.keys())
         if unknown:
-            raise ValueError(f"normalise names {unknown[0]!r}, which is none of the arguments of this gold")
+            raise ValueError(f"normalise has {unknown[0]!r}, which is not an argument of this gold")
         return self
 
 
@@ -100,7 +100,7 @@ class Row(BaseModel):
     behaviour: Behaviour = "answer"
     gold: Gold | None = None
     group: str | None = None
-    """Name of the item that this row is one of several phrasings of. Rows of a group are not independent in scores."""
+    """Name of an item; rows with the same name are phrasings of it, and are not independent in scores."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     where: str = Field(default="", exclude=True)
     """The file and the line that the row was read from, for messages; it is never written."""
@@ -188,7 +188,7 @@ def _require_answer(row: Row, needed: bool) -> None:
         raise ValueError(f"the completion has the role {answer.role}, and must have the role assistant")
     if not answer.tool_calls and not (answer.content or "").strip():
         raise ValueError(
-            "the answer of the assistant is empty, so the row would teach to say nothing. Write the answer, or delete "
+            "the answer of the assistant is empty, so a model would learn to say nothing. Write the answer, or delete "
             "the assistant's turn"
         )
 

@@ -87,7 +87,7 @@ def _sharegpt_turn(index: int, turn: Mapping[str, Any]) -> dict[str, Any]:
     speaker, value = turn["from"], turn["value"]
     if speaker not in _ROLES:
         raise ValueError(
-            f"conversations.{index}: no speaker {speaker!r} is known; the speakers are {', '.join(_ROLES)}"
+            f"conversations.{index}: unknown speaker {speaker!r}; the known speakers are {', '.join(_ROLES)}"
         )
     if extra := [key for key, each in turn.items() if key not in ("from", "value", "weight") and each is not None]:
         raise ValueError(f"conversations.{index}: unknown key {extra[0]!r}; a turn has the keys from and value")
@@ -137,4 +137,4 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "prompt": _prompt_and_completion,
     "instruction": _instruction,
 }
-"""The formats by the key that tells them."""
+"""The formats by the key that identifies them."""

@@ -1,7 +1,7 @@
 """The tools of a row: read in one shape, the one in which runtimes pass them on, and the validators of their arguments.
 
 llama.cpp's server and Ollama write the tools of a request anew before a chat template sees them. So tools are brought
-into the shape that both leave as it is, before anything is trained: the prompt that is learnt is the one that is met.
+into the shape that both leave as it is, before anything is trained: the prompt of training is the prompt of serving.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_normalisers_leave_other_types_and_other_arguments_alone() -> None:
 def test_a_normaliser_that_is_not_known_or_has_no_argument_is_refused() -> None:
     with pytest.raises(ValidationError, match="'case', 'spaces', 'punctuation', 'articles', 'number' or 'order'"):
         GoldCall.model_validate({"name": "f", "arguments": {"x": ["a"]}, "normalise": {"x": ["lower"]}})
-    with pytest.raises(ValidationError, match="normalise names 'y', which is none of the arguments"):
+    with pytest.raises(ValidationError, match="normalise has 'y', which is not an argument"):
         GoldCall(name="f", arguments={"x": ["a"]}, normalise={"y": ("case",)})
 
 

@@ -64,10 +64,10 @@ def test_every_answer_that_cannot_be_run_is_named(answer: dict[str, Any], says: 
 @pytest.mark.parametrize(
     ("turns", "says"),
     [
-        ([USER, call(name="set_lamp"), result(), USER, WORDS], "rows call a tool in an earlier turn that the row does"),
-        ([USER, call("a"), result("b"), WORDS], "rows have a tool's result that answers no call before it"),
-        ([USER, result(), WORDS], "rows have a tool's result that answers no call before it"),
-        ([USER, call(), result(), result(), WORDS], "rows have a tool's result that answers no call before it"),
+        ([USER, call(name="set_lamp"), result(), USER, WORDS], "rows call an unknown tool in an earlier turn"),
+        ([USER, call("a"), result("b"), WORDS], "rows have a tool result without a call before it"),
+        ([USER, result(), WORDS], "rows have a tool result without a call before it"),
+        ([USER, call(), result(), result(), WORDS], "rows have a tool result without a call before it"),
         ([USER, call(), USER, WORDS], "rows have a call in an earlier turn without a result"),
         ([USER, WORDS | {"content": " "}, USER, WORDS], "rows have an earlier assistant turn that is empty"),
     ],
@@ -81,5 +81,5 @@ def test_earlier_turns_are_warned_of_with_their_lines(turns: list[dict[str, Any]
 
 def test_many_lines_are_counted_and_calls_without_tools_are_not_judged() -> None:
     (warning,) = check_turns("data.test", rows(*[[USER, call(name="any")]] * 12, tools=()))
-    assert "data.test: 12 of 12 rows call tools and have none" in warning
+    assert "data.test: 12 of 12 rows call tools but list none" in warning
     assert warning.endswith("rows.jsonl:10 and 2 more.")

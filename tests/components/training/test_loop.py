@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"completion": {"role": "assistant", "content": ""}}, "teach to say nothing"),
+        ({"completion": {"role": "assistant", "content": ""}}, "learn to say nothing"),
         ({"messages": [{"role": "user", "content": "x" * 400}]}, "context"),
     ],
 )

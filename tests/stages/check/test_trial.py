@@ -67,7 +67,7 @@ def test_a_template_that_llama_cpp_runs_otherwise_is_refused_by_its_key(workshop
     path.write_text("{{ {'b': 1, 'a': [True, None]} }}" + TEMPLATE)
     message = workshop.refused(workshop.recipe())
     assert message.startswith("chat.template: a small random model ")
-    assert "makes another prompt of " in message and "train.jsonl:1" in message
+    assert "makes another prompt from " in message and "train.jsonl:1" in message
 
 
 def test_a_template_that_llama_cpp_cannot_run_is_refused(workshop: Workshop) -> None:
@@ -105,7 +105,7 @@ def test_the_row_that_llama_cpp_would_write_otherwise_is_named(workshop: Worksho
     path.write_text("{% if '№' in messages[0].content %}{{ {'b': 1, 'a': [True, None]} }}{% endif %}" + TEMPLATE)
     check_recipe(workshop.recipe())
     where = workshop.spoil("train.jsonl", 7, lambda row: row["messages"][0].update(content="light № 1"))
-    assert f"another prompt of {where} " in workshop.refused(workshop.recipe())
+    assert f"another prompt from {where} " in workshop.refused(workshop.recipe())
 
 
 def test_a_type_that_this_machine_cannot_write_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_what_was_measured_of_another_file_decides_nothing(gguf: HashedPath, tmp
     speed(model_sha256="0" * 64).write(tmp_path)
     gates = judged(gguf, speed(), tmp_path / "speed.json", device=device)
     assert [gate.verdict for gate in gates] == ["INCONCLUSIVE"] * 3
-    assert all("target.measured: speed.json is of another GGUF file." in gate.detail for gate in gates)
+    assert all("target.measured: speed.json measures another GGUF file." in gate.detail for gate in gates)
 
 
 def test_a_file_that_bench_did_not_write(gguf: HashedPath, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_gate_with_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
         (
             FidelityDifference(kl=0.01, low=0.004, high=0.02),
             0,
-            "Training took the student away from its teacher, by 0.01",
+            "Training moved the student away from its teacher by 0.01",
         ),
         (FidelityDifference(kl=0.01, low=-0.002, high=0.02), 3, ""),  # neither is shown
         (FidelityDifference(kl=-0.01, low=-0.02, high=-0.001), 8, "Training cost the student 8 right answers. Lower"),

@@ -38,7 +38,7 @@ def test_the_start_stands_beside_what_was_trained(tmp_path: Path) -> None:
 def test_a_student_that_moved_away_from_its_teacher_is_warned_about(tmp_path: Path) -> None:
     farther = FidelityDifference(kl=0.0083, low=0.0051, high=0.0121)
     said = notes(tmp_path, student={"learning_rate": 5e-4}, student_vs_start_kl=farther)
-    assert "Training took the student away from its teacher, by 0.0083 nats of KL per token. Lower train." in said
+    assert "Training moved the student away from its teacher by 0.0083 nats of KL per token. Lower train." in said
     assert "which is 0.0005." in said
 
 

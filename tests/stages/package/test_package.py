@@ -327,9 +327,9 @@ def test_card_has_the_front_matter_that_hubs_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("PASS", "All gates of its recipe pass"),
-        ("FAIL", "does not do what"),
-        ("INCONCLUSIVE", "It is not decided whether"),
+        ("PASS", "This file passes all gates"),
+        ("FAIL", "This file fails a gate"),
+        ("INCONCLUSIVE", "It is not decided whether this file"),
     ],
 )
 def test_card_says_the_verdict_first(tmp_path: Path, kind: str, says: str) -> None:

@@ -38,7 +38,7 @@ def bench_package(package: Path, threads: int | None = None, requests: int | Non
         )
     manifest = Manifest.read_file(package / Manifest.FILE, "give the package of a language model")
     if missing := [name for name in ("xllamacpp", "httpx") if find_spec(name) is None]:
-        raise MissingExtra(f"{' and '.join(missing)} cannot be found. Install: pip install 'potstill[device]'")
+        raise MissingExtra(f"{' and '.join(missing)} cannot be found. Run: pip install 'potstill[device]'")
     from potstill.components.runtimes.latency import measure_speed
 
     made = manifest.speed
@@ -52,7 +52,7 @@ def bench_package(package: Path, threads: int | None = None, requests: int | Non
 
 
 def _packaged_file(package: Path, manifest: Manifest) -> HashedPath:
-    """The package's GGUF file, which must be as the manifest says: a result for another file would judge nothing."""
+    """The package's GGUF file, which must be as the manifest says: no gate can use a result for another file."""
     name = next((name for name in manifest.files if name.endswith(".gguf")), None)
     path = package / name if name else None
     if not name or not path or not path.is_file() or file_entry(path) != manifest.files[name]:

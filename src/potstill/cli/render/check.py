@@ -32,7 +32,7 @@ def render_check(found: CheckResult) -> RenderableType:
         "finished answer is supervised."
     )
     tried = (
-        f" llama.cpp makes the same tokens and prompts of {found.trial.rows:,} different rows as training does."
+        f" llama.cpp makes the same tokens and prompts from {found.trial.rows:,} different rows as training does."
         if found.trial
         else ""
     )
@@ -92,10 +92,10 @@ def _models(found: CheckResult) -> Table:
 
 
 def _shown(row: ShownRow) -> Text:
-    """A row's text; what is learnt stands between two marks, so that it is clear without colours too."""
+    """A row's text, with two marks around what is learnt, so that it is clear without colours too."""
     from rich.text import Text
 
-    answer = "" if row.own_answer else ", with the word OK for an answer"
+    answer = "" if row.own_answer else ", with the word OK as its answer"
     out = Text(f"{row.where} as the student reads it{answer}: ")
     out.append(f"{row.tokens:,} tokens, of which the {row.learnt_tokens:,} between >>> and <<< are learnt\n")
     at = 0

@@ -7,10 +7,10 @@ import json
 import math
 import re
 import warnings
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
+from potstill.core.json_values import DECODER, BadJson, unique_keys
 from potstill.core.records import Call
 
 __all__ = ["BadCall", "as_call", "call_of", "parameter_value", "python_calls", "read_json", "skip_space"]
@@ -25,24 +25,6 @@ class BadCall(ValueError):
 # ---- JSON ----
 
 
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise BadCall(f"the key {twice[0]!r} stands twice in one object")
-    return value
-
-
-def _reject_constant(text: str) -> NoReturn:
-    raise BadCall(f"{text} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _reject_constant(text)
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_finite)
 _SPACE = re.compile(r"\s*")
 
 
@@ -59,9 +41,9 @@ def read_json(text: str, at: int) -> tuple[Any, int]:
         BadCall: it is not JSON.
     """
     try:
-        value, end = _JSON.raw_decode(text, skip_space(text, at))
-    except BadCall:
-        raise
+        value, end = DECODER.raw_decode(text, skip_space(text, at))
+    except BadJson as error:
+        raise BadCall(str(error)) from None
     except json.JSONDecodeError as error:
         raise BadCall(f"not valid JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError):  # a number with too many digits; brackets nested too deep
@@ -113,7 +95,7 @@ def parameter_value(text: str, schema: Mapping[str, Any]) -> Any:
     """The value of a parameter that is written without quotation marks: its schema says whether it is a string.
 
     Raises:
-        BadCall: the JSON in it is broken in a way that is never a string, such as a key that stands twice.
+        BadCall: the JSON in it is broken in a way that is never a string, such as a repeated key.
     """
     text = text.removeprefix("\n").removesuffix("\n")
     kinds = schema.get("type")
@@ -123,9 +105,9 @@ def parameter_value(text: str, schema: Mapping[str, Any]) -> Any:
     if strings or ("string" in kinds and not ("null" in kinds and text == "null")):
         return text
     try:
-        value, end = _JSON.raw_decode(text.strip())
-    except BadCall:
-        raise
+        value, end = DECODER.raw_decode(text.strip())
+    except BadJson as error:
+        raise BadCall(str(error)) from None
     except (ValueError, RecursionError):
         return text
     return value if end == len(text.strip()) else text
@@ -153,6 +135,8 @@ def python_calls(source: str) -> list[Call]:
         return [_python_call(node) for node in calls]
     except BadCall:
         raise
+    except BadJson as error:
+        raise BadCall(str(error)) from None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise BadCall("the code is not valid Python") from None
 
@@ -181,5 +165,5 @@ def _literal(node: ast.expr) -> Any:
         case ast.Dict(keys=keys, values=values):
             pairs = [(_literal(k), _literal(v)) for k, v in zip(keys, values, strict=True) if k is not None]
             if len(pairs) == len(keys) and all(isinstance(key, str) for key, _ in pairs):
-                return _reject_duplicates(pairs)
+                return unique_keys(pairs)
     raise BadCall("an argument is not a literal value")

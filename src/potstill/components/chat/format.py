@@ -200,7 +200,7 @@ class ChatFormat:
         if not whole_text.startswith(prompt_text):
             raise ValueError(
                 "the chat template renders the prompt differently once it is answered, "
-                "so prompt and answer cannot be told apart"
+                "so prompt and answer cannot be separated"
             )
         prompt, whole = self.encode(prompt_text), self.encode(whole_text)
         if whole[: len(prompt)] != prompt:

@@ -1,8 +1,8 @@
 """The form in which a chat template wants calls: found by rendering a marked conversation in one form after another.
 
-Most templates take a call's arguments as a mapping, and write them as JSON themselves. Some print them as they are, so
-they must be text. Some write a call only where the content is None. All get an id for each call and result, as servers
-give it to them; Mistral's refuse those that do not have nine letters and digits.
+Most templates take a call's arguments as a mapping, and write them as JSON themselves. Some print them unchanged, so
+they must be text. Some write a call only where the content is None. Every call and result gets an id, as in a server.
+Mistral's templates reject ids that are not nine letters and digits.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _TAG_AT_AN_END = re.compile(r"^[<\[][^<>\[\]]+[>\]]|[<\[][^<>\[\]]+[>\]]$")
 _ROLES = {
     "system": "the system message",
     "developer": "the developer message",
-    "user": "what the user says",
+    "user": "the user message",
     "assistant": "an earlier answer",
     "tool": "the result of a call",
 }
@@ -59,7 +59,7 @@ def left_out_of_answer(row: Row, chat: ChatFormat) -> list[str]:
 
 
 def marked(row: Row) -> Row:
-    """The row with words in it that occur nowhere else, and with a call for an answer where it has tools."""
+    """The row with words that occur nowhere else; if it has tools, with a call as the answer."""
     names = {tool["function"]["name"]: f"zqtool{i}x" for i, tool in enumerate(row.tools)}
     tools = tuple(
         tool | {"function": tool["function"] | {"name": names[tool["function"]["name"]]}} for tool in row.tools

@@ -108,7 +108,7 @@ _STRUCTURE = re.compile(r"\s*(?:$|[{\[<]|```|[\w.:-]+\s*[\[{(<]|[\w.-]+\n)")
 
 
 def find_marker(text: str, marker: str, at: int) -> int:
-    """The first place of a marker that opens or closes a call, and is not merely spoken of; -1 without any."""
+    """The first place of a marker that opens or closes a call, and is not merely mentioned; -1 without any."""
     place = text.find(marker, at)
     while place >= 0 and _is_spoken_of(text, place, place + len(marker), marker):
         place = text.find(marker, place + 1)
@@ -122,7 +122,7 @@ def _is_spoken_of(text: str, start: int, end: int, marker: str) -> bool:
         return True
     if marker == ">>>":
         return bool(line.strip()) or re.match(r"[\w.-]+\n", text[end:]) is None
-    if marker.startswith("</"):  # it closes a call, unless its opening tag is spoken of too
+    if marker.startswith("</"):  # it closes a call, unless its opening tag is only mentioned too
         opening = marker.replace("/", "")
         return opening in text and find_marker(text, opening, 0) < 0
     if marker[-1] not in ">]" or marker.startswith("<|channel|>"):

@@ -1,4 +1,4 @@
-"""Chat templates: which one counts, and how it is rendered.
+"""Chat templates: which one is used, and how it is rendered.
 
 Templates run in Jinja's immutable sandbox, with the settings and helpers that Hugging Face templates are written for
 (`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`, `{% generation %}`). So torch and
@@ -40,8 +40,8 @@ class Templates(NamedTuple):
 def own_templates(folder: Path) -> Templates | None:
     """The chat templates of a model's folder; None where it has none.
 
-    The files count before tokenizer_config.json. Of several named templates, `default` counts, and for rows with tools
-    `tool_use`.
+    Files take precedence over tokenizer_config.json. Of several named templates, `default` is used, and `tool_use` for
+    rows with tools.
 
     Raises:
         RecipeError: tokenizer_config.json cannot be read.

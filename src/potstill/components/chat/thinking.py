@@ -34,8 +34,8 @@ _IN_JSON = re.compile(r"[{:,\[]\s*\"")
 def without_thinking(text: str) -> tuple[str, bool]:
     """The text without its thinking, and whether it ends before the thinking does, so that there is no answer.
 
-    A closing tag without an opening one ends thinking that the prompt has opened. A tag that is spoken of in a
-    sentence, or stands in a string of JSON, is no tag.
+    A closing tag without an opening one ends thinking that the prompt has opened. A tag that a sentence
+    only mentions, or that is inside a JSON string, does not count.
     """
     rest = _FINAL.sub("", _ANALYSIS.sub("", text)) if "<|channel|>" in text else text
     if _OPEN_ANALYSIS.search(rest):
@@ -59,7 +59,7 @@ def _without(text: str, opening: str, closing: str) -> tuple[str, bool]:
 
 
 def _find_tag(text: str, tag: str, at: int, before: int | None = None) -> int:
-    """The first place of a tag that is not merely spoken of; -1 where there is none."""
+    """The first place of a tag that is not merely mentioned; -1 where there is none."""
     found = text.find(tag, at, before)
     while found >= 0 and _is_spoken_of(text, found, found + len(tag)):
         found = text.find(tag, found + 1, before)

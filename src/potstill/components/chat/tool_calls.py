@@ -2,7 +2,7 @@
 
 A malformed call becomes an error in the parsed answer. It is never "no call" and never an exception, because a model
 may write anything. The text is what the model wrote, without end-of-turn tokens; thinking is skipped, and calls in it
-are no calls. A tag that the text only speaks of ("write <tool_call> before the JSON") is no call either.
+are not calls. A tag that the text only mentions ("write <tool_call> before the JSON") is not a call either.
 """
 
 from __future__ import annotations

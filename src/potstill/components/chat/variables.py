@@ -1,9 +1,8 @@
-"""Write into a chat template what else would depend on who renders it: variables, special tokens and the date.
+"""Write variables, special tokens and the date into a chat template, so that every runtime renders the same text.
 
-Training and evaluation hand a template the messages, the tools and the texts of BOS and EOS, and nothing more. The
-runtime of the shipped file hands it more: llama.cpp's server defines `enable_thinking`, `date_string` and `datetime`,
-and gives today's date. All of these are set at the top of the template, so that the same text renders the same prompt
-everywhere, and the GGUF file carries it.
+Training and evaluation give a template only the messages, the tools and the texts of BOS and EOS. The runtime of the
+shipped file gives it more: llama.cpp's server defines `enable_thinking`, `date_string` and `datetime`, and gives
+today's date. All of these are set at the top of the template, which is written into the GGUF file.
 """
 
 from __future__ import annotations

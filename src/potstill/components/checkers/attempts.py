@@ -1,7 +1,7 @@
 """Calls that stand in the words of an answer: in a markup that the runtime does not read, such as JSON in a code fence.
 
-A user who sees "I can't do that" with such a call behind it sees no refusal, and a runtime of another format would make
-the call. A sentence that merely names a tool is no call.
+"I can't do that" followed by such a call is not a refusal to its user, and a runtime of another format would make the
+call. A sentence that merely names a tool is not a call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Judge one answer: the checker of the row's behaviour, and whether its tool calls can be read and run.
 
-The rules are strict on purpose, because a lenient checker hides what a device will meet: a tool call that cannot be
-read is an attempt that failed, never "no call", so it is not a right refusal either.
+The rules are strict on purpose, because a lenient checker hides what will happen on a device: a tool call that cannot
+be read is an attempt that failed, never "no call", so it is not a right refusal either.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CHECKERS: dict[Behaviour, Checker] = {
 class Judgement:
     """What is found of one answer.
 
-    parses        there is no call in it that cannot be read, and no thinking that does not end
+    parses        every call in it can be read, and its thinking ends
     schema_valid  it parses, and every call fits the schema of its tool; None where there is no call
     exact         it is the right answer; None where the row does not say what is right
     made_call     it calls a tool or tries to: a malformed call counts, and so does one in any other markup
@@ -122,7 +122,7 @@ def _answer_proper(answer: ParsedAnswer, row: Row) -> tuple[ParsedAnswer, bool]:
     tools = [name for tool in row.tools if (name := tool_name(tool))]
     if not has_attempt(content, tools, only_known=words):
         return answer, False
-    return replace(answer, parse_error="a call stands in the text, in a markup that is not read"), True
+    return replace(answer, parse_error="the text has a call in a markup that is not read"), True
 
 
 def tool_name(tool: Tool) -> str | None:

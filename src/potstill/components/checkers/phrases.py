@@ -1,9 +1,9 @@
 """Words with which an answer declines or asks back, where a row gives no pattern of its own.
 
 An answer is read sentence by sentence. It asks back if a sentence asks for something that is needed; "anything else?"
-asks for nothing, and neither does an offer ("shall I check the weather instead?") of an answer that declines or says
-that something was done. An answer declines if a sentence that is no question does, and none says that something was
-done. The words are in phrases.toml.
+does not count, and neither does an offer ("shall I check the weather instead?") of an answer that declines or says that
+something was done. An answer declines if a sentence that is not a question declines, and no sentence says that
+something was done. The words are in phrases.toml.
 """
 
 from __future__ import annotations

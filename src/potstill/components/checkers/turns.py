@@ -1,4 +1,5 @@
-"""Whether the turns of rows fit together: calls and their tools, results and their calls, and no empty answers."""
+"""Whether the turns of rows fit together: calls and their tools, results and their calls, and answers that are not
+empty."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ __all__ = ["check_turns"]
 
 _Kind = Literal["answer", "call", "result", "no result", "empty", "no tools"]
 _WARNINGS: dict[_Kind, str] = {
-    "call": "call a tool in an earlier turn that the row does not have, or with arguments that its schema rejects",
-    "result": "have a tool's result that answers no call before it",
+    "call": "call an unknown tool in an earlier turn, or a tool with arguments that its schema rejects",
+    "result": "have a tool result without a call before it",
     "no result": "have a call in an earlier turn without a result",
     "empty": "have an earlier assistant turn that is empty",
-    "no tools": "call tools and have none, so their calls are not checked; name them in the row or in data.tools",
+    "no tools": "call tools but list none, so their calls are not checked; list the tools in the row or in data.tools",
 }
 _SHOWN = 10
 

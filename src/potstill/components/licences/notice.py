@@ -1,4 +1,4 @@
-"""The LICENSE file of a package: which licences apply, and what whoever passes the package on must do."""
+"""The LICENSE file of a package: which licences apply, and what they require of anyone who passes the package on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What safetensors files say of a model, almost all of it in their headers; no library is needed."""
+"""Facts about a model from its safetensors files, mostly from their headers; no library is needed."""
 
 from __future__ import annotations
 

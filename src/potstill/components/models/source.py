@@ -115,7 +115,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in a config.json; not tied where the weights beside it have an output matrix of their own.
+    """The JSON object in a config.json; not tied where the weights have an output matrix of their own.
 
     Raises:
         UsageError: the file cannot be read, or is not a config.json.

@@ -13,7 +13,7 @@ __all__ = ["verify_package"]
 
 
 def verify_package(folder: Path) -> list[str]:
-    """Problems of a package, one sentence each; empty for a package that is whole.
+    """Problems of a package, one sentence each; empty for a package that matches its manifest.
 
     Every file in the manifest must exist with its hash and size, and there must be no other file. This shows that a
     package is complete and unchanged, not who made it.

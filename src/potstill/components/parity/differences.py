@@ -1,4 +1,4 @@
-"""What two sequences of tokens have in common, and how a difference is told."""
+"""Where two sequences of tokens differ, and the sentence that says so."""
 
 from __future__ import annotations
 

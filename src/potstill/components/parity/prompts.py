@@ -60,7 +60,7 @@ def _require_same(server: GGUFServer, chat: ChatFormat, row: Row, text: str, exp
     found = server.tokenize(text, add_special=True)
     if expected != found:
         raise ParityError(
-            f"{server.model.name}: llama.cpp makes another prompt of {name_of(row)} than training does: "
+            f"{server.model.name}: llama.cpp makes another prompt from {name_of(row)} than training does: "
             f"{first_difference(chat, expected, found)} {_cause(server, chat, row, text, found)}"
         )
 
@@ -76,8 +76,9 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
         if bos and found[:2] == [chat.tokenizer.token_to_id(bos)] * 2:
             return f"The prompt begins with {bos} twice: the template writes it, and the file adds it. Export again."
         return (
-            "Both read the same text, so the tokenizers differ. llama.cpp has no such tokenizer, and the student needs "
-            "another one; but if tokenizer.json was changed after the training, export the folder that was trained."
+            "Both read the same text, so the tokenizers differ. llama.cpp does not support this tokenizer. Choose a "
+            "student with another one. If tokenizer.json was changed after the training, export the folder "
+            "that was trained."
         )
     dates = _dates()
     if any(date in text and date not in own for date in dates):
@@ -87,8 +88,8 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
         )
     if row.tools and _differs(server, chat, row, tools=False) is False:
         return (
-            "The difference is in the tools, which the template writes out: llama.cpp's server passes them on in a "
-            "shape of its own. Give the tools as type, then function with name, description and parameters, without "
+            "The difference is in the tools, which the template writes out: llama.cpp's server changes their "
+            "shape. Give the tools as type, then function with name, description and parameters, without "
             "further keys; or use a template that writes them in another way."
         )
     if any(m.tool_calls for m in row.messages) and _differs(server, chat, row, calls=False) is False:
@@ -100,7 +101,7 @@ def _cause(server: GGUFServer, chat: ChatFormat, row: Row, text: str, found: lis
         )
     return (
         "The file has another chat template, or llama.cpp runs it differently. Put a simpler template into "
-        "chat.template and train with it; but if the template was changed after the training, export with the old one."
+        "chat.template and train with it. If the template was changed after the training, export with the old one."
     )
 
 

@@ -67,8 +67,8 @@ def compare_tokens(server: GGUFServer, chat: ChatFormat, rows: Sequence[Row]) ->
             raise ParityError(
                 f"{server.model.name}: llama.cpp tokenizes text differently from the checkpoint's tokenizer. "
                 f"In {name}, {first_difference(chat, expected, found)} "
-                "llama.cpp has no tokenizer with these merges, pre-tokenizer and added tokens, and the student needs "
-                "another one; but if tokenizer.json was changed after the training, export from the folder that was "
+                "llama.cpp does not support this tokenizer (merges, pre-tokenizer and added tokens). Choose a student "
+                "with another one. If tokenizer.json was changed after the training, export the folder that was "
                 "trained."
             )
     return TokenizationParity(texts=len(texts), identical=len(texts))

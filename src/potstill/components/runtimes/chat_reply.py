@@ -32,7 +32,7 @@ class _Choice(BaseModel):
 class _Verbose(BaseModel):
     """What `verbose` and `return_tokens` add: the ids of the answer with its end token, and why it ended.
 
-    The prompt is there too, but not as it was: llama.cpp leaves out spaces when it turns the ids back into text.
+    The prompt is there too, but is not exact: llama.cpp leaves out spaces when it turns the ids back into text.
     """
 
     tokens: tuple[int, ...]

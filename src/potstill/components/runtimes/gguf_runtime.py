@@ -31,7 +31,7 @@ class GGUFRuntime:
 
     The endpoint renders the prompt from messages and tools, constrains calls to the tools' schemas, and reads the calls
     of the answer. The checkpoint's tokenizer decodes the raw text. The prompts must be those of training: compare their
-    token ids first (`parity.prompts.compare_template`). The endpoint itself tells only their number of tokens.
+    token ids first (`parity.prompts.compare_template`). The endpoint itself returns only their number of tokens.
 
     Args:
         server: a running server.
@@ -55,7 +55,7 @@ class GGUFRuntime:
         llama.cpp's results depend on what else it computes at the same time.
 
         Raises:
-            ParityError: the endpoint makes another prompt of a row than the checkpoint's template does.
+            ParityError: the endpoint makes another prompt from a row than the checkpoint's template does.
         """
         answers: dict[int, Answer] = {}
         with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(self.parallel) as pool:

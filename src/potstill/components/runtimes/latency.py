@@ -96,7 +96,7 @@ def measure_speed(
 
 
 def spread_lengths(lengths: Sequence[int], count: int) -> list[int]:
-    """So many lengths, evenly spaced over the sorted ones: the same distribution in fewer or more numbers."""
+    """This number of lengths, evenly spaced over the sorted ones, so that the distribution is the same."""
     ordered = sorted(lengths)
     return [ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(count)]
 
@@ -110,7 +110,7 @@ def _fitting(prompt_tokens: Sequence[int], context: int, count: int) -> list[int
             "speed cannot be measured. Raise chat.context."
         )
     lengths = spread_lengths(fitting, count)
-    random.Random(0).shuffle(lengths)  # so that a change of the machine's speed does not meet short prompts alone
+    random.Random(0).shuffle(lengths)  # so that a change of the machine's speed does not affect short prompts alone
     return lengths
 
 
@@ -161,7 +161,7 @@ def _central_quantile(values: Sequence[float], q: float) -> float:
 
 
 def _prompt(text: Sequence[int], length: int, start: int) -> list[int]:
-    """A prompt of so many tokens, from a text's tokens again and again; another start gives another prompt."""
+    """A prompt of this length from the repeated tokens of a text; another start gives another prompt."""
     return list(itertools.islice(itertools.cycle(text), start, start + length))
 
 

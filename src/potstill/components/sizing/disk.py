@@ -22,7 +22,7 @@ _LOGPROB_BYTES = 8
 def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
     """Disk that a run fills: what stays of each stage, and the most that is there at any time.
 
-    The export stage holds an F16 file besides the shipped one.
+    The export stage holds an F16 file as well as the shipped one.
     """
     file, spec = file_size(recipe, models), models.student_spec
     # the student, its control, and the student before training; random weights are not kept

@@ -58,8 +58,8 @@ class Limits:
 def device_warnings(recipe: Recipe, models: Models, prompt: float) -> list[str]:
     """Warnings about what the student may miss on its target's device.
 
-    This machine is not judged, because the run measures it, nor is a device that is not in the list. With a trimmed
-    vocabulary, whose size is known later, nothing is refused.
+    There are none for this machine, because the run measures it, and none for a device that is not in the list. With a
+    trimmed vocabulary, whose size is known later, nothing is refused.
 
     Args:
         recipe: the recipe; `target.device` names the device.

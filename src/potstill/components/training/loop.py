@@ -87,7 +87,7 @@ class TrainingTask(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Options of one training besides its settings.
+    """Options of one training that are not in its settings.
 
     out         directory of checkpoints, log and tracker files
     name        the model's name in it

@@ -1,6 +1,6 @@
 """Losses on rows that are not trained on, from before the first step to after the last, and the weights that did best.
 
-The weights of the best measurement so far are in a file of their own beside the checkpoints. A checkpoint holds all
+The weights of the best measurement so far are in a file of their own next to the checkpoints. A checkpoint holds all
 measurements up to its step, so a resumed run chooses what the whole run would have chosen.
 """
 
@@ -89,7 +89,7 @@ class Validation:
 
     @property
     def best(self) -> int:
-        """Number of steps after which the loss was lowest; of all steps without rows."""
+        """Number of steps after which the loss was lowest; all steps if there are no validation rows."""
         return min(self.points, key=lambda point: (point.loss, -point.step)).step if self.points else self._steps
 
     def checkpoint_saved(self) -> None:
@@ -99,7 +99,7 @@ class Validation:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the model the best weights, if they are not its last. It must have whole weights again, or none."""
+        """Give the model the best weights, if they are not its last. Its weights must be gathered again, or absent."""
         if self.best == self._steps:
             return
         best = load_file(self._path(self.best))

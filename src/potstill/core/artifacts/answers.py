@@ -56,7 +56,7 @@ ERROR_NAMES: dict[AnswerError, str] = {
 
 
 class JudgedAnswer(Part):
-    """A language model's answer to one test row, and the judgement of it.
+    """A language model's answer to one test row, and how it was judged.
 
     prompt          last message of the user
     text            raw answer, with tool calls in the model's own syntax
@@ -65,8 +65,8 @@ class JudgedAnswer(Part):
     parses          whether tool calls in it could be read
     schema_valid    whether tool calls fit the tools' schemas; None for an answer that calls no tool
     expected        the right answer, for a person to read
-    served          what a user of llama.cpp's chat endpoint gets, which is what is judged, where potstill reads other
-                    calls or words in the text; None where both agree, and for other models
+    served          the judged reading, which users of llama.cpp's chat endpoint get, where potstill reads other calls
+                    or words in the text; None where both agree, and for other models
     error           why the answer is wrong; None for one that is right or not judged
     tools           names of the tools that should be called, each once
     group           the row's group; None for a row without one

@@ -112,7 +112,7 @@ class ShownRow(Part):
     learnt          start and end of the parts that are learnt, in characters of the text
     tokens          number of tokens of the text
     learnt_tokens   number of tokens that are learnt
-    own_answer      false where the row has no answer, and a word stands for it
+    own_answer      false where the row has no answer, so that a word is shown as the answer
     """
 
     where: str

@@ -24,7 +24,7 @@ def difference_word(low: float, high: float) -> DifferenceWord:
 
 
 class Rate(Part):
-    """`k` of `n` items, as a fraction, with its interval; without groups, the items are worth `effective` = n items."""
+    """`k` of `n` items, as a fraction, with its interval; without groups, `effective` is n."""
 
     k: int
     n: int
@@ -45,11 +45,11 @@ class Rate(Part):
 
 
 class PairedCounts(Part):
-    """Two models on the same `n` items, which are worth `effective` independent ones.
+    """Two models on the same `n` items, which count as `effective` independent ones.
 
     broken      items that only the second model got right
     fixed       items that only the first model got right
-    kept        items that both got right, of those that the second got right; None where that is no item
+    kept        items that both got right, of those that the second got right; None if there are no such items
     gain        difference of the rates of right answers, first minus second, as a fraction
     low, high   ends of its interval
     p_value     two-sided exact McNemar p-value of no difference

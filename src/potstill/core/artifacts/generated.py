@@ -66,7 +66,7 @@ def read_logprobs(path: Path) -> dict[str, str]:
 
 
 class TeacherIdentity(Part):
-    """Which teacher answered; it stands in the provenance of each row.
+    """Which teacher answered; this is in the provenance of each row.
 
     kind              `local` or `api`
     model             the hub id, the name of the folder, or the endpoint's name of the model

@@ -42,7 +42,7 @@ ModelName = Literal["teacher", "gguf", "start", "student", "control"]
 
 
 class Median(Part):
-    """A median of positive numbers with its exact interval, which two of them bound.
+    """A median of positive numbers. Two of the numbers are the ends of its exact interval.
 
     Where there are too few, `low` is 0 or `high` is None.
     """
@@ -184,7 +184,7 @@ class Models(Part):
         return round(shipped.bytes * teacher / shipped.params) if teacher and shipped.params and shipped.bytes else None
 
     def gain(self) -> str:
-        """What training gave the student, and its control, in one or two sentences; empty without a start."""
+        """The effect of training on the student and its control, in one or two sentences; empty without a start."""
         if self.start is None:
             return ""
         trained = {"the student": self.student, "its control": self.control}
@@ -240,10 +240,10 @@ class Metrics(Artifact):
     leaked: LeakedRows
 
     def harm(self, learning_rate: float) -> str:
-        """A sentence where training, at that rate, is shown to have made the student worse; empty otherwise."""
+        """Sentences if training at that rate is shown to have made the student worse; empty otherwise."""
         kl, items, out = self.paired.student_vs_start_kl, self.paired.student_vs_start, []
         if kl and kl.low > 0:
-            out.append(f"Training took the student away from its teacher, by {kl.kl:.3g} nats of KL per token.")
+            out.append(f"Training moved the student away from its teacher by {kl.kl:.3g} nats of KL per token.")
         if items and items.word == "worse":
             out.append(f"Training cost the student {items.broken - items.fixed:,} right answers.")
         return " ".join((*out, f"Lower train.learning_rate, which is {learning_rate:g}.")) if out else ""
@@ -290,7 +290,7 @@ class ClassifierModels(Part):
             yield "control", self.control
 
     def gain(self) -> str:
-        """What training gave the student, and its control."""
+        """The effect of training on the student and its control."""
         control = f" and its control {self.control.exact.k:,}" if self.control else ""
         return (
             f"Before training, the student had {self.start.exact.k:,} of {self.start.exact.n:,} test rows right; "

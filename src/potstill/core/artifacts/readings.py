@@ -10,7 +10,7 @@ _SHOWN = 120  # characters of an answer in a sentence
 
 
 class ReadingExample(Part):
-    """An answer's raw text, and what a user of the chat endpoint gets of it."""
+    """An answer's raw text, and what a user of the chat endpoint gets from it."""
 
     row_id: str
     prompt: str
@@ -37,7 +37,7 @@ class Readings(Part):
             return ""
         return (
             f"In {self.different:,} of {self.answers:,} answers of the shipped file, llama.cpp's chat endpoint reads "
-            "other calls or words than potstill does. The endpoint's reading is judged, because users get that one."
+            "other calls or words than potstill does. The endpoint's reading is judged, because users get it."
         )
 
     @property
@@ -46,4 +46,4 @@ class Readings(Part):
         if self.example is None:
             return self.sentence
         text, served = (ascii(part[:_SHOWN]) for part in (self.example.text, self.example.served))
-        return f"{self.sentence} For example, of the text {text} they get {served}."
+        return f"{self.sentence} For example, from the text {text} they get {served}."

@@ -55,7 +55,7 @@ class Machine(Part):
         loads = f"{self.load_before:.1f} busy cores before and {self.load_after:.1f} after"
         if self.load_others is not None:
             loads += f"; other processes used {self.load_others:.1f} in between"
-        return f"{text} Load: {loads}{', which is busy' if self.busy else ''}."
+        return f"{text} Load: {loads}.{' The machine was busy.' if self.busy else ''}"
 
 
 class SpeedTiming(Part):
@@ -150,9 +150,9 @@ class MeasuredSpeed(Artifact):
         level = format_level(self.confidence)
         return (
             f"{self.machine.sentence} {self.requests} requests in {len(self.loads)} loads of the server, one after the "
-            f"other, with prompts of {lengths}, answers of {self.new_tokens} and nothing cached. The loads' medians "
-            f"are {_range(ttft)} ms and {_range(decode)} tokens/s; intervals are {level} intervals over the loads. "
-            f"Memory is with a full context of {self.context:,} tokens."
+            f"other, with prompts of {lengths}, answers of {self.new_tokens} tokens and nothing cached. The loads' "
+            f"medians are {_range(ttft)} ms and {_range(decode)} tokens/s; intervals are {level} intervals over the "
+            f"loads. Peak memory is that with a full context of {self.context:,} tokens."
         )
 
 

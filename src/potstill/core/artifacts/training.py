@@ -134,7 +134,7 @@ class TrainSummary(LoopSummary):
     params: int
 
     def findings(self, model: str, key: str) -> list[str]:
-        """A sentence on the kept weights, where they are not the last, and on a training that did harm.
+        """A sentence about the kept weights if they are not the last, and about a training that made the model worse.
 
         Args:
             model: what was trained, such as "student".
@@ -148,7 +148,7 @@ class TrainSummary(LoopSummary):
         if last <= first:
             return [
                 f"The {model} keeps the weights {which}, because their loss on validation rows is the lowest: "
-                f"{kept:.3g} nats, and {last:.3g} after the last step."
+                f"{kept:.3g} nats, compared with {last:.3g} after the last step."
             ]
         return [
             f"The training of the {model} ended worse than it started: its loss on validation rows rose from "

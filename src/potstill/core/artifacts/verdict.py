@@ -36,7 +36,7 @@ class GateResult(Part):
 
 
 class Verdict(Artifact):
-    """The verdict on a run: its gates, and notes on what no gate asks about.
+    """The verdict on a run: its gates, and notes that no gate asks for.
 
     confidence   that of all intervals
     device       what `potstill bench` measured on the target's device; None where nothing was measured there

@@ -56,9 +56,11 @@ class Chat(Section):
     template_kwargs: Annotated[dict[str, StrictBool | StrictInt | StrictFloat | str], AfterValidator(_known_names)] = (
         Field(default_factory=dict)
     )
-    """Variables of the chat template, such as `enable_thinking: false`; also written into the file; default: none."""
+    """Variables of the chat template, such as `enable_thinking: false`; also written into the GGUF file; default:
+    none."""
     date: Annotated[str, BeforeValidator(_date_text), AfterValidator(_real_date)] = DATE
-    """Date that a template gets instead of today's, as YYYY-MM-DD; also written into the file; default: 2024-07-26."""
+    """Date that a template gets instead of today's, as YYYY-MM-DD; also written into the GGUF file; default:
+    2024-07-26."""
     tool_format: Literal["auto", "hermes", "llama3", "mistral"] = "auto"
     """Syntax of tool calls in an answer; `auto` takes it from the chat template; default: auto."""
     reasoning: Reasoning = "learn"

@@ -68,7 +68,7 @@ class ClassifierGates(Section):
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Accepted probability of a wrong verdict of a gate. Every interval has the confidence 1 - 2 alpha, so each of its
-    ends misses with probability alpha; default: 0.05, for 90 % intervals."""
+    ends misses with a probability of at most alpha; default: 0.05, for 90 % intervals."""
     exact: Share | None = None
     """Minimum accuracy, as a fraction; default: not judged."""
     retention: Share | None = None

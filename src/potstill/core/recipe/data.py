@@ -21,8 +21,8 @@ class Data(Section):
     prompts: LocalPath
     """Path of the JSONL rows that the teacher answers and the student learns from; required."""
     validation: LocalPath | None = None
-    """Path of the JSONL rows on which training is measured and its best weights are chosen, which the teacher answers
-    too; default: none, and the last weights are kept."""
+    """Path of JSONL rows on which training is measured and its best weights are chosen. The teacher answers them too;
+    default: none, and the last weights are kept."""
     test: LocalPath
     """Path of the JSONL rows on which the student is judged; required."""
     tools: LocalPath | None = None
@@ -40,7 +40,7 @@ class LabelledData(Section):
     train: LocalPath
     """Path of the JSONL rows that teacher, student and control learn from; required."""
     validation: LocalPath | None = None
-    """Path of the JSONL rows on which training is measured and its best weights are chosen; default: none, and the last
+    """Path of JSONL rows on which training is measured and its best weights are chosen; default: none, and the last
     weights are kept."""
     test: LocalPath
     """Path of the JSONL rows on which the student is judged; required."""

@@ -17,8 +17,8 @@ class Target(Section):
     """The device that the student runs on, and its budgets."""
 
     device: str = "unnamed"
-    """Name of the device, by which `potstill plan` knows its memory and speed, or `this machine`. For a named device,
-    memory and speed are predicted until `measured` is given; default: unnamed, which is judged on this machine."""
+    """Name of the device (`potstill devices` lists the known ones), or `this machine`. For a named device, memory and
+    speed are predicted until `measured` is given; default: none, and this machine is judged."""
     measured: LocalPath | None = None
     """File that `potstill bench` wrote on the device, by which memory and speed are judged; default: none."""
     file_mb: Positive | None = None

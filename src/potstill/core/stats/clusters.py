@@ -1,4 +1,4 @@
-"""Items in groups, such as phrasings of one question: how many independent items they are worth."""
+"""Items in groups, such as phrasings of one question: how many independent items they count as."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def effective_items(values: Sequence[float], groups: Groups, confidence: float) 
 
 
 def independent_items(groups: Groups) -> float:
-    """Number of independent items that these are worth if all items of a group always have the same result."""
+    """Number of independent items that these count as if all items of a group always have the same result."""
     clusters = list(_clusters([0.0] * len(groups), groups))
     return len(groups) ** 2 / sum(len(cluster) ** 2 for cluster in clusters) if clusters else 0.0
 

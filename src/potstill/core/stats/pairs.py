@@ -38,8 +38,8 @@ def paired_interval(b: float, c: float, n: float, confidence: float) -> Interval
 
     The interval is the smallest one that holds two others. The first is built from exact parts: the share b/(b + c),
     whose interval decides whether a difference is shown, and the share (b + c)/n, combined as Donner and Zou combine
-    two independent estimates into their quotient. The second is Tango's score interval. Each of them alone misses too
-    often somewhere, where few items differ.
+    two independent estimates into their quotient. The second is Tango's score interval. Where few items differ, each of
+    them alone misses the true value too often in some cases.
 
     Source: Donner and Zou (2012), Statistical Methods in Medical Research 21:347-359; Tango (1998), Statistics in
     Medicine 17:891-908.

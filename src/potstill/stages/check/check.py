@@ -71,8 +71,8 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     trial = None if missing else try_student(recipe, models.student, (row for rows in splits.values() for row in rows))
     if missing:
         warnings.append(
-            f"export: the student was not tried in llama.cpp, because {missing} is not installed. To find out before "
-            "the training whether llama.cpp reads rows as the student does: pip install 'potstill[run]'"
+            f"export: the student was not tried in llama.cpp, because {missing} is not installed, so export may fail "
+            "after the training. To try it now: pip install 'potstill[run]'"
         )
     return CheckResult(
         name=recipe.name,

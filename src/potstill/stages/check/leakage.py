@@ -1,4 +1,4 @@
-"""Test rows whose prompts are trained on too: a few are left out of every score, many are refused; repeats."""
+"""Test rows whose prompts are trained on too: a few are left out of every score, and many are an error. Repeats."""
 
 from __future__ import annotations
 

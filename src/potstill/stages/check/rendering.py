@@ -1,4 +1,4 @@
-"""Proves that the text which a model reads and learns holds all that the rows say, and shows one such text."""
+"""Proves that the text that a model reads and learns has everything in the rows, and shows one such text."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _shape(row: Row) -> str:
 
 
 def _probe(row: Row, chat: ChatFormat) -> list[str]:
-    """What is left out of the same conversation with other words, where it has tools with a call for an answer."""
+    """What is left out of the same conversation with other words; if it has tools, with a call as the answer."""
     probe = marked(row)
     try:
         found = left_out(probe, chat)

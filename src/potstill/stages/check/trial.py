@@ -1,4 +1,4 @@
-"""Tries the student in llama.cpp before anything is paid for: export finds nothing new after the training.
+"""Tries the student in llama.cpp before the training, so that export finds no new faults after it.
 
 A small random model with the student's config, tokenizer and chat template is exported, quantized, loaded and asked for
 the prompts of rows. What llama.cpp does with text does not depend on the weights.

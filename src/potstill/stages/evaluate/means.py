@@ -1,4 +1,4 @@
-"""Means over tokens, where the rows that the tokens belong to are what was sampled."""
+"""Means over tokens of sampled rows, with intervals over the rows."""
 
 from __future__ import annotations
 

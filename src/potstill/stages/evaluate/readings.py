@@ -1,4 +1,4 @@
-"""What an answer says: as the runtime gives it to its users, and as potstill reads the same text."""
+"""Two readings of an answer: the one that the runtime gives its users, and potstill's own of the same text."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Size is that of the file. Memory and speed belong to a device: they are judged by what was measured on it, which is this
 machine or another one where `potstill bench` ran. For a device where nothing was measured they are predicted, and the
-gate stays open.
+gate is INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _timed_gate(
         return gate.model_copy(update={"verdict": "INCONCLUSIVE", "detail": detail})
     if gate.verdict == "INCONCLUSIVE":
         detail += (
-            " The interval includes the limit: the loads differ by more than the file's distance from it. Use a "
+            " The interval includes the limit: the loads differ from each other too much to decide. Use a "
             "smaller student, or a limit that leaves room for such differences."
         )
     return gate.model_copy(update={"detail": detail})
@@ -136,7 +136,8 @@ def _predicted_gate(key: str, limit: float, device: str, found: Fit | str | None
     if key != "memory_mb" and found.speed is None:
         needed, room = found.memory.needed / _MB, found.device.usable_bytes / _MB
         detail = (
-            f"Predicted for {device}: the file needs {needed:,.0f} MB, and there are {room:,.0f} MB; {bound}. {todo}"
+            f"Predicted for {device}: the file needs {needed:,.0f} MB, and the device has {room:,.0f} MB; {bound}. "
+            f"{todo}"
         )
         return gate.model_copy(update={"detail": detail})
     low, high = _range(key, found, prompt)
@@ -158,8 +159,8 @@ def _range(key: str, found: Fit, prompt: int) -> tuple[float, float]:
 
 def _what_to_do(device: str, measured: HashedPath | None) -> str:
     """How the gate can be decided."""
-    found = f"target.measured: {measured.path.name} is of another GGUF file. " if measured else ""
+    found = f"target.measured: {measured.path.name} measures another GGUF file. " if measured else ""
     return (
-        f"{found}The gate is open until this file is measured there: run `potstill bench PACKAGE --json FILE` on "
-        f"{device}, and set target.measured to FILE."
+        f"{found}The gate is INCONCLUSIVE until this file is measured there: run `potstill bench PACKAGE --json "
+        f"FILE` on {device}, and set target.measured to FILE."
     )

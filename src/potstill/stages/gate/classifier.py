@@ -62,7 +62,7 @@ def _gates(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[GateR
 
 
 def _notes(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[str]:
-    """What the verdict says although no gate asks for it: leaked test rows, and what training gave."""
+    """Notes that no gate asks for: leaked test rows, and the effect of training."""
     if metrics.leaked.sentence:
         yield metrics.leaked.sentence
     yield metrics.models.gain()

@@ -150,7 +150,7 @@ def _or_infinite(high: float | None) -> float:
 
 
 def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
-    """What the verdict says although no gate asks for it: leaked rows, wrong answers, what training gave."""
+    """Notes that no gate asks for: leaked rows, wrong answers, and the effect of training."""
     if metrics.leaked.sentence:
         yield metrics.leaked.sentence
     models = metrics.models

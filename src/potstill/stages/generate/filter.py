@@ -20,7 +20,7 @@ __all__ = ["Reason", "filter_answers"]
 Reason = Literal["repeated", "empty", "length", "boundary", "context"]
 """Why an answer is rejected.
 
-repeated   the same prompt comes again
+repeated   an earlier row has the same prompt
 empty      the answer has no text, or only thinking
 length     the answer was cut off at the limit of tokens
 boundary   the answer cannot be separated from the prompt once they are rendered
@@ -103,7 +103,8 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
     Tool calls are taken out of the text only if the template writes them back as exactly the same text: otherwise the
     student would be trained on words that the teacher did not write.
     """
-    thinking, said = split_thinking(text) if chat is None else (None, text)  # an endpoint tells thinking apart
+    # an endpoint returns thinking in a field of its own
+    thinking, said = split_thinking(text) if chat is None else (None, text)
     raw = Message(role="assistant", content=said, reasoning_content=thinking)
     parsed = parse_answer(said)
     if not parsed.calls or parsed.parse_error:

@@ -18,9 +18,9 @@ from potstill.stages.package.usage import usage_section
 __all__ = ["write_card"]
 
 _VERDICTS = {
-    "PASS": "All gates of its recipe pass for this file as llama.cpp runs it.",
-    "FAIL": "It does not do what its recipe asks for. The gates below say where.",
-    "INCONCLUSIVE": "It is not decided whether it does all that its recipe asks for. The gates below say why.",
+    "PASS": "This file passes all gates of its recipe in llama.cpp.",
+    "FAIL": "This file fails a gate of its recipe. The gates below say which.",
+    "INCONCLUSIVE": "It is not decided whether this file passes all gates of its recipe. The gates below say why.",
 }
 _SHORT = 12  # characters of a hash
 
@@ -115,7 +115,7 @@ def _quality(metrics: Metrics) -> str:
         ]
         rows.append(("all", markdown.rate(teacher.exact), markdown.rate(shipped.exact)))
         level = format_level(metrics.confidence)
-        note = f"Right answers of all test rows with that behaviour, with the {level} interval."
+        note = f"Share of right answers among the test rows with that behaviour, with {level} intervals."
         table = markdown.table(("behaviour", "teacher right", "this file right"), rows)
         parts += [table, f"{note} {metrics.leaked.sentence}".rstrip()]
     else:
@@ -135,7 +135,7 @@ def _quality(metrics: Metrics) -> str:
 
 
 def _notes(manifest: Manifest) -> str:
-    """What the verdict says beside its gates: what training gave, and which answers are wrong."""
+    """The notes of the verdict: the effect of training, and the wrong answers."""
     said = [note for note in manifest.verdict.notes if note != manifest.metrics.leaked.sentence]
     return "## Notes\n\n" + "\n".join(f"- {markdown.escaped(note)}" for note in said) if said else ""
 

@@ -30,9 +30,9 @@ __all__ = ["STAGE", "ClassifierPackageInputs"]
 
 _STEPS = ("finetune", "train", "evaluate", "gate")
 _VERDICTS = {
-    "PASS": "All gates of its recipe pass for these files.",
-    "FAIL": "It does not do what its recipe asks for. The gates below say where.",
-    "INCONCLUSIVE": "There are too few test rows to decide whether it does all that its recipe asks for.",
+    "PASS": "This model passes all gates of its recipe.",
+    "FAIL": "This model fails a gate of its recipe. The gates below say which.",
+    "INCONCLUSIVE": "There are too few test rows to decide whether this model passes all gates of its recipe.",
 }
 
 
@@ -153,7 +153,7 @@ def _measurements(metrics: ClassifierMetrics) -> str:
         f"(medians, {format_count(speed.threads, 'thread')})."
     )
     table = markdown.table([*header, "KL from the teacher, nats per row"], rows)
-    note = f"Rates have their {format_level(metrics.confidence)} intervals."
+    note = f"The intervals of rates are {format_level(metrics.confidence)} intervals."
     return "\n\n".join(text for text in ("## Measurements", table, note, metrics.leaked.sentence, times) if text)
 
 

@@ -50,7 +50,7 @@ def tools_text(row: Row) -> str:
 def find_example(inputs: PackageInputs, chat: ChatFormat, gguf: Path) -> Example:
     """Ask the packaged file test rows that it answered right, until it answers one right again.
 
-    Where it answered none right, or nobody knows, it is asked the first row.
+    If it answered none right, or the rows do not say what is right, it is asked the first row.
 
     Raises:
         StepError: the file cannot be served, or it answers none of these rows right, although it did when it was

@@ -28,7 +28,7 @@ def code(text: str) -> str:
 
 
 def duties(obligations: Sequence[str]) -> str:
-    """A section on what whoever passes the package on must do; empty without obligations."""
+    """A section on the duties of anyone who passes the package on; empty without obligations."""
     if not obligations:
         return ""
     listed = "\n".join(f"- {escaped(duty)}" for duty in obligations)

@@ -30,12 +30,12 @@ _NO_TEMPLATE = (
 )
 _NUM_CTX = (
     "Prompt and answer together must fit into num_ctx tokens. Ollama does not refuse a longer prompt: it leaves out "
-    "the oldest messages, or cuts the text, and answers all the same. num_predict is the longest answer that was "
+    "the oldest messages, or cuts the text, and answers anyway. num_predict is the longest answer that was "
     "judged; Ollama's own limit is ten times num_ctx."
 )
 _DROPPED = (
     "The student was trained on tools as llama.cpp's server passes them on, with {keys} in their schemas. Ollama "
-    "leaves these out, so its prompts differ from those that were judged."
+    "leaves these keywords out, so its prompts differ from those that were judged."
 )
 _UNHELD = (
     "Every row begins with the same system message, which this Modelfile cannot hold, because it has three double "
@@ -82,7 +82,7 @@ def write_modelfile(
 
 
 def _template(chat: ChatFormat, gguf: Path, dropped: Sequence[str]) -> list[str]:
-    """The TEMPLATE instruction, or comments that say why there is none; and comments on what Ollama does otherwise."""
+    """The TEMPLATE instruction, or comments on why there is none; and comments on what Ollama does differently."""
     lost = _comment(_DROPPED.format(keys=", ".join(dropped))) if dropped and prints_schemas(chat) else []
     try:
         turns = find_turns(chat)

@@ -1,4 +1,4 @@
-"""How a model card says to use the file: commands that can be pasted, with the answer to expect."""
+"""The usage section of a model card: commands to paste, with the answer to expect."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ def _tools(example: Example) -> str:
         return "The file contains the chat template that it was trained with."
     return (
         f"The file contains the chat template that it was trained with. `{TOOLS}` has the tools that this row was "
-        "trained and judged with, in the shape in which the template prints them. Send tools with every request: "
-        "without them the model is asked something that it has never seen."
+        "trained and judged with, in the shape that the template prints. Send tools with every request: "
+        "without them the prompt is unlike any that the model was trained on."
     )

@@ -1,4 +1,4 @@
-"""What the rows have in common that a runtime must be told: one system message, and the tools."""
+"""What the rows share and a runtime must be given: one system message, and the tools."""
 
 from __future__ import annotations
 

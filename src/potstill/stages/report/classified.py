@@ -72,7 +72,7 @@ class ClassifierSections:
     """Tables of the page.
 
     level        confidence level of the intervals
-    scoped       whether rows in and out of scope are told apart
+    scoped       whether rows in and out of scope are distinguished
     sentences    what the verdict's notes say
     speed        name, value and interval of each measured time
     mistakes     number of test rows that the student got wrong, and the most frequent kinds

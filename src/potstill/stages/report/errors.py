@@ -1,4 +1,4 @@
-"""What wrong answers get wrong, of the teacher too, and right answers by the tool that is wanted."""
+"""Wrong answers by kind, and right answers by the expected tool, for every model."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def provenance_of(
     steps: Mapping[str, StepRecord],
     facts: Iterable[tuple[str, str | None]],
 ) -> ProvenanceSection:
-    """What a manifest says of a model's origin; `facts` are the lines on top, without those that are None."""
+    """What a manifest says about a model's origin; `facts` are the lines on top, without those that are None."""
     return ProvenanceSection(
         facts=[(name, value) for name, value in facts if value],
         data=list(manifest.data.files.items()),

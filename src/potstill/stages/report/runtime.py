@@ -77,7 +77,7 @@ def _judged(facts: Facts) -> Target:
 
 
 def _place(facts: Facts) -> str:
-    """Where it was measured, where that needs saying."""
+    """Where it was measured, if the target is not the machine of the run."""
     device = facts.inputs.target.device
     if facts.inputs.target.is_this_machine:
         return ""

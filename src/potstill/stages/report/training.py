@@ -40,7 +40,8 @@ class SummaryRow:
 class TrainingSection:
     """Charts, their legend, and a table.
 
-    said   sentences on what training gave the student and its control, on their budget, and on which weights are kept
+    said   sentences on the effect of training on the student and its control, on their budget, and on which weights are
+    kept
     """
 
     said: Sequence[str]
