@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from potstill.core.json_values import BadJson, plain_numbers, read_strictly
+from potstill.core.words import nearest_hint
 
 __all__ = ["ArgumentsForm", "Call", "Function", "IdForm", "Message", "ToolCall", "parse_arguments", "with_call_ids"]
 
@@ -231,9 +231,7 @@ def _require_known(value: Mapping[str, Any], kind: type[BaseModel]) -> Mapping[s
     known = list(kind.model_fields)
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-            raise ValueError(f"unknown key {key!r}; {hint}")
+            raise ValueError(f"unknown key {key!r}; {nearest_hint(key, known, 'known keys are')}")
     return value
 
 

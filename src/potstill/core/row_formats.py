@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from potstill.core.json_values import BadJson, read_strictly
+from potstill.core.words import nearest_hint
 
 __all__ = ["in_row_format"]
 
@@ -57,9 +57,9 @@ def in_row_format(value: Mapping[str, Any], known: Sequence[str]) -> dict[str, A
 def _require_known(row: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in row:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else f"known keys are {', '.join(known)}. "
-            raise ValueError(f"unknown key {key!r}; {hint}Put what you want to keep with a row into its provenance")
+            hint = nearest_hint(key, known, "known keys are")
+            end = "" if hint.endswith("?") else "."
+            raise ValueError(f"unknown key {key!r}; {hint}{end} Put what should stay with the row into its provenance")
 
 
 def _json_text(text: str, key: str) -> Any:

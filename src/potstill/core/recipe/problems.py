@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import yaml
@@ -12,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = ["KeyPath", "Problem", "first_problem", "line_of", "nearest", "sections_of"]
+from potstill.core.words import nearest_hint
+
+__all__ = ["KeyPath", "Problem", "first_problem", "line_of", "sections_of"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -42,9 +43,11 @@ def _message(error: ErrorDetails, path: KeyPath, kinds: Mapping[str, type[BaseMo
         case "extra_forbidden":
             return f"unknown key {key!r}; {_hint_for_key(str(path[-1]), kinds, tag)}"
         case "literal_error":
-            return f"{key}: there is no {error['input']!r}; {_hint(error['input'], _quoted(context['expected']))}"
+            given, known = error["input"], _quoted(context["expected"])
+            return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
         case "union_tag_invalid":
-            return f"{key}: there is no {context['tag']!r}; {_hint(context['tag'], _quoted(context['expected_tags']))}"
+            given, known = context["tag"], _quoted(context["expected_tags"])
+            return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
         case "value_error":
             return f"{key}: {context['error']}" if key else str(context["error"])
         case "missing":
@@ -60,17 +63,7 @@ def _hint_for_key(key: str, kinds: Mapping[str, type[BaseModel]], tag: str) -> s
         if len(others) > 3:
             return f"{name}: {tag} does not have it"
         return f"it belongs to {name}: {' or '.join(others)}, and this is {name}: {tag}"
-    return _hint(key, list(kinds[tag].model_fields), "known keys are")
-
-
-def _hint(word: Any, known: Sequence[str], listed: str = "there are") -> str:
-    near = nearest(word, known)
-    return f"did you mean {near!r}?" if near else f"{listed} {', '.join(known)}"
-
-
-def nearest(word: Any, known: Sequence[str]) -> str | None:
-    """The word that is most like another one, if any is."""
-    return next(iter(difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)), None)
+    return nearest_hint(key, list(kinds[tag].model_fields), "known keys are")
 
 
 def _quoted(text: str) -> list[str]:

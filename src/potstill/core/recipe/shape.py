@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import PlainSerializer, PlainValidator
+
+from potstill.core.words import nearest_hint
 
 __all__ = ["Architecture", "Shape", "ShapeText"]
 
@@ -50,14 +51,14 @@ class Shape:
         architecture, _, listed = text.partition(":")
         if architecture not in get_args(Architecture):
             raise ValueError(
-                f"there is no architecture {architecture!r}; {_hint(architecture, get_args(Architecture))}"
+                f"there is no architecture {architecture!r}; {nearest_hint(architecture, get_args(Architecture))}"
             )
         sizes: dict[str, int] = {}
         known = tuple(field.name for field in fields(cls) if field.name != "architecture")
         for part in filter(None, listed.split(",")):
             name, _, number = (word.strip() for word in part.partition("="))
             if name not in known:
-                raise ValueError(f"a shape has no size {name!r}; {_hint(name, known)}")
+                raise ValueError(f"a shape has no size {name!r}; {nearest_hint(name, known)}")
             if not number.isdecimal() or (int(number) == 0 and name != "tied"):
                 raise ValueError(f"{name}={number}: the size is not a whole number above 0")
             sizes[name] = int(number)
@@ -71,11 +72,6 @@ class Shape:
         sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "architecture"}
         listed = (f"{name}={int(size)}" for name, size in sizes.items() if size is not None)
         return f"{self.architecture}:{','.join(listed)}"
-
-
-def _hint(word: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 ShapeText = Annotated[Shape, PlainValidator(Shape.parse), PlainSerializer(str, return_type=str)]
