@@ -73,7 +73,10 @@ def test_rows_of_one_meaning_are_one_row(tmp_path: Path, given: dict[str, Any], 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"messages": [USER], "golden": 1}, "unknown key 'golden'; did you mean 'gold'? Put what should stay with the row"),
+        (
+            {"messages": [USER], "golden": 1},
+            "unknown key 'golden'; did you mean 'gold'? Put what should stay with the row",
+        ),
         ({"messages": [USER], "source": "x"}, "unknown key 'source'; known keys are messages, tools, "),
         ({"query": "hi", "answers": "[]"}, "unknown key 'query'"),
         ({"conversations": [{"from": "narrator", "value": "x"}]}, "conversations.0: unknown speaker 'narrator'"),

@@ -1,7 +1,7 @@
 """The tools of a row: read in one shape, the one in which runtimes pass them on, and the validators of their arguments.
 
-llama.cpp's server and Ollama write the tools of a request anew before a chat template sees them. So tools are brought
-into the shape that both leave as it is, before anything is trained: the prompt of training is the prompt of serving.
+llama.cpp's server and Ollama rewrite the tools of a request before a chat template gets them. So tools are brought into
+the shape that both leave unchanged, before anything is trained: the prompt of training is the prompt of serving.
 """
 
 from __future__ import annotations

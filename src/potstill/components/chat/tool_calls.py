@@ -197,7 +197,7 @@ def parse_answer(
 
 
 def _schemas(tools: Sequence[Tool]) -> Schemas:
-    """The schemas of each tool's arguments; nothing of a tool that has none, since `check` reports broken tools."""
+    """The schemas of each tool's arguments; empty for a tool without valid ones, since `check` reports broken tools."""
     found: dict[str, Mapping[str, Any]] = {}
     for tool in tools:
         function = tool.get("function")

@@ -1,4 +1,4 @@
-"""Text that no one would show to a user, whatever it contains: broken characters, and endless repetition."""
+"""Text that is unfit for any user: broken characters, and endless repetition."""
 
 from __future__ import annotations
 

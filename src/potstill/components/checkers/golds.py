@@ -1,4 +1,4 @@
-"""Whether the right answers of rows can be given at all: their tools, patterns, calls and arguments."""
+"""Whether it is possible to give the right answers of rows: their tools, patterns, calls and arguments."""
 
 from __future__ import annotations
 

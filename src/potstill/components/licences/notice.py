@@ -20,6 +20,6 @@ def licence_notice(licences: dict[str, str], verdict: LicenceVerdict) -> str:
     lines = ["Licences by their SPDX identifiers, as stated in the recipe.", "", *known]
     duties = list(verdict.obligations) + ([] if verdict.commercial else ["use it for non-commercial purposes only"])
     if duties:
-        lines += ["", "Whoever passes this package on must:", *(f"- {duty}" for duty in duties)]
+        lines += ["", "Anyone who passes this package on must:", *(f"- {duty}" for duty in duties)]
         lines += ["", "This list follows from the licences above. It is not legal advice."]
     return "\n".join([*lines, ""])

@@ -54,8 +54,8 @@ def safetensors_format(folder: Path) -> str:
 def stored_head(folder: Path) -> Head | None:
     """The output matrix in a folder's weights; None where the folder has no weights with a token embedding.
 
-    The weights count, and not `tie_word_embeddings`: a head that was trained by itself may be saved with a config that
-    still ties it, and transformers then computes with both matrices.
+    The weights decide, and not `tie_word_embeddings`: a separately trained head may be saved with a config that still
+    ties it, and transformers then computes with both matrices.
 
     Raises:
         RecipeError: as `safetensors_parameters`.

@@ -40,7 +40,7 @@ class Latency:
     decode_tokens_per_s: list[float]
 
     def load(self, load_s: float) -> ServerLoad:
-        """Medians and 95th percentiles, for a server that was ready after so many seconds."""
+        """Medians and the slowest 5 %, for a server that was ready after `load_s` seconds."""
         ttft, speed = self.ttft_ms, self.decode_tokens_per_s
         return ServerLoad(
             load_s=load_s,

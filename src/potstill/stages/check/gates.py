@@ -68,7 +68,7 @@ def unreachable_gates(recipe: Recipe, test: Sequence[Row]) -> Iterator[str]:
 
 
 def unreachable_classifier_gates(gates: ClassifierGates, rows: int) -> Iterator[str]:
-    """The same for a classifier with so many scored test rows."""
+    """The same for a classifier with this number of scored test rows."""
     for name, minimum in {"exact": gates.exact, "retention": gates.retention}.items():
         if minimum is not None:
             yield from _unreachable_rate(f"gates.{name}", minimum, rows, gates.alpha)
@@ -77,7 +77,7 @@ def unreachable_classifier_gates(gates: ClassifierGates, rows: int) -> Iterator[
 
 
 def _unreachable_rate(key: str, minimum: float, items: float, alpha: float) -> Iterator[str]:
-    """A warning where so many items, all of them right, do not show this minimum."""
+    """A warning if this number of items, all of them right, does not show this minimum."""
     yield from _unreachable(key, f"a rate of {minimum:g}", items, items_if_all_right(minimum, alpha))
 
 

@@ -26,7 +26,7 @@ def find_leakage(splits: Splits) -> Leakage:
     """The test rows whose prompts are trained on too, and those that repeat each other.
 
     Raises:
-        DataError: more than 1 % of the test prompts are trained on word for word, or more than 5 % at all.
+        DataError: more than 1 % of the test prompts are trained on word for word, or more than 5 % in any form.
     """
     test = splits["test"]
     found = leaked_rows(test, [*splits["prompts"], *splits.get("finetune", ())])

@@ -112,7 +112,7 @@ def _loses(split: str, lost: Counter[str], first: dict[str, str], n_rows: int) -
 
 
 def _shape(row: Row) -> str:
-    """Conversations of one shape are rendered alike but for their texts."""
+    """A key that is equal for conversations that are rendered alike except for their texts."""
     turns = [(m.role, bool(m.content), len(m.tool_calls)) for m in row.messages]
     return json.dumps([turns, len(row.tools)])
 

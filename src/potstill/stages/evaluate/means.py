@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 def ratio_interval(sums: Sequence[float], counts: Sequence[int], confidence: float) -> Interval:
-    """Two-sided interval of sum(sums)/sum(counts), the mean per token of rows with so many tokens each.
+    """Two-sided interval of sum(sums)/sum(counts), the mean per token of rows with these numbers of tokens.
 
     Each end is the wider one of Student's t and of the studentized bootstrap over whole rows (2,000 resamples, fixed
     seed). For the upper end, the row that raises the mean the most counts once more, and for the lower end the one that

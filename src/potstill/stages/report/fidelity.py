@@ -31,7 +31,7 @@ class FidelityRow:
 
 @dataclass(frozen=True)
 class FidelitySection:
-    """All models, over so many tokens of so many test rows.
+    """All models, over `tokens` tokens of `test_rows` test rows.
 
     bound        whether the true KL is at least the numbers shown
     comparison   the student's KL and its control's; empty without a control

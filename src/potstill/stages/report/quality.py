@@ -144,8 +144,8 @@ def _kept(found: PairedCounts | None, level: float) -> str | None:
     kept = found.kept
     return unbroken(
         f"Of the teacher's {kept.n:,} right answers, the shipped file keeps {kept.k:,} ({percent(kept.rate)}, "
-        f"{format_level(level)} interval {format_interval(kept.low, kept.high, 'rate')}): {found.broken:,} lost. It "
-        f"gets {found.fixed:,} right that the teacher gets wrong."
+        f"{format_level(level)} interval {format_interval(kept.low, kept.high, 'rate')}) and loses "
+        f"{found.broken:,}. It gets {found.fixed:,} right that the teacher gets wrong."
     )
 
 
