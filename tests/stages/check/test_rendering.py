@@ -57,6 +57,20 @@ def test_a_call_that_no_template_could_write_is_refused_before_a_teacher_makes_i
     assert "leaves a call in the answer out of" in workshop.refused(workshop.recipe())
 
 
+def test_a_call_that_no_template_could_write_is_told_where_all_rows_answer_in_words(workshop: Workshop) -> None:
+    own_template(workshop, TEMPLATE.replace("message.tool_calls", "none"))
+
+    def in_words(row: dict[str, Any]) -> None:
+        row["completion"] = {"role": "assistant", "content": "Done."}
+        row.update(behaviour="answer", gold=None)
+
+    for file, rows in (("train.jsonl", 24), ("test.jsonl", 12)):
+        for line in range(1, rows + 1):
+            workshop.spoil(file, line, in_words)
+    warnings = check_recipe(workshop.recipe()).warnings
+    assert any("leaves a call in the answer out of" in warning for warning in warnings)
+
+
 def test_words_before_a_call_are_counted(workshop: Workshop) -> None:
     def talk(row: dict[str, Any]) -> None:
         row["completion"]["content"] = "I do so now:"

@@ -80,6 +80,10 @@ def _require_rendered(split: str, rows: Sequence[Row], chat: ChatFormat, *, answ
         if (shape := _shape(row)) not in probed:
             probed.add(shape)
             found += _probe(row, chat)
+        if _CALL_IN_ANSWER in found and _answers_in_words(row):  # no call may ever be wanted
+            found.remove(_CALL_IN_ANSWER)
+            said[_CALL_IN_ANSWER] += 1
+            first.setdefault(_CALL_IN_ANSWER, row.where)
         for part in dict.fromkeys(found):
             lost[part] += 1
             first.setdefault(part, row.where)
@@ -101,6 +105,9 @@ def _require_rendered(split: str, rows: Sequence[Row], chat: ChatFormat, *, answ
     ]
 
 
+_CALL_IN_ANSWER = "a call in the answer"
+
+
 def _loses(split: str, lost: Counter[str], first: dict[str, str], n_rows: int) -> DataError:
     part, n = lost.most_common(1)[0]
     others = f", and also {', '.join(name for name in lost if name != part)}" if len(lost) > 1 else ""
@@ -114,7 +121,12 @@ def _loses(split: str, lost: Counter[str], first: dict[str, str], n_rows: int) -
 def _shape(row: Row) -> str:
     """A key that is equal for conversations that are rendered alike except for their texts."""
     turns = [(m.role, bool(m.content), len(m.tool_calls)) for m in row.messages]
-    return json.dumps([turns, len(row.tools)])
+    return json.dumps([turns, len(row.tools), _answers_in_words(row)])
+
+
+def _answers_in_words(row: Row) -> bool:
+    """Whether the row says that its answer is words, and not a call."""
+    return row.completion is not None and row.behaviour not in ("tool_call", "multi_call")
 
 
 def _probe(row: Row, chat: ChatFormat) -> list[str]:
@@ -128,7 +140,7 @@ def _probe(row: Row, chat: ChatFormat) -> list[str]:
         left = left_out_of_answer(probe, chat)
     except ValueError as error:
         left = [CALL] if row.tools and "tool" in str(error).lower() else []
-    return found + (["a call in the answer"] if CALL in left else [])
+    return found + ([_CALL_IN_ANSWER] if CALL in left else [])
 
 
 def show_row(splits: Splits, chat: ChatFormat) -> ShownRow | None:
