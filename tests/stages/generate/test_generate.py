@@ -305,3 +305,11 @@ def test_sampling_follows_the_distribution(tiny_model: Path, tmp_path: Path) -> 
     nucleus = {_choose(logits, streams, Sampling(1, temperature=1.0, top_p=0.7))[0][0] for _ in range(500)}
     assert nucleus == {0, 1}
     assert _choose(logits, streams, Sampling(1)) == [(0, 0.0)]
+
+
+def test_prompts_that_are_not_learnt_from_are_told_with_their_reasons() -> None:
+    who = TeacherIdentity(kind="local", model="m", weights_sha256="ab" * 32)
+    split = SplitCounts(prompts=20, kept=4, rejected={"length": 15, "repeated": 1}, completion_tokens=9)
+    (said,) = Generated(teacher=who, splits={"train": split}).findings()
+    assert "16 of 20 prompts are not learnt from" in said
+    assert "cut off at generate.max_new_tokens or chat.context: 15, the prompt is repeated: 1" in said

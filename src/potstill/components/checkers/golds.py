@@ -30,9 +30,9 @@ def check_golds(rows: Iterable[Row]) -> None:
             validators, tools = argument_validators(row.tools, row.where), row.tools
         if row.gold is None:
             continue
-        _require_used(row.gold, row)
         if row.gold.match is not None:
             compile_match(row.gold.match, row.where)
+        _require_used(row.gold, row)
         for index, call in enumerate(row.gold.calls):
             _check_call(call, validators, f"{row.where}: gold.calls[{index}]")
 

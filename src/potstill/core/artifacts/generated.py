@@ -84,6 +84,15 @@ class TeacherIdentity(Part):
     endpoint: str | None = None
 
 
+_REASONS = {
+    "repeated": "the prompt is repeated",
+    "empty": "the answer is empty",
+    "length": "the answer is cut off at generate.max_new_tokens or chat.context",
+    "boundary": "the answer cannot be separated from the prompt",
+    "context": "prompt and answer are longer than chat.context",
+}
+
+
 class SplitCounts(Part):
     """Counts of one split.
 
@@ -126,6 +135,12 @@ class Generated(Artifact):
             found.append(
                 f"generate: {train.thinking} of {train.prompts} answers have thinking; {done} "
                 f"(chat.reasoning: {self.reasoning})."
+            )
+        if train.rejected:
+            reasons = ", ".join(f"{_REASONS.get(name, name)}: {count}" for name, count in train.rejected.items())
+            found.append(
+                f"generate: {sum(train.rejected.values())} of {train.prompts} prompts are not learnt from "
+                f"({reasons}). They are in {REJECTED}, each with its reason."
             )
         for part, count in train.left_out.items():
             found.append(
