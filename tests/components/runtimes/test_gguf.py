@@ -20,8 +20,9 @@ import pytest
 
 from fixtures import TOOLS
 from potstill.components.chat.format import load_chat
-from potstill.components.chat.tool_calls import ParsedAnswer
+from potstill.components.chat.tool_calls import ParsedAnswer, parse_answer
 from potstill.components.conversion.convert import convert_checkpoint
+from potstill.components.conversion.file_template import file_template
 from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes.chat_reply import ChatReply
 from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
@@ -192,6 +193,36 @@ def test_tags_of_calls_that_are_special_tokens_stay_in_the_text_and_are_read(
         (answer,) = GGUFRuntime(server, chat, 512).answer([row], Sampling(40), "test")
     assert answer.text == call
     assert answer.parsed and [c.name for c in answer.parsed.calls] == ["set_light"]
+
+
+def test_calls_as_mistral_writes_them_are_read_by_the_endpoint(
+    chain_model: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mistral"
+    shutil.copytree(chain_model, folder)
+    spelt = {
+        "<ask-call>": "[/INST]",
+        "<tool_call>": "[TOOL_CALLS]",
+        '\n{"name": "set_light", "arguments": ': '[{"name": "set_light", "arguments": ',
+        '{"room": "kitchen", "state": "on"}}\n': '{"room": "kitchen", "state": "on"}',
+        "</tool_call>": ', "id": "abcdefgh1"}]',
+    }
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        token["content"] = spelt.get(token["content"], token["content"])
+        token["special"] |= token["content"] in ("[/INST]", "[TOOL_CALLS]")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    template = shared_data / "chat_templates" / "mistralai-Mistral-Nemo-Instruct-2407.jinja"
+    (folder / "chat_template.jinja").write_text(template.read_text())
+    chat = load_chat(folder)
+    convert_checkpoint(folder, tmp_path / "mistral.gguf", quantization="F32", chat_template=file_template(chat))
+    row = user("lights").model_copy(update={"tools": tuple(TOOLS)})
+    with GGUFServer(tmp_path / "mistral.gguf", context=512) as server:
+        (answer,) = GGUFRuntime(server, chat, 512).answer([row], Sampling(40), "test")
+    written = {"name": "set_light", "arguments": {"room": "kitchen", "state": "on"}, "id": "abcdefgh1"}
+    assert answer.text == "[TOOL_CALLS]" + json.dumps([written])
+    wanted = Call(name="set_light", arguments={"room": "kitchen", "state": "on"})
+    assert answer.parsed == ParsedAnswer((wanted,), "") == parse_answer(answer.text, "mistral")
 
 
 def test_without_tools_the_chat_endpoint_leaves_the_call_in_the_words(
