@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from test_docs import ROOT, blocks
 
 PAGE = ROOT / "docs" / "howto" / "own-data.md"
 INTENTS, SPREADSHEET = blocks(PAGE, "python")
+SPLITS = ("test", "validation", "train")
 
 
 def run(script: str, folder: Path) -> str:
@@ -21,11 +23,24 @@ def run(script: str, folder: Path) -> str:
 
 def test_intents_and_slots_become_tools_and_rows(tmp_path: Path) -> None:
     (tmp_path / "utterances.json").write_text(blocks(PAGE, "json")[0])
-    assert run(INTENTS, tmp_path) == "2 tools, 3 rows\n"
-    rows = read_rows(tmp_path / "rows.jsonl", tools=tmp_path / "tools.json", need_completion=True)
-    check_golds(rows)
-    assert (tmp_path / "rows.jsonl").read_text().splitlines()[0] == blocks(PAGE, "jsonl")[0].strip()
-    assert [row.behaviour for row in rows] == ["tool_call"] * 3
+    shown = run(INTENTS, tmp_path)
+    assert shown.splitlines() == ["tools.json: 2 tools", *(f"{split}.jsonl: 1 rows" for split in SPLITS)]
+    for split in SPLITS:
+        rows = read_rows(tmp_path / f"{split}.jsonl", tools=tmp_path / "tools.json", need_completion=True)
+        check_golds(rows)
+        assert [row.behaviour for row in rows] == ["tool_call"]
+    assert (tmp_path / "train.jsonl").read_text() == blocks(PAGE, "jsonl")[0]
+
+
+def test_rows_of_one_template_stay_in_one_file(tmp_path: Path) -> None:
+    places = ("Oslo", "Lima", "Rome", "Bonn")
+    starts = [f"Is it number {number} in " for number in range(30)]
+    made = [[{"text": start}, {"text": place, "slot": "city"}] for start in starts for place in places]
+    (tmp_path / "utterances.json").write_text(json.dumps({"GetWeather": made}))
+    run(INTENTS, tmp_path)
+    files = [(tmp_path / f"{split}.jsonl").read_text() for split in SPLITS]
+    assert [text.count("\n") for text in files] == [12, 12, 96]
+    assert all(sum(start in text for text in files) == 1 for start in starts)
 
 
 def test_a_spreadsheet_becomes_rows(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ class _Passes(Section):
     epochs: Positive = 3.0
     """Number of passes over the rows, where a fraction ends the last pass early; default: 3."""
     batch_tokens: Count = 8192
-    """Maximum size of one micro-batch on one device, in tokens; default: 8192."""
+    """Maximum size of one micro-batch on one device, in tokens; few rows need a smaller one for enough optimizer steps;
+    default: 8192."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Optimizer; `muon` is for the matrices of the layers, and all other weights use AdamW; default: adamw."""
     min_lr_ratio: Share = 0.1
