@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from potstill.core.argument_order import with_ordered_arguments
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_lines, write_text
 from potstill.core.messages import Call, Function, Message, ToolCall, with_call_ids
@@ -155,6 +156,7 @@ def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: 
         if need_completion and row.completion is None:
             row = row.model_copy(update={"completion": _gold_answer(row)})
         _require_answer(row, need_completion)
+        row = _with_ordered_arguments(row)
     except ValidationError as error:
         problem = first_problem(error)
     except ValueError as error:
@@ -163,6 +165,15 @@ def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: 
         return row
     end = "" if problem.endswith("?") else "."
     raise DataError(f"{where}: {problem}{end} See docs/row-format.md for the shape of a row.")
+
+
+def _with_ordered_arguments(row: Row) -> Row:
+    """The row with the arguments of all calls in the order in which llama.cpp's server writes them."""
+    if not row.tools:
+        return row
+    messages = tuple(with_ordered_arguments(message, row.tools) for message in row.messages)
+    completion = with_ordered_arguments(row.completion, row.tools) if row.completion else None
+    return row.model_copy(update={"messages": messages, "completion": completion})
 
 
 def _gold_answer(row: Row) -> Message | None:

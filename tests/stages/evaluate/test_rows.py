@@ -10,7 +10,8 @@ import pytest
 from fixtures import light_row, light_rows, write_jsonl
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
-from potstill.core.records import read_rows
+from potstill.core.records import Call, Gold, Message, Row, ToolCall, read_rows
+from potstill.stages.evaluate.answers import expected_answer
 from potstill.stages.evaluate.classifier import scored_rows
 from potstill.stages.evaluate.rows import RowFiles, read_test_rows
 
@@ -95,3 +96,12 @@ def test_a_classifiers_rows_that_differ_in_case_and_punctuation_are_one(tmp_path
     rows, leaked = scored_rows(test, train)
     assert [row.text for row in rows] == ["Play it.", "caf\u00e9?", "go"]
     assert (leaked.rows, leaked.of, leaked.repeated, leaked.row_ids) == (1, 6, 2, ("STOP!",))
+
+
+def test_the_right_answer_is_shown_for_every_kind_of_row() -> None:
+    call = ToolCall.of(Call(name="set_light", arguments={"room": "Küche", "on": True}))
+    user = (Message(role="user", content="x"),)
+    made = Row(messages=user, completion=Message(role="assistant", tool_calls=(call,)), behaviour="tool_call")
+    assert expected_answer(made) == 'set_light(room="Küche", on=true)'
+    assert expected_answer(Row(messages=user, completion=Message(role="assistant", content="4"))) == "4"
+    assert expected_answer(Row(messages=user, gold=Gold(match="four"))) == "/four/"

@@ -14,7 +14,7 @@ from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_ans
 from potstill.core.records import Row
 from potstill.stages.evaluate.readings import as_served, own_reading, same_reading, shown
 
-__all__ = ["TestBench"]
+__all__ = ["TestBench", "expected_answer"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TestBench:
             exact=verdict.exact and not cut if verdict.exact is not None else None,
             parses=verdict.parses,
             schema_valid=verdict.schema_valid,
-            expected=_expected(row),
+            expected=expected_answer(row),
             served=shown(served) if served and not same_reading(served, own) else None,
             error="cut_off" if cut and verdict.exact is not None else verdict.error,
             tools=tuple(dict.fromkeys(call.name for call in wanted)),
@@ -62,11 +62,12 @@ class TestBench:
         )
 
 
-def _expected(row: Row) -> str:
+def expected_answer(row: Row) -> str:
     """The right answer, for a person to read."""
-    if row.gold and row.gold.calls:
+    if calls := right_calls(row):
         return "\n".join(
-            f"{c.name}({', '.join(f'{k}={json.dumps(v[0])}' for k, v in c.arguments.items())})" for c in row.gold.calls
+            f"{c.name}({', '.join(f'{k}={json.dumps(v[0], ensure_ascii=False)}' for k, v in c.arguments.items())})"
+            for c in calls
         )
     if row.completion and row.completion.content:
         return row.completion.content

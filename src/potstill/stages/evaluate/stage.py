@@ -82,6 +82,6 @@ STAGE = Stage(
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=8,
+    version=9,
     paid=("answers-*.jsonl",),
 )

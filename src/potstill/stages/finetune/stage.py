@@ -115,4 +115,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Finetuned.read(folder).findings()
 
 
-STAGE = Stage("finetune", (), _inputs, run, version=7, together=True, confirm=_confirm)
+STAGE = Stage("finetune", (), _inputs, run, version=8, together=True, confirm=_confirm)

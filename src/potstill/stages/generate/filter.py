@@ -11,6 +11,7 @@ from potstill.components.chat.reasoning import split_thinking
 from potstill.components.chat.thinking import without_thinking
 from potstill.components.chat.tool_calls import parse_answer
 from potstill.components.runtimes import Answer
+from potstill.core.argument_order import with_ordered_arguments
 from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Message, Row, ToolCall
 from potstill.stages.generate.teachers import LoadedTeacher
@@ -115,9 +116,9 @@ def _message(row: Row, text: str, chat: ChatFormat | None) -> Message:
         return raw
     message = Message(role="assistant", content=parsed.content or None, reasoning_content=thinking, tool_calls=calls)
     if chat is None:
-        return message
+        return with_ordered_arguments(message, row.tools)
     try:
         same = chat.render((*row.messages, message), row.tools) == chat.render((*row.messages, raw), row.tools)
     except ValueError:  # the template refuses calls
         return raw
-    return message if same else raw
+    return with_ordered_arguments(message, row.tools) if same else raw

@@ -175,4 +175,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Generated.read(folder).findings()
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=5, paid=("*.journal.jsonl",), confirm=_confirm)
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=6, paid=("*.journal.jsonl",), confirm=_confirm)
