@@ -157,7 +157,7 @@ def test_check_says_what_the_rows_are(encoder: Path, tmp_path: Path) -> None:
     said = potstill("check", path, "--runs", tmp_path / "runs").stdout
     assert "4 classes" in said
     assert "train: 108 rows of" in said
-    assert "108 texts are trained on too, " in said
+    assert "108 texts are trained on or used for validation too, " in said
     assert "longer than data.context (6)" in said
 
 

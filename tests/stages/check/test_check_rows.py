@@ -438,6 +438,14 @@ def test_leakage_into_the_teachers_own_rows_counts(workshop: Workshop) -> None:
     assert f"{workshop.folder / 'gold.jsonl'}:1" in workshop.refused(recipe)
 
 
+def test_validation_rows_that_are_test_rows_or_trained_on_are_told(workshop: Workshop) -> None:
+    same = workshop.recipe(data={"validation": "test.jsonl"})
+    assert "test prompts are trained on or used for validation too" in workshop.refused(same)
+    write_jsonl(workshop.folder / "own.jsonl", workshop.rows("train.jsonl")[:2])
+    (warning,) = check_recipe(workshop.recipe(data={"validation": "own.jsonl"})).warnings
+    assert warning.startswith(f"data.validation: 2 of 2 prompts are trained on too, the first at {workshop.folder}")
+
+
 def test_a_trimmed_vocabulary_makes_sizes_upper_bounds(workshop: Workshop) -> None:
     """What is kept is known once rows are generated: until then a budget may still be met."""
     tight = {"file_mb": 0.01, "memory_mb": 0.01}

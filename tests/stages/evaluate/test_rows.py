@@ -36,7 +36,10 @@ def test_a_leaked_prompt_is_left_out_as_often_as_it_occurs(tmp_path: Path) -> No
     rows, leaked = read_test_rows(files(tmp_path, test, light_rows([""])))
     assert [row.row_id for row in rows] == [row.row_id for row in read_rows(tmp_path / "test.jsonl")[:12]]
     assert (leaked.rows, leaked.of, len(leaked.row_ids)) == (2, 14, 1)
-    assert leaked.sentence == "2 of 14 test rows were also trained on, and are left out of every score."
+    assert (
+        leaked.sentence
+        == "2 of 14 test rows were also trained on or used for validation, and are left out of every score."
+    )
 
 
 def test_only_rows_in_use_count(tmp_path: Path) -> None:
@@ -51,6 +54,13 @@ def test_rows_that_the_teacher_was_finetuned_on_count_too(tmp_path: Path) -> Non
     tuned = HashedPath.of_file(write_jsonl(tmp_path / "tuned.jsonl", [light_row("hall", "on")]))
     test = [light_row("hall", "on"), light_row("hall", "off")]
     assert read_test_rows(files(tmp_path, test, [light_row("attic", "on")], finetune_rows=tuned))[1].rows == 1
+
+
+def test_validation_rows_count_too(tmp_path: Path) -> None:
+    chosen = HashedPath.of_file(write_jsonl(tmp_path / "validation.jsonl", [light_row("hall", "on")]))
+    test = [light_row("hall", "on"), light_row("hall", "off")]
+    rows, leaked = read_test_rows(files(tmp_path, test, [light_row("attic", "on")], validation=chosen))
+    assert (len(rows), leaked.rows) == (1, 1)
 
 
 def test_the_same_words_with_other_tools_are_another_prompt(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finished_run import metrics, pair, speed, write_exported
-from potstill.core.artifacts.metrics import FidelityDifference, LeakedRows, Paired, PairedCounts
+from potstill.core.artifacts.metrics import FidelityDifference, LeakedRows, Paired, PairedCounts, Rate
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.recipe import load_recipe
 from potstill.stages.gate.stage import STAGE
@@ -112,10 +112,28 @@ def test_a_training_that_did_harm_is_said_to_only_where_it_is_shown(
     assert sentence.startswith(says) if says else not sentence
 
 
+def test_nothing_right_is_said_and_no_gate_passes_with_it(tmp_path: Path) -> None:
+    found = metrics()
+    none = Rate.of([False] * 430, None, 0.9)
+    models = {name: model.model_copy(update={"exact": none}) for name, model in found.models.present()}
+    paired = found.paired.model_copy(update={"gguf_vs_student": pair(0, 0, 430)})
+    update = {"models": found.models.model_copy(update=models), "paired": paired}
+    (tmp_path / "recipe.yaml").write_text(RECIPE + "gates: {quantization_drop: 0.02}\n")
+    (tmp_path / "evaluate").mkdir()
+    found.model_copy(update=update).write(tmp_path / "evaluate")
+    verdict = gated(tmp_path)
+    (gate,) = verdict.gates
+    assert gate.verdict == "INCONCLUSIVE"
+    assert gate.detail == "Not judged: no test row was right before quantization."
+    assert any(note.startswith("The teacher has 0 of 430 test rows right, so there is") for note in verdict.notes)
+
+
 def test_leaked_rows_are_in_a_note(tmp_path: Path) -> None:
     leaked = LeakedRows(rows=2, of=430, row_ids=("a" * 12,))
     found = judged(tmp_path, "gates: {beats_control: true}\n", "x", "x", leaked)
-    assert found.notes == ("2 of 430 test rows were also trained on, and are left out of every score.",)
+    assert found.notes == (
+        "2 of 430 test rows were also trained on or used for validation, and are left out of every score.",
+    )
 
 
 def test_notes_count_wrong_answers_by_kind_and_rows_that_repeat(tmp_path: Path) -> None:

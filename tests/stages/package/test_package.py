@@ -373,7 +373,10 @@ def test_api_teacher_leaves_out_fidelity(tmp_path: Path) -> None:
 def test_leaked_rows_are_on_the_card(tmp_path: Path) -> None:
     leaked = LeakedRows(rows=3, of=433, row_ids=("a" * 12,))
     folder = packaged(tmp_path, measured=metrics().model_copy(update={"leaked": leaked}))
-    assert "3 of 433 test rows were also trained on, and are left out" in (folder / "README.md").read_text()
+    assert (
+        "3 of 433 test rows were also trained on or used for validation, and are left out"
+        in (folder / "README.md").read_text()
+    )
 
 
 # ---- the command ----

@@ -130,7 +130,7 @@ class CheckResult(Artifact):
     prompt_tokens       by split, in the teacher's tokens (the student's, where the teacher is an endpoint)
     supervised_tokens   by split, of the rows that have an answer
     shown               a row with what is learnt of it; None where it cannot be rendered
-    leaked              ids of test rows whose prompts are trained on too; no score may count them
+    leaked              ids of test rows whose prompts are trained on or used for validation too, which are not scored
     trial               None where llama.cpp is not installed
     """
 
@@ -159,7 +159,7 @@ class ClassifierCheck(Artifact):
     """What the check of a classifier's recipe found.
 
     tokens    by split, before texts are cut
-    leaked    test texts that are trained on too; no score may count them
+    leaked    test texts that are trained on or used for validation too, which are not scored
     """
 
     FILE: ClassVar[str] = "check.json"

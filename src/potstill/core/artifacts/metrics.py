@@ -60,11 +60,12 @@ class Median(Part):
 
 
 class LeakedRows(Part):
-    """Test rows that were also trained on, which are left out of every score, and those that count once.
+    """Test rows that were also trained on or used for validation, which are left out of every score, and
+    those that count once.
 
     Two prompts are the same if they differ in case, spaces and punctuation alone.
 
-    rows       number of rows that were also trained on
+    rows       number of rows that were also trained on or used for validation
     of         number of rows in the test file
     row_ids    their prompts, each once
     repeated   number of rows that repeat an earlier test row
@@ -80,8 +81,9 @@ class LeakedRows(Part):
         """What a report says about these rows; empty without any."""
         said = []
         if self.rows:
-            were = "was also trained on, and is" if self.rows == 1 else "were also trained on, and are"
-            said.append(f"{self.rows:,} of {self.of:,} test rows {were} left out of every score.")
+            were, are = ("was", "is") if self.rows == 1 else ("were", "are")
+            used = f"{were} also trained on or used for validation, and {are}"
+            said.append(f"{self.rows:,} of {self.of:,} test rows {used} left out of every score.")
         if self.repeated:
             repeat = "row repeats an earlier one, and is" if self.repeated == 1 else "rows repeat earlier ones, and are"
             said.append(f"{self.repeated:,} of {self.of:,} test {repeat} not counted again.")

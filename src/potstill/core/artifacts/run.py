@@ -37,7 +37,7 @@ class RunMetrics(Part):
 
     Rates are between 0 and 1; sizes in bytes; times in milliseconds; KL in nats per token; memory in 10^6 bytes.
     `start_exact` is the student's before training. `leaked_rows` is the number of test rows that were also trained on
-    and are left out of every score.
+    or used for validation, and are left out of every score.
     """
 
     teacher_exact: float | None

@@ -30,7 +30,7 @@ from potstill.core.leakage import unrepeated_rows
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 from potstill.stages.check.gates import require_gates, unreachable_gates
-from potstill.stages.check.leakage import find_leakage
+from potstill.stages.check.leakage import find_leakage, validation_warning
 from potstill.stages.check.lengths import Lengths, measure_rows
 from potstill.stages.check.rendering import check_rendering, show_row
 from potstill.stages.check.trial import missing_package, try_student
@@ -63,7 +63,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     scored = unrepeated_rows([row for row in splits["test"] if row.row_id not in leakage.row_ids])
     warnings += [*turns, _thinking(recipe, splits), _unjudged_rows(splits["test"]), *unreachable_gates(recipe, scored)]
     warnings += device_warnings(recipe, models, statistics.median(lengths["test"].prompt))
-    warnings += [leakage.sentence and f"data.test: {leakage.sentence}"]
+    warnings += [leakage.sentence and f"data.test: {leakage.sentence}", validation_warning(splits)]
     warnings += [rows_warning(recipe, models), vocabulary_warning(recipe, models)]
     warnings += _model_warnings(recipe, models) + _licence_warnings(recipe)
     warnings += [f"export: {note}." for note in export_notes(recipe, models.student)]

@@ -85,10 +85,12 @@ def check_classifier(inputs: ClassifierCheckInputs) -> ClassifierCheck:
     _check_labels(inputs, splits, labels)
     _check_teacher(inputs, labels)
     lengths = _token_lengths(inputs, splits)
-    leaked = [row.text for row in leaked_texts(splits["test"], splits["train"])]
+    leaked = [row.text for row in leaked_texts(splits["test"], [*splits["train"], *splits.get("validation", ())])]
     repeated = _repeated(splits["test"])
     warnings = _warnings(inputs, lengths, len(leaked), repeated)
     scored = max(0, len(splits["test"]) - len(leaked) - repeated)
+    if again := len(leaked_texts(splits.get("validation", ()), splits["train"])):
+        warnings.append(f"data.validation: {again} texts are trained on too. Use rows that no model is trained on.")
     warnings += unreachable_classifier_gates(inputs.gates, scored)
     return ClassifierCheck(
         name=inputs.name,
@@ -108,8 +110,10 @@ def _warnings(
         if cut := sum(length > inputs.context for length in found):
             out.append(f"{cut} rows of {name} are longer than data.context ({inputs.context}) and are cut.")
     if leaked:
-        same = "case, spaces and punctuation ignored"
-        out.append(f"data.test: {leaked} texts are trained on too, {same}. They are left out of every score.")
+        out.append(
+            f"data.test: {leaked} texts are trained on or used for validation too, case, spaces and punctuation "
+            "ignored. They are left out of every score."
+        )
     if repeated:
         out.append(f"data.test: {repeated} texts repeat earlier ones. Each text is scored once.")
     return out
@@ -169,4 +173,4 @@ def _token_lengths(inputs: ClassifierCheckInputs, splits: Splits) -> dict[str, l
     }
 
 
-STAGE = Stage("check", (), inputs, run, version=5)
+STAGE = Stage("check", (), inputs, run, version=6)

@@ -42,10 +42,11 @@ _WARM_UP = 10
 
 @dataclass(frozen=True)
 class ClassifierEvaluateInputs:
-    """What the measurements depend on; `train` rows are read to find the test rows that were trained on."""
+    """What the measurements depend on; `train` and `validation` rows are read to find those test rows."""
 
     test: HashedPath
     train: HashedPath
+    validation: HashedPath | None
     context: int
     out_of_scope: str | None
     teacher: HashedPath
@@ -62,6 +63,7 @@ def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
     return ClassifierEvaluateInputs(
         test=HashedPath.of_file(data.test),
         train=HashedPath.of_file(data.train),
+        validation=HashedPath.of_file(data.validation) if data.validation else None,
         context=data.context,
         out_of_scope=data.out_of_scope,
         teacher=classifier_teacher(recipe, done),
@@ -79,7 +81,7 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
 
     from potstill.components.runtimes.classifier import Classifier
 
-    rows, leaked = scored_rows(inputs.test, inputs.train)
+    rows, leaked = scored_rows(inputs.test, inputs.train, inputs.validation)
     folders = {"teacher": inputs.teacher, "start": inputs.start, "student": inputs.student, "control": inputs.control}
     models = {name: Classifier(model.path, inputs.context) for name, model in folders.items() if model}
     threads = torch.get_num_threads()
@@ -113,21 +115,27 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     ).write(out)
 
 
-STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=6)
 
 
-def scored_rows(test_file: HashedPath, train_file: HashedPath) -> tuple[list[LabelledRow], LeakedRows]:
-    """The rows to score, and those left out because they were also trained on.
+def scored_rows(test_file: HashedPath, *used_files: HashedPath | None) -> tuple[list[LabelledRow], LeakedRows]:
+    """The rows to score, and those left out because they were also trained on or used for validation.
+
+    Args:
+        test_file: the test rows.
+        used_files: the rows of training and validation.
 
     Raises:
-        DataError: a file is broken, or every test row was trained on.
+        DataError: a file is broken, or every test row was used.
     """
     test = read_labelled(test_file.path)
-    leaked = {row.text for row in leaked_texts(test, read_labelled(train_file.path))}
+    used = [row for file in used_files if file for row in read_labelled(file.path)]
+    leaked = {row.text for row in leaked_texts(test, used)}
     left = [row for row in test if row.text not in leaked]
     if not left:
         raise DataError(
-            f"{test_file.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
+            f"{test_file.path}: every test row is also trained on or used for validation, so nothing can "
+            "be scored. Use other test rows."
         )
     rows = unrepeated_texts(left)
     found = LeakedRows(

@@ -1,4 +1,4 @@
-"""The test rows that are scored: those of the test file whose prompts no model was trained on."""
+"""The test rows that are scored: those of the test file whose prompts were not used in training or validation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ __all__ = ["RowFiles", "read_test_rows"]
 
 @dataclass(frozen=True)
 class RowFiles:
-    """The test file, and the files that were trained on.
+    """The test file, and the files that were trained on or used for validation.
 
     test_limit      number of test rows to use; None: all
     tools           tools of rows that name none of their own
     prompts         rows that the student learns from, of which `prompts_limit` are used
     finetune_rows   rows that the teacher was fine-tuned on
+    validation      rows that the best weights were chosen on
     reasoning       whether the thinking of earlier turns is kept
     """
 
@@ -33,6 +34,7 @@ class RowFiles:
     prompts: HashedPath
     prompts_limit: int | None
     finetune_rows: HashedPath | None
+    validation: HashedPath | None = None
     reasoning: Reasoning = "learn"
 
     @classmethod
@@ -46,27 +48,31 @@ class RowFiles:
             prompts=HashedPath.of_file(data.prompts),
             prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
+            validation=HashedPath.of_file(data.validation) if data.validation else None,
             reasoning=recipe.chat.reasoning,
         )
 
 
 def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
-    """The rows to score, each once, and those left out because they were also trained on.
+    """The rows to score, each once, and those left out because they were also trained on or used for validation.
 
     Raises:
-        DataError: a file is broken, or every test row was trained on.
+        DataError: a file is broken, or every test row was also trained on or used for validation.
     """
     tools = files.tools.path if files.tools else None
     test = read_rows(files.test.path, tools=tools, limit=files.test_limit)
-    trained_on = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
+    used = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
     if files.finetune_rows:
-        trained_on += read_rows(files.finetune_rows.path, tools=tools)
-    test, trained_on = (as_chosen(rows, files.reasoning) for rows in (test, trained_on))
-    leaked = {row.where: row.row_id for row, _ in leaked_rows(test, trained_on)}
+        used += read_rows(files.finetune_rows.path, tools=tools)
+    if files.validation:
+        used += read_rows(files.validation.path, tools=tools)
+    test, used = (as_chosen(rows, files.reasoning) for rows in (test, used))
+    leaked = {row.where: row.row_id for row, _ in leaked_rows(test, used)}
     left = [row for row in test if row.where not in leaked]
     if not left:
         raise DataError(
-            f"{files.test.path}: every test row is also trained on, so nothing can be scored. Use other test rows."
+            f"{files.test.path}: every test row is also trained on or used for validation, so nothing can "
+            "be scored. Use other test rows."
         )
     rows = unrepeated_rows(left)
     ids = tuple(dict.fromkeys(leaked.values()))

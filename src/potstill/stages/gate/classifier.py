@@ -13,7 +13,7 @@ from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierGates, ClassifierRecipe
 from potstill.core.steps import Done, Stage
-from potstill.stages.gate.gates import better_gate, floor_gate, limit_gate, overall, retention_gate
+from potstill.stages.gate.gates import better_gate, floor_gate, limit_gate, nothing_right, overall, retention_gate
 from potstill.stages.gate.several import confirm_failures
 
 __all__ = ["STAGE", "ClassifierGateInputs"]
@@ -40,7 +40,7 @@ def _run(inputs: ClassifierGateInputs, out: Path) -> None:
     Verdict(verdict=overall(results), confidence=metrics.confidence, gates=results, notes=notes).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="gate", reads=("train", "evaluate"), inputs=_inputs, run=_run, version=6)
 
 
 def _gates(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[GateResult]:
@@ -65,6 +65,8 @@ def _notes(gates: ClassifierGates, metrics: ClassifierMetrics) -> Iterator[str]:
     """Notes that no gate asks for: leaked test rows, and the effect of training."""
     if metrics.leaked.sentence:
         yield metrics.leaked.sentence
+    if not metrics.models.teacher.exact.k:
+        yield nothing_right(metrics.models.teacher.exact)
     yield metrics.models.gain()
     control = metrics.paired.student_vs_control
     if control and not gates.beats_control:

@@ -20,7 +20,16 @@ from potstill.core.artifacts.verdict import GateResult, VerdictWord
 from potstill.core.format import format_interval, format_level, format_p_value, format_percent, format_points_interval
 from potstill.core.stats import items_for_pairs, items_for_rate, paired_interval, rate_p_value
 
-__all__ = ["better_gate", "drop_gate", "floor_gate", "limit_gate", "overall", "retention_gate", "undecided"]
+__all__ = [
+    "better_gate",
+    "drop_gate",
+    "floor_gate",
+    "limit_gate",
+    "nothing_right",
+    "overall",
+    "retention_gate",
+    "undecided",
+]
 
 
 def floor_gate(found: Rate, floor: float, alpha: float, *, name: str = "floor", key: str = "") -> GateResult:
@@ -167,6 +176,14 @@ def limit_gate(
 def undecided(key: str, name: str, threshold: float, reason: str) -> GateResult:
     """Result of a gate that the recipe asks for and that has nothing to judge: INCONCLUSIVE, never a silent pass."""
     return _result(key, name, "INCONCLUSIVE", None, None, None, threshold, "", f"Not judged: {reason}.")
+
+
+def nothing_right(teacher: Rate) -> str:
+    """What a verdict says about a teacher without any right answer."""
+    return (
+        f"The teacher has 0 of {teacher.n} test rows right, so there is nothing to keep. Fine-tune it "
+        "(teacher.finetune) longer or with a higher learning rate, or use another teacher."
+    )
 
 
 def overall(results: Iterable[GateResult]) -> VerdictWord:

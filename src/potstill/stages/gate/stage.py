@@ -22,6 +22,7 @@ from potstill.stages.gate.gates import (
     drop_gate,
     floor_gate,
     limit_gate,
+    nothing_right,
     overall,
     retention_gate,
     undecided,
@@ -31,6 +32,7 @@ from potstill.stages.gate.several import confirm_failures
 __all__ = ["STAGE", "GateInputs", "judge"]
 
 _NO_RIGHT_ANSWERS = "no test row says what is right"
+_NOTHING_TO_LOSE = "no test row was right before quantization"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _run(inputs: GateInputs, out: Path) -> None:
     judge(inputs).write(out)
 
 
-STAGE = Stage(name="gate", reads=("train", "export", "speed", "evaluate"), inputs=_inputs, run=_run, version=7)
+STAGE = Stage(name="gate", reads=("train", "export", "speed", "evaluate"), inputs=_inputs, run=_run, version=8)
 
 
 def judge(inputs: GateInputs) -> Verdict:
@@ -115,10 +117,11 @@ def _answer_gates(inputs: GateInputs, metrics: Metrics) -> Iterator[GateResult]:
         yield better_gate(pair, alpha, name=name, key=key) if pair else undecided(key, name, 0.0, _NO_RIGHT_ANSWERS)
     if gates.quantization_drop is not None:
         name, key, pair = "drop from quantization", "gates.quantization_drop", paired.gguf_vs_student
+        before = metrics.models.student.exact
         yield (
             drop_gate(name, pair, gates.quantization_drop, alpha, key=key)
-            if pair
-            else undecided(key, name, gates.quantization_drop, _NO_RIGHT_ANSWERS)
+            if pair and before and before.k
+            else undecided(key, name, gates.quantization_drop, _NOTHING_TO_LOSE if before else _NO_RIGHT_ANSWERS)
         )
 
 
@@ -154,6 +157,8 @@ def _notes(inputs: GateInputs, metrics: Metrics) -> Iterator[str]:
     if metrics.leaked.sentence:
         yield metrics.leaked.sentence
     models = metrics.models
+    if models.teacher.exact and not models.teacher.exact.k:
+        yield nothing_right(models.teacher.exact)
     yield from filter(None, (models.gguf.mistakes("the shipped file"), models.teacher.mistakes("the teacher")))
     if inputs.trained:
         trained = Trained.read(inputs.trained.path.parent)
