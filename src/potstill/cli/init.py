@@ -58,4 +58,7 @@ def init(
     if trained.tokens < vocabulary:
         click.echo(f"The rows have too few different words for {vocabulary:,} tokens.")
     if parameters is not None:
-        click.echo(f"A model of {parameters:,} parameters with random weights is in it: train it before use.")
+        click.echo(
+            f"A model of {parameters:,} parameters with random weights is in it: name it as student.model "
+            "or teacher.model."
+        )

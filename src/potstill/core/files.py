@@ -184,7 +184,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             and the line.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file. Give the path of a JSONL file, relative to the recipe.")
+        raise DataError(
+            f"{path}: no such file. Give the path of a JSONL file; paths in a recipe are relative to its folder."
+        )
     with path.open("rb") as file:
         for number, line in enumerate(split_lines(file), 1):
             if line.strip():

@@ -114,6 +114,10 @@ def test_a_shape_is_one_string_and_hashes_as_its_sizes() -> None:
     shape = Shape.parse(text)
     assert str(shape) == text and Shape.parse(str(shape)) == shape
     assert (shape.kv_heads, shape.head_dim, shape.tied) == (2, None, False)
+    with pytest.raises(
+        ValueError, match=r"starts with an architecture .* and a colon, as in llama:layers=2,hidden=64$"
+    ):
+        Shape.parse("layers=2,hidden=64")
     student = Recipe.model_validate(
         {
             "name": "r",

@@ -187,6 +187,12 @@ def test_verify_names_each_fault(tmp_path: Path, change: Any, problem: str) -> N
     assert len(found) == 1 and problem in found[0]
 
 
+def test_verify_of_a_step_names_the_package_in_it(tmp_path: Path) -> None:
+    folder = packaged(tmp_path)
+    (problem,) = verify_package(folder.parent)
+    assert problem == f"This is a step of a run, not a package. Give the folder {folder.parent / 'package'} in it."
+
+
 def test_manifest_cannot_point_outside(tmp_path: Path) -> None:
     folder = packaged(tmp_path)
     secret = tmp_path / "secret"

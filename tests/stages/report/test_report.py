@@ -19,6 +19,7 @@ import pytest
 
 from finished_run import EVIL, RECIPE, finished_run, made_up_example, pair
 from fixtures import write_jsonl
+from potstill.core.artifacts.manifest import DataFile
 from potstill.core.artifacts.metrics import (
     LeakedRows,
     Metrics,
@@ -222,6 +223,11 @@ def nothing_lost(metrics: Metrics) -> Metrics:
     return metrics.model_copy(update={"regressions": ()})
 
 
+def nothing_right(metrics: Metrics) -> Metrics:
+    none = Rate.of([False] * 430, None, 0.9)
+    return nothing_lost(each_model(metrics, lambda name, model: model.model_copy(update={"exact": none})))
+
+
 def leaks(metrics: Metrics) -> Metrics:
     leaked = LeakedRows(rows=1, of=431, row_ids=("a" * 12,))
     return metrics.model_copy(update={"leaked": leaked})
@@ -243,6 +249,7 @@ def leaks(metrics: Metrics) -> Metrics:
         (no_control, ("(train.control: none), so the effect of distillation is unknown",)),
         (endpoint, ("Closeness to this teacher could not be measured",)),
         (nothing_lost, ("None: the shipped file gets every item right that the teacher gets right.",)),
+        (nothing_right, ("The teacher gets no item right, so there is nothing to lose.",)),
         (leaks, ("1 of 431 test rows was also trained on or used for validation, and is left out of every score.",)),
     ],
 )
@@ -503,3 +510,15 @@ def test_a_page_says_that_readings_agree(tmp_path: Path) -> None:
 
     page = render_page(read_facts(stage_inputs(STAGE, *packaged_run(tmp_path, change=agree))))
     assert "reads the same calls and words in each answer" in page and "What users get" not in page
+
+
+def test_a_page_says_on_what_its_teacher_was_fine_tuned(tmp_path: Path) -> None:
+    facts = read_facts(stage_inputs(STAGE, *packaged_run(tmp_path)))
+    assert "<dt>Teacher fine-tuned on" not in render_page(facts)
+    rows = DataFile(file="gold.jsonl", rows=800, sha256="a" * 64, bytes=1)
+    manifest = facts.manifest.model_copy(
+        update={"teacher": facts.manifest.teacher.model_copy(update={"finetuned_on": rows})}
+    )
+    assert "<dt>Teacher fine-tuned on</dt><dd>gold.jsonl, 800 rows</dd>" in render_page(
+        replace(facts, manifest=manifest)
+    )

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from potstill.core.artifacts.speed import MeasuredSpeed, SpeedTiming
-from potstill.core.format import format_interval, format_number
+from potstill.core.format import format_interval, format_level, format_number
 
 __all__ = ["render_bench"]
 
@@ -15,7 +15,8 @@ __all__ = ["render_bench"]
 def render_bench(found: MeasuredSpeed) -> Group:
     """A table, and how it was measured."""
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in ("measure", "median", "interval", "slowest 5 %", "interval"):
+    interval = f"{format_level(found.confidence)} interval"
+    for column in ("measure", "median", interval, "slowest 5 %", interval):
         table.add_column(column, justify="left" if column == "measure" else "right", no_wrap=True)
     table.add_row("time to first token, ms", *_cells(found.ttft_ms))
     table.add_row("decode speed, tokens/s", *_cells(found.decode_tokens_per_s))

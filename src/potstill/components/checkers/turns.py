@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from potstill.core.errors import DataError
@@ -70,7 +71,10 @@ def _others(wrong: Sequence[_Finding]) -> str:
 
 
 def _places(places: Sequence[str]) -> str:
-    return ", ".join(places[:_SHOWN]) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
+    """The first places, all of one file, with the file's name once."""
+    file, first = places[0].rsplit(":", 1)
+    shown = [f"{Path(file).name}:{first}", *(place.rsplit(":", 1)[1] for place in places[1:_SHOWN])]
+    return ", ".join(shown) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
 
 
 def _findings(row: Row, validators: Mapping[str, Validator]) -> Iterator[_Finding]:

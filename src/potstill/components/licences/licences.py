@@ -95,7 +95,9 @@ class Chain:
         """Add one part, which is used under these terms."""
         if tag == "unknown":
             self.blocked = True
-            self.reasons.append(f"{what}: no licence is named, so it is not cleared.")
+            self.reasons.append(
+                f"{what}: no licence is named, so it is not cleared. Name it in the recipe, in licenses."
+            )
             return
         if terms is None:
             self.block(f"{what}: nothing is known about {tag!r}, so it is not cleared.")

@@ -20,6 +20,8 @@ def verify_package(folder: Path) -> list[str]:
     """
     path = folder / Manifest.FILE
     if not path.is_file():
+        if (folder / "package" / Manifest.FILE).is_file():
+            return [f"This is a step of a run, not a package. Give the folder {folder / 'package'} in it."]
         return [f"{Manifest.FILE} is missing, so the package cannot be verified."]
     try:
         files = FileList.model_validate_json(path.read_bytes()).files

@@ -47,13 +47,35 @@ def _message(error: ErrorDetails, path: KeyPath, kinds: Mapping[str, type[BaseMo
             return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
         case "union_tag_invalid":
             given, known = context["tag"], _quoted(context["expected_tags"])
+            if _has_key(given, kinds[tag].model_fields[str(path[-2])]):
+                return f"{'.'.join(map(str, path[:-1]))}: {_needs_colon(given)}"
             return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
         case "value_error":
             return f"{key}: {context['error']}" if key else str(context["error"])
         case "missing":
             return f"{key} is missing; the key is required"
+        case "model_type" | "model_attributes_type" if isinstance(error["input"], str):
+            return f"{key}: {_needs_colon(error['input'])}"
+        case "less_than_equal" | "less_than" if _is_percent(error["input"], context):
+            given = error["input"]
+            return f"{key}: {given} is too large; write a fraction, such as {given / 100:g} for {given:g} %"
         case _:
             return f"{key or '(top level)'}: {error['msg']}"
+
+
+def _needs_colon(given: str) -> str:
+    return f"{given!r} is text, but the section has keys; write each as a key, a colon and a value"
+
+
+def _has_key(given: str, field: FieldInfo) -> bool:
+    """Whether a text begins with a key of the section that should stand there."""
+    return any(word in section.model_fields for word in given.split()[:1] for section in sections_of(field).values())
+
+
+def _is_percent(given: Any, context: Mapping[str, Any]) -> bool:
+    """Whether a number is above a limit that only a fraction has."""
+    limit = context.get("le", context.get("lt"))
+    return isinstance(given, int | float) and limit is not None and limit <= 1 and 2 < given <= 100
 
 
 def _hint_for_key(key: str, kinds: Mapping[str, type[BaseModel]], tag: str) -> str:

@@ -49,6 +49,9 @@ class Shape:
         if not isinstance(text, str):
             raise ValueError("a shape is one string, such as llama:layers=4,hidden=256,ffn=704,heads=4,tied=1")
         architecture, _, listed = text.partition(":")
+        if "=" in architecture:
+            known_words = ", ".join(get_args(Architecture))
+            raise ValueError(f"a shape starts with an architecture ({known_words}) and a colon, as in llama:{text}")
         if architecture not in get_args(Architecture):
             raise ValueError(
                 f"there is no architecture {architecture!r}; {nearest_hint(architecture, get_args(Architecture))}"

@@ -13,7 +13,7 @@ from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.format import format_count, format_interval, format_level, format_number, format_size
 from potstill.stages.report.classifier import ClassifierReportInputs
-from potstill.stages.report.provenance import ProvenanceSection, provenance_of
+from potstill.stages.report.provenance import ProvenanceSection, provenance_of, tuned_on
 from potstill.stages.report.text import RateCell, percent, unbroken
 from potstill.stages.report.verdict import Figure, VerdictSection, verdict_with
 
@@ -137,6 +137,7 @@ def classifier_provenance(facts: ClassifierFacts) -> ProvenanceSection:
     named = (
         ("Teacher", manifest.teacher.name),
         ("Teacher's licence", manifest.teacher.license),
+        ("Teacher fine-tuned on", tuned_on(manifest)),
         ("Licence of the data", manifest.data.license),
         ("Licence of this model", manifest.license),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),

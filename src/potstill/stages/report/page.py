@@ -51,6 +51,7 @@ def render_page(facts: Facts) -> str:
             fidelity=fidelity_section(facts),
             training=training_section(facts),
             regressions=regressions_section(facts),
+            teacher_right=exact.k if (exact := facts.metrics.models.teacher.exact) else 0,
             readings=readings_section(facts),
             provenance=provenance_section(facts),
         )

@@ -13,7 +13,7 @@ from potstill.core.artifacts.step import StepRecord
 from potstill.core.format import format_duration, format_size
 from potstill.stages.report.facts import Facts
 
-__all__ = ["FileRow", "ProvenanceSection", "StepRow", "provenance_of", "provenance_section"]
+__all__ = ["FileRow", "ProvenanceSection", "StepRow", "provenance_of", "provenance_section", "tuned_on"]
 
 _SHORT = 12  # characters of a commit
 _STARTS = {"teacher_layers": "the teacher's own layers", "scratch": "random weights", "checkpoint": "a checkpoint"}
@@ -88,6 +88,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str | None]]:
         ("Teacher's weights, SHA-256", identity.weights_sha256 if identity else None),
         ("Endpoint", identity.endpoint if identity else None),
         ("Teacher's licence", teacher.license),
+        ("Teacher fine-tuned on", tuned_on(manifest)),
         ("Student started from", f"{_STARTS[student.init]} ({student.base_model})"),
         ("Answers trained on", _answers(answers) if answers else None),
         ("Licence of the data", manifest.data.license),
@@ -96,6 +97,14 @@ def _facts(manifest: Manifest) -> list[tuple[str, str | None]]:
         ("Parity with the checkpoint", _parity(manifest.parity)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
+
+
+def tuned_on(manifest: Manifest | ClassifierManifest) -> str | None:
+    """The rows that the run fine-tuned the teacher on; None where it did not."""
+    rows = manifest.teacher.finetuned_on
+    if rows is None:
+        return None
+    return rows.file if rows.rows is None else f"{rows.file}, {rows.rows:,} rows"
 
 
 def _answers(counts: SplitCounts) -> str:
