@@ -41,11 +41,12 @@ class Scripted:
     def __init__(self, say: str = CALL, finish: str = "stop", fail_after: int | None = None) -> None:
         self.say, self.finish, self.fail_after = say, finish, fail_after
         self.asked: list[str] = []
+        self.label = ""
 
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
     ) -> list[Answer]:
-        answers = []
+        self.label, answers = label, []
         for start in range(0, len(rows), 4):
             if self.fail_after is not None and len(self.asked) >= self.fail_after:
                 raise KeyboardInterrupt
@@ -79,6 +80,12 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tm
     assert again.asked == [r.row_id for r in asked[8:]]
     assert answer_all(teacher(never := Scripted(), tiny_model), asked, Sampling(12), journal, "train") == answers
     assert never.asked == []
+
+
+def test_progress_counts_repeated_prompts(tiny_model: Path, tmp_path: Path) -> None:
+    asked, journal, runtime = rows(tmp_path), Journal(tmp_path / "journal.jsonl"), Scripted()
+    answer_all(teacher(runtime, tiny_model), [*asked, asked[0]], Sampling(12), journal, "answer train rows")
+    assert (runtime.label, len(runtime.asked)) == ("answer train rows (1 repeated)", len(asked))
 
 
 def filtered(

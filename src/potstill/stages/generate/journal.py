@@ -57,6 +57,8 @@ def answer_all(
     distinct = list({row.row_id: row for row in rows}.values())
     known = journal.read(teacher.batch_size)
     unanswered = [row for row in distinct if row.row_id not in known]
+    if repeated := len(rows) - len(distinct):
+        label += f" ({repeated:,} repeated)"
 
     def write(batch: list[tuple[int, Answer]]) -> None:
         journal.append([(unanswered[i].row_id, answer) for i, answer in batch])
