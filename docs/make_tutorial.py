@@ -70,7 +70,8 @@ def run(command: str, folder: Path) -> str:
         text=True,
     )
     output = done.stdout.replace(f"{folder}/", "")
-    output = re.sub(r"^  [\w :()]+: [\d,]+ of [\d,]+.*\n", "", output, flags=re.M)  # progress lines, which depend on time
+    # progress lines depend on time
+    output = re.sub(r"^  [\w :()]+: [\d,]+ of [\d,]+.*\n", "", output, flags=re.M)
     return "".join(f"{line.rstrip()}\n" for line in output.strip().splitlines())
 
 
