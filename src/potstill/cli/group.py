@@ -20,7 +20,7 @@ _EXTRA_OF = {
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
     "Make it": ("init", "check", "run"),
-    "Look into a run": ("targets", "verify", "bench"),
+    "Look into a run and its package": ("targets", "verify", "bench"),
 }
 
 _STAGES = ("finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")
