@@ -107,6 +107,11 @@ class Row(BaseModel):
     """The file and the line that the row was read from, for messages; it is never written."""
 
     @property
+    def name(self) -> str:
+        """How a message names the row: its file and line, or else its id."""
+        return self.where or f"row {self.row_id}"
+
+    @property
     def row_id(self) -> str:
         """12 hex digits that identify the prompt: a hash of the messages and tools, and of nothing else.
 

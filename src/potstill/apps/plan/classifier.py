@@ -8,6 +8,7 @@ from potstill.components.hardware.devices import find_device
 from potstill.components.licences.licences import LicenceVerdict, licence_verdict
 from potstill.components.models.encoder import EncoderSizes
 from potstill.components.models.folder import resolve_model
+from potstill.components.sizing.cost import FORWARD, TRAINED, hours_on
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import ClassifierRecipe
 from potstill.core.records import read_labelled
@@ -16,7 +17,6 @@ __all__ = ["ClassifierPlan", "plan_classifier"]
 
 _BYTES = 4
 """A classifier ships in fp32, as it is judged."""
-_TRAINED, _FORWARD = 6.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ def plan_classifier(recipe: ClassifierRecipe, train_on: str = "this") -> Classif
     student = teacher.student(recipe.student.layers, recipe.student.vocabulary)
     tokens = _tokens([row.text for row in rows], recipe)
     operations = tokens * _per_token(recipe, teacher.multiplied, student.multiplied)
-    low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
     return ClassifierPlan(
         name=recipe.name,
         classes=classes,
@@ -81,7 +80,7 @@ def plan_classifier(recipe: ClassifierRecipe, train_on: str = "this") -> Classif
         student_bytes=_BYTES * student.parameters,
         machine=machine.name,
         operations=operations,
-        hours=(low, high),
+        hours=hours_on(machine, operations),
         licences=licence_verdict(recipe),
     )
 
@@ -98,7 +97,7 @@ def _tokens(texts: list[str], recipe: ClassifierRecipe) -> int:
 def _per_token(recipe: ClassifierRecipe, teacher: int, student: int) -> float:
     """Operations per token of the rows: all epochs of all trainings."""
     trainings = 2 if recipe.train.control == "sft" else 1
-    operations = recipe.train.epochs * (trainings * _TRAINED * student + _FORWARD * teacher)
+    operations = recipe.train.epochs * (trainings * TRAINED * student + FORWARD * teacher)
     if recipe.teacher.finetune:
-        operations += recipe.teacher.finetune.epochs * _TRAINED * teacher
+        operations += recipe.teacher.finetune.epochs * TRAINED * teacher
     return operations

@@ -89,7 +89,7 @@ def judge_answer(answer: ParsedAnswer, row: Row) -> Judgement:
     exact = None if right is None else right and parses
     made_call = bool(answer.calls) or attempted
     gold = right_calls(row) if row.behaviour in _CALLING else ()
-    valid = parses and schema_valid(answer.calls, row.tools, row.where or f"row {row.row_id}")
+    valid = parses and schema_valid(answer.calls, row.tools, row.name)
     return Judgement(
         parses=parses,
         schema_valid=valid if made_call else None,

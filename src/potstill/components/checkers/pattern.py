@@ -46,7 +46,7 @@ def matches(row: Row, text: str) -> Iterator[Match[str]]:
     """
     if row.gold is None or row.gold.match is None:
         return
-    where = row.where or f"row {row.row_id}"
+    where = row.name
     try:
         yield from compile_match(row.gold.match, where).finditer(plain(text), timeout=_SECONDS)
     except TimeoutError:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from potstill.components.chat.format import ChatFormat
-from potstill.core.records import Row
 
-__all__ = ["first_difference", "name_of", "shown_before"]
+__all__ = ["first_difference", "shown_before"]
 
 _SHOWN = 40  # characters of text shown before a difference
-
-
-def name_of(row: Row) -> str:
-    """How a message names a row: its file and line, or else its id."""
-    return row.where or f"row {row.row_id}"
 
 
 def shown_before(chat: ChatFormat, ids: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.components.chat.format import ChatFormat, Example
-from potstill.components.parity.differences import name_of, shown_before
+from potstill.components.parity.differences import shown_before
 from potstill.components.runtimes.gguf_runtime import GGUFRuntime
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.core.artifacts.exported import LogProbParity
@@ -100,7 +100,7 @@ def _too_different(
     position = example.n_prompt + at
     before = shown_before(chat, example.ids[:position])
     return ParityError(
-        f"llama.cpp does not answer like the checkpoint. In {name_of(row)}, at token {position} (after {before!r}), "
+        f"llama.cpp does not answer like the checkpoint. In {row.name}, at token {position} (after {before!r}), "
         f"the log-probability of {chat.tokenizer.id_to_token(token)!r} is {found_SV[at, token]:.4f} in llama.cpp and "
         f"{expected_SV[at, token]:.4f} in the checkpoint, where the likeliest token has {expected_SV[at].max():.4f}; "
         f"export.parity_tolerance is {tolerance}."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from potstill.components.chat.format import ChatFormat
-from potstill.components.parity.differences import first_difference, name_of
+from potstill.components.parity.differences import first_difference
 from potstill.components.runtimes.gguf import GGUFServer
 from potstill.core.artifacts.exported import TemplateParity
 from potstill.core.errors import ParityError, StepError
@@ -45,7 +45,7 @@ def _served(server: GGUFServer, chat: ChatFormat, row: Row) -> str:
         return server.apply_template(chat.with_ids(row), row.tools)
     except StepError as error:
         raise ParityError(
-            f"{server.model.name}: llama.cpp cannot run the chat template on {name_of(row)}. {error} Simplify the "
+            f"{server.model.name}: llama.cpp cannot run the chat template on {row.name}. {error} Simplify the "
             "template (chat.template names a Jinja file) and train with it."
         ) from None
 
@@ -60,7 +60,7 @@ def _require_same(server: GGUFServer, chat: ChatFormat, row: Row, text: str, exp
     found = server.tokenize(text, add_special=True)
     if expected != found:
         raise ParityError(
-            f"{server.model.name}: llama.cpp makes another prompt from {name_of(row)} than training does: "
+            f"{server.model.name}: llama.cpp makes another prompt from {row.name} than training does: "
             f"{first_difference(chat, expected, found)} {_cause(server, chat, row, text, found)}"
         )
 

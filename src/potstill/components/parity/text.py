@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from potstill.components.chat.format import ChatFormat
-from potstill.components.parity.differences import first_difference, name_of
+from potstill.components.parity.differences import first_difference
 from potstill.components.runtimes.gguf import GGUFServer
 from potstill.core.artifacts.exported import StopTokenParity, TokenizationParity
 from potstill.core.errors import ParityError
@@ -44,7 +44,7 @@ def _texts(chat: ChatFormat, rows: Sequence[Row]) -> list[tuple[str, str]]:
     out = []
     for row in rows:
         messages = (*row.messages, row.completion) if row.completion else row.messages
-        out.append((name_of(row), chat.render(messages, row.tools)))
+        out.append((row.name, chat.render(messages, row.tools)))
     for index, text in enumerate((*TEST_TEXTS, f"a{chat.eos}b{chat.bos or ''}c")):
         try:
             rendered = chat.render((Message(role="user", content=text),), generate=True)

@@ -206,7 +206,7 @@ class EndpointRuntime:
             )
         if self.top_logprobs and "logprobs" in reason.lower():
             return self._without_logprobs(reason)
-        prompt = row.where or f"row {row.row_id}"
+        prompt = row.name
         if isinstance(error, openai.InternalServerError):
             return (
                 f"{where}fails on the prompt of {prompt}, also after {self.max_retries} more tries ({reason}). Look "

@@ -107,7 +107,7 @@ class GGUFRuntime:
         if served != trained:
             raise ParityError(
                 f"{self.server.model.name}: llama.cpp's chat endpoint gives the model another prompt than the student "
-                f"was trained on. For {row.where or f'row {row.row_id}'} it has {served} tokens, and {trained} in "
+                f"was trained on. For {row.name} it has {served} tokens, and {trained} in "
                 "training. The chat template in the file is not the one that was trained, or llama.cpp runs it "
                 "differently. Export again; if the difference remains, put a simpler template into chat.template and "
                 "train with it."

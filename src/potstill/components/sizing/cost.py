@@ -15,9 +15,10 @@ from potstill.components.targets.meta import expected_bytes
 from potstill.core.artifacts.check import DiskNeed, MemoryNeed
 from potstill.core.recipe import Recipe
 
-__all__ = ["Training", "training"]
+__all__ = ["FORWARD", "TRAINED", "Training", "hours_on", "training"]
 
-_FORWARD, _TRAINED = 2.0, 6.0
+FORWARD, TRAINED = 2.0, 6.0
+"""Operations per parameter and token."""
 _NOT_IN_HOURS = (
     "writing an answer waits for memory more than for arithmetic, so generated answers are in neither operations nor "
     "hours"
@@ -74,15 +75,14 @@ def training(
         memory: what the run holds, where this is the recipe's own student.
     """
     stored, trained_tokens = recipe.stored_targets, work.tokens * work.epochs
-    parts = {"student": _TRAINED * student * trained_tokens}
+    parts = {"student": TRAINED * student * trained_tokens}
     if recipe.train.has_control:
         parts["control"] = parts["student"]
     if teacher and recipe.train.objective.name != "sft":
-        parts["teacher"] = _FORWARD * teacher * work.tokens * _passes(recipe, work)
+        parts["teacher"] = FORWARD * teacher * work.tokens * _passes(recipe, work)
     if teacher and recipe.teacher.finetune:
-        parts["finetune"] = _TRAINED * teacher * work.finetune_tokens * recipe.teacher.finetune.epochs
+        parts["finetune"] = TRAINED * teacher * work.finetune_tokens * recipe.teacher.finetune.epochs
     operations = sum(parts.values())
-    low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
     targets = 0
     if stored is not None:
         targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, stored.k)
@@ -94,12 +94,18 @@ def training(
         parts=parts,
         left_out=left_out,
         left_out_reason=_NOT_IN_HOURS if left_out else None,
-        hours=(low, high),
+        hours=hours_on(machine, operations),
         disk_bytes=disk.needed if disk else 2 * checkpoint_bytes(student) + models * 4 * student + targets,
         disk_stays=disk.stays if disk else None,
         target_bytes=targets,
         memory=memory,
     )
+
+
+def hours_on(machine: Device, operations: float) -> tuple[float, float]:
+    """Hours of training on a machine, low and high: its rate times its range of efficiency."""
+    low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
+    return low, high
 
 
 def _passes(recipe: Recipe, work: Workload) -> float:
@@ -113,7 +119,7 @@ def _left_out(student: int, teacher: int, recipe: Recipe, work: Workload) -> dic
     """Operations of everything that is written one token after the other."""
     found, own = {}, recipe.train.objective.on_policy
     if teacher:
-        found["teacher's answers"] = _FORWARD * teacher * work.answered_rows * (work.prompt + work.answer)
+        found["teacher's answers"] = FORWARD * teacher * work.answered_rows * (work.prompt + work.answer)
     if own:
-        found["student's samples"] = _FORWARD * student * own.share * work.tokens * work.epochs
+        found["student's samples"] = FORWARD * student * own.share * work.tokens * work.epochs
     return found

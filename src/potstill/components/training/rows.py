@@ -74,7 +74,7 @@ def training_examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> li
     """
     examples = []
     for row in rows:
-        where = row.where or f"row {row.row_id}"
+        where = row.name
         try:
             example = chat.example(row)
         except ValueError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from potstill.core.artifacts.base import Artifact, Part
-from potstill.core.format import format_level, format_number
+from potstill.core.format import format_count, format_level, format_number
 
 __all__ = ["Machine", "MeasuredSpeed", "ServerLoad", "SpeedTiming", "timings"]
 
@@ -47,8 +47,7 @@ class Machine(Part):
     @property
     def sentence(self) -> str:
         """What a page says about the machine and its load."""
-        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
-        used = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        cores, used = format_count(self.cores, "core"), format_count(self.threads, "thread")
         text = f"{self.cpu} with {cores}, {self.system}; {self.runtime} with {used}."
         if self.load_before is None or self.load_after is None:
             return text

@@ -11,11 +11,10 @@ import tempfile
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 from potstill.components.models.recipe_models import Model
 from potstill.core.artifacts.check import Trial
-from potstill.core.errors import ParityError, RecipeError, StepError
+from potstill.core.errors import RecipeError, StepError
 from potstill.core.recipe import Recipe
 from potstill.core.records import Row
 
@@ -66,18 +65,12 @@ def try_student(recipe: Recipe, student: Model, rows: Iterable[Row]) -> Trial:
                 compare_stops(server, chat)
                 key = "chat.template"
                 compare_template(server, chat, chosen)
-        except ParityError as error:
-            _refuse(key, error)
         except StepError as error:
-            _refuse(key, error)
+            raise RecipeError(
+                f"{key}: a small random model with the student's tokenizer and chat template was exported and tried in "
+                f"llama.cpp, where the student would not work as it is trained. {error}"
+            ) from None
     return Trial(rows=len(chosen))
-
-
-def _refuse(key: str, error: StepError) -> NoReturn:
-    raise RecipeError(
-        f"{key}: a small random model with the student's tokenizer and chat template was exported and tried in "
-        f"llama.cpp, where the student would not work as it is trained. {error}"
-    ) from None
 
 
 def telling_rows(rows: Iterable[Row], most: int = _MOST_ROWS) -> list[Row]:

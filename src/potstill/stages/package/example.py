@@ -72,7 +72,7 @@ def find_example(inputs: PackageInputs, chat: ChatFormat, gguf: Path) -> Example
             return _ask(server, chat, rows[0], inputs.sampling.max_new_tokens)
     if inputs.sampling.temperature > 0:  # the answers were drawn, and this one is the likeliest
         return example
-    names = ", ".join(row.where or f"row {row.row_id}" for row in candidates)
+    names = ", ".join(row.name for row in candidates)
     raise StepError(
         f"{gguf.name}: the packaged file does not answer {names} right, as it did when it was evaluated. Delete the "
         "evaluate step's folder and run again; if the answers still differ, llama.cpp or the machine has changed."
