@@ -191,6 +191,18 @@ def test_kl_is_never_negative(seed: int, kind: str) -> None:
     assert ours(x, targets).divergence.item() > -1e-5
 
 
+def test_a_tail_that_rounding_took_below_zero_is_empty() -> None:
+    """1 minus a float32 sum can be -2e-8, and the logarithm of that is NaN."""
+    x = problem(1, V)
+    p = teacher_probs(x)[0]
+    row = dict(enumerate(p.float().tolist()))
+    below, empty = (ours(x, pack([row], [tail])).divergence.item() for tail in (-2e-8, 0.0))
+    assert below == empty
+    for row, tail in (({0: 1.01}, -0.01), ({0: -0.5, 1: 1.5}, 0.0)):
+        with pytest.raises(ValueError, match="negative"):
+            ours(x, pack([row], [tail]))
+
+
 def test_targets_stay_with_their_tokens_when_rows_are_picked() -> None:
     rows, tails = top_k(teacher_probs(problem(N, V)))
     picked = pack(rows, tails).select(torch.tensor([4, 0, 4]))

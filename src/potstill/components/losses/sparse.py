@@ -23,6 +23,8 @@ from potstill.components.losses.rows import RowSpec, block_rows, softmax_lse
 __all__ = ["SparseTargets", "linear_sparse_divergence"]
 
 _MASS_TOLERANCE = 0.01  # stored probabilities are rounded to a grid
+# 1 minus a float32 sum of up to about 100 probabilities can be this far below 0
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ class SparseTargets:
 
     @staticmethod
     def from_arrays(offsets: Any, token_ids: Any, probs: Any, tail: Any = None) -> SparseTargets:
-        """Targets from the NumPy arrays that a store of targets returns."""
+        """Targets from the NumPy arrays that a store of targets returns; a tail that rounding took below 0 is 0."""
         tail_N = None if tail is None else torch.as_tensor(tail, dtype=torch.float32)
+        if tail_N is not None:
+            tail_N = torch.where(tail_N.abs() < _ROUNDING, tail_N.clamp(min=0.0), tail_N)
         return SparseTargets(
             torch.as_tensor(offsets, dtype=torch.int64),
             torch.as_tensor(token_ids, dtype=torch.int64),
@@ -78,7 +82,8 @@ class SparseTargets:
         """Check that these are targets of `tokens` tokens.
 
         Raises:
-            ValueError: lengths do not match, ids are outside the vocabulary, or a row does not sum to 1.
+            ValueError: lengths do not match, ids are outside the vocabulary, a mass is negative, or a row does not
+                sum to 1.
         """
         entries = len(self.token_ids)
         if len(self) != tokens or (self.tail_N is not None and len(self.tail_N) != tokens):
@@ -89,6 +94,10 @@ class SparseTargets:
             )
         if entries and not 0 <= int(self.token_ids.min()) <= int(self.token_ids.max()) < vocab:
             raise ValueError(f"targets: token id {int(self.token_ids.max())} is outside the vocabulary of {vocab}")
+        if entries and float(self.probs.min()) < 0.0:
+            raise ValueError(f"targets: a probability is negative: {float(self.probs.min()):.3g}")
+        if self.tail_N is not None and tokens and float(self.tail_N.min()) < 0.0:
+            raise ValueError(f"targets: a tail is negative: {float(self.tail_N.min()):.3g}")
         off_N = (self.mass() - 1.0).abs() > _MASS_TOLERANCE
         if bool(off_N.any()):
             row = int(off_N.nonzero()[0])
