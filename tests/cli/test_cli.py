@@ -163,11 +163,11 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     reference = json.loads(potstill("run", "recipe.yaml", "--json", cwd=whole).stdout)
     kills = 0
     for markers in (
-        "*/train.journal.jsonl",
-        "train-*/student.log.jsonl",
-        "train-*/control.log.jsonl",
-        "export-*",
-        "evaluate-*/answers-*",
+        ".answers/*.jsonl",
+        "tiny/train-*/student.log.jsonl",
+        "tiny/train-*/control.log.jsonl",
+        "tiny/export-*",
+        "tiny/evaluate-*/answers-*",
     ):
         process = subprocess.Popen(
             [*POTSTILL, "run", "recipe.yaml"],
@@ -176,7 +176,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while process.poll() is None and not list((killed / "runs/tiny").glob(markers)):
+        while process.poll() is None and not list((killed / "runs").glob(markers)):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL

@@ -12,6 +12,8 @@ import pytest
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes.answer_store import StoredRuntime
+from potstill.components.runtimes.hf import HFRuntime
 from potstill.core.artifacts.generated import (
     TOOLS,
     Generated,
@@ -24,11 +26,10 @@ from potstill.core.errors import StepError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.recipe.chat import Reasoning
-from potstill.core.records import Row, read_rows
+from potstill.core.records import Row, read_rows, write_rows
 from potstill.core.steps import Done
 from potstill.stages.generate import stage
 from potstill.stages.generate.filter import filter_answers
-from potstill.stages.generate.journal import Journal, answer_all
 from potstill.stages.generate.stage import STAGE, GenerateInputs, make_inputs
 from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
 
@@ -36,56 +37,41 @@ CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state
 
 
 class Scripted:
-    """A teacher that gives the same answer to every prompt, in batches, and can be interrupted."""
+    """A teacher that gives the same answer to every prompt."""
 
-    def __init__(self, say: str = CALL, finish: str = "stop", fail_after: int | None = None) -> None:
-        self.say, self.finish, self.fail_after = say, finish, fail_after
+    def __init__(self, say: str = CALL, finish: str = "stop") -> None:
+        self.say, self.finish = say, finish
         self.asked: list[str] = []
-        self.label = ""
+        self.labels: list[str] = []
 
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
     ) -> list[Answer]:
-        self.label, answers = label, []
-        for start in range(0, len(rows), 4):
-            if self.fail_after is not None and len(self.asked) >= self.fail_after:
-                raise KeyboardInterrupt
-            batch = [(i, Answer(self.say, self.finish, 5, 7, 0.1)) for i in range(start, min(start + 4, len(rows)))]
-            self.asked += [rows[i].row_id for i, _ in batch]
-            answers += [a for _, a in batch]
-            if on_answers:
-                on_answers(batch)
-        return answers
+        self.labels.append(label)
+        self.asked += [row.row_id for row in rows]
+        return [Answer(self.say, self.finish, 5, 7, 0.1) for _ in rows]
 
 
 def teacher(runtime: Scripted, folder: Path) -> LoadedTeacher:
     chat = load_chat(folder)
-    return LoadedTeacher(runtime, chat, chat, TeacherIdentity(kind="local", model="scripted"), 4)
+    return LoadedTeacher(runtime, chat, chat, TeacherIdentity(kind="local", model="scripted"))
 
 
 def rows(path: Path, count: int = 12) -> list[Row]:
     return read_rows(write_jsonl(path / "rows.jsonl", light_rows([""])[:count]))
 
 
-def test_what_was_answered_before_a_kill_is_not_asked_again(tiny_model: Path, tmp_path: Path) -> None:
-    asked, journal = rows(tmp_path), Journal(tmp_path / "journal.jsonl")
-    cut = Scripted(fail_after=8)
-    with pytest.raises(KeyboardInterrupt):
-        answer_all(teacher(cut, tiny_model), asked, Sampling(12), journal, "train")
-    with journal.path.open("a") as file:
-        file.write('{"row_id": "torn')  # what a kill in the middle of a write leaves
-    again = Scripted()
-    answers = answer_all(teacher(again, tiny_model), asked, Sampling(12), journal, "train")
-    assert set(answers) == {r.row_id for r in asked}
-    assert again.asked == [r.row_id for r in asked[8:]]
-    assert answer_all(teacher(never := Scripted(), tiny_model), asked, Sampling(12), journal, "train") == answers
-    assert never.asked == []
-
-
-def test_progress_counts_repeated_prompts(tiny_model: Path, tmp_path: Path) -> None:
-    asked, journal, runtime = rows(tmp_path), Journal(tmp_path / "journal.jsonl"), Scripted()
-    answer_all(teacher(runtime, tiny_model), [*asked, asked[0]], Sampling(12), journal, "answer train rows")
-    assert (runtime.label, len(runtime.asked)) == ("answer train rows (1 repeated)", len(asked))
+def test_progress_counts_repeated_prompts(
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, runtime = recipe(tiny_model, workload), Scripted()
+    twice = [*read_rows(given.data.prompts), read_rows(given.data.prompts)[0]]
+    write_rows(prompts := tmp_path / "twice.jsonl", twice)
+    given = given.model_copy(update={"data": given.data.model_copy(update={"prompts": prompts, "validation": None})})
+    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    STAGE.run(inputs(given), tmp_path)
+    assert runtime.labels[0] == "answer train rows (1 repeated)"
+    assert len(runtime.asked) == len(twice) - 1
 
 
 def filtered(
@@ -195,9 +181,9 @@ def test_what_the_students_template_leaves_out_of_answers_is_counted(
         template.replace("message.content or ''", "'' if message.tool_calls else message.content")
     )
     asker = LoadedTeacher(
-        Scripted("So:\n" + CALL), None, load_chat(silent), TeacherIdentity(kind="api", model="scripted"), 4
+        Scripted("So:\n" + CALL), None, load_chat(silent), TeacherIdentity(kind="api", model="scripted")
     )
-    monkeypatch.setattr(stage, "load_teacher", lambda inputs: asker)
+    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: asker)
     STAGE.run(inputs(recipe(tiny_model, workload)), tmp_path)
     found = Generated.read(tmp_path)
     kept = found.splits["train"].kept
@@ -233,14 +219,21 @@ def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
     )  # fmt: skip
 
 
+def step(folder: Path) -> Path:
+    """A step's directory in a folder of runs; the store of answers is in that folder too."""
+    out = folder / "runs" / "r" / "generate"
+    out.mkdir(parents=True)
+    return out
+
+
 def inputs(given: Recipe) -> GenerateInputs:
     return make_inputs(given, Done({}, STAGE.reads))
 
 
 def test_the_stage_is_deterministic_and_counts_every_prompt(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
-    outs = [tmp_path / "a", tmp_path / "b"]
+    outs = [tmp_path / runs / "r" / "generate" for runs in ("a", "b")]
     for out in outs:
-        out.mkdir()
+        out.mkdir(parents=True)
         STAGE.run(inputs(recipe(tiny_model, workload, temperature=1.0)), out)
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl"):
         assert (outs[0] / name).read_text() == (outs[1] / name).read_text()
@@ -261,7 +254,7 @@ def test_a_split_without_rows_is_read_as_none(tmp_path: Path) -> None:
 
 def test_no_answer_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*(length|empty) 24.*keep_truncated"):
-        STAGE.run(inputs(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1)), tmp_path)
+        STAGE.run(inputs(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1)), step(tmp_path))
 
 
 def test_the_fingerprint_changes_with_the_content_and_not_with_the_place(
@@ -282,11 +275,12 @@ def test_batched_answers_are_those_of_transformers_own_generate(
 ) -> None:
     import torch
 
-    loaded = load_teacher(inputs(recipe(tiny_model, workload)))
-    assert loaded.chat is not None
+    loaded = load_teacher(inputs(recipe(tiny_model, workload)), step(tmp_path))
+    assert loaded.chat is not None and isinstance(loaded.runtime, StoredRuntime)
     asked = rows(tmp_path)
     answers = loaded.runtime.answer(asked, Sampling(12), "test")
-    model = loaded.runtime.model  # type: ignore[attr-defined]
+    assert isinstance(loaded.runtime.teacher, HFRuntime)
+    model = loaded.runtime.teacher.model
     for row, answer in zip(asked, answers, strict=True):
         prompt = loaded.chat.prompt_ids(row)
         out = model.generate(

@@ -151,18 +151,6 @@ def test_answers_before_a_kill_are_not_paid_for_again(endpoint: START, tiny_mode
     assert (done.folder("targets") / "summary.json").read_bytes() == before
 
 
-def test_an_older_journal_is_read(tiny_model: Path, tmp_path: Path) -> None:
-    from potstill.stages.generate.journal import Journal
-
-    old = {"text": "x", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "seconds": 0.1}
-    path = tmp_path / "journal.jsonl"
-    path.write_text(json.dumps({"row_id": "a", "answer": old}) + "\n")
-    (answer,) = Journal(path).read(1).values()
-    assert answer.tokens is None
-    Journal(path).append([("b", answer)])
-    assert json.loads(path.read_text().splitlines()[1])["answer"] == old
-
-
 def test_another_tokenizer_is_reported_after_the_first_answers(
     endpoint: START, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes.answer_store import AskedTogether
 from potstill.components.runtimes.log_probs import pack_tokens, read_tokens
 from potstill.core.errors import TeacherError
 from potstill.core.progress import Ticker, progress_bar
@@ -84,6 +85,10 @@ class EndpointRuntime:
         with progress_bar(label, len(rows)) as ticker:
             answers = asyncio.run(self._answer_all(rows, sampling, ticker, on_answers))
         return [answers[index] for index in range(len(rows))]
+
+    def requests(self, rows: Sequence[Row], sampling: Sampling) -> list[AskedTogether]:
+        """See `Teacher`: each row on its own."""
+        return [AskedTogether([place], self._request(row, sampling)) for place, row in enumerate(rows)]
 
     async def _answer_all(
         self, rows: Sequence[Row], sampling: Sampling, ticker: Ticker, on_answers: OnAnswers | None

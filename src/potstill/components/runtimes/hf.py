@@ -18,6 +18,7 @@ from torch import Tensor
 
 from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes.answer_store import AskedTogether
 from potstill.core.memory import keep_freed_memory
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
@@ -63,11 +64,9 @@ class HFRuntime:
     ) -> list[Answer]:
         """See `Runtime`."""
         prompts = [self.chat.prompt_ids(row) for row in rows]
-        order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
         answers: dict[int, Answer] = {}
         with progress_bar(label, len(rows)) as ticker:
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
+            for batch in self._batches(prompts):
                 seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
                 begun = time.monotonic()
                 outs = self.continue_ids([prompts[i] for i in batch], seeds, sampling)
@@ -83,6 +82,29 @@ class HFRuntime:
                 ticker.advance(len(batch))
         return [answers[i] for i in range(len(rows))]
 
+    def requests(self, rows: Sequence[Row], sampling: Sampling) -> list[AskedTogether]:
+        """See `Teacher`: the batches. All but the last are full, so the others stay the same without some of them."""
+        prompts = [self.chat.prompt_ids(row) for row in rows]
+        common = {"stop": sorted(self.chat.stop_ids), "temperature": sampling.temperature}
+        found = []
+        for batch in self._batches(prompts):
+            sent = [prompts[i] for i in batch]
+            request = common | {"prompts": sent, "budget": self._budget(max(map(len, sent)), sampling)}
+            if sampling.temperature > 0:
+                seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
+                request |= {"top_p": sampling.top_p, "seeds": seeds}
+            found.append(AskedTogether(batch, request))
+        return found
+
+    def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Prompts of similar length together."""
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def _budget(self, width: int, sampling: Sampling) -> int:
+        """Maximum number of new tokens after prompts that are `width` tokens long."""
+        return max(0, min(sampling.max_new_tokens, self.context - width))
+
     @torch.inference_mode()
     def continue_ids(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Continuation]:
         """Decode a batch of prompts, each with a random stream from its own seed."""
@@ -97,8 +119,7 @@ class HFRuntime:
         alive = list(range(len(prompts)))
         cache = DynamicCache()
         position_ids = (mask.cumsum(1) - 1).clamp_min(0)
-        budget = min(sampling.max_new_tokens, self.context - width)
-        for _ in range(max(0, budget)):
+        for _ in range(self._budget(width, sampling)):
             logits_BV = self.model(
                 input_ids=input_ids,
                 attention_mask=mask,

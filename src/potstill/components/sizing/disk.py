@@ -13,7 +13,7 @@ from potstill.core.recipe import Recipe
 __all__ = ["disk_need", "pending_download"]
 
 _ROW_BYTES = 1000
-"""Provenance of a generated row, and its line in the journal."""
+"""Provenance of a generated row, and its line in the store of answers."""
 _TOKEN_BYTES = 4
 _LOGPROB_BYTES = 8
 """One log-probability that an endpoint gives, packed."""
@@ -58,7 +58,7 @@ def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
 
 
 def _generated_bytes(recipe: Recipe, count: int) -> int:
-    """Bytes of the generated rows and the journal; each row is written with its tools."""
+    """Bytes of the generated rows and of the stored answers; each row is written with its tools."""
     data = recipe.data
     files = sum(path.stat().st_size for path in (data.prompts, data.validation) if path)
     tools = data.tools.stat().st_size if data.tools else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.models.safetensors import safetensors_format, safetensors_parameters
 from potstill.components.runtimes import Runtime
+from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired
 from potstill.core.files import read_json
@@ -21,6 +22,7 @@ from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.teacher_text import TeacherTexts, teacher_texts
 
 if TYPE_CHECKING:
+    from potstill.components.runtimes.endpoint import EndpointRuntime
     from potstill.components.runtimes.gguf import GGUFServer
     from potstill.components.runtimes.hf import HFRuntime
     from potstill.core.recipe import Offload
@@ -68,7 +70,8 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
 def _measure_teacher(inputs: EvaluateInputs, bench: TestBench) -> tuple[list[JudgedAnswer], ModelMetrics, TeacherTexts]:
     """The teacher's answers and metrics, and its own text to compare distributions on (none from an endpoint)."""
     runtime = teacher_runtime(inputs)
-    answers = bench.answers("teacher", runtime)
+    store = AnswerStore.for_step(bench.out, inputs.teacher, inputs.weights)
+    answers = bench.answers("teacher", StoredRuntime(runtime, store))
     if inputs.weights is None:
         return answers, model_metrics(answers, confidence=inputs.confidence), TeacherTexts()
     metrics = model_metrics(answers, _size(inputs.weights.path), confidence=inputs.confidence)
@@ -125,7 +128,7 @@ def _measure_gguf(
 # ---- runtimes ----
 
 
-def teacher_runtime(inputs: EvaluateInputs) -> Runtime:
+def teacher_runtime(inputs: EvaluateInputs) -> HFRuntime | EndpointRuntime:
     """The teacher, loaded from its weights or behind its endpoint."""
     teacher = inputs.teacher
     if teacher.kind == "local":

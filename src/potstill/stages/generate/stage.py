@@ -30,7 +30,6 @@ from potstill.core.records import Message, Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
 from potstill.stages.generate.filter import filter_answers
-from potstill.stages.generate.journal import Journal, answer_all
 from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
 
 __all__ = ["STAGE", "GenerateInputs", "make_inputs", "run"]
@@ -99,7 +98,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         StepError: no answer can be learnt from, or an endpoint that is asked for log-probabilities gives none, or gives
             those of other tokens than the student's.
     """
-    teacher, tools = load_teacher(inputs), read_tools(inputs.tools.path) if inputs.tools else ()
+    teacher, tools = load_teacher(inputs, out), read_tools(inputs.tools.path) if inputs.tools else ()
     sources: dict[GeneratedSplit, tuple[HashedPath | None, int | None]] = {
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, None),
@@ -110,7 +109,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         tools_file = inputs.tools.path if inputs.tools else None
         rows = read_rows(source.path, tools=tools_file, limit=limit) if source else []
         rows = as_chosen(rows, inputs.chat.reasoning)
-        answers = _answers(inputs, teacher, rows, split, out)
+        answers = _answers(inputs, teacher, rows, split)
         kept, rejected = _filtered(inputs, teacher, rows, answers)
         write_rows(out / rows_file(split), kept, tools)
         if inputs.logprobs:
@@ -132,19 +131,26 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     Generated(teacher=teacher.identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
 
 
-def _answers(
-    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: str, out: Path
-) -> dict[str, Answer]:
+def _answers(inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: str) -> dict[str, Answer]:
     """The teacher's answers by row id. Where log-probabilities are asked for, the first answers are checked first."""
-    settings, journal = inputs.settings, Journal(out / f"{split}.journal.jsonl")
+    settings = inputs.settings
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, inputs.seed)
     if inputs.logprobs and split == "train":
         from potstill.stages.generate.logprobs import FIRST_ROWS, check_first_answers
 
         first = rows[:FIRST_ROWS]
-        answers = answer_all(teacher, first, sampling, journal, "first rows")
+        answers = _ask(teacher, first, sampling, "first rows")
         check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
-    return answer_all(teacher, rows, sampling, journal, f"answer {split} rows")
+    return _ask(teacher, rows, sampling, f"answer {split} rows")
+
+
+def _ask(teacher: LoadedTeacher, rows: Sequence[Row], sampling: Sampling, label: str) -> dict[str, Answer]:
+    """The teacher's answer to every distinct prompt, by row id."""
+    distinct = list({row.row_id: row for row in rows}.values())
+    if repeated := len(rows) - len(distinct):
+        label += f" ({repeated:,} repeated)"
+    answers = teacher.runtime.answer(distinct, sampling, label)
+    return {row.row_id: answer for row, answer in zip(distinct, answers, strict=True)}
 
 
 def _filtered(
@@ -175,4 +181,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Generated.read(folder).findings()
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=6, paid=("*.journal.jsonl",), confirm=_confirm)
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=7, confirm=_confirm)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes import Runtime
+from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
 from potstill.core.artifacts.generated import TeacherIdentity
 from potstill.core.hashing import hash_model
 
@@ -22,31 +24,29 @@ class LoadedTeacher:
 
     chat           its chat format; None for an endpoint, which renders its own template
     student_chat   the chat format in which the student reads the rows
-    batch_size     number of rows that must be answered together
     """
 
     runtime: Runtime
     chat: ChatFormat | None
     student_chat: ChatFormat
     identity: TeacherIdentity
-    batch_size: int
 
 
-def load_teacher(inputs: GenerateInputs) -> LoadedTeacher:
-    """Load a local teacher, or connect to the endpoint.
+def load_teacher(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
+    """Load a local teacher, or connect to the endpoint; its answers are kept in the store that the step `out` uses.
 
     Raises:
         TeacherError: the endpoint cannot be used.
         RecipeError: the folder holds no model that transformers can load.
     """
-    return _local(inputs) if inputs.teacher.kind == "local" else _endpoint(inputs)
+    return _local(inputs, out) if inputs.teacher.kind == "local" else _endpoint(inputs, out)
 
 
-def _local(inputs: GenerateInputs) -> LoadedTeacher:
+def _local(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
     from potstill.components.runtimes.hf import HFRuntime
     from potstill.components.runtimes.load import load_causal_lm, on_device
 
-    section, weights, batch_size = inputs.teacher, inputs.weights, inputs.settings.batch_size
+    section, weights = inputs.teacher, inputs.weights
     assert section.kind == "local"
     assert weights is not None
     chat = inputs.chat.load(weights.path)
@@ -60,12 +60,12 @@ def _local(inputs: GenerateInputs) -> LoadedTeacher:
         tokenizer_sha256=chat.tokenizer_hash,
     )
     student_chat = inputs.chat.load(inputs.reader.path) if inputs.reader else chat
-    return LoadedTeacher(
-        HFRuntime(model, chat, inputs.chat.context, batch_size), chat, student_chat, identity, batch_size
-    )
+    runtime = HFRuntime(model, chat, inputs.chat.context, inputs.settings.batch_size)
+    store = AnswerStore.for_step(out, section, weights)
+    return LoadedTeacher(StoredRuntime(runtime, store), chat, student_chat, identity)
 
 
-def _endpoint(inputs: GenerateInputs) -> LoadedTeacher:
+def _endpoint(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
     from potstill.components.runtimes.endpoint import EndpointRuntime
 
     section = inputs.teacher
@@ -75,4 +75,5 @@ def _endpoint(inputs: GenerateInputs) -> LoadedTeacher:
         section.base_url, section.model, section.api_key_env, section.max_concurrency, top_logprobs=inputs.logprobs
     )
     identity = TeacherIdentity(kind="api", model=section.model, endpoint=section.base_url)
-    return LoadedTeacher(runtime, None, inputs.chat.load(inputs.reader.path), identity, 1)
+    store = AnswerStore.for_step(out, section, None)
+    return LoadedTeacher(StoredRuntime(runtime, store), None, inputs.chat.load(inputs.reader.path), identity)
