@@ -39,10 +39,8 @@ def test_operations_are_counted_as_in_kaplan(workshop: Workshop) -> None:
     assert both.parts["control"] == both.parts["student"] == pytest.approx(TOKENS * 3 * 6e8)
     assert both.operations - online.operations == pytest.approx(TOKENS * 3 * 6e8)
     gpu = find_device("RTX 3060")
-    low, high = gpu.compute_efficiency
-    assert online.hours == pytest.approx(
-        (online.operations / (gpu.compute * high) / 3600, online.operations / (gpu.compute * low) / 3600)
-    )
+    low, high = gpu.training
+    assert online.hours == pytest.approx((online.operations / high / 3600, online.operations / low / 3600))
 
 
 def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> None:

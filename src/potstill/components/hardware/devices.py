@@ -25,16 +25,28 @@ __all__ = ["Device", "find_device", "known_device", "load_devices", "near_device
 GIB = 2**30
 _DAY = 86_400
 
-_EFFICIENCY = {"cpu": (0.4, 0.8), "unified": (0.5, 0.85), "gpu": (0.5, 0.85)}
-"""Share of the data sheet's bandwidth that decoding reached in published runs, low and high."""
-_COMPUTE = {"cpu": (0.25, 1.0), "unified": (0.25, 0.65), "gpu": (0.2, 0.6)}
-"""Share of the data sheet's TFLOPS that reading a prompt reached; a CPU's integer kernels come near its FP32 peak."""
+_EFFICIENCY = {
+    "x86": (0.39, 0.78), "arm": (0.4, 0.8), "metal": (0.65, 0.93), "cuda": (0.52, 0.85),
+    "hip": (0.52, 0.85), "vulkan": (0.52, 0.85),
+}  # fmt: skip
+"""Share of the data sheet's bandwidth that decoding reached in published runs, by llama.cpp's backend, low and high.
+Metal's is the slope between the Q4_0, Q8_0 and F16 files of one model (llama.cpp discussion 4167), because its layers
+cost time that does not depend on bytes."""
+_COMPUTE = {
+    "x86": (0.45, 1.8), "arm": (0.25, 1.0), "metal": (0.29, 0.755), "cuda": (0.19, 0.57), "hip": (0.19, 0.57),
+    "vulkan": (0.18, 0.468),
+}  # fmt: skip
+"""Share of the data sheet's TFLOPS that reading a prompt reached, by backend. A CPU's are those of FP32: llama.cpp
+multiplies in 8-bit integers, which AVX-VNNI does at up to four times that rate."""
+_TRAINING = {"cpu": (0.25, 1.0), "unified": (0.25, 0.65), "gpu": (0.2, 0.6)}
+"""Share of the TFLOPS that training reaches, by kind: assumptions."""
 
 
 @dataclass(frozen=True)
 class Device:
     """Memory in bytes, bandwidth and storage in bytes/s, compute in operations/s; see devices.toml for the rest.
 
+    `training` is the rate of training in operations/s, slow and fast.
     `rates` and `prompt_rates` are measured on this machine: see `calibration.Calibration`.
     """
 
@@ -51,6 +63,7 @@ class Device:
     aliases: tuple[str, ...] = ()
     efficiency: tuple[float, float] = (0.5, 0.85)
     compute_efficiency: tuple[float, float] = (0.2, 0.6)
+    training: tuple[float, float] = (0.0, 0.0)
     rates: dict[str, float] = field(default_factory=dict)
     prompt_rates: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +78,7 @@ class Device:
 
 
 def _from_toml(row: dict[str, Any]) -> Device:
+    trained, (slow, fast) = row["tflops"] * 1e12 * row.get("fp32_sums", 1.0), _TRAINING[row["kind"]]
     return Device(
         name=row["name"],
         kind=row["kind"],
@@ -77,8 +91,9 @@ def _from_toml(row: dict[str, Any]) -> Device:
         source=row["source"],
         date=row["date"],
         aliases=tuple(row.get("aliases", ())),
-        efficiency=_EFFICIENCY[row["kind"]],
-        compute_efficiency=_COMPUTE[row["kind"]],
+        efficiency=tuple(row.get("efficiency", _EFFICIENCY[row["backend"]])),
+        compute_efficiency=tuple(row.get("compute_efficiency", _COMPUTE[row["backend"]])),
+        training=(trained * slow, trained * fast),
     )
 
 
@@ -177,11 +192,12 @@ def this_machine(*, quick: bool = False) -> Device:
 
     calibration = read_calibration()
     bandwidth, compute = _probed(quick)
-    machine = platform.machine().lower()
+    backend = "arm" if platform.machine().lower().startswith(("arm", "aarch")) else "x86"
+    slow, fast = _TRAINING["cpu"]
     return Device(
         name="this machine" + (f", {calibration.threads} threads" if calibration else ""),
         kind="cpu",
-        backend="arm" if machine.startswith(("arm", "aarch")) else "x86",
+        backend=backend,
         memory=physical_memory(),
         usable=0.9,
         bandwidth=bandwidth,
@@ -190,7 +206,8 @@ def this_machine(*, quick: bool = False) -> Device:
         source="measured here" + (", calibrated" if calibration else ""),
         date="now",
         efficiency=(0.4, 0.9),
-        compute_efficiency=_COMPUTE["cpu"],
+        compute_efficiency=_COMPUTE[backend],
+        training=(compute * slow, compute * fast),
         rates=calibration.rates if calibration else {},
         prompt_rates=calibration.prompt_rates if calibration else {},
     )

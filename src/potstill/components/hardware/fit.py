@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +20,8 @@ OFFLOAD: FitVerdict = "fits with offload"
 NO_FIT: FitVerdict = "does not fit"
 _LONGEST = 1 << 20
 _STEP = 256
+_MARGIN = 2**30
+"""Bytes that llama.cpp leaves free on a GPU where it splits a model (--fit-target)."""
 _SMALLER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
 
@@ -110,8 +112,12 @@ def _splits(spec: ModelSpec, gpu: Device, serving: Serving) -> Iterator[Split]:
     cache = [_layer_cache(spec, layer, serving) for layer in range(layers)]
     run = spec.run_tensors
     movable = {name for name in run if spec.tied or name != "token_embd.weight"}
-    # besides weights and cache: the compute buffer and the GPU's context
-    room = gpu.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable))
+    # besides weights and cache: the compute buffer, the GPU's context, and llama.cpp's margin
+    room = gpu.usable_bytes - (held.needed - held.kv - sum(sizes[name] for name in movable)) - _MARGIN
+
+    def copied(names: Iterable[str]) -> int:
+        """The GPU multiplies a prompt's tokens by a matrix of the host in a copy of it, one at a time."""
+        return max((sizes[name] for name in names), default=0)
 
     def split(on_gpu: set[str], blocks: int, experts: int) -> Split:
         cached = sum(cache[layers - blocks :])
@@ -132,12 +138,13 @@ def _splits(spec: ModelSpec, gpu: Device, serving: Serving) -> Iterator[Split]:
         if block_of(name) >= 0:
             blocks[block_of(name)] += sizes[name]
             experts[block_of(name)] += sizes[name] if "_exps." in name else 0
-    if count := most(blocks, room):
+    if count := most(blocks, room - copied(movable)):
         yield split({name for name in run if block_of(name) >= layers - count}, count, 0)
-    left = room - sum(cache) - sum(sizes[name] for name in movable if "_exps." not in name)
+    routed = {name for name in movable if "_exps." in name}
+    left = room - copied(routed) - sum(cache) - sum(sizes[name] for name in movable - routed)
     if spec.experts and left >= 0:
         kept = layers - most(experts, left)
-        yield split({name for name in movable if "_exps." not in name or block_of(name) >= kept}, layers, kept)
+        yield split({name for name in movable if name not in routed or block_of(name) >= kept}, layers, kept)
 
 
 def _layer_cache(spec: ModelSpec, layer: int, serving: Serving) -> int:

@@ -77,22 +77,34 @@ def _cells(layer: Attention, context: int) -> int:
     return cells if layer.window is None else min(cells, slot_tokens(layer.window + MICRO_BATCH))
 
 
-def compute_bytes(spec: ModelSpec, context: int) -> int:
+def compute_bytes(spec: ModelSpec, context: int, *, gpu: bool = False) -> int:
     """The compute buffer with flash attention, for a micro-batch of min(512, context) tokens.
 
-    In fp32: the FFN's gate, up and product, and five arrays of the hidden size; or, for a model with wide attention and
-    a narrow FFN, three arrays of the queries' width and three of the hidden size. Then the attention mask in fp16, once
-    for each width of cache. Logits are kept for the last token only, and the last block's FFN sees only that token, so
-    a model of one block has no wide FFN to hold.
+    It is as large as the widest of these needs, each in fp32 and per token of the micro-batch, with the attention mask
+    in fp16, once for each width of cache:
+
+    - the FFN's gate, up and product, and five arrays of the hidden size;
+    - wide attention: three arrays of the queries' width and three of the hidden size;
+    - MLA: two latents for each head and eleven arrays of the hidden size;
+    - experts: their product, their outputs, the same weighted, and three arrays of the hidden size;
+    - on a GPU, the logits and two arrays of the hidden size. llama.cpp reserves them for every token of a micro-batch
+      (its issue 23527), except in the newest builds of its server (pull request 23861).
+
+    On a CPU logits are kept for the last token only, as its own memory fit says. The last block's FFN sees only that
+    token, so a model of one block has no wide FFN to hold.
     """
     tokens = min(MICRO_BATCH, slot_tokens(context))
     queries = max((layer.queries for layer in spec.attention), default=0)
-    width = spec.ffn if spec.layers > 1 else 0
-    ffn, attention = 3 * width + 5 * spec.hidden, 3 * queries + 3 * spec.hidden
-    # the output of each routed expert, and the same weighted: within a sixth of what llama.cpp reserves
-    experts = (2 * spec.experts_used + 3) * spec.hidden if spec.experts else 0
+    width, hidden = spec.ffn if spec.layers > 1 else 0, spec.hidden
+    needs = [3 * width + 5 * hidden, 3 * queries + 3 * hidden]
+    if latent := spec.tensors.get("blk.0.attn_k_b.weight"):  # heads, latent, part of a head without position
+        needs.append(2 * latent[0] * latent[1] + 11 * hidden)
+    if spec.experts:
+        widths = (dims[2] for name, dims in spec.tensors.items() if name.endswith("ffn_down_exps.weight"))
+        needs.append(spec.experts_used * (2 * hidden + max(widths, default=0)) + 3 * hidden)
     masks = sum({_cells(layer, context) for layer in spec.attention})
-    return 4 * tokens * max(ffn, attention, experts) + 2 * tokens * masks + 4 * spec.vocab
+    held = 4 * tokens * max(needs) + 2 * tokens * masks
+    return max(held, 4 * tokens * (spec.vocab + 2 * hidden)) if gpu else held + 4 * spec.vocab
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,7 @@ def memory(
         weights=spec.data_bytes + header,
         copies=copies,
         kv=kv_bytes(spec, context, kv_type, parallel),
-        compute=compute_bytes(spec, context),
+        compute=compute_bytes(spec, context, gpu=backend in _GPU_CONTEXT),
         overhead=process + _GPU_CONTEXT.get(backend, 0),
         on_host=process + header + embedding if discrete else 0,
     )

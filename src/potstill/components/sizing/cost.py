@@ -103,9 +103,9 @@ def training(
 
 
 def hours_on(machine: Device, operations: float) -> tuple[float, float]:
-    """Hours of training on a machine, low and high: its rate times its range of efficiency."""
-    low, high = (operations / (machine.compute * share) / 3600 for share in reversed(machine.compute_efficiency))
-    return low, high
+    """Hours of training on a machine, low and high."""
+    slow, fast = machine.training
+    return operations / fast / 3600, operations / slow / 3600
 
 
 def _passes(recipe: Recipe, work: Workload) -> float:
