@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from endpoints import Endpoint, Script, serve
+from endpoints import Endpoint, Script, serve, serve_badly
 from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
 from potstill.components.hardware import devices
 from workshop import Workshop
@@ -70,6 +70,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def misbehaving() -> Iterator[Callable[[str], str]]:
+    """Starts servers that misbehave below HTTP; see `serve_badly`."""
+    with ExitStack() as stack:
+        yield lambda behaviour: stack.enter_context(serve_badly(behaviour))
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -46,6 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if isinstance(reply, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if status == 307:
+            self.send_header("Location", reply["location"])
         if status in (429, 500):
             self.send_header("retry-after-ms", "1")
         self.end_headers()
@@ -67,7 +71,42 @@ def serve(script: Script) -> Iterator[Endpoint]:
         server.server_close()
 
 
-def reply(content: str | None, calls: list[tuple[str, str]] | None = None, finish: str = "stop") -> dict[str, Any]:
+class _Misbehaving(socketserver.BaseRequestHandler):
+    """Answers one request per connection in a way that a client must not wait for, or must not read."""
+
+    def handle(self) -> None:
+        connection, behaviour = self.request, self.server.behaviour  # type: ignore[attr-defined]
+        connection.recv(1 << 16)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        with suppress(OSError):
+            if behaviour == "bomb":
+                body = gzip.compress(bytes(8 << 20))
+                connection.sendall(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            elif behaviour == "half":
+                connection.sendall(head + b"Content-Length: 1000\r\n\r\n{")
+            elif behaviour == "trickle":
+                connection.sendall(head + b"Content-Length: 1000\r\n\r\n")
+                while not self.server.ended.wait(0.1):  # type: ignore[attr-defined]
+                    connection.sendall(b" ")
+            else:
+                self.server.ended.wait(30)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def serve_badly(behaviour: str) -> Iterator[str]:
+    """The address of a server that misbehaves below HTTP until the end of the block."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Misbehaving) as server:
+        server.daemon_threads = True
+        server.behaviour, server.ended = behaviour, threading.Event()  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.ended.set()  # type: ignore[attr-defined]
+        server.shutdown()
+
+
+def reply(
+    content: str | None, calls: list[tuple[str, str]] | None = None, finish: str | None = "stop"
+) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": content}
     if calls:
         message["tool_calls"] = [

@@ -13,7 +13,7 @@ __all__ = ["PotstillGroup"]
 
 _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
-    "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
+    "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api", "tenacity": "api",
     "bitsandbytes": "int8",
 }  # fmt: skip
 

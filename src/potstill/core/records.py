@@ -30,6 +30,7 @@ from potstill.core.tools import Tool, canonical_tools, read_tools
 
 __all__ = [
     "BEHAVIOURS",
+    "FINISHED",
     "Behaviour",
     "Call",
     "Function",
@@ -112,6 +113,11 @@ class Row(BaseModel):
         return self.where or f"row {self.row_id}"
 
     @property
+    def unfinished(self) -> bool:
+        """Whether its answer is known to be cut off, or ended by an endpoint."""
+        return self.provenance.get("finish_reason", "stop") not in FINISHED
+
+    @property
     def row_id(self) -> str:
         """12 hex digits that identify the prompt: a hash of the messages and tools, and of nothing else.
 
@@ -120,6 +126,9 @@ class Row(BaseModel):
         key = {"messages": [m.without_ids().for_template() for m in self.messages], "tools": self.tools}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
+
+FINISHED = ("stop", "tool_calls", "function_call")
+"""Values of OpenAI's `finish_reason` for a whole answer. After any other, no end token is learnt."""
 
 _KEYS = [name for name in Row.model_fields if name != "where"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes import Answer, FinishReason, OnAnswers, Sampling
 from potstill.components.runtimes.answer_store import AnswerStore, AskedTogether, StoredRuntime
-from potstill.core.errors import StepError
+from potstill.core.errors import StepError, TeacherError
 from potstill.core.recipe.teacher import ApiTeacher
 from potstill.core.records import Message, Row
 
@@ -38,7 +38,7 @@ class Counted:
                 raise KeyboardInterrupt
             batch = []
             for i, words in zip(group, request["words"], strict=True):
-                finish = "refused" if words == self.refused else "stop"
+                finish: FinishReason = "refused" if words == self.refused else "stop"
                 batch.append((i, Answer(f"said {words}", finish, 5, 7, 0.1)))
             self.asked += request["words"]
             answers += [answer for _, answer in batch]
@@ -94,16 +94,39 @@ def test_a_group_of_rows_is_asked_as_a_whole(tmp_path: Path) -> None:
     assert teacher.asked == ["new", *WORDS[4:7]]
 
 
-def test_a_login_and_a_query_are_neither_kept_nor_part_of_the_key(tmp_path: Path) -> None:
-    ask(Counted(), store(tmp_path, "http://me:hunter2@h/v1?key=sesame"), *WORDS)
-    ask(never := Counted(stop_after=0), store(tmp_path, "http://h/v1"), *WORDS)
-    assert never.asked == []
+def test_every_address_has_a_store_that_only_its_owner_reads(tmp_path: Path) -> None:
+    ask(Counted(), store(tmp_path), *WORDS)
     with pytest.raises(KeyboardInterrupt):
-        ask(never, store(tmp_path, "http://other/v1"), *WORDS)
+        ask(Counted(stop_after=0), store(tmp_path, "http://other/v1"), *WORDS)
     (path,) = (tmp_path / "runs" / ".answers").glob("*.jsonl")
-    assert "hunter2" not in path.read_text() and "sesame" not in path.read_text()
     assert path.name.startswith("some-model-")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("count", "refused", "fails"), [(10, 4, False), (10, 5, True), (25, 5, False), (25, 6, True), (2, 2, True)]
+)
+def test_a_share_of_the_rows_may_be_refused(tmp_path: Path, count: int, refused: int, fails: bool) -> None:
+    class Refusing(Counted):
+        def answer(
+            self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+        ) -> list[Answer]:
+            answers = [Answer("fine", "stop", 1, 1, 0.1) for _ in rows]
+            answers[count - refused :] = [Answer("", "refused", 0, 0, 0.1, detail="400: policy")] * refused
+            for index, answer in enumerate(answers):
+                assert on_answers
+                on_answers([(index, answer)])
+            return answers
+
+    asked = [str(i) for i in range(count)]
+    if not fails:
+        assert ask(Refusing(), store(tmp_path), *asked) == ["fine"] * (count - refused) + [""] * refused
+        return
+    with pytest.raises(TeacherError, match=rf"h/v1: it refuses {min(refused, 5)} of [0-9]+ rows, .*400: policy.*20%"):
+        ask(Refusing(), store(tmp_path), *asked)
+    again = Counted()
+    ask(again, store(tmp_path), *asked)
+    assert again.asked == asked[count - refused :]  # refusals of a run that failed are asked again
 
 
 def test_a_refusal_is_kept_once_the_run_did_not_fail(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fixtures import TOOLS
 from potstill.components.chat.format import load_chat
 from potstill.components.chat.tool_calls import parse_answer
 from potstill.components.runtimes import Answer, Sampling
+from potstill.components.runtimes import endpoint as endpoint_module
 from potstill.components.runtimes.endpoint import EndpointRuntime
 from potstill.components.runtimes.gguf import GGUFServer
 from potstill.components.runtimes.gguf_runtime import GGUFRuntime
@@ -91,8 +94,19 @@ def test_answers_become_hermes_text(endpoint: Callable[[Script], Endpoint], mess
         assert parse_answer(answer.text).parse_error
 
 
-@pytest.mark.parametrize(("reason", "expected"), [("length", "length"), ("content_filter", "length"), ("stop", "stop")])
-def test_finish_reasons(endpoint: Callable[[Script], Endpoint], reason: str, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("stop", "stop"),
+        ("tool_calls", "stop"),
+        ("length", "length"),
+        ("content_filter", "unfinished"),
+        ("error", "unfinished"),
+        ("abort", "unfinished"),
+        (None, "unfinished"),
+    ],
+)
+def test_finish_reasons(endpoint: Callable[[Script], Endpoint], reason: str | None, expected: str) -> None:
     (answer,) = ask(endpoint(lambda body: (200, reply("x", finish=reason))), [user("x")])
     assert answer.finish_reason == expected
 
@@ -159,15 +173,15 @@ def test_answers_are_in_the_rows_order_and_concurrency_is_bounded(endpoint: Call
     assert server.most_open == 2
 
 
-def test_what_is_paid_for_is_heard_of_before_an_error_is_told(endpoint: Callable[[Script], Endpoint]) -> None:
-    """Row 2 is refused while row 3 is on its way: 0, 1 and 3 are journalled, and no row after them is asked."""
+def test_what_is_paid_for_is_heard_of_before_an_error_is_raised(endpoint: Callable[[Script], Endpoint]) -> None:
+    """The key expires at row 2 while row 3 is on its way: 0, 1 and 3 arrive, and no row after them is asked."""
     refused = threading.Event()
 
     def script(body: dict[str, Any]) -> tuple[int, Any]:
         text = body["messages"][0]["content"]
         if text == "2":
             refused.set()
-            return 400, {"error": {"message": "prompt too long", "type": "invalid_request_error"}}
+            return 401, {"error": {"message": "expired"}}
         if text == "3":
             refused.wait(5)
             time.sleep(0.2)
@@ -177,10 +191,108 @@ def test_what_is_paid_for_is_heard_of_before_an_error_is_told(endpoint: Callable
     heard: dict[int, str] = {}
     rows = [user(str(i), where=f"train.jsonl:{i + 1}") for i in range(8)]
     runtime = EndpointRuntime(server.url, "m", KEY, 2)
-    with pytest.raises(TeacherError, match=r"refuses the prompt of train\.jsonl:3 \(400: prompt too long\)"):
+    with pytest.raises(TeacherError, match=r"the key is refused \(401: expired\)"):
         runtime.answer(rows, SAMPLING, "test", lambda pairs: heard.update((i, a.text) for i, a in pairs))
     assert heard == {0: "0", 1: "1", 3: "3"}
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "detail"),
+    [
+        (400, {"error": {"message": "content policy"}}, "400: content policy"),
+        (403, {"error": {"message": "flagged by moderation"}}, "403: flagged by moderation"),
+        (413, {"error": {"message": "too large"}}, "413: too large"),
+        (422, {"detail": [{"loc": ["body", "messages"], "msg": "bad"}]}, "422: .*messages"),
+        (400, {"error": {"message": "max_tokens is too large for a context of 10 tokens"}}, "400: max_tokens"),
+        (500, {"error": {"message": "oops"}}, "500: oops"),
+        (200, "<html>hello</html>", "not one of OpenAI's chat completions: .*begins with '<html>hello"),
+        (200, {"error": "upstream"}, "chat completions: choices: Field required"),
+        (200, {"choices": []}, "chat completions: choices: List should have at least 1 item"),
+        (200, {"choices": [{"message": None}]}, r"choices\.0\.message: Input should be"),
+        (200, json.dumps(reply("x"))[:60], "not valid JSON"),
+        (200, json.dumps(reply("X")).replace("X", "half \\ud83d"), "half of a surrogate pair"),
+        (200, "[" * 100_000, "nested too deeply"),
+        (200, "\x1b[2J\x1b]0;title\x07", "begins with"),
+    ],
+)
+def test_an_odd_row_is_refused_and_the_others_are_answered(
+    endpoint: Callable[[Script], Endpoint], status: int, body: Any, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
+    server = endpoint(lambda sent: (status, body) if sent["messages"][0]["content"] == "1" else (200, reply("fine")))
+    first, odd, last = ask(server, [user(str(i)) for i in range(3)], max_retries=1)
+    assert first.text == last.text == "fine"
+    assert (odd.text, odd.finish_reason) == ("", "refused")
+    assert odd.detail and re.search(detail, odd.detail) and odd.detail.isprintable() and len(odd.detail) < 600
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"usage": None}, ("fine", 0)),
+        ({"usage": {"prompt_tokens": None, "completion_tokens": "many"}}, ("fine", 0)),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": -3}}, ("fine", 7)),
+    ],
+)
+def test_counts_may_be_missing(
+    endpoint: Callable[[Script], Endpoint], changes: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    (answer,) = ask(endpoint(lambda body: (200, reply("fine") | changes)), [user("x")])
+    assert (answer.text, answer.prompt_tokens) == expected
+    assert answer.completion_tokens == 0
+
+
+def test_content_in_parts_is_joined(endpoint: Callable[[Script], Endpoint]) -> None:
+    said = reply(None)
+    said["choices"][0]["message"]["content"] = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
+        {"type": "text", "text": "It is "},
+        {"type": "text", "text": "4."},
+    ]
+    (answer,) = ask(endpoint(lambda body: (200, said)), [user("x")])
+    assert answer.text == "<think>\n2 + 2\n</think>\n\nIt is 4."
+
+
+def test_an_odd_reply_is_tried_again(endpoint: Callable[[Script], Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
+    replies: Iterator[tuple[int, Any]] = iter([(200, "{"), (200, {"choices": []})])
+    server = endpoint(lambda body: next(replies, (200, reply("at last"))))
+    assert ask(server, [user("x")])[0].text == "at last"
+    assert len(server.requests) == 3
+
+
+def test_a_limit_is_waited_out_longer_than_a_minute() -> None:
+    """The library's six retries take 23 s when it is not told how long to wait."""
+    tries = (
+        sum(min(0.5 * 2**n, 8.0) for n in range(endpoint_module._MAX_RETRIES)) * 0.75
+    )  # it shortens pauses at random
+    pauses = sum(endpoint_module._PAUSE_SECONDS * 2**n for n in range(endpoint_module._ROUNDS - 1))
+    assert endpoint_module._ROUNDS * tries + pauses > 60
+
+
+def test_a_redirect_is_refused(endpoint: Callable[[Script], Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    other = endpoint(lambda body: (200, reply("stolen")))
+    server = endpoint(lambda body: (307, {"location": f"{other.url}/chat/completions?key=hidden"}))
+    monkeypatch.setenv(KEY, "secret")
+    with pytest.raises(TeacherError, match=r"it redirects to http://127\.0\.0\.1, which") as caught:
+        ask(server, [user("x")])
+    assert other.requests == [] and "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("behaviour", ["bomb", "trickle", "silent", "half"])
+def test_a_reply_is_read_with_limits_of_size_and_time(
+    misbehaving: Callable[[str], str], behaviour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(endpoint_module, "_MOST_BYTES", 1 << 20)
+    runtime = EndpointRuntime(misbehaving(behaviour), "m", KEY, 2, max_retries=0, timeout=1.0)
+    if behaviour in ("trickle", "silent"):
+        with pytest.raises(TeacherError, match="no whole answer within 1 s"):
+            runtime.answer([user("x")], SAMPLING, "test")
+    else:
+        (answer,) = runtime.answer([user("x")], SAMPLING, "test")
+        assert answer.detail and ("longer than 1 MiB" if behaviour == "bomb" else "broke off") in answer.detail
 
 
 def test_passing_errors_are_tried_again(endpoint: Callable[[Script], Endpoint]) -> None:
@@ -198,16 +310,23 @@ def test_passing_errors_are_tried_again(endpoint: Callable[[Script], Endpoint]) 
         (
             429,
             {"error": {"message": "quota"}},
-            r"over its limit, also after 1 more tries \(429: quota\).*max_concurrency",
+            r"over its limit, also after waiting for more than a minute \(429: quota\).*max_concurrency",
         ),
-        (500, {"error": {"message": "oops"}}, r"fails on the prompt of row [0-9a-f]{12}.*500: oops"),
-        (200, "<html>hello</html>", r"not one of OpenAI's chat completions.*<html>.*/v1"),
-        (200, {"error": "upstream"}, r"not one of OpenAI's chat completions"),
+        (402, {"error": {"message": "insufficient credits"}}, r"no credit left \(402: insufficient credits\)\. Add"),
+        (429, {"error": {"message": "quota", "code": "insufficient_quota"}}, r"no credit left \(429: quota\)"),
+        (
+            400,
+            {"error": {"message": "'temperature' does not support 0 with this model"}},
+            r"does not accept temperature .*Change generate\.temperature",
+        ),
+        (422, {"detail": [{"loc": ["body", "top_p"], "msg": "bad"}]}, r"does not accept top_p"),
+        (400, {"error": {"message": "bad value", "param": "max_tokens"}}, r"Change generate\.max_new_tokens"),
     ],
 )
 def test_lasting_errors_say_what_to_do(
-    endpoint: Callable[[Script], Endpoint], status: int, body: Any, told: str
+    endpoint: Callable[[Script], Endpoint], status: int, body: Any, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
     server = endpoint(lambda request: (status, body))
     with pytest.raises(TeacherError, match=rf"^{server.url}: (.|\n)*{told}") as caught:
         ask(server, [user("x")], max_retries=1)

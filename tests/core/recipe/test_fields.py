@@ -62,8 +62,8 @@ def test_a_stage_receives_no_field_that_is_elsewhere_but_all_cosmetic_ones() -> 
         (Trainer(), {"tracker": "none"}),
         (Trainer(), {"checkpoint_every": 3}),
         (LocalTeacher(model="m"), {"offload": "cpu"}),
-        (ApiTeacher(kind="api", model="m", base_url="u"), {"max_concurrency": 3}),
-        (ApiTeacher(kind="api", model="m", base_url="u"), {"api_key_env": "KEY"}),
+        (ApiTeacher(kind="api", model="m", base_url="http://h/v1"), {"max_concurrency": 3}),
+        (ApiTeacher(kind="api", model="m", base_url="http://h/v1"), {"api_key_env": "KEY"}),
     ],
 )
 def test_what_changes_no_answer_is_not_hashed_and_is_kept(section: Section, change: dict[str, object]) -> None:
@@ -78,8 +78,8 @@ def test_what_changes_no_answer_is_not_hashed_and_is_kept(section: Section, chan
         (Trainer(), {"kernel": "torch"}),
         (Trainer(), {"activation_checkpointing": True}),
         (LocalTeacher(model="m"), {"dtype": "bfloat16"}),
-        (ApiTeacher(kind="api", model="m", base_url="u"), {"model": "n"}),
-        (ApiTeacher(kind="api", model="m", base_url="u"), {"base_url": "v"}),
+        (ApiTeacher(kind="api", model="m", base_url="http://h/v1"), {"model": "n"}),
+        (ApiTeacher(kind="api", model="m", base_url="http://h/v1"), {"base_url": "v"}),
         (Chat(), {"template": "plain"}),
     ],
 )

@@ -115,3 +115,26 @@ def test_a_change_reaches_into_a_choice_that_is_written_as_a_string(tmp_path: Pa
 def test_plain_fine_tuning_has_no_control_unless_one_is_asked_for(tmp_path: Path, objective: str, has: bool) -> None:
     recipe = load(tmp_path, LANGUAGE | {"train": {"objective": objective}})
     assert isinstance(recipe, Recipe) and recipe.train.has_control is has
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("base_url", "http://me:hunter2@h/v1", "user name or a password"),
+        ("base_url", "https://hunter2@h/v1", "user name or a password"),
+        ("base_url", "https://h/v1?api-key=hunter2", "a query"),
+        ("base_url", "https://h/v1#hunter2", "a fragment"),
+        ("base_url", "https://h:hunter2/v1", "not an address"),
+        ("base_url", "ftp://h/v1", "not an http or https address"),
+        ("base_url", "h/v1", "not an http or https address"),
+        ("base_url", "https://h/v1\nhunter2", "not an http or https address"),
+        ("api_key_env", "sk-hunter2", "the name of an environment variable"),
+        ("api_key_env", "hunter2hunter2hunter2hunter2", "the name of an environment variable"),
+        ("api_key_env", "", "the name of an environment variable"),
+    ],
+)
+def test_a_secret_in_the_recipe_is_refused_and_not_repeated(tmp_path: Path, key: str, value: str, reason: str) -> None:
+    teacher = {"kind": "api", "model": "m", "base_url": "http://localhost/v1", key: value}
+    with pytest.raises(RecipeError, match=rf"teacher\.(api\.)?{key}: .*{reason}") as caught:
+        load(tmp_path, LANGUAGE | {"teacher": teacher, "student": {"init": "someone/small"}})
+    assert "hunter2" not in str(caught.value)

@@ -187,7 +187,7 @@ class ChatFormat:
     def example(self, row: Row) -> Example:
         """Ids of prompt and completion, cut after the first end-of-turn token.
 
-        An answer that the teacher did not finish (finish_reason `length`) gets no end token, because the student must
+        An answer that the teacher did not finish gets no end token, because the student must
         not learn to stop there.
 
         Raises:
@@ -209,7 +209,7 @@ class ChatFormat:
                 "so the prompt that is seen in use is not the one that was trained on"
             )
         end = next((i + 1 for i in range(len(prompt), len(whole)) if whole[i] in self.stop_ids), None)
-        if end is not None and row.provenance.get("finish_reason") == "length":
+        if end is not None and row.unfinished:
             return Example(tuple(whole[: end - 1]), len(prompt), eos_supervised=False)
         return Example(tuple(whole[:end]), len(prompt), eos_supervised=end is not None)
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.core.records import Row
 
-__all__ = ["Answer", "OnAnswers", "Runtime", "Sampling"]
+__all__ = ["Answer", "FinishReason", "OnAnswers", "Runtime", "Sampling"]
+
+FinishReason = Literal["stop", "length", "unfinished", "refused"]
+"""How an answer ended. Only after `stop` is an end token learnt.
+
+stop         the model ended it
+length       it was cut off at the limit of tokens
+unfinished   the endpoint ended it for any other reason, such as a content filter or an error of its own
+refused      the endpoint does not answer this row, also when it is asked again; the text is empty
+"""
 
 
 @dataclass(frozen=True)
@@ -27,8 +36,7 @@ class Answer:
     """What a model answers: the raw text, with tool calls in the model's own markup, and what the answer took."""
 
     text: str
-    finish_reason: str
-    """`stop`, or `length` where the answer was cut off."""
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     seconds: float
@@ -36,6 +44,8 @@ class Answer:
     """Log-probabilities of the tokens, where an endpoint was asked for them: see `runtimes.log_probs.pack_tokens`."""
     parsed: ParsedAnswer | None = None
     """Calls and words as the runtime gives them to its users; None where it gives them the text alone."""
+    detail: str | None = None
+    """Why a row is refused or an answer is unfinished, as a clause; None for all other answers."""
 
 
 OnAnswers = Callable[[list[tuple[int, Answer]]], None]

@@ -27,12 +27,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
 from potstill.components.runtimes import Answer, OnAnswers, Runtime, Sampling
-from potstill.core.errors import StepError
+from potstill.core.errors import StepError, TeacherError
 from potstill.core.files import file_lines, replacing
 from potstill.core.hashing import HashedPath, fingerprint
 from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
@@ -42,6 +41,10 @@ __all__ = ["AnswerStore", "AskedTogether", "StoredRuntime", "Teacher"]
 
 _FORMAT = 1
 """Part of every key; raised when the same request must be answered anew."""
+_FEW_REFUSED = 5
+_REFUSED_SHARE = 0.2
+"""Share of rows that a teacher may refuse, once it has refused `_FEW_REFUSED`. More of them are not the fault of single
+rows."""
 _LINE = re.compile(rb'\{"key":"([0-9a-f]{64})","check":"([0-9a-f]{64})","answers":(\[.*\])\}')
 _ANSWERS = TypeAdapter(list[Answer])
 
@@ -86,9 +89,7 @@ class AnswerStore:
             weights: folder of a local teacher; None for an endpoint.
         """
         if teacher.kind == "api":
-            address = urlsplit(teacher.base_url)
-            host = address.netloc.rpartition("@")[2]  # no password, and no query, where some put a key
-            name, identity = teacher.model, address._replace(netloc=host, query="", fragment="").geturl()
+            name, identity = teacher.model, teacher.base_url
         else:
             assert weights is not None
             name, identity = weights.path.name, f"{teacher.dtype} {weights.sha256}"
@@ -205,6 +206,46 @@ def _parse(line: bytes) -> tuple[str, list[Answer]] | None:
         return None
 
 
+class _Refusals:
+    """Counts answers and refused rows."""
+
+    def __init__(self, known: Sequence[Answer]) -> None:
+        self.refused = sum(answer.finish_reason == "refused" for answer in known)
+        self.answered = len(known) - self.refused
+        self._last = ""
+
+    def count(self, answer: Answer, row: Row, teacher: str) -> None:
+        """Count an answer.
+
+        Raises:
+            TeacherError: too many rows are refused.
+        """
+        if answer.finish_reason != "refused":
+            self.answered += 1
+            return
+        self.refused += 1
+        self._last = f"{row.name} ({answer.detail})"
+        if self.refused >= _FEW_REFUSED and self.refused > _REFUSED_SHARE * (self.refused + self.answered):
+            raise self._error(teacher)
+
+    def require_answer(self, teacher: str) -> None:
+        """Check that at least one row is answered.
+
+        Raises:
+            TeacherError: every row is refused.
+        """
+        if self.refused and not self.answered:
+            raise self._error(teacher)
+
+    def _error(self, teacher: str) -> TeacherError:
+        return TeacherError(
+            f"{teacher}: it refuses {self.refused} of {self.refused + self.answered} rows, the last of them "
+            f"{self._last}. Up to {_REFUSED_SHARE:.0%} of the rows may be refused; they are then left out with their "
+            "reason. Check that teacher.base_url names an OpenAI-compatible API (most end in /v1), look into the "
+            "server's log, then run again; answers so far are kept."
+        )
+
+
 class StoredRuntime:
     """A teacher that is asked only for what its store does not hold."""
 
@@ -219,6 +260,9 @@ class StoredRuntime:
 
         An answer is stored as soon as all that were asked together are there. A refusal is stored when no error ended
         the run: until then it may have the same cause as the error, which the user will remove.
+
+        Raises:
+            TeacherError: the teacher fails, or refuses more than a share of the rows, or all of them.
         """
         plan = [(self.store.key(request), list(places)) for places, request in self.teacher.requests(rows, sampling)]
         groups = dict(reversed(plan))  # of requests that are the same, the first is sent
@@ -228,6 +272,7 @@ class StoredRuntime:
         key_of = {place: key for key, places in groups.items() for place in places}
         fresh: dict[int, Answer] = {}
         refused: dict[str, list[Answer]] = {}
+        refusals = _Refusals([answer for answers in known.values() for answer in answers])
 
         def keep(batch: list[tuple[int, Answer]]) -> None:
             arrived = [(asked[index], answer) for index, answer in batch]
@@ -238,11 +283,14 @@ class StoredRuntime:
                     answers = [fresh[place] for place in groups[key]]
                     (refused if any(a.finish_reason == "refused" for a in answers) else whole)[key] = answers
             self.store.append(whole)
+            for place, answer in arrived:
+                refusals.count(answer, rows[place], self.store.identity)
             if on_answers:
                 on_answers(arrived)
 
         if asked:
             self.teacher.answer([rows[place] for place in asked], sampling, label, keep)
+            refusals.require_answer(self.store.identity)
         self.store.append(refused)
         answers = known | {key: [fresh[p] for p in places] for key, places in groups.items() if key not in known}
         by_place = {p: answer for key, places in plan for p, answer in zip(places, answers[key], strict=True)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,20 +12,29 @@ from urllib.parse import urlsplit
 
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
 from potstill.components.runtimes.answer_store import AskedTogether
+from potstill.components.runtimes.endpoint_errors import EndpointErrors, RefusedRow, is_exhausted
+from potstill.components.runtimes.endpoint_reply import Choice, OddReply, Reply, finish_reason, hermes_text, read_reply
 from potstill.components.runtimes.log_probs import pack_tokens, read_tokens
 from potstill.core.errors import TeacherError
 from potstill.core.progress import Ticker, progress_bar
 from potstill.core.records import Row, with_call_ids
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAIError
+    from openai import AsyncOpenAI
 
 __all__ = ["EndpointRuntime"]
 
-_TIMEOUT_SECONDS = 600.0
-_THINKING = ("reasoning_content", "reasoning")
-"""Keys of an answer with the model's thinking: llama.cpp and DeepSeek; vLLM and OpenRouter."""
-_MAX_RETRIES = 6  # after connection errors, 408, 409, 429 and 5xx, with growing pauses
+_TIMEOUT_SECONDS = 1200.0
+"""Time for one row, with all tries: a slow machine takes minutes for a long answer."""
+_MAX_RETRIES = 6
+"""Tries after connection errors, 408, 409, 429 and 5xx, with pauses that grow to 8 s or are as long as the endpoint
+asks for: 23 s in all."""
+_ROUNDS = 4
+"""Rounds of such tries for a limit, so that a limit per minute is waited out; and tries of an odd reply."""
+_PAUSE_SECONDS = 5.0
+"""Pause after the first round. It doubles with each."""
+_MOST_BYTES = 64 << 20
+"""Size of the longest reply that is read, uncompressed."""
 
 
 class EndpointRuntime:
@@ -39,6 +47,7 @@ class EndpointRuntime:
         max_concurrency: maximum number of requests in flight.
         max_retries: number of retries of a request that may still succeed.
         top_logprobs: number of log-probabilities to request at each token of an answer; None: do not request any.
+        timeout: seconds after which a row without a whole answer ends the run.
 
     Raises:
         TeacherError: the variable is not set, and the endpoint is not on this machine.
@@ -53,13 +62,15 @@ class EndpointRuntime:
         *,
         max_retries: int = _MAX_RETRIES,
         top_logprobs: int | None = None,
+        timeout: float = _TIMEOUT_SECONDS,
     ) -> None:
         self.base_url = base_url
         self.model = model
-        self.api_key_env = api_key_env
         self.max_concurrency = max_concurrency
         self.max_retries = max_retries
         self.top_logprobs = top_logprobs
+        self.timeout = timeout
+        self._errors = EndpointErrors(base_url, model, api_key_env, top_logprobs, timeout)
         self._gave_logprobs = False
         self._host = urlsplit(base_url).hostname or ""
         key = os.environ.get(api_key_env)
@@ -70,30 +81,49 @@ class EndpointRuntime:
             )
         self._key = key or "none"
 
+    def requests(self, rows: Sequence[Row], sampling: Sampling) -> list[AskedTogether]:
+        """See `Teacher`: each row on its own."""
+        return [AskedTogether([place], self.request(row, sampling)) for place, row in enumerate(rows)]
+
+    def request(self, row: Row, sampling: Sampling) -> dict[str, Any]:
+        """The body of the request for a row."""
+        # newer models of OpenAI reject max_tokens, and other servers know only max_tokens
+        limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": [message.for_api() for message in with_call_ids(row.messages)],
+            "temperature": sampling.temperature,
+            limit: sampling.max_new_tokens,
+        }
+        if self.top_logprobs:
+            request |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        if row.tools:
+            request["tools"] = list(row.tools)
+        if sampling.temperature > 0:
+            request |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        return request
+
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
     ) -> list[Answer]:
         """See `Runtime`. Tool calls come back as text in Hermes markup, so that one parser judges every runtime.
 
-        `on_answers` is called with each answer as it arrives. When a request fails for good, no further request is
+        `on_answers` is called with each answer as it arrives, also with those of rows that the endpoint refuses; it may
+        raise an error to end the run. When a request fails for a reason that concerns all rows, no further request is
         sent; requests in flight are waited for, because they are paid for.
 
         Raises:
-            TeacherError: the endpoint cannot be reached, rejects the key, the model or a prompt, does not follow
-                OpenAI's API, or does not return the requested log-probabilities with its first answer in words.
+            TeacherError: the endpoint cannot be reached; rejects the key, the model or a parameter; redirects; is over
+                its limit; or does not return the requested log-probabilities with its first answer in words.
         """
         with progress_bar(label, len(rows)) as ticker:
             answers = asyncio.run(self._answer_all(rows, sampling, ticker, on_answers))
         return [answers[index] for index in range(len(rows))]
 
-    def requests(self, rows: Sequence[Row], sampling: Sampling) -> list[AskedTogether]:
-        """See `Teacher`: each row on its own."""
-        return [AskedTogether([place], self._request(row, sampling)) for place, row in enumerate(rows)]
-
     async def _answer_all(
         self, rows: Sequence[Row], sampling: Sampling, ticker: Ticker, on_answers: OnAnswers | None
     ) -> dict[int, Answer]:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         answers: dict[int, Answer] = {}
         errors: list[Exception] = []
@@ -112,7 +142,11 @@ class EndpointRuntime:
                     return
 
         async with AsyncOpenAI(
-            base_url=self.base_url, api_key=self._key, timeout=_TIMEOUT_SECONDS, max_retries=self.max_retries
+            base_url=self.base_url,
+            api_key=self._key,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),  # the key is for the configured host only
         ) as client:
             await asyncio.gather(*(work(client) for _ in range(min(self.max_concurrency, len(rows)))))
         if errors:
@@ -120,104 +154,80 @@ class EndpointRuntime:
         return answers
 
     async def _ask(self, client: AsyncOpenAI, row: Row, sampling: Sampling) -> Answer:
+        """The answer to one row; limits are waited out, and odd replies are tried again."""
+        from openai import OpenAIError, RateLimitError
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+        def may_pass(error: BaseException) -> bool:
+            return isinstance(error, OddReply) or (isinstance(error, RateLimitError) and not is_exhausted(error))
+
+        rounds = AsyncRetrying(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_attempt(_ROUNDS),
+            wait=wait_exponential(multiplier=_PAUSE_SECONDS),
+            reraise=True,
+        )
+        begun, request = time.monotonic(), self.request(row, sampling)
+        try:
+            async with asyncio.timeout(self.timeout):
+                answer: Answer = await rounds(self._request_once, client, request)
+                return answer
+        except TimeoutError:
+            raise self._errors.timed_out() from None
+        except OddReply as error:
+            return _refused(f"its reply is not one of OpenAI's chat completions: {error}", begun)
+        except OpenAIError as error:
+            try:
+                self._errors.raise_for(error)
+            except RefusedRow as refused:
+                return _refused(str(refused), begun)
+            raise
+
+    async def _request_once(self, client: AsyncOpenAI, request: dict[str, Any]) -> Answer:
         from openai import OpenAIError
 
-        begun = time.monotonic()
+        begun, body = time.monotonic(), bytearray()
         try:
-            reply: Any = await client.chat.completions.create(**self._request(row, sampling))
-        except OpenAIError as error:
-            raise TeacherError(self._explain(error, row)) from None
-        choices = getattr(reply, "choices", None)  # a page of HTML arrives as a string
-        if not choices:
-            raise TeacherError(
-                f"{self.base_url}: the answer is not one of OpenAI's chat completions ({str(reply)[:120]!r}). Check "
-                "that teacher.base_url names an OpenAI-compatible API; most end in /v1."
-            )
-        usage = reply.usage
+            async with client.chat.completions.with_streaming_response.create(**request) as response:
+                async for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > _MOST_BYTES:
+                        raise OddReply(f"it is longer than {_MOST_BYTES >> 20} MiB")
+        except (OddReply, OpenAIError):
+            raise
+        except Exception as error:  # the HTTP library's own: a connection that closes in a body, broken compression
+            raise OddReply(f"it broke off ({type(error).__name__})") from None
+        return self._read(read_reply(bytes(body)), time.monotonic() - begun)
+
+    def _read(self, reply: Reply, seconds: float) -> Answer:
+        choice = reply.choices[0]
+        ended = finish_reason(choice.finish_reason)
         return Answer(
-            text=_hermes_text(choices[0].message, thinking=not self.top_logprobs),
-            finish_reason="length" if choices[0].finish_reason in ("length", "content_filter") else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            seconds=time.monotonic() - begun,
-            tokens=self._tokens(choices[0]) if self.top_logprobs else None,
+            text=hermes_text(choice.message, thinking=not self.top_logprobs),
+            finish_reason=ended,
+            prompt_tokens=reply.tokens("prompt_tokens"),
+            completion_tokens=reply.tokens("completion_tokens"),
+            seconds=seconds,
+            tokens=self._tokens(choice) if self.top_logprobs else None,
+            detail=f"finish_reason {choice.finish_reason!r}"[:80] if ended == "unfinished" else None,
         )
 
-    def _tokens(self, choice: Any) -> str | None:
+    def _tokens(self, choice: Choice) -> str | None:
         """Packed log-probabilities of an answer; None where the endpoint gives none, as some do for tool calls."""
         try:
             tokens = read_tokens(choice)
         except ValueError as error:
-            raise TeacherError(
-                f"{self.base_url}: the values that it returns as log-probabilities are not log-probabilities: {error}. "
-                "Start vLLM with --logprobs-mode raw_logprobs. An endpoint that cannot return log-probabilities can "
-                "teach by its text alone: set train.objective: sft."
-            ) from None
+            raise self._errors.bad_logprobs(str(error)) from None
         if tokens:
             self._gave_logprobs = True
             return pack_tokens(tokens)
-        if self._gave_logprobs or choice.message.tool_calls or not _hermes_text(choice.message).strip():
+        if self._gave_logprobs or choice.message.tool_calls or not hermes_text(choice.message).strip():
             return None
-        raise TeacherError(self._without_logprobs("an answer came without them"))
+        raise self._errors.without_logprobs("an answer came without them")
 
-    def _without_logprobs(self, reason: str) -> str:
-        return (
-            f"{self.base_url}: it does not give the log-probabilities of the {self.top_logprobs} likeliest tokens, "
-            f"which train.objective.targets asks for ({reason}). llama.cpp's server gives them, and so does vLLM up to "
-            "its --max-logprobs. Use such an endpoint or a smaller train.objective.targets.k; or learn from its text "
-            "alone: set train.objective: sft."
-        )
 
-    def _request(self, row: Row, sampling: Sampling) -> dict[str, Any]:
-        # newer models of OpenAI reject max_tokens, and other servers know only max_tokens
-        limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": [message.for_api() for message in with_call_ids(row.messages)],
-            "temperature": sampling.temperature,
-            limit: sampling.max_new_tokens,
-        }
-        if self.top_logprobs:
-            request |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if row.tools:
-            request["tools"] = list(row.tools)
-        if sampling.temperature > 0:
-            request |= {"top_p": sampling.top_p, "seed": sampling.seed}
-        return request
-
-    def _explain(self, error: OpenAIError, row: Row) -> str:
-        """One paragraph: what went wrong at the endpoint, and what to do."""
-        import openai
-
-        where = f"{self.base_url}: "
-        reason = _reason(error)
-        if isinstance(error, openai.APITimeoutError):
-            return f"{where}no answer within {_TIMEOUT_SECONDS:.0f} s. Lower teacher.max_concurrency, then run again."
-        if isinstance(error, openai.APIConnectionError):
-            return (
-                f"{where}cannot be reached ({reason}). Start the server, or correct teacher.base_url, then run again."
-            )
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return f"{where}the key is refused ({reason}). Put a valid one into the variable {self.api_key_env}."
-        if isinstance(error, openai.NotFoundError):
-            return (
-                f"{where}no model {self.model!r}, or nothing at this address ({reason}). Correct teacher.model, "
-                f"or teacher.base_url: most end in /v1, and {self.base_url.rstrip('/')}/models lists the models."
-            )
-        if isinstance(error, openai.RateLimitError):
-            return (
-                f"{where}over its limit, also after {self.max_retries} more tries ({reason}). Lower "
-                "teacher.max_concurrency or wait, then run again; answers so far are kept."
-            )
-        if self.top_logprobs and "logprobs" in reason.lower():
-            return self._without_logprobs(reason)
-        prompt = row.name
-        if isinstance(error, openai.InternalServerError):
-            return (
-                f"{where}fails on the prompt of {prompt}, also after {self.max_retries} more tries ({reason}). Look "
-                "into the server's log, then run again; answers so far are kept."
-            )
-        return f"{where}refuses the prompt of {prompt} ({reason}). Fix or remove that row, then run again."
+def _refused(detail: str, begun: float) -> Answer:
+    return Answer("", "refused", 0, 0, time.monotonic() - begun, detail=detail)
 
 
 def _is_local(host: str) -> bool:
@@ -226,33 +236,3 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _reason(error: OpenAIError) -> str:
-    """What went wrong, in one line: the endpoint's own message, or the cause of a lost connection."""
-    body = getattr(error, "body", None)
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        text = body["message"]
-    else:
-        text = str(error.__cause__ or error)
-    status = getattr(error, "status_code", None)
-    return f"{f'{status}: ' if status else ''}{' '.join(text.split())[:300].rstrip('.')}"
-
-
-def _hermes_text(message: Any, *, thinking: bool = False) -> str:
-    """An assistant message as text: its thinking in <think> where wanted, its words, each tool call in Hermes markup.
-
-    Arguments are put in as the endpoint wrote them, so that a broken call is still broken for the parser.
-    """
-    words = message.content or getattr(message, "refusal", None) or ""
-    parts = [words] if words else []
-    for call in message.tool_calls or ():
-        if call.type not in ("function", None):
-            continue
-        arguments = call.function.arguments
-        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        name = json.dumps(call.function.name, ensure_ascii=False)
-        parts.append(f'<tool_call>\n{{"name": {name}, "arguments": {written.strip() or "{}"}}}\n</tool_call>')
-    thought = next((t for key in _THINKING if isinstance(t := getattr(message, key, None), str) and t.strip()), "")
-    before = f"<think>\n{thought.strip()}\n</think>\n\n" if thinking and thought else ""
-    return before + "\n".join(parts)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from potstill.components.chat.format import ChatFormat
 from potstill.components.chat.tool_calls import ParsedAnswer
-from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes import Answer, FinishReason, OnAnswers, Sampling
 from potstill.components.runtimes.chat_reply import ChatReply, cannot_read
 from potstill.components.runtimes.gguf import GGUFServer, RefusedRequest
 from potstill.core.errors import ParityError, StepError
@@ -88,7 +88,7 @@ class GGUFRuntime:
         if end is None and reply.verbose.stop_type == "eos":
             end = len(ids) - 1  # llama.cpp also stops at tokens that only it treats as an end
         ids = ids[:end]
-        finish = "length" if reply.cut_off else "stop"
+        finish: FinishReason = "length" if reply.cut_off else "stop"
         text = self.chat.decode(ids, after=prompt)
         return Answer(text, finish, len(prompt), len(ids), seconds, parsed=reply.parsed)
 

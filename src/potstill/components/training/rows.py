@@ -79,10 +79,9 @@ def training_examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> li
             example = chat.example(row)
         except ValueError as error:
             raise DataError(f"{where}: {error}.") from None
-        unfinished = row.provenance.get("finish_reason") == "length"
         if example.n_supervised == 0:
             raise DataError(f"{where}: the rendered row has no supervised token. Look at the chat template.")
-        if not (example.eos_supervised or unfinished):
+        if not (example.eos_supervised or row.unfinished):
             raise DataError(
                 f"{where}: the answer in the rendered row has no end-of-turn token, so a student would never learn to "
                 "stop. Look at the chat template."

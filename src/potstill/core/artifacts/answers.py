@@ -26,7 +26,7 @@ __all__ = [
 
 AnswerError = Literal[
     "no_call", "wrong_tool", "wrong_number", "missing_argument", "extra_argument", "wrong_value", "unwanted_call",
-    "unparsable", "cut_off", "wrong_words",
+    "unparsable", "cut_off", "unfinished", "refused", "wrong_words",
 ]  # fmt: skip
 """Why an answer is wrong.
 
@@ -39,6 +39,8 @@ wrong_value        the arguments are the right ones, and a value is wrong
 unwanted_call      a tool is called, in any markup, where none should be
 unparsable         a call cannot be read, or thinking does not end
 cut_off            the answer reached the limit of tokens
+unfinished         the endpoint ended the answer for a reason of its own, such as a content filter
+refused            the endpoint did not answer the row
 wrong_words        the text is not what is asked for
 """
 ERROR_NAMES: dict[AnswerError, str] = {
@@ -51,6 +53,8 @@ ERROR_NAMES: dict[AnswerError, str] = {
     "unwanted_call": "call where none was wanted",
     "unparsable": "call that cannot be read",
     "cut_off": "cut off",
+    "unfinished": "ended by the endpoint",
+    "refused": "refused by the endpoint",
     "wrong_words": "wrong words",
 }
 
@@ -60,7 +64,8 @@ class JudgedAnswer(Part):
 
     prompt          last message of the user
     text            raw answer, with tool calls in the model's own syntax
-    finish_reason   `stop`, or `length` for an answer that was cut off
+    finish_reason   `stop`; `length` for an answer that was cut off; `unfinished` or `refused` where an endpoint ended
+                    or refused it
     exact           whether the answer is right; None for a row that does not say what is right
     parses          whether tool calls in it could be read
     schema_valid    whether tool calls fit the tools' schemas; None for an answer that calls no tool

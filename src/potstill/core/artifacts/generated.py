@@ -88,6 +88,8 @@ _REASONS = {
     "repeated": "the prompt is repeated",
     "empty": "the answer is empty",
     "length": "the answer is cut off at generate.max_new_tokens or chat.context",
+    "unfinished": "the endpoint ended the answer for a reason of its own, such as a content filter",
+    "refused": "the endpoint refuses the prompt",
     "boundary": "the answer cannot be separated from the prompt",
     "context": "prompt and answer are longer than chat.context",
 }

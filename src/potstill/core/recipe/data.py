@@ -27,11 +27,11 @@ class Data(Section):
     """Path of the JSONL rows on which the student is judged; required."""
     tools: LocalPath | None = None
     """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
-    limit: Annotated[dict[Literal["prompts", "test"], Count], BeforeValidator(_limit_of_prompts), ELSEWHERE] = Field(
-        default_factory=dict
-    )
-    """Number of rows to use from the top of a file, for example {prompts: 1500, test: 300}, where a bare number limits
-    the prompts; default: all rows."""
+    limit: Annotated[
+        dict[Literal["prompts", "validation", "test"], Count], BeforeValidator(_limit_of_prompts), ELSEWHERE
+    ] = Field(default_factory=dict)
+    """Number of rows to use from the top of a file, for example {prompts: 1500, validation: 200, test: 300}, where
+    a bare number limits the prompts; default: all rows."""
 
 
 class LabelledData(Section):

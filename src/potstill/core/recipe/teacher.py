@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from potstill.core.recipe.fields import (
     COSMETIC,
@@ -76,6 +78,43 @@ class LocalTeacher(Section):
         return self
 
 
+def _plain_address(address: str) -> str:
+    """An address without secrets; it is written into every row, so what is refused is not repeated in the message."""
+    try:
+        parts = urlsplit(address)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError("not an address; an example is http://localhost:11434/v1") from None
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        raise ValueError(
+            "holds a user name or a password, which would be written into every row. Put the key into the environment "
+            "variable that teacher.api_key_env names"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "holds a query or a fragment, which may be a key and would be written into every row. Put the key into the "
+            "environment variable that teacher.api_key_env names"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not _is_one_word(address):
+        raise ValueError("not an http or https address; an example is http://localhost:11434/v1")
+    return address
+
+
+def _is_one_word(text: str) -> bool:
+    return text.isprintable() and " " not in text
+
+
+def _variable_name(name: str) -> str:
+    """A name of a variable, and not the key itself, which is not repeated in the message."""
+    looks_secret = len(name) > 20 and not ("_" in name or name.isupper())
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or looks_secret:
+        raise ValueError(
+            "must be the name of an environment variable, such as OPENAI_API_KEY; the key itself belongs into that "
+            "variable, because a recipe is shipped with the student"
+        )
+    return name
+
+
 class ApiTeacher(Section):
     """A model behind an OpenAI-compatible endpoint."""
 
@@ -83,9 +122,9 @@ class ApiTeacher(Section):
     """Kind of teacher: `local` or `api`; default: local."""
     model: str
     """Name by which the endpoint knows the model; required."""
-    base_url: str
+    base_url: Annotated[str, AfterValidator(_plain_address)]
     """Address of the endpoint, for example http://localhost:11434/v1; required."""
-    api_key_env: Annotated[str, COSMETIC] = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_variable_name), COSMETIC] = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; default: OPENAI_API_KEY."""
     max_concurrency: Annotated[Count, COSMETIC] = 8
     """Maximum number of requests in flight; default: 8."""

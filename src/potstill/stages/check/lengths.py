@@ -112,7 +112,7 @@ def _measure(row: Row, chat: ChatFormat) -> tuple[int, int]:
                 f"{row.where}: the rendered row has no supervised token of the answer: the chat template leaves it "
                 "out. Use a template that writes assistant turns and their tool calls."
             )
-        if not example.eos_supervised and row.provenance.get("finish_reason") != "length":
+        if not example.eos_supervised and not row.unfinished:
             raise DataError(
                 f"{row.where}: no end-of-turn token ({chat.eos}) follows the answer in the rendered row, so a student "
                 "would never learn to stop. Let the chat template write it after each assistant turn, or name the "

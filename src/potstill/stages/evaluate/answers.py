@@ -10,11 +10,14 @@ from pathlib import Path
 from potstill.components.checkers.calls import right_calls
 from potstill.components.checkers.judge import judge_answer
 from potstill.components.runtimes import Answer, Runtime, Sampling
-from potstill.core.artifacts.answers import JudgedAnswer, answers_file, read_answers, write_answers
+from potstill.core.artifacts.answers import AnswerError, JudgedAnswer, answers_file, read_answers, write_answers
 from potstill.core.records import Row
 from potstill.stages.evaluate.readings import as_served, own_reading, same_reading, shown
 
 __all__ = ["TestBench", "expected_answer"]
+
+
+_ENDINGS: dict[str, AnswerError] = {"length": "cut_off", "unfinished": "unfinished", "refused": "refused"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TestBench:
         own = own_reading(answer.text, row, self.tool_format)
         served = as_served(answer, row, self.tool_format)
         verdict = judge_answer(served or own, row)
-        # an answer that was cut off is wrong, however it begins
+        # an answer that did not end is wrong, however it begins
         cut = answer.finish_reason != "stop"
         wanted = right_calls(row) if row.behaviour in ("tool_call", "multi_call") else ()
         return JudgedAnswer(
@@ -56,7 +59,7 @@ class TestBench:
             schema_valid=verdict.schema_valid,
             expected=expected_answer(row),
             served=shown(served) if served and not same_reading(served, own) else None,
-            error="cut_off" if cut and verdict.exact is not None else verdict.error,
+            error=_ENDINGS[answer.finish_reason] if cut and verdict.exact is not None else verdict.error,
             tools=tuple(dict.fromkeys(call.name for call in wanted)),
             group=row.group,
         )

@@ -18,12 +18,14 @@ from potstill.stages.generate.teachers import LoadedTeacher
 
 __all__ = ["Reason", "filter_answers"]
 
-Reason = Literal["repeated", "empty", "length", "boundary", "context"]
+Reason = Literal["repeated", "empty", "length", "unfinished", "refused", "boundary", "context"]
 """Why an answer is rejected.
 
 repeated   an earlier row has the same prompt
 empty      the answer has no text, or only thinking
 length     the answer was cut off at the limit of tokens
+unfinished the endpoint ended the answer for another reason
+refused    the endpoint does not answer the prompt
 boundary   the answer cannot be separated from the prompt once they are rendered
 context    prompt and answer together are longer than the student's context
 """
@@ -70,6 +72,8 @@ def filter_answers(
 def _reject_answer(row: Row, answer: Answer, seen: set[str], keep_truncated: bool) -> Reason | None:
     if row.row_id in seen:
         return "repeated"
+    if answer.finish_reason in ("refused", "unfinished"):
+        return answer.finish_reason
     if not answer.text.strip():
         return "empty"
     if answer.finish_reason == "length":
@@ -94,6 +98,8 @@ def _answered(row: Row, answer: Answer, teacher: LoadedTeacher) -> Row:
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
     }
+    if answer.detail:
+        provenance["detail"] = answer.detail
     completion = _message(row, answer.text, teacher.chat)
     return row.model_copy(update={"completion": completion, "provenance": provenance})
 

@@ -49,6 +49,7 @@ class GenerateInputs:
     validation   rows of the validation curve
     tools        tools of the rows that name none
     limit        number of prompts to use, from the top of the file
+    validation_limit   the same of the validation rows
     settings     how the teacher answers
     logprobs     number of log-probabilities that an endpoint is asked for at each token
     seed         seed of the sampling
@@ -64,6 +65,7 @@ class GenerateInputs:
     validation: HashedPath | None
     tools: HashedPath | None
     limit: int | None
+    validation_limit: int | None
     settings: Generate
     logprobs: int | None
     seed: int
@@ -84,6 +86,7 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         validation=optional_file(data.validation),
         tools=optional_file(data.tools),
         limit=data.limit.get("prompts"),
+        validation_limit=data.limit.get("validation"),
         settings=recipe.generate,
         logprobs=recipe.requested_logprobs,
         seed=recipe.seed,
@@ -101,7 +104,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     teacher, tools = load_teacher(inputs, out), read_tools(inputs.tools.path) if inputs.tools else ()
     sources: dict[GeneratedSplit, tuple[HashedPath | None, int | None]] = {
         "train": (inputs.prompts, inputs.limit),
-        "validation": (inputs.validation, None),
+        "validation": (inputs.validation, inputs.validation_limit),
     }
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
