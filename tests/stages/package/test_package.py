@@ -145,19 +145,6 @@ def test_files_far_apart_have_their_names_only(tmp_path: Path) -> None:
     assert found["data"]["test"] == "test.jsonl"
 
 
-def test_the_password_of_an_endpoint_is_left_out(tmp_path: Path) -> None:
-    teacher = {"kind": "api", "model": "big", "base_url": "http://ann:secret@host.example:8080/v1"}
-    value = yaml.safe_load(RECIPE) | {
-        "teacher": teacher,
-        "student": {"init": "checkpoint", "model": "someone/small"},
-        "train": {"objective": "sft", "control": "none"},
-        "gates": {},
-    }
-    found = portable_recipe(Recipe.model_validate(value, context={"folder": tmp_path}))
-    assert found["teacher"]["base_url"] == "http://host.example:8080/v1"
-    assert found["student"]["model"] == "someone/small"
-
-
 def flip(path: Path) -> None:
     """Change one bit, in a copy: the file may be linked to the export's."""
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A recipe's values for a manifest, without paths of this machine and without passwords."""
+"""A recipe's values for a manifest, without paths of this machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from potstill.core.recipe import AnyRecipe, Recipe
 
-__all__ = ["portable_recipe", "without_login"]
+__all__ = ["portable_recipe"]
 
 _MIN_PARTS = 3  # a common folder such as /home/name has three; with a shorter one, paths below it would show the name
 
@@ -37,15 +36,7 @@ def portable_recipe(recipe: AnyRecipe) -> dict[str, Any]:
         return value
 
     values: dict[str, Any] = portable(recipe.model_dump(mode="json"))
-    if isinstance(recipe, Recipe) and recipe.teacher.base_url:
-        values["teacher"]["base_url"] = without_login(recipe.teacher.base_url)
     return values
-
-
-def without_login(url: str) -> str:
-    """A URL without a user name and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _paths(value: Any) -> Iterator[Path]:

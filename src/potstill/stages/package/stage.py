@@ -15,7 +15,7 @@ from potstill.components.licences.licences import LicenceVerdict, licence_verdic
 from potstill.components.licences.notice import licence_notice
 from potstill.components.models.names import base_model_name, model_name, teacher_name
 from potstill.components.packages.entries import data_file, package_files, step_entry
-from potstill.components.packages.portable import portable_recipe, without_login
+from potstill.components.packages.portable import portable_recipe
 from potstill.components.runtimes import Sampling
 from potstill.core.artifacts.answers import answers_file
 from potstill.core.artifacts.exported import Exported
@@ -195,8 +195,7 @@ def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
 
 
 def _portable_identity(teacher: TeacherIdentity) -> TeacherIdentity:
-    endpoint = without_login(teacher.endpoint) if teacher.endpoint else None
-    return teacher.model_copy(update={"model": model_name(teacher.model), "endpoint": endpoint})
+    return teacher.model_copy(update={"model": model_name(teacher.model)})
 
 
 def _notice(inputs: PackageInputs) -> str:
