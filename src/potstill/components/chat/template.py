@@ -1,8 +1,8 @@
 """Chat templates: which one is used, and how it is rendered.
 
-Templates run in Jinja's immutable sandbox, with the settings and helpers that Hugging Face templates are written for
-(`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`, `{% generation %}`). So torch and
-transformers are not needed.
+Templates run in Jinja's immutable sandbox with limits (see `sandbox`), and with the settings and helpers that Hugging
+Face templates are written for (`trim_blocks`, `lstrip_blocks`, `tojson`, `raise_exception`, `strftime_now`,
+`{% generation %}`). So torch and transformers are not needed.
 """
 
 from __future__ import annotations
@@ -88,26 +88,11 @@ def read_templates(folder: Path, choice: str | Path) -> Templates:
 
 
 def compile_template(source: str) -> Template:
-    """A template that is ready to render."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    """A template that is ready to render, with limits of time and size."""
+    from potstill.components.chat.sandbox import LimitedEnvironment
 
-    class Generation(Extension):
-        """{% generation %}...{% endgeneration %} marks what transformers trains on; it is rendered as it is."""
-
-        tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
-    )
-    environment.filters["tojson"] = _to_json
+    environment = LimitedEnvironment()
+    environment.add_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment.from_string(source)
