@@ -9,7 +9,7 @@ import pytest
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.hardware.devices import find_device
-from potstill.components.sizing.cost import Training, training
+from potstill.components.sizing.cost import Size, Training, training
 from potstill.components.sizing.workload import Workload
 from potstill.core.records import read_rows
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 WORK = Workload(rows=1000, prompt=100, answer=50, epochs=3)
 TOKENS = 150_000
 STUDENT, TEACHER = 10**8, 10**9
+SMALL, LARGE = Size(STUDENT, 12), Size(TEACHER, 24)
 ALONE = {"control": "none"}
 
 
-def spent(workshop: Workshop, work: Workload = WORK, teacher: int = TEACHER, **changes: Any) -> Training:
+def spent(workshop: Workshop, work: Workload = WORK, teacher: Size | None = LARGE, **changes: Any) -> Training:
     gpu = find_device("RTX 3060")
-    return training(STUDENT, teacher, workshop.recipe(**changes), work, gpu, 32000)
+    return training(SMALL, teacher, workshop.recipe(**changes), work, gpu, 32000)
 
 
 # ---- operations and hours ----
@@ -56,7 +57,7 @@ def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> Non
     # plain fine-tuning is on the teacher's text alone
     plain = spent(workshop, train={**ALONE, "objective": "sft"})
     assert plain.parts == {"student": pytest.approx(TOKENS * 3 * 6e8)}
-    assert "teacher" not in spent(workshop, teacher=0, train=ALONE).parts
+    assert "teacher" not in spent(workshop, teacher=None, train=ALONE).parts
 
 
 def test_the_teachers_own_training_is_counted(workshop: Workshop) -> None:
@@ -66,23 +67,27 @@ def test_the_teachers_own_training_is_counted(workshop: Workshop) -> None:
     work = Workload.of(recipe, chat)
     tokens = sum(len(chat.example(row).ids) for row in read_rows(rows, tools=workshop.folder / "tools.json"))
     assert work.finetune_tokens == pytest.approx(tokens)
-    found, without = training(STUDENT, TEACHER, recipe, work, gpu, 384), spent(workshop, work)
+    found, without = training(SMALL, LARGE, recipe, work, gpu, 384), spent(workshop, work)
     assert found.parts["finetune"] == pytest.approx(6e9 * tokens * 2)
     assert found.operations - without.operations == pytest.approx(found.parts["finetune"])
     assert found.hours[1] / without.hours[1] == pytest.approx(found.operations / without.operations)
 
 
-def test_what_the_hours_do_not_hold_is_named(workshop: Workshop) -> None:
-    work = Workload(rows=1000, prompt=100, answer=50, epochs=3, validation_rows=200)
-    found = spent(workshop, work, train=ALONE)
-    assert found.left_out == pytest.approx({"teacher's answers": 2e9 * 1200 * 150})
+def test_writing_answers_takes_hours_of_its_own(workshop: Workshop) -> None:
+    """Each step reads the weights, or computes a token of each row where the batch is large; prompts come first."""
+    work = Workload(rows=1000, prompt=100, answer=50, epochs=3, validation_rows=200, test_rows=40)
+    gpu = find_device("RTX 3060")
+    few, many = ({"generate": {"batch_size": size}} for size in (1, 100_000))
+    read = 1240 * 50 * (4 * TEACHER / (0.85 * 360e9) + 24 * 2e-4) + 1240 * 100 * 2 * TEACHER / gpu.training[1]
+    assert 3600 * spent(workshop, work, train=ALONE, **few).writing["teacher"][0] == pytest.approx(read)
+    found = spent(workshop, work, train=ALONE, **many)
+    computed = 1240 * 150 * 2 * TEACHER / gpu.training[1]
+    assert 3600 * found.writing["teacher"][0] >= computed
+    assert found.writing["teacher"][1] < spent(workshop, work, train=ALONE, **few).writing["teacher"][1] / 10
+    assert found.all_hours[1] == pytest.approx(found.hours[1] + found.writing["teacher"][1])
     own = spent(workshop, work, train={**ALONE, "objective": {"on_policy": {"share": 0.25}}})
-    assert own.left_out["student's samples"] == pytest.approx(2e8 * TOKENS * 3 * 0.25)
-    assert own.hours == found.hours
-    assert found.left_out_reason and "neither operations nor hours" in found.left_out_reason
-    assert found.operations == pytest.approx(sum(found.parts.values()))
-    api = spent(workshop, teacher=0, train=ALONE)
-    assert api.left_out == {} and api.left_out_reason is None
+    assert own.writing["student"][1] > 0 and own.hours == found.hours
+    assert spent(workshop, teacher=None, train=ALONE).writing == {}
 
 
 def test_disk_of_a_students_training(workshop: Workshop) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fixtures import light_rows, write_jsonl
 from potstill.components.hardware.devices import find_device
 from potstill.components.models.recipe_models import load_models
-from potstill.components.sizing.cost import training
+from potstill.components.sizing.cost import Size, training
 from potstill.components.sizing.disk import disk_need
 from potstill.components.sizing.workload import Workload
 from potstill.stages.check.check import check_recipe
@@ -36,7 +36,8 @@ def test_disk_of_a_run_is_what_the_check_finds(workshop: Workshop, case: str) ->
     disk = disk_need(recipe, models, work.splits)
     free = recipe.model_copy(update={"target": workshop.recipe().target})
     assert disk == check_recipe(free).disk
-    args = models.student.parameters or 0, models.teacher.parameters or 0, recipe, work, find_device("RTX 3060"), 384
+    sizes = Size(models.student.parameters or 0, 2), Size(models.teacher.parameters or 0, 4)
+    args = *sizes, recipe, work, find_device("RTX 3060"), 384
     spent = training(*args, disk)
     assert (spent.disk_bytes, spent.disk_stays) == (disk.needed, disk.stays)
     assert spent.disk_bytes > training(*args).disk_bytes

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from fixtures import CONFIGS
+from potstill.components.hardware.devices import find_device
 from potstill.components.models.configs import from_config
-from potstill.components.sizing.training_memory import checkpoint_bytes, training_memory_bytes
+from potstill.components.models.recipe_models import Model, Models
+from potstill.components.sizing.room import memory_problem
+from potstill.components.sizing.training_memory import checkpoint_bytes, memory_need, training_memory_bytes
 from potstill.components.training.lora import add_lora
+from potstill.core.artifacts.check import MemoryNeed
+from potstill.core.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[3] / "recipes"
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -71,3 +83,46 @@ def test_training_holds_weights_gradients_and_moments() -> None:
     adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(p.nbytes for p in model.parameters())
     assert training_memory_bytes(shape, 64, lora_rank=4)["student"] == weights + 12 * adapters
+
+
+def models_of(recipe: Recipe) -> Models:
+    """The recipe's models as their config.json files describe them; no tokenizer is needed."""
+
+    def model(name: str) -> Model:
+        path = CONFIGS / f"{name.rpartition('/')[2].lower()}.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        spec, chat = from_config(config, name), cast(Any, SimpleNamespace(vocab_size=config["vocab_size"]))
+        return Model(name, path, chat, config, spec, spec.parameters)
+
+    assert recipe.student.model
+    return Models(teacher=model(recipe.teacher.model), student=model(recipe.student.model))
+
+
+PROMISED = {
+    path.name: float(found[1])
+    for path in RECIPES.glob("*.yaml")
+    if (found := re.search(r"GPU with (\d+) GB", path.read_text(encoding="utf-8")))
+}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_recipe_fits_on_the_gpu_that_it_promises(name: str) -> None:
+    assert PROMISED[name] == 24
+    recipe = load_recipe(RECIPES / name)
+    assert isinstance(recipe, Recipe)
+    need = memory_need(recipe, models_of(recipe))
+    assert memory_problem(need, find_device("RTX 3090")) is None
+    problem = memory_problem(need, find_device("RTX 4080"))
+    assert problem and "RTX 4080 has 16.15 GB" in problem and need.stage in problem
+
+
+def test_the_process_counts_in_memory_but_not_on_a_gpu() -> None:
+    """Python with torch and transformers was measured at 452 to 475 MB before any weight is loaded."""
+    recipe = load_recipe(RECIPES / next(iter(PROMISED)))
+    assert isinstance(recipe, Recipe)
+    need = memory_need(recipe, models_of(recipe))
+    assert 4.5e8 < need.parts["process"] < 5e8 and need.needed == sum(need.parts.values())
+    gpu, shared = find_device("RTX 3060"), find_device("Apple M1")
+    edge = MemoryNeed(stage="train", parts={"student": gpu.usable_bytes, "process": 1}, needed=gpu.usable_bytes + 1)
+    assert memory_problem(edge, gpu) is None
+    assert memory_problem(edge, shared.with_memory(gpu.usable_bytes))

@@ -13,14 +13,14 @@ from potstill.components.hardware.fit import Serving, device_memory
 from potstill.components.hardware.memory import Memory, memory, require_kv_type
 from potstill.components.hardware.speed import Placement, Speed, speed
 from potstill.components.licences.licences import LicenceVerdict, licence_verdict
-from potstill.components.models.recipe_models import Models, load_models
+from potstill.components.models.recipe_models import Model, Models, load_models
 from potstill.components.models.spec import ModelSpec
-from potstill.components.sizing.cost import Training, training
+from potstill.components.sizing.cost import Size, Training, training
 from potstill.components.sizing.disk import disk_need, pending_download
 from potstill.components.sizing.file_size import rows_warning, vocabulary_warning
 from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.prices import compare, device_cost, find_price
-from potstill.components.sizing.room import disk_problem, download_problem
+from potstill.components.sizing.room import disk_problem, download_problem, memory_problem
 from potstill.components.sizing.training_memory import memory_need
 from potstill.components.sizing.workload import Workload
 from potstill.core.recipe import Economy, Quantization, Recipe
@@ -137,19 +137,21 @@ def plan_recipe(recipe: Recipe, options: PlanOptions | None = None, runs: Path =
     work = Workload.of(recipe, (models.teacher or models.student).chat)
     found = {name: _predict(models, name, device, serving) for name in get_args(Quantization)}
     rows = tuple(_quantization_plan(recipe, found[name], device, work) for name in found)
-    teacher, disk = models.teacher, disk_need(recipe, models, work.splits)
+    teacher, disk, memory_peak = models.teacher, disk_need(recipe, models, work.splits), memory_need(recipe, models)
+    machine = find_device(options.train_on, quick=True, option="--train-on")
     spent = training(
-        models.student_spec.parameters,
-        (teacher.parameters or 0) if teacher else 0,
+        _size(models.student),
+        _size(teacher) if teacher else None,
         recipe,
         work,
-        find_device(options.train_on, quick=True, option="--train-on"),
+        machine,
         (teacher or models.student).padded_vocab,
         disk,
-        memory_need(recipe, models),
+        memory_peak,
     )
     notes = [vocabulary_warning(recipe, models), rows_warning(recipe, models)]
     notes += [disk_problem(disk, runs), download_problem(pending_download(models))]
+    notes.append(memory_problem(memory_peak, None if machine.date == "now" else machine))
     return RecipePlan(
         name=recipe.name,
         device=device.name if device else recipe.target.device,
@@ -162,6 +164,10 @@ def plan_recipe(recipe: Recipe, options: PlanOptions | None = None, runs: Path =
         cost=_cost(recipe, work, spent, found[recipe.export.quantization].speed),
         licences=licence_verdict(recipe),
     )
+
+
+def _size(model: Model) -> Size:
+    return Size(model.parameters or 0, model.spec.layers if model.spec else 0)
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def _cost(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) -
         teacher_price=round(work.answered_rows * price.of(work.prompt, work.answer), 4) if price else None,
         price_source=price.label if price else None,
         assumed=recipe.economy,
-        answer=_answer_cost(recipe, work, spent.hours[1], rate),
+        answer=_answer_cost(recipe, work, spent.all_hours[1], rate),
     )
 
 

@@ -32,7 +32,7 @@ from potstill.components.models.derived import shape_config
 from potstill.components.models.folder import resolve_model
 from potstill.components.models.source import load_config
 from potstill.components.models.spec import ModelSpec
-from potstill.components.sizing.cost import Training, training
+from potstill.components.sizing.cost import Size, Training, training
 from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.workload import Workload, kept_tokens
 from potstill.core.errors import UsageError
@@ -177,8 +177,8 @@ class _Setting:
         """A candidate in the result."""
         spent = None
         if self.recipe and self.work and self.machine:
-            sizes = one.spec.parameters, self.teacher.parameters
-            spent = training(*sizes, self.recipe, self.work, self.machine, self.teacher.vocab)
+            student, teacher = (Size(spec.parameters, spec.layers) for spec in (one.spec, self.teacher))
+            spent = training(student, teacher, self.recipe, self.work, self.machine, self.teacher.vocab)
         decode, ttft = one.speed.decode, one.ttft
         return StudentRow(
             row=number,

@@ -8,7 +8,7 @@ from potstill.apps.plan.classifier import ClassifierPlan
 from potstill.apps.plan.recipe import AnswerCost, Cost, RecipePlan
 from potstill.cli.render.licences import render_licences
 from potstill.cli.render.tables import aligned
-from potstill.components.sizing.cost import Training
+from potstill.components.sizing.cost import Hours, Training
 from potstill.core.format import format_count, format_duration, format_large, format_price, format_size, format_speed
 from potstill.core.recipe import Economy
 
@@ -34,8 +34,6 @@ def render_classifier_plan(plan: ClassifierPlan) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    low, high = (3600 * hours for hours in plan.hours)
-    span = format_duration(low, high) if high >= 60 else "less than a minute"
     share = plan.student_parameters / plan.teacher_parameters
     cells = [
         ["", "parameters", "weights in fp32"],
@@ -46,7 +44,7 @@ def render_classifier_plan(plan: ClassifierPlan) -> RenderableType:
     lines = [
         *aligned(cells),
         f"{format_count(plan.rows, 'row')} to train on, {format_count(plan.tokens, 'token')} per epoch",
-        f"{plan.operations:.2g} operations: {span} on {plan.machine}",
+        f"{plan.operations:.2g} operations: {_span(plan.hours)} on {plan.machine}",
     ]
     return Group(Text(head, style="bold"), *map(Text, lines), "", render_licences(plan.licences))
 
@@ -88,15 +86,19 @@ def _teacher(cost: Cost) -> list[str]:
 
 
 def _training(training: Training) -> list[str]:
-    low, high = (3600 * hours for hours in training.hours)
-    span = format_duration(low, high) if high >= 60 else "less than a minute"
-    lines = [f"training   {training.operations:.2g} operations: {span} on {training.machine}"]
+    lines = [f"training   {training.operations:.2g} operations: {_span(training.hours)} on {training.machine}"]
+    lines += [f"           {_span(hours)} for the answers of the {who}" for who, hours in training.writing.items()]
     if training.memory:
         peak = format_size(training.memory.needed)
         lines.append(f"           {peak} of memory at the peak (stage {training.memory.stage})")
     targets = f", {format_size(training.target_bytes)} of it for targets" if training.target_bytes else ""
     lines.append(f"           {format_size(training.disk_bytes)} of disk{targets}")
-    return [*lines, "           (without the time to generate answers)"] if training.left_out else lines
+    return lines
+
+
+def _span(hours: Hours) -> str:
+    low, high = (3600 * end for end in hours)
+    return format_duration(low, high) if high >= 60 else "less than a minute"
 
 
 def _answers(cost: Cost) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from potstill.components.hardware.devices import Device
 from potstill.components.hardware.probe import physical_memory
 from potstill.core.artifacts.check import DiskNeed, Download, MemoryNeed
 from potstill.core.format import format_size
@@ -55,16 +56,26 @@ def download_problem(download: Download | None) -> str | None:
     )
 
 
-def memory_problem(need: MemoryNeed) -> str | None:
-    """A sentence where this machine has less memory than a stage needs; a GPU may have its own."""
-    try:
-        physical = physical_memory()
-    except (ValueError, OSError, AttributeError):
-        return None
-    if need.needed <= physical:
+def memory_problem(need: MemoryNeed, gpu: Device | None = None) -> str | None:
+    """A sentence where a stage needs more memory than a device has, or this machine, whose GPU may have its own.
+
+    Args:
+        need: what the stage needs.
+        gpu: the device that trains, where it is not this machine.
+    """
+    if gpu:
+        needed, room = need.needed - (need.parts.get("process", 0) if gpu.kind == "gpu" else 0), gpu.usable_bytes
+        place, advice = gpu.name, "Lower it, set trainer.activation_checkpointing or LoRA, or name a larger device."
+    else:
+        try:
+            needed, room = need.needed, physical_memory()
+        except (ValueError, OSError, AttributeError):
+            return None
+        place, advice = "this machine", "Lower it, unless a GPU with that much memory does the work."
+    if needed <= room:
         return None
     parts = ", ".join(f"{name} {format_size(size)}" for name, size in need.parts.items() if size)
     return (
-        f"{_KEYS[need.stage]}: the {need.stage} stage will need about {format_size(need.needed)} of memory ({parts}), "
-        f"and this machine has {format_size(physical)}. Lower it, unless a GPU with that much memory does the work."
+        f"{_KEYS[need.stage]}: the {need.stage} stage will need about {format_size(needed)} of memory ({parts}), "
+        f"and {place} has {format_size(room)}. {advice}"
     )

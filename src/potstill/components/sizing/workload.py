@@ -50,6 +50,7 @@ class Workload:
 
     answer_length     where the length of an answer was taken from, in words
     validation_rows   rows that the teacher answers for the validation curve
+    test_rows         rows that the teacher answers to be compared with the student
     finetune_tokens   tokens of all rows on which the teacher itself is trained
     """
 
@@ -59,6 +60,7 @@ class Workload:
     epochs: float
     answer_length: str = ""
     validation_rows: int = 0
+    test_rows: int = 0
     finetune_tokens: float = 0.0
     splits: Splits = field(default_factory=dict, compare=False, repr=False)
 
@@ -85,8 +87,17 @@ class Workload:
         prompt = statistics.mean(len(_prompt_ids(row, chat)) for row in _sample(splits["prompts"]))
         if rows := splits.get("finetune"):
             tuned = len(rows) * statistics.mean(len(_example(row, chat).ids) for row in _sample(rows))
-        counts = len(splits["prompts"]), len(splits.get("validation", ()))
-        return cls(counts[0], prompt, answer, recipe.train.epochs, source, counts[1], tuned, splits)
+        return cls(
+            rows=len(splits["prompts"]),
+            prompt=prompt,
+            answer=answer,
+            epochs=recipe.train.epochs,
+            answer_length=source,
+            validation_rows=len(splits.get("validation", ())),
+            test_rows=len(splits["test"]),
+            finetune_tokens=tuned,
+            splits=splits,
+        )
 
     @property
     def tokens(self) -> float:
@@ -96,7 +107,7 @@ class Workload:
     @property
     def answered_rows(self) -> int:
         """Rows that the teacher answers, for which an endpoint is paid."""
-        return self.rows + self.validation_rows
+        return self.rows + self.validation_rows + self.test_rows
 
 
 @contextmanager
