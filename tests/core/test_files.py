@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 
 from potstill.core.errors import DataError, StepError
 from potstill.core.files import (
+    file_errors,
     file_lines,
     move_into_place,
     read_json,
     read_json_lines,
     read_json_object,
+    read_text,
     replacing,
     split_lines,
     write_bytes,
@@ -101,6 +104,52 @@ def test_an_unreadable_file_is_named_with_the_reason_and_the_advice(
         read_json(path, error=StepError, advice="Save it again.")
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and says in message and message.endswith(" Save it again.")
+
+
+def test_nothing_that_may_never_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        for read in (read_json, read_text, lambda path: list(read_json_lines(path))):
+            with pytest.raises(DataError, match="not a regular file"):
+                read(path)
+    (tmp_path / "a.json").write_text("[1, 2, 3]")
+    with pytest.raises(DataError, match=r"a\.json: larger than 8 bytes"):
+        read_json(tmp_path / "a.json", most_bytes=8)
+    monkeypatch.setattr("potstill.core.files.MOST_BYTES", 20)
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": "' + "x" * 20 + '"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the line is longer than 20 bytes"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    for read in (read_json, read_text, lambda path: list(read_json_lines(path))):
+        with pytest.raises(DataError, match="it is a folder and not a file"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_an_error_of_the_file_system_names_the_file_and_what_to_do(number: int) -> None:
+    with pytest.raises(StepError, match=r"^out/a: .+\. [A-Z].+\.$"), file_errors("folder"):
+        raise OSError(number, os.strerror(number), "out/a")
+    with pytest.raises(StepError, match=r"^folder: .+\. [A-Z].+\.$"), file_errors("folder"):
+        raise OSError(number, os.strerror(number))
+    with (
+        pytest.raises(DataError, match=r"^folder: .+\. Use another\.$"),
+        file_errors("folder", error=DataError, advice="Use another."),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_network_is_no_file_system() -> None:
+    with pytest.raises(ConnectionResetError), file_errors("folder"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+def test_a_failed_write_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"full.*a\.bin"), replacing(tmp_path / "a.bin"):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(StepError, match="the name is too long"), file_errors(tmp_path):
+        write_text(tmp_path / ("x" * 300), "")
 
 
 def test_an_object_is_required_where_an_object_is_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.core.json_values import BadJson, plain_numbers, read_strictly
+from potstill.core.json_values import BadJson, plain_numbers, read_foreign, read_strictly
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,14 @@ def test_what_is_json_is_read() -> None:
     assert read_strictly('["\\ud83d\\ude00", 1.5, null]') == ["😀", 1.5, None]
     assert read_strictly("[" * 100 + "]" * 100)
     assert read_strictly('["' + "[{" * 200 + '"]') == ["[{" * 200]
+
+
+def test_another_program_may_repeat_keys_and_write_infinity() -> None:
+    """transformers writes the Infinity of a Mamba config, and hand-made configs repeat keys."""
+    assert read_foreign('{"limits": [0.0, Infinity], "a": 1, "a": 2}') == {"limits": [0.0, float("inf")], "a": 2}
+    for text, says in (("[" * 101 + "]" * 101, "deeply"), ('"\\udc00"', "surrogate"), ("-" + "1" * 5000, "digits")):
+        with pytest.raises(BadJson, match=says):
+            read_foreign(text)
 
 
 def test_whole_numbers_have_no_point() -> None:

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 import click
 
 from potstill.core.errors import MissingExtra, PotstillError
+from potstill.core.files import file_errors
+from potstill.core.words import escaped
 
 __all__ = ["PotstillGroup"]
 
@@ -16,6 +18,8 @@ _EXTRA_OF = {
     "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api", "tenacity": "api",
     "bitsandbytes": "int8",
 }  # fmt: skip
+
+_MOST_CHARACTERS = 3000  # of an error
 
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
@@ -35,7 +39,8 @@ class PotstillGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with file_errors("the working directory"):  # those of a write or a read that no function expects
+                return super().invoke(ctx)
         except PotstillError as error:
             _fail(error)
         except ModuleNotFoundError as error:
@@ -70,5 +75,6 @@ class PotstillGroup(click.Group):
 
 
 def _fail(error: PotstillError) -> NoReturn:
-    click.echo(f"potstill: {error}", err=True)
+    message = escaped(str(error), _MOST_CHARACTERS)  # it may quote a file, a model or an endpoint
+    click.echo(f"potstill: {message}", err=True)
     sys.exit(error.exit_code)

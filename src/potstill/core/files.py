@@ -7,23 +7,26 @@ on the way leaves the old file as it was, and a `NAME.tmp` that the next write r
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from potstill.core.errors import DataError, PotstillError
-from potstill.core.json_values import BadJson, read_strictly
+from potstill.core.errors import DataError, PotstillError, StepError
+from potstill.core.json_values import BadJson, read_foreign, read_strictly
 
 __all__ = [
+    "file_errors",
     "file_lines",
     "move_into_place",
     "read_json",
     "read_json_lines",
     "read_json_object",
+    "read_text",
     "replacing",
     "set_usual_modes",
     "split_lines",
@@ -35,6 +38,51 @@ __all__ = [
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it is to set it
+
+MOST_BYTES = 32_000_000
+"""Limit of a JSON file and of a line of JSONL, in bytes. Values take up to 25 times as much memory as their text."""
+
+_FILE_ERRORS = {
+    errno.EACCES: ("permission denied", "Change the permissions, or choose another place"),
+    errno.EPERM: ("the operation is not permitted", "Change the permissions, or choose another place"),
+    errno.EROFS: ("the file system is read-only", "Choose another place"),
+    errno.ENOSPC: ("no space is left on the disk", "Free some space, or choose another disk"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space, or choose another disk"),
+    errno.EFBIG: ("the file would be larger than the system allows", "Choose another disk, or raise the limit"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name"),
+    errno.ENOTDIR: ("a part of the path is not a folder", "Choose another path"),
+    errno.EISDIR: ("it is a folder and not a file", "Give the path of a file"),
+    errno.ENOENT: ("no such file", "Check the path"),
+    errno.EEXIST: ("a file of this name is in the way", "Move it, or choose another path"),
+    errno.ELOOP: ("the links point at each other", "Check the path"),
+    errno.EIO: ("the disk reports an error", "Check the disk"),
+    errno.ESTALE: ("the network drive has lost the file", "Check the drive"),
+    errno.EBUSY: ("another program uses it", "Close that program"),
+    errno.ETXTBSY: ("another program uses it", "Close that program"),
+    errno.EMFILE: ("too many files are open", "Raise the limit with `ulimit -n`"),
+    errno.ENFILE: ("too many files are open on this system", "Close other programs"),
+    errno.ENXIO: ("it is not a regular file", "Give the path of a regular file"),
+    errno.ENODEV: ("it is not a regular file", "Give the path of a regular file"),
+}
+"""Errors of the file system by their number: what is wrong, and what to do. Errors of networks are not among them."""
+
+
+@contextmanager
+def file_errors(what: Path | str, *, error: type[PotstillError] = StepError, advice: str = "") -> Iterator[None]:
+    """Raise errors of the file system inside the block as one of potstill's own, in one paragraph.
+
+    Args:
+        what: the file or folder that is worked on; named where the system's error does not name one.
+        error: the type that is raised.
+        advice: what the user can do, in one or more sentences; by default what goes with the kind of error.
+    """
+    try:
+        yield
+    except OSError as found:
+        if found.errno not in _FILE_ERRORS:
+            raise
+        reason, usual = _FILE_ERRORS[found.errno]
+        raise error(f"{found.filename or what}: {reason}. {advice or usual + '.'}") from None
 
 
 # ---- write ----
@@ -48,6 +96,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         move_into_place(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write, as on a full disk, names no file
+        raise
     finally:
         _remove(temporary)
 
@@ -111,36 +162,61 @@ def _remove(path: Path) -> None:
 # ---- read ----
 
 
-def read_json(path: Path, *, error: type[PotstillError] = DataError, advice: str = "") -> Any:
-    """The value in a JSON file.
+def read_text(
+    path: Path, *, error: type[PotstillError] = DataError, advice: str = "", most_bytes: int = MOST_BYTES
+) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
 
     Args:
-        path: the file; a byte order mark at its beginning is skipped.
+        path: the file.
         error: what is raised when the file cannot be read.
         advice: what the user can do then: one or more sentences that end the message.
+        most_bytes: limit of the file's size; a larger file is not read.
 
     Raises:
-        PotstillError: the file is absent, unreadable, or not valid JSON; of the type `error`.
+        PotstillError: the file is absent, unreadable, too large, or not UTF-8; of the type `error`.
     """
+    with file_errors(path, error=error, advice=advice), _open_regular(path, error, advice) as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise error(f"{path}: larger than {most_bytes:,} bytes, the limit for such a file. {advice}".rstrip())
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        reason = "no such file"
-    except OSError as found:
-        reason = f"cannot be read ({found.strerror})"
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as found:
-        reason = f"not UTF-8 text ({found.reason} at byte {found.start})"
-    except json.JSONDecodeError as found:
-        reason = f"not valid JSON ({found.msg} at line {found.lineno}, column {found.colno})"
-    except RecursionError:
-        reason = "not valid JSON (it is nested too deeply)"
-    except ValueError:
-        reason = "not valid JSON (a number has too many digits)"
-    raise error(f"{path}: {reason}. {advice}".rstrip())
+        raise error(f"{path}: not UTF-8 text ({found.reason} at byte {found.start}). {advice}".rstrip()) from None
+
+
+def _open_regular(path: Path, error: type[PotstillError], advice: str) -> IO[bytes]:
+    """The open file; a device or a pipe, which may never end, is refused."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise error(f"{path}: not a regular file. {advice}".rstrip())
+    return path.open("rb")
+
+
+def read_json(
+    path: Path, *, error: type[PotstillError] = DataError, advice: str = "", most_bytes: int = MOST_BYTES
+) -> Any:
+    """The value in a JSON file that another program may have written (see `read_foreign`).
+
+    The arguments are those of `read_text`.
+
+    Raises:
+        PotstillError: the file is absent, unreadable, too large, or not valid JSON; of the type `error`.
+    """
+    text = read_text(path, error=error, advice=advice, most_bytes=most_bytes)
+    try:
+        return read_foreign(text)
+    except BadJson as found:
+        raise error(f"{path}: not valid JSON ({found}). {advice}".rstrip()) from None
 
 
 def read_json_object(
-    path: Path, *, missing_ok: bool = False, error: type[PotstillError] = DataError, advice: str = ""
+    path: Path,
+    *,
+    missing_ok: bool = False,
+    error: type[PotstillError] = DataError,
+    advice: str = "",
+    most_bytes: int = MOST_BYTES,
 ) -> dict[str, Any]:
     """The object in a JSON file; with `missing_ok`, an empty one where there is no such file.
 
@@ -149,7 +225,7 @@ def read_json_object(
     """
     if missing_ok and not path.exists():
         return {}
-    value = read_json(path, error=error, advice=advice)
+    value = read_json(path, error=error, advice=advice, most_bytes=most_bytes)
     if not isinstance(value, dict):
         raise error(f"{path}: must hold a JSON object, found {type(value).__name__}. {advice}".rstrip())
     return value
@@ -174,37 +250,47 @@ def file_lines(path: Path) -> Iterator[bytes]:
         yield from (line for line in split_lines(file) if line.strip())
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(path: Path, *, error: type[PotstillError] = DataError) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line number and the object of each line of a JSONL file that is not blank.
 
     A byte order mark at the beginning is skipped.
 
+    Args:
+        path: the file.
+        error: what is raised when the file cannot be read.
+
     Raises:
-        DataError: the file is absent, or a line is not a JSON object (see `read_strictly`); the message names the file
-            and the line.
+        PotstillError: the file is absent or unreadable, or a line is too long or not a JSON object (see
+            `read_strictly`); of the type `error`. The message names the file and the line.
     """
-    if not path.is_file():
-        raise DataError(
+    if not path.exists():
+        raise error(
             f"{path}: no such file. Give the path of a JSONL file; paths in a recipe are relative to its folder."
         )
-    with path.open("rb") as file:
-        for number, line in enumerate(split_lines(file), 1):
+    advice = "Give the path of a JSONL file."
+    with file_errors(path, error=error, advice=advice), _open_regular(path, error, advice) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), 1):
+            if len(line) > MOST_BYTES:
+                raise error(f"{path}:{number}: the line is longer than {MOST_BYTES:,} bytes. {_SHORTER_LINES}")
             if line.strip():
-                yield number, _parse_line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, path, number)
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                yield number, _parse_line(text.removesuffix(b"\n"), f"{path}:{number}", error)
 
 
-def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    where = f"{path}:{number}"
+_SHORTER_LINES = "Each line must hold one row; split it, or delete it."
+
+
+def _parse_line(line: bytes, where: str, error: type[PotstillError]) -> dict[str, Any]:
     try:
         value = read_strictly(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the line). Save the file as UTF-8."
+    except UnicodeDecodeError as found:
+        raise error(
+            f"{where}: not UTF-8 text ({found.reason} at byte {found.start} of the line). Save the file as UTF-8."
         ) from None
-    except BadJson as error:
-        raise DataError(
-            f"{where}: not valid JSON ({error}). Each line must hold one whole JSON object; fix or delete this line."
+    except BadJson as found:
+        raise error(
+            f"{where}: not valid JSON ({found}). Each line must hold one whole JSON object; fix or delete this line."
         ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{where}: a row must be a JSON object, found {type(value).__name__}.")
+        raise error(f"{where}: a row must be a JSON object, found {type(value).__name__}.")
     return value

@@ -1,5 +1,5 @@
-"""Strict reading of JSON from people and models: what other programs would read differently, or could not write, is
-rejected."""
+"""Reading of JSON text from people, models and other programs, with limits. What a person or a model writes is read
+strictly: what other programs would read differently is rejected too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-__all__ = ["DECODER", "BadJson", "plain_numbers", "read_strictly", "unique_keys"]
+__all__ = ["DECODER", "BadJson", "plain_numbers", "read_foreign", "read_strictly", "unique_keys"]
 
 _MAX_DEPTH = 100  # JSON writers give up somewhere between 100 and 1000
 _INT64 = 1 << 63
@@ -19,6 +19,18 @@ class BadJson(ValueError):
     """What is wrong with a JSON text, as a clause."""
 
 
+def read_foreign(text: str) -> Any:
+    """The value of a JSON text that another program wrote.
+
+    Of a repeated key the last value counts, and NaN and infinity are read, because Python writes them.
+
+    Raises:
+        BadJson: it is not valid JSON; or it has half of a surrogate pair, a number with too many digits, or deep
+            nesting.
+    """
+    return _read(text, _LENIENT)
+
+
 def read_strictly(text: str) -> Any:
     """The value of a JSON text.
 
@@ -26,12 +38,17 @@ def read_strictly(text: str) -> Any:
         BadJson: it is not valid JSON; or it has a key twice in one object, NaN or infinity, half of a surrogate pair, a
             number with too many digits, or deep nesting.
     """
+    return _read(text, DECODER)
+
+
+def _read(text: str, decoder: json.JSONDecoder) -> Any:
     try:
-        value = DECODER.decode(text)
+        value = decoder.decode(text)
     except BadJson:
         raise
     except json.JSONDecodeError as error:
-        raise BadJson(f"{error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise BadJson(f"{error.msg} at {line}column {error.colno}") from None
     except RecursionError:
         raise BadJson("it is nested too deeply") from None
     except ValueError:
@@ -87,6 +104,7 @@ def _finite(text: str) -> float:
 
 DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
 """Raises BadJson for a repeated key, NaN and infinity, and JSONDecodeError for what is not JSON."""
+_LENIENT = json.JSONDecoder()
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

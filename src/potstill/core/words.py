@@ -6,7 +6,11 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["nearest_hint", "printable"]
+__all__ = ["escaped", "nearest_hint", "printable"]
+
+_NOT_SHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, invisible marks, halves of surrogate pairs, and line separators."""
+_KEPT = "\n\u200c\u200d"  # line feeds, and the invisible joiners that emoji and some scripts need
 
 
 def nearest_hint(word: object, known: Sequence[str], listed: str = "there are") -> str:
@@ -24,3 +28,17 @@ def printable(text: str, most: int = 300) -> str:
     plain = "".join(c if c.isprintable() or c == " " else " " if unicodedata.category(c) != "Cs" else "?" for c in cut)
     words = " ".join(plain.split())
     return words if len(words) <= most and len(text) <= 2 * most else f"{words[: most - 3]}..."
+
+
+def escaped(text: str, most: int) -> str:
+    """A whole text for a terminal: its lines stay, and control characters in it are written as `\\x1b`.
+
+    Args:
+        text: text that may quote a file, a model or an endpoint.
+        most: limit of the length, in characters; longer text is cut at its end and says how long it was.
+    """
+    cut = "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _NOT_SHOWN and c not in _KEPT else c
+        for c in text[:most]
+    )
+    return cut if len(text) <= most else f"{cut}... ({len(text):,} characters)"
