@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import MissingExtra, UsageError
+from potstill.core.format import format_count
 
 __all__ = ["Sample", "Served", "calibrate", "fit_prompt_rates", "fit_rates", "serve_once"]
 
@@ -34,6 +36,8 @@ _PROMPT, _DECODE, _READ = 16, 48, 256
 """Tokens: of the prompt before decoding (few, so that attention costs little), decoded, and of a timed prompt."""
 _TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "F16")
 _VOCAB = 8192
+_LIMIT = 900.0
+"""Seconds after which no further model is measured."""
 
 
 @dataclass(frozen=True)
@@ -176,15 +180,21 @@ def calibrate(files: Sequence[Path], threads: int, report: Callable[[str], None]
         report: is given a line about every measurement.
 
     Raises:
-        UsageError: a file is not a GGUF model.
+        UsageError: a file is not a GGUF model, or measuring takes longer than a quarter of an hour.
         StepError: llama.cpp cannot run one.
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise UsageError(f"{missing[0]}: no such file. Give GGUF files, or none to calibrate on random ones only.")
-    samples, names = [], []
+    samples, names, begun = [], list[str](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="potstill-calibrate-") as folder:
         for spec, path in _runs(files, Path(folder)):
+            if time.monotonic() - begun > _LIMIT:
+                count = format_count(len(names), "model")
+                raise UsageError(
+                    f"Calibration stopped after {_LIMIT / 60:.0f} minutes, with {count} measured; the last one "
+                    f"was {names[-1]}. Give smaller GGUF files or none, or try again when the machine is idle."
+                )
             sample = _measure(spec, path, threads)
             samples.append(sample)
             names.append(spec.name)
