@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from potstill.core.errors import RecipeError
+from potstill.core.files import read_text
 from potstill.core.recipe.classifier import ClassifierRecipe
 from potstill.core.recipe.problems import Problem, first_problem, line_of, sections_of
 from potstill.core.recipe.recipe import Recipe
+from potstill.core.recipe.yaml_text import BadYaml, read_yaml
 
 __all__ = ["MOVED", "AnyRecipe", "load_recipe"]
 
 AnyRecipe = Recipe | ClassifierRecipe
 
 _TASKS: dict[str, type[AnyRecipe]] = {"classify": ClassifierRecipe}
+
+_MOST_BYTES = 200_000  # of a recipe
 
 _SCHEDULE = {
     "accumulate": "is called trainer.gradient_accumulation now",
@@ -80,18 +83,19 @@ def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> AnyReci
         raise RecipeError(
             f"{path}: no such recipe. Give the path of a YAML file; recipes/quickstart.yaml is one to start from."
         )
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, error=RecipeError, advice="Save the recipe as UTF-8.", most_bytes=_MOST_BYTES)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        value = read_yaml(text)
+        new = {key: read_yaml(changed) for key, changed in (changes or {}).items()}
+    except BadYaml as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}.") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections (name, data, teacher, student, ...).")
     folder = path.resolve().parent
     try:
         kind = _kind_of(value)
-        for key, changed in (changes or {}).items():
-            _change(value, kind, key, yaml.safe_load(changed))
+        for key, changed in new.items():
+            _change(value, kind, key, changed)
         recipe = _validated(value, kind, folder)
     except Problem as problem:
         line = line_of(text, problem.path)
@@ -104,7 +108,7 @@ def _kind_of(value: Mapping[str, Any]) -> type[AnyRecipe]:
     """The class of a recipe, by its `task`."""
     if "task" not in value:
         return Recipe
-    if value["task"] not in _TASKS:
+    if not isinstance(value["task"], str) or value["task"] not in _TASKS:
         raise Problem(
             ("task",),
             f"task: there is no task {value['task']!r}. Set task: classify for an encoder with a classification head, "

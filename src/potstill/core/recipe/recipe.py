@@ -27,9 +27,9 @@ __all__ = ["Recipe", "RecipeFile"]
 class RecipeFile(Section):
     """What every recipe has."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run and of the model, in letters, digits, `.`, `_` and `-`; required."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """Seed of everything random; default: 0."""
 
     licenses: Licenses = Field(default_factory=dict)

@@ -1,0 +1,42 @@
+"""YAML that could be read in two ways, or that grows when it is read, is refused with the reason."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from potstill.core.errors import RecipeError
+from potstill.core.recipe import load_recipe
+
+_MERGES = "x0: &x0 {k: 1}\n" + "".join(f"x{i + 1}: &x{i + 1} {{<<: [{','.join([f'*x{i}'] * 9)}]}}\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: a\nname: b\n", "the key 'name' appears a second time in line 2"),
+        ("data:\n  limit: 1\n  limit: 2\n", "'limit' appears a second time in line 3"),
+        (_MERGES, r"refers to an anchor"),
+        ("name: a\n<<: {seed: 1}\n", "line 2 has a merge key"),
+        ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("seed: " + "9" * 5000, "cannot be read"),
+        ("name: 2020-99-99", "cannot be read"),
+        ('name: "a\\ud800"', r"control character \\ud800"),
+        ('name: "\\e[31m"', r"control character \\x1b"),
+        ("name: !!python/object/apply:os.system [x]", "could not determine a constructor"),
+        (b"name: \xff", "not UTF-8"),
+        ("- a", "a recipe is a mapping"),
+        ("task: [classify]", "there is no task"),
+        ("x" * 300_000, "larger than"),
+    ],
+)
+def test_a_hostile_recipe_is_refused_at_once(tmp_path: Path, text: str | bytes, says: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    began = time.monotonic()
+    with pytest.raises(RecipeError, match=says) as caught:
+        load_recipe(path)
+    assert time.monotonic() - began < 5
+    assert len(str(caught.value)) < 2000
