@@ -120,8 +120,16 @@ def _header(path: Path) -> list[tuple[str, dict[str, Any]]]:
         header = json.loads(text)
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         whole = 8 + length + max(entry["data_offsets"][1] for _, entry in entries) == size
-    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = whole and all(_is_tensor(entry) for _, entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         whole = False
     if not whole:
         raise RecipeError(f"{path}: not a whole safetensors file. Download or save the model again.")
     return entries
+
+
+def _is_tensor(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of a header has the types and the ranges of a tensor's."""
+    first, end = entry["data_offsets"]
+    sizes = [*entry["shape"], first, end]
+    return isinstance(entry["dtype"], str) and all(type(n) is int and n >= 0 for n in sizes) and first <= end

@@ -6,6 +6,7 @@ import errno
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,10 @@ def _from_hub(model: str) -> Path:
             f"{_short(model)}: no such file or folder. Give a config.json, a model's folder, a GGUF file, a hub id "
             f"(org/name), or a shape: {SHAPE_EXAMPLE}."
         )
+    import urllib.error
     import urllib.request
 
-    from huggingface_hub import constants, get_token, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     # try one request first: without a network the hub client would retry for half a minute
     where = f"{constants.ENDPOINT}/{model}/resolve/main/config.json"
@@ -159,9 +161,8 @@ def _from_hub(model: str) -> Path:
             return Path(cached)
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        token = get_token()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with urllib.request.urlopen(urllib.request.Request(where, headers=headers), timeout=_SECONDS):
+        # without the token, which urllib would send on to any host that the hub redirects to; the client does not
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(where, timeout=_SECONDS):
             pass
         return Path(hf_hub_download(model, "config.json"))
     except Exception as error:  # the hub client raises many unrelated types; all mean the same to the user

@@ -14,8 +14,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from potstill.components.runtimes.foreign import SAFE, loading, require_tensors
 from potstill.core.errors import RecipeError
 from potstill.core.memory import keep_freed_memory
+from potstill.core.words import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +36,11 @@ def load_text_tokenizer(folder: Path, context: int) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise RecipeError(f"{folder}: the folder has no tokenizer.json. Save the model's fast tokenizer there.")
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        reason = printable(str(error))
+        raise RecipeError(f"{path}: cannot be read ({reason}). Save or copy the model again.") from None
     tokenizer.no_padding()
     tokenizer.enable_truncation(context)
     return tokenizer
@@ -48,24 +54,22 @@ def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTra
         labels: the classes, in order; None: those that the model has.
 
     Raises:
-        RecipeError: transformers cannot load it.
+        RecipeError: transformers cannot load it, or its weights lack a tensor of the encoder.
     """
     from transformers import AutoModelForSequenceClassification
 
     classes: dict[str, Any] = {}
     if labels is not None:
         classes = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    try:
-        with _quiet():
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, ignore_mismatched_sizes=labels is not None, **classes
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise RecipeError(
-            f"{folder}: transformers cannot load this model ({reason}). It must be an encoder such as BERT, with "
-            "safetensors, that AutoModelForSequenceClassification knows."
-        ) from None
+    must = "It must be an encoder such as BERT, with safetensors, that AutoModelForSequenceClassification knows."
+    with loading(folder, must), _quiet():
+        model: PreTrainedModel
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, ignore_mismatched_sizes=labels is not None, **classes, **SAFE
+        )
+    body = f"{model.base_model_prefix}."
+    new = (name for name in info["missing_keys"] if not name.startswith(body) or ".pooler." in name)
+    require_tensors(folder, info["missing_keys"] - set(new if labels is not None else ()))
     return model
 
 

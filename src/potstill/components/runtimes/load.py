@@ -14,6 +14,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from potstill.components.models.safetensors import stored_head
+from potstill.components.runtimes.foreign import SAFE, loading, require_tensors
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import Offload
 
@@ -37,20 +38,19 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
             All other weights are on the accelerator, where there is one. None: the whole model is in host memory.
 
     Raises:
-        RecipeError: transformers cannot load it, or its logits are not a plain product of hidden state and head.
+        RecipeError: transformers cannot load it, its weights lack a tensor, or its logits are not a plain product of
+            hidden state and head.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # its progress bars would interrupt ours
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **_number_format(dtype), **_placement(folder, offload))
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise RecipeError(
-            f"{folder}: transformers cannot load this model ({reason}). It must be a causal language model "
-            "with safetensors."
-        ) from None
+    with loading(folder, "It must be a causal language model with safetensors."):
+        where = _placement(folder, offload)
+        # typed by hand, because the library's types do not know of output_loading_info
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **_number_format(dtype), **where, **SAFE)
+    model: PreTrainedModel = loaded[0]
+    require_tensors(folder, loaded[1]["missing_keys"])
     if model.config.tie_word_embeddings and stored_head(folder) == "own":
         model.config.tie_word_embeddings = False  # transformers keeps both matrices without changing the config
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
@@ -102,7 +102,9 @@ def _placement(folder: Path, offload: Offload | None) -> dict[str, Any]:
     if offload is None or offload == device.type:  # a CPU's weights are in host memory anyway
         return {}
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False
+        )
     layers = f"{layer_list(model)}."
     leaves = [name for name, part in model.named_modules() if not list(part.children())]
     places = {name: str(device) for name in leaves if not name.startswith(layers)}
