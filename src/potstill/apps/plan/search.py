@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,8 @@ from potstill.components.models.spec import ModelSpec
 from potstill.components.sizing.cost import Size, Training, training
 from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.workload import Workload, kept_tokens
-from potstill.core.errors import UsageError
+from potstill.core.errors import PotstillError, UsageError
+from potstill.core.files import read_json_object
 from potstill.core.format import format_size
 from potstill.core.recipe import Quantization, Recipe, Target
 
@@ -302,8 +302,8 @@ def _teacher_config(recipe: Recipe | None, model: str, chat: ChatFormat | None) 
 
 def _class_of(path: Path) -> str | None:
     """The class that a config.json, or a folder's, names; None where there is none."""
-    with suppress(OSError, ValueError, TypeError, LookupError):
-        return str(json.loads((path / "config.json" if path.is_dir() else path).read_text("utf-8"))["architectures"][0])
+    with suppress(PotstillError, TypeError, LookupError):
+        return str(read_json_object(path / "config.json" if path.is_dir() else path)["architectures"][0])
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.core.errors import UsageError
-from potstill.core.files import write_json
+from potstill.core.files import read_json_object, write_json
 
 __all__ = ["Calibration", "Measured", "calibration_file", "machine_name", "read_calibration"]
 
@@ -69,8 +68,10 @@ def read_calibration() -> Calibration | None:
     path = calibration_file()
     if not path.is_file():
         return None
+    advice = "Run `potstill calibrate` again, or delete the file."
+    value = read_json_object(path, error=UsageError, advice=advice)
     try:
-        found = Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError):
-        raise UsageError(f"{path}: not a calibration. Run `potstill calibrate` again, or delete the file.") from None
+        found = Calibration.model_validate(value)
+    except ValidationError:
+        raise UsageError(f"{path}: not a calibration. {advice}") from None
     return found if found.machine in (None, machine_name()) else None

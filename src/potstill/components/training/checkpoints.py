@@ -48,7 +48,7 @@ class StepLog:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 1 << 60  # a line cut off by a kill
 
 
