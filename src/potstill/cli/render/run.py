@@ -16,6 +16,7 @@ from potstill.core.environment import is_first_process
 from potstill.core.format import format_interval, format_level, format_value
 from potstill.core.recipe import AnyRecipe
 from potstill.core.steps import StepResult
+from potstill.core.words import escaped
 
 if TYPE_CHECKING:
     from potstill.core.artifacts.run import RunReport
@@ -30,6 +31,7 @@ __all__ = [
     "print_verdict",
 ]
 
+_LONGEST = 3000  # characters of a note
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first_process())
 
@@ -64,7 +66,7 @@ def verdict_table(gates: Sequence[GateResult], confidence: float) -> Table:
 
 def print_note(text: str) -> None:
     """A sentence about what a run found changed on disk."""
-    _err.print(f"  {text}", style="yellow")
+    _err.print(f"  {escaped(text, _LONGEST)}", style="yellow", markup=False)
 
 
 def print_verdict(result: RunResult) -> None:
@@ -77,9 +79,9 @@ def print_verdict(result: RunResult) -> None:
     out.print()
     for gate in found.gates:
         if gate.verdict != "PASS" and gate.detail:
-            out.print(f"{gate.name}: {gate.detail}")
+            out.print(escaped(f"{gate.name}: {gate.detail}", _LONGEST), markup=False)
     for note in found.notes:
-        out.print(note, markup=False)  # it may quote a model
+        out.print(escaped(note, _LONGEST), markup=False)  # it may quote a model
     out.print(Text(f"verdict  {found.verdict}", style=f"bold {_STYLES[found.verdict]}"))
     if report.package:
         out.print(f"package  {report.package}/")
