@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -208,3 +209,14 @@ def test_a_part_that_is_missing_or_of_another_model_is_reported(tmp_path: Path) 
     lone = parts[0].rename(tmp_path / "model.gguf")
     with pytest.raises(UsageError, match=r"model\.gguf: one of 4 files .*Call them NAME-00001-of-0000N\.gguf"):
         from_gguf(lone)
+
+
+def test_endless_counts_in_a_file_with_holes_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.gguf"
+    texts = struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 2**40)
+    for counts, rest in ((struct.pack("<QQ", 2**40, 0), b""), (struct.pack("<QQ", 0, 1), texts)):
+        with path.open("wb") as file:
+            file.write(b"GGUF" + struct.pack("<I", 3) + counts + rest)
+            file.truncate(2**33)
+        with pytest.raises(UsageError, match="cut short or damaged"):
+            from_gguf(path)

@@ -17,6 +17,7 @@ from typing import Any
 from potstill.components.models.gguf_types import TYPE_NAMES, stored_bytes
 from potstill.components.models.spec import MAX_HEADS, MAX_LAYERS, MAX_SIZE, MAX_TOKENS, Attention, ModelSpec
 from potstill.core.errors import UsageError
+from potstill.core.words import printable
 
 __all__ = ["Header", "from_gguf", "read_header", "read_model"]
 
@@ -24,6 +25,8 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _KEPT_ITEMS = 4096
 """Longest array whose items are kept. Of a longer one (vocabulary, merges) only the length is kept."""
+_MOST_BYTES, _MOST_ITEMS, _MOST_ENTRIES = 1 << 26, 1 << 24, 1 << 20
+"""Longest text in bytes, most texts in an array, most keys or tensors; a file with holes could claim billions."""
 # architectures in which every n-th layer attends to everything, for files that do not say so
 _PATTERN = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "llama4": 4}
 _WINDOW = {"llama4": 8192}
@@ -53,9 +56,9 @@ class _Reader:
 
     def text(self) -> str:
         length = self.scalar("Q")
-        raw = self.data[self.at : self.at + length]
-        if len(raw) != length:
+        if length > min(_MOST_BYTES, len(self.data) - self.at):
             raise IndexError
+        raw = self.data[self.at : self.at + length]
         self.at += length
         return raw.decode("utf-8", "replace")
 
@@ -78,6 +81,8 @@ class _Reader:
 
     def _texts(self, count: int) -> int:
         """Step over `count` strings; only their number is needed."""
+        if count > _MOST_ITEMS:
+            raise IndexError
         unpack, at, data = struct.Struct("<Q").unpack_from, self.at, self.data
         for _ in range(count):
             at += 8 + unpack(data, at)[0]
@@ -114,6 +119,8 @@ def _parse(reader: _Reader, path: Path) -> Header:
     if version not in (2, 3):
         raise UsageError(f"{path}: GGUF version {version} is not known (2 and 3 are). Convert the model again.")
     n_tensors, n_keys = reader.scalar("Q"), reader.scalar("Q")
+    if max(n_tensors, n_keys) > _MOST_ENTRIES:
+        raise IndexError
     values = {}
     for _ in range(n_keys):
         key = reader.text()
@@ -124,12 +131,16 @@ def _parse(reader: _Reader, path: Path) -> Header:
         dims = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))[::-1]
         number, offset = reader.scalar("I"), reader.scalar("Q")
         if number not in TYPE_NAMES:
-            raise UsageError(f"{path}: tensor {name} has type number {number}, which this version does not know.")
+            raise UsageError(
+                f"{path}: tensor {printable(name)} has type number {number}, which this version does not know."
+            )
         tensors[name], types[name] = dims, TYPE_NAMES[number]
         end = max(end, offset + stored_bytes(dims, types[name]))
     align = values.get("general.alignment", 32)
     if not isinstance(align, int) or align < 1:
-        raise UsageError(f"{path}: general.alignment must be a positive integer, found {align!r}. Convert it again.")
+        raise UsageError(
+            f"{path}: general.alignment must be a positive integer, found {printable(repr(align))}. Convert it again."
+        )
     start = -(-reader.at // align) * align
     if start + end > len(reader.data):
         raise UsageError(
