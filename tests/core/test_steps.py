@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.errors import StepError
 from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_model, hashed_value
-from potstill.core.lock import lock_run
 from potstill.core.steps import Done, Stage, StepResult, run_step
 
 JSON = st.recursive(
@@ -188,13 +187,6 @@ def test_done_hands_over_files_and_folders_with_their_hashes(tmp_path: Path) -> 
         done.path("train", "control")
     with pytest.raises(KeyError, match="does not declare that it reads generate"):
         done.path("generate", "train.jsonl")
-
-
-def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
-    with lock_run(tmp_path), pytest.raises(StepError, match="another potstill process"), lock_run(tmp_path):
-        pass
-    with lock_run(tmp_path):  # and it is free again
-        pass
 
 
 def test_a_models_hash_sees_names_and_contents_and_takes_a_hub_blobs_name(tmp_path: Path) -> None:

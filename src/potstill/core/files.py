@@ -59,6 +59,7 @@ _FILE_ERRORS = {
     errno.ESTALE: ("the network drive has lost the file", "Check the drive"),
     errno.EBUSY: ("another program uses it", "Close that program"),
     errno.ETXTBSY: ("another program uses it", "Close that program"),
+    errno.ENOLCK: ("the file system has no locks", "Choose another place"),
     errno.EMFILE: ("too many files are open", "Raise the limit with `ulimit -n`"),
     errno.ENFILE: ("too many files are open on this system", "Close other programs"),
     errno.ENXIO: ("it is not a regular file", "Give the path of a regular file"),
