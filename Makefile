@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 BENCH := .bench-venv
 BENCH_READY := $(BENCH)/.ready
 
-.PHONY: demo test lint docs tutorial teacher bench clean
+.PHONY: demo test fuzz lint docs tutorial teacher bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ demo: $(READY)
 test: lint
 	# one process per core; a file's tests stay together, because they share fixtures
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# hostile inputs of every kind; about a quarter of an hour on two cores
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs 100000
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -11,7 +11,7 @@ from potstill.core.errors import MissingExtra, PotstillError
 from potstill.core.files import file_errors
 from potstill.core.words import escaped
 
-__all__ = ["PotstillGroup"]
+__all__ = ["MESSAGE_CHARACTERS", "PotstillGroup"]
 
 _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
@@ -19,7 +19,8 @@ _EXTRA_OF = {
     "bitsandbytes": "int8",
 }  # fmt: skip
 
-_MOST_CHARACTERS = 3000  # of an error
+MESSAGE_CHARACTERS = 3000
+"""Length at which the message of an error is cut."""
 
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
@@ -75,6 +76,6 @@ class PotstillGroup(click.Group):
 
 
 def _fail(error: PotstillError) -> NoReturn:
-    message = escaped(str(error), _MOST_CHARACTERS)  # it may quote a file, a model or an endpoint
+    message = escaped(str(error), MESSAGE_CHARACTERS)  # it may quote a file, a model or an endpoint
     click.echo(f"potstill: {message}", err=True)
     sys.exit(error.exit_code)

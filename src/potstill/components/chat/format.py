@@ -252,9 +252,6 @@ def load_chat(
         raise RecipeError(
             f"{folder / 'tokenizer_config.json'}: names no eos_token, so the student could never stop. Add it."
         )
-    generation = read_json_object(folder / "generation_config.json", missing_ok=True, error=RecipeError)
-    stops = generation.get("eos_token_id") or []
-    stop_ids = frozenset([stops] if isinstance(stops, int) else stops)
     if bos is None:
         tokens["bos_token"] = ""  # llama.cpp gives templates one even where the tokenizer has none
     default, tool_use = (
@@ -262,7 +259,21 @@ def load_chat(
         for text in read_templates(folder, template)
     )
     assert default is not None
-    return ChatFormat(tokenizer, default, bos, eos, stop_ids, tool_template=tool_use)
+    return ChatFormat(tokenizer, default, bos, eos, _stop_ids(folder), tool_template=tool_use)
+
+
+def _stop_ids(folder: Path) -> frozenset[int]:
+    """Ids at which the model stops, from generation_config.json.
+
+    Raises:
+        RecipeError: the file cannot be read, or they are no ids.
+    """
+    path = folder / "generation_config.json"
+    found = read_json_object(path, missing_ok=True, error=RecipeError).get("eos_token_id")
+    ids = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
+        raise RecipeError(f"{path}: eos_token_id must be a token id or a list of them. Fix it, or delete the key.")
+    return frozenset(ids)
 
 
 @dataclass(frozen=True)
