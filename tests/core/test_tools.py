@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_validators_check_the_arguments_of_each_tool() -> None:
 # ---- the canonical shape ----
 
 STRING = {"type": "string"}
+
+
+def test_a_pattern_takes_little_time_on_every_text() -> None:
+    slow = tool(parameters={"type": "object", "properties": {"a": {"type": "string", "pattern": "(?<=a+)b"}}})
+    validator = argument_validators([slow], "here")[slow["function"]["name"]]
+    began = time.monotonic()
+    assert validator.is_valid({"a": "aab"})
+    assert not validator.is_valid({"a": "a" * 100_000})
+    assert time.monotonic() - began < 5
+
+
+def test_what_a_schema_says_is_not_printed_as_it_is() -> None:
+    odd = tool(parameters={"type": "object", "$ref": "\x1b[2J" + "a/" * 5000})
+    with pytest.raises(DataError) as caught:
+        argument_validators([odd], "here")
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def canonical(*tools: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def _sharegpt_turn(index: int, turn: Mapping[str, Any]) -> dict[str, Any]:
     if "from" not in turn or "value" not in turn:  # some data sets have messages under this key
         return dict(turn)
     speaker, value = turn["from"], turn["value"]
-    if speaker not in _ROLES:
+    if not isinstance(speaker, str) or speaker not in _ROLES:
         raise ValueError(
             f"conversations.{index}: unknown speaker {speaker!r}; the known speakers are {', '.join(_ROLES)}"
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from potstill.core.errors import DataError
 from potstill.core.files import read_json
 from potstill.core.json_values import BadJson, plain_numbers
+from potstill.core.words import printable
 
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
@@ -38,6 +39,7 @@ _ONE_SCHEMA = (
 _SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 _NULL_IS_A_VALUE = ("const", "default")
+_BACKTRACKS = 10_000  # steps of a `pattern` with look-around or back-references; a text that takes more does not match
 
 
 class _InvalidTool(ValueError):
@@ -224,9 +226,10 @@ def _validator(name: str, schema: Any) -> Validator:
 
     try:
         jsonschema_rs.meta.validate(schema)
-        validator = jsonschema_rs.validator_for(schema, retriever=_refuse_remote)
+        limited = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS)
+        validator = jsonschema_rs.validator_for(schema, retriever=_refuse_remote, pattern_options=limited)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = printable(str(error).splitlines()[0])
         raise _InvalidTool(f"the parameters of tool {name!r} are not a valid JSON Schema: {reason}") from None
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise _InvalidTool(f'the parameters of tool {name!r} must be a JSON Schema with "type": "object"')

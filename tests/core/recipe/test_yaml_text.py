@@ -22,6 +22,7 @@ _MERGES = "x0: &x0 {k: 1}\n" + "".join(f"x{i + 1}: &x{i + 1} {{<<: [{','.join([f
         ("name: a\n<<: {seed: 1}\n", "line 2 has a merge key"),
         ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("seed: " + "9" * 5000, "cannot be read"),
+        ("seed: 0x" + "f" * 6000, "more than 64 bits"),
         ("name: 2020-99-99", "cannot be read"),
         ('name: "a\\ud800"', r"control character \\ud800"),
         ('name: "\\e[31m"', r"control character \\x1b"),

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from potstill.core.words import printable
+
 __all__ = [
     "COSMETIC",
     "ELSEWHERE",
@@ -18,10 +20,13 @@ __all__ = [
     "LocalPath",
     "Marker",
     "ModelName",
+    "ModelfileText",
     "NotNegative",
+    "OneLine",
     "Positive",
     "Section",
     "Share",
+    "fits_modelfile",
     "path_from_recipe",
     "shorthand",
     "split_revision",
@@ -42,15 +47,22 @@ ELSEWHERE = Marker("elsewhere")
 """Stages that need the field have an input of their own for it. It is not hashed, and a stage does not receive it."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # llama.cpp and PyTorch count in 32 bits
 
 
 def path_from_recipe(path: Path, info: ValidationInfo) -> Path:
     """Resolve a path against the recipe's folder, which `load_recipe` passes as context."""
     folder = (info.context or {}).get("folder", Path.cwd())
-    return (Path(folder) / path.expanduser()).resolve()
+    try:
+        full = (Path(folder) / path.expanduser()).resolve()
+        full.exists()  # raises where there can be no such path, or where it cannot be looked up
+    except OSError as error:
+        raise ValueError(f"{printable(str(path))} cannot be opened ({error.strerror}). Change the path") from None
+    except RuntimeError:
+        raise ValueError(f"{printable(str(path))} has a ~ for which there is no home folder. Write it out") from None
+    return full
 
 
 def _model_from_recipe(model: str, info: ValidationInfo) -> str:
@@ -65,6 +77,31 @@ def split_revision(model: str) -> tuple[str, str | None]:
     return (model, None) if not at or Path(model).is_absolute() else (name, revision)
 
 
+def fits_modelfile(text: str) -> bool:
+    """Whether Ollama reads the text as it is: its parser stops at three quotes and drops unprintable characters."""
+    return '"""' not in text and all(c.isprintable() or c in "\n\t" for c in text)
+
+
+def _for_modelfile(text: str) -> str:
+    if not fits_modelfile(text):
+        raise ValueError(
+            "an Ollama Modelfile cannot hold this text, because it has three double quotes in a row or a control "
+            "character. Remove them"
+        )
+    return text
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable() or len(text) > _LONGEST_LINE:
+        raise ValueError(f"must be one line of at most {_LONGEST_LINE} printable characters")
+    return _for_modelfile(text)
+
+
+_LONGEST_LINE = 200
+ModelfileText = Annotated[str, AfterValidator(_for_modelfile)]
+"""Text that is written into an Ollama Modelfile."""
+OneLine = Annotated[str, AfterValidator(_one_line)]
+"""A short name or note that the package repeats."""
 LocalPath = Annotated[Path, AfterValidator(path_from_recipe), ELSEWHERE]
 ModelName = Annotated[str, AfterValidator(_model_from_recipe), ELSEWHERE]
 
@@ -85,7 +122,7 @@ def shorthand(key: str, default: str | None = None) -> BeforeValidator:
 class Section(BaseModel):
     """A mapping of the recipe. It is frozen and rejects keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether a field is counted by an input of its own in the stages that need it."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from potstill.core.words import nearest_hint
+from potstill.core.words import nearest_hint, printable
 
 __all__ = ["KeyPath", "Problem", "first_problem", "line_of", "sections_of"]
 
@@ -44,12 +44,12 @@ def _message(error: ErrorDetails, path: KeyPath, kinds: Mapping[str, type[BaseMo
             return f"unknown key {key!r}; {_hint_for_key(str(path[-1]), kinds, tag)}"
         case "literal_error":
             given, known = error["input"], _quoted(context["expected"])
-            return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
+            return f"{key}: there is no {printable(repr(given))}; {nearest_hint(given, known)}"
         case "union_tag_invalid":
             given, known = context["tag"], _quoted(context["expected_tags"])
             if _has_key(given, kinds[tag].model_fields[str(path[-2])]):
                 return f"{'.'.join(map(str, path[:-1]))}: {_needs_colon(given)}"
-            return f"{key}: there is no {given!r}; {nearest_hint(given, known)}"
+            return f"{key}: there is no {printable(repr(given))}; {nearest_hint(given, known)}"
         case "value_error":
             return f"{key}: {context['error']}" if key else str(context["error"])
         case "missing":
@@ -64,7 +64,7 @@ def _message(error: ErrorDetails, path: KeyPath, kinds: Mapping[str, type[BaseMo
 
 
 def _needs_colon(given: str) -> str:
-    return f"{given!r} is text, but the section has keys; write each as a key, a colon and a value"
+    return f"{printable(repr(given))} is text, but the section has keys; write each as a key, a colon and a value"
 
 
 def _has_key(given: str, field: FieldInfo) -> bool:

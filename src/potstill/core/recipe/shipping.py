@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from potstill.core.recipe.fields import COSMETIC, Count, Positive, Section
+from potstill.core.recipe.fields import COSMETIC, Count, ModelfileText, Positive, Section
 
 __all__ = ["Evaluate", "Export", "Package", "Quantization"]
 
@@ -35,5 +35,5 @@ class Evaluate(Section):
 class Package(Section):
     """What the package says about itself."""
 
-    system: str | None = None
+    system: ModelfileText | None = None
     """System message of the Modelfile; default: none."""

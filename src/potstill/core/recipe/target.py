@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from potstill.core.recipe.fields import LocalPath, Positive, Section
+from potstill.core.recipe.fields import LocalPath, OneLine, Positive, Section
 
 __all__ = ["Target"]
 
@@ -16,7 +16,7 @@ _THIS_MACHINE = ("unnamed", "this", "this machine")
 class Target(Section):
     """The device that the student runs on, and its budgets."""
 
-    device: str = "unnamed"
+    device: OneLine = "unnamed"
     """Name of the device (`potstill devices` lists the known ones), or `this machine`. For a named device, memory and
     speed are predicted until `measured` is given; default: none, and this machine is judged."""
     measured: LocalPath | None = None

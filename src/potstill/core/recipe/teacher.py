@@ -14,6 +14,7 @@ from potstill.core.recipe.fields import (
     Count,
     LocalPath,
     ModelName,
+    OneLine,
     Section,
     shorthand,
 )
@@ -120,7 +121,7 @@ class ApiTeacher(Section):
 
     kind: Literal["api"]
     """Kind of teacher: `local` or `api`; default: local."""
-    model: str
+    model: OneLine
     """Name by which the endpoint knows the model; required."""
     base_url: Annotated[str, AfterValidator(_plain_address)]
     """Address of the endpoint, for example http://localhost:11434/v1; required."""

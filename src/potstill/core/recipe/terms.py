@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
-from potstill.core.recipe.fields import ELSEWHERE, NotNegative
+from potstill.core.recipe.fields import ELSEWHERE, NotNegative, OneLine
 
 __all__ = ["ASSUMED_DEVICE_HOUR", "Economy", "Licenses", "PriceName", "Prices", "TokenPrice"]
 
@@ -13,7 +13,7 @@ ASSUMED_DEVICE_HOUR = 0.003
 """Price of an hour in which the device answers, where the recipe has none: 10 W at 0.30 per kWh."""
 
 PriceName = Literal["input", "output", "device_hour", "train_hour"]
-Licenses = Annotated[dict[Literal["data", "teacher", "student", "package"], str], ELSEWHERE]
+Licenses = Annotated[dict[Literal["data", "teacher", "student", "package"], OneLine], ELSEWHERE]
 Prices = Annotated[dict[PriceName, NotNegative], ELSEWHERE]
 
 

@@ -11,6 +11,7 @@ import yaml
 __all__ = ["BadYaml", "read_yaml"]
 
 _MAX_DEPTH = 50
+_INT64 = 1 << 63
 
 
 class BadYaml(ValueError):
@@ -62,21 +63,26 @@ def read_yaml(text: str) -> Any:
         raise BadYaml("it is nested too deeply. Remove brackets that are not needed") from None
     except (ValueError, OverflowError, TypeError, LookupError, AttributeError):
         raise BadYaml("a number, a date or a tag in it cannot be read. Put quotes around it if it is text") from None
-    for words in _texts(value):
-        for char in words:
+    for leaf in _leaves(value):
+        if isinstance(leaf, int):
+            if not -_INT64 <= leaf < _INT64:
+                raise BadYaml("a number in it needs more than 64 bits. Put quotes around it if it is text")
+            continue
+        for char in leaf:
             if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs"):
                 shown = char.encode("unicode_escape").decode("ascii")
-                raise BadYaml(f"a text in it has the control character {shown}: {words[:60]!r}. Delete it")
+                raise BadYaml(f"a text in it has the control character {shown}: {leaf[:60]!r}. Delete it")
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
+def _leaves(value: Any) -> Iterator[str | int]:
+    """The texts and the whole numbers in a value, and its keys."""
+    if isinstance(value, str | int):
         yield value
     elif isinstance(value, dict):
         for key, each in value.items():
-            yield from _texts(key)
-            yield from _texts(each)
+            yield from _leaves(key)
+            yield from _leaves(each)
     elif isinstance(value, list | tuple | set):
         for each in value:
-            yield from _texts(each)
+            yield from _leaves(each)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat
 from potstill.core.errors import RecipeError
+from potstill.core.recipe.fields import fits_modelfile
 from potstill.stages.package.stage import PackageInputs
 from potstill.stages.package.turns import UnwritableTemplate, find_turns, prints_schemas
 from potstill.stages.package.workload import Workload
@@ -64,7 +65,7 @@ def write_modelfile(
     gguf, sampling = inputs.gguf.path, inputs.sampling
     lines = [f"# {inputs.name}, made by potstill. Add it to Ollama: ollama create {inputs.name.lower()} -f Modelfile"]
     system = inputs.system or workload.system
-    if system and not inputs.system and not _fits_modelfile(system):
+    if system and not inputs.system and not fits_modelfile(system):
         system, notes = None, (*notes, _UNHELD)
     lines += [line for note in (*notes, _NUM_CTX) for line in _comment(f"{note.rstrip('.')}.")]
     lines += [f"FROM ./{gguf.name}", "", *_template(chat, gguf, workload.dropped), ""]
@@ -87,7 +88,7 @@ def _template(chat: ChatFormat, gguf: Path, dropped: Sequence[str]) -> list[str]
     try:
         turns = find_turns(chat)
         text = turns.go_template(leave_out=chat.bos if chat.bos and _adds_bos(gguf) else None)
-        if not _fits_modelfile(text):
+        if not fits_modelfile(text):
             raise UnwritableTemplate("it has characters that a Modelfile cannot hold")
     except UnwritableTemplate as reason:
         return [*_comment(_NO_TEMPLATE.format(reason=reason)), *lost]
@@ -104,13 +105,8 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), 100, initial_indent="# ", subsequent_indent="# ")
 
 
-def _fits_modelfile(text: str) -> bool:
-    """Whether Ollama reads the text as it is: its parser stops at three quotes and drops unprintable characters."""
-    return _QUOTES not in text and all(c.isprintable() or c in "\n\t" for c in text)
-
-
 def _quoted(instruction: str, text: str, what: str) -> str:
-    if not _fits_modelfile(text):
+    if not fits_modelfile(text):
         raise RecipeError(
             f"{what}: an Ollama Modelfile cannot hold this text, because it has three double quotes in a row or a "
             "control character. Remove them."
