@@ -51,14 +51,14 @@ def kv_bytes(spec: ModelSpec, context: int, kv_type: str = "f16", parallel: int 
         KeyError: the KV type is not known.
     """
     size = bytes_per_element(kv_type.upper())
-    elements = sum(_cells(layer, context) * layer.kv_heads * (layer.key + layer.value) for layer in spec.attention)
+    elements = sum(_cells(layer, context) * layer.elements for layer in spec.attention)
     return math.ceil(elements * size) * parallel
 
 
 def indivisible_head(spec: ModelSpec, kv_type: str) -> int | None:
     """Size of a head that the KV type's blocks do not divide, so that llama.cpp refuses the cache; None without one."""
     block = BLOCKS[kv_type.upper()][0]
-    sizes = (size for layer in spec.attention for size in (layer.key, layer.value))
+    sizes = (size for layer in spec.attention for size in (layer.key, layer.value, layer.index))
     return next((size for size in sizes if size % block), None)
 
 

@@ -28,7 +28,10 @@ _KEPT_ITEMS = 4096
 _MOST_BYTES, _MOST_ITEMS, _MOST_ENTRIES = 1 << 26, 1 << 24, 1 << 20
 """Longest text in bytes, most texts in an array, most keys or tensors; a file with holes could claim billions."""
 # architectures in which every n-th layer attends to everything, for files that do not say so
-_PATTERN = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "llama4": 4}
+_PATTERN = {
+    "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4, "llama4": 4, "olmo2": 4, "exaone4": 4,
+    "smallthinker": 4,
+}  # fmt: skip
 _WINDOW = {"llama4": 8192}
 
 
@@ -216,7 +219,8 @@ class _Keys:
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path, self.values = path, values
-        self.arch = values.get("general.architecture", "")
+        arch = values.get("general.architecture")
+        self.arch = arch if isinstance(arch, str) else ""
 
     def get(self, key: str) -> Any:
         return self.values.get(f"{self.arch}.{key}")
@@ -298,8 +302,8 @@ def from_gguf(path: Path) -> ModelSpec:
 def _check_kind(keys: _Keys, tensors: dict[str, tuple[int, ...]]) -> None:
     """Raise UsageError for a file that is not a decoder."""
     what = f"{keys.path}: a GGUF of {keys.arch or 'no named architecture'}"
-    if len(tensors.get("token_embd.weight", ())) != 2:
-        raise UsageError(f"{what}, but not a language model. Give the model itself.")
+    if not keys.arch or len(tensors.get("token_embd.weight", ())) != 2:
+        raise UsageError(f"{what}, which is not a language model. Give the model itself.")
     if keys.get("attention.causal") is False or any(name.startswith("enc.") for name in tensors):
         raise UsageError(f"{what}, but an encoder; only models that generate text are supported.")
     if any(_RECURRENT.search(name) for name in tensors):
@@ -329,15 +333,20 @@ def _experts(keys: _Keys, tensors: dict[str, tuple[int, ...]]) -> tuple[int, int
 
 
 def _attention(keys: _Keys, heads: list[int], kv_heads: list[int], hidden: int) -> tuple[Attention, ...]:
-    """Attention of every block."""
+    """Attention of every block. The last `shared_kv_layers` have no cache of their own: they use that of others."""
     key = keys.count("attention.key_length", hidden // max(heads))
     value = keys.count("attention.value_length", key)
+    sliding = keys.count("attention.key_length_swa", key), keys.count("attention.value_length_swa", value)
     latent = keys.count("attention.key_length_mla", 0, least=0)
+    index = keys.count("attention.indexer.key_length", 0, least=0)
+    cached = len(heads) - keys.count("attention.shared_kv_layers", 0, least=0, most=len(heads) - 1)
     out = []
-    for number, shared, window in zip(heads, kv_heads, _windows(keys, len(heads)), strict=True):
-        if not latent and shared and number % shared:
+    for i, (number, groups, window) in enumerate(zip(heads, kv_heads, _windows(keys, len(heads)), strict=True)):
+        if not latent and groups and number % groups:
             raise keys.wrong("attention.head_count_kv", f"a number that divides the query heads ({number})")
-        out.append(Attention(shared, key, 0 if latent else value, number * (latent or key), window))
+        k, v = sliding if window else (key, value)
+        own = groups if i < cached else 0
+        out.append(Attention(own, k, 0 if latent else v, number * (latent or k), window, index))
     return tuple(out)
 
 

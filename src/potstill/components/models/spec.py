@@ -43,6 +43,9 @@ class Attention:
                             from which the values are computed again, so its value is 0
     queries                 width of all queries together
     window                  tokens that a token looks back on; None for all of them
+    index                   further elements per token, by which DeepSeek's indexer chooses the tokens to attend to
+
+    A layer that attends to the cache of an earlier layer has kv_heads 0.
     """
 
     kv_heads: int
@@ -50,6 +53,12 @@ class Attention:
     value: int
     queries: int
     window: int | None = None
+    index: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Elements that the cache keeps per token."""
+        return self.kv_heads * (self.key + self.value) + self.index
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class ModelSpec:
     @property
     def kv_elements(self) -> int:
         """Elements that the KV cache keeps for one token, over all layers."""
-        return sum(layer.kv_heads * (layer.key + layer.value) for layer in self.attention)
+        return sum(layer.elements for layer in self.attention)
 
     @property
     def ffn(self) -> int:

@@ -1,0 +1,97 @@
+"""GGUF files of many architectures: what the KV cache keeps, and which were compared with llama.cpp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.components.hardware.memory import indivisible_head, kv_bytes
+from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
+from potstill.components.models.configs import from_config
+from potstill.components.models.gguf_header import from_gguf
+from potstill.core.errors import UsageError
+
+pytest.importorskip("gguf")
+
+NARROW: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 300, "hidden_size": 32, "intermediate_size": 32,
+    "num_attention_heads": 1, "max_position_embeddings": 131072,
+}  # fmt: skip
+
+
+def write(path: Path, architecture: str, layers: int, **keys: Any) -> Path:
+    """A file with tiny tensors and the keys of a real model (a dot is written __), which alone decide on the cache."""
+    model = from_config(NARROW | {"num_hidden_layers": layers}).quantized("F16")
+    model = replace(model, architecture=architecture)
+    named = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
+    write_random_gguf(model, path, random_metadata(model) | named)
+    return path
+
+
+def gemma4(layers: int, every: int, kv: tuple[int, int], heads: int, window: int, shared: int) -> dict[str, Any]:
+    slides = [(i + 1) % every != 0 for i in range(layers - 1)] + [False]
+    return {
+        "attention__head_count": heads, "attention__head_count_kv": [kv[0] if s else kv[1] for s in slides],
+        "attention__key_length": 512, "attention__value_length": 512, "attention__key_length_swa": 256,
+        "attention__value_length_swa": 256, "attention__sliding_window": window,
+        "attention__sliding_window_pattern": slides, "attention__shared_kv_layers": shared,
+    }  # fmt: skip
+
+
+def plain(heads: int, kv_heads: int, head: int, window: int = 0) -> dict[str, Any]:
+    return {
+        "attention__head_count": heads, "attention__head_count_kv": kv_heads, "attention__key_length": head,
+        "attention__value_length": head, "attention__sliding_window": window,
+    }  # fmt: skip
+
+
+LATENT = plain(128, 1, 576) | {
+    "attention__value_length": 512, "attention__key_length_mla": 192, "attention__value_length_mla": 128,
+    "attention__indexer__key_length": 128,
+}  # fmt: skip
+CACHES: list[tuple[str, int, dict[str, Any], dict[int, float]]] = [
+    ("gemma4", 35, gemma4(35, 5, (1, 1), 8, 512, shared=20), {4096: 36, 32768: 204}),
+    ("gemma4", 42, gemma4(42, 6, (2, 2), 8, 512, shared=18), {4096: 104, 32768: 552}),
+    ("gemma4", 60, gemma4(60, 6, (16, 4), 32, 1024, shared=0), {4096: 1520, 32768: 3760}),
+    ("exaone4", 64, plain(40, 8, 128, window=4096), {4096: 1024, 32768: 2912}),
+    ("smallthinker", 52, plain(28, 4, 128, window=4096), {4096: 416, 16384: 767}),
+    ("deepseek32", 61, LATENT, {4096: 335, 32768: 2684}),
+    ("olmo2", 32, plain(32, 32, 128, window=4096), {4096: 2048, 32768: 5824}),
+    ("minimax-m2", 62, plain(48, 8, 128), {4096: 992, 32768: 7936}),
+]
+"""Architecture, layers, keys, and the KV cache in MiB by context, as llama.cpp's own memory fit printed it (build
+11549, rounded down) for headers with these keys: Gemma 4 E2B, E4B and 31B, EXAONE 4 32B, SmallThinker 21B, DeepSeek
+V3.2, Olmo 3 7B, MiniMax M2."""
+
+
+@pytest.mark.parametrize(("architecture", "layers", "keys", "sizes"), CACHES)
+def test_caches_are_those_of_llama_cpp(
+    tmp_path: Path, architecture: str, layers: int, keys: dict[str, Any], sizes: dict[int, float]
+) -> None:
+    model = from_gguf(write(tmp_path / "m.gguf", architecture, layers, **keys))
+    assert {context: kv_bytes(model, context) // 2**20 for context in sizes} == sizes
+
+
+def test_an_indexer_counts_among_the_sizes_that_a_cache_type_must_divide(tmp_path: Path) -> None:
+    model = from_gguf(write(tmp_path / "m.gguf", "deepseek32", 2, **LATENT))
+    assert model.kv_elements == 2 * (576 + 128)
+    assert indivisible_head(model, "q8_0") is None
+    odd = from_gguf(write(tmp_path / "m.gguf", "deepseek32", 2, **LATENT | {"attention__indexer__key_length": 100}))
+    assert indivisible_head(odd, "q8_0") == 100
+
+
+@pytest.mark.parametrize("shared", [2, "all"])
+def test_shared_layers_must_leave_one_with_a_cache(tmp_path: Path, shared: Any) -> None:
+    path = write(tmp_path / "m.gguf", "gemma4", 2, attention__shared_kv_layers=shared)
+    with pytest.raises(UsageError, match=r"gemma4\.attention\.shared_kv_layers is .*a whole number from 0 to 1"):
+        from_gguf(path)
+
+
+def test_a_file_that_names_no_architecture_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", "llama", 2)
+    path.write_bytes(path.read_bytes().replace(b"general.architecture", b"general.architectura"))
+    with pytest.raises(UsageError, match="no named architecture"):
+        from_gguf(path)
