@@ -209,7 +209,7 @@ def test_decoding_returns_the_block(data: st.DataObject) -> None:
     rank = np.empty(vocab, np.int64)
     rank[id_order(table)] = np.arange(vocab)
     packed = encode_block(Block(offsets, all_ids.astype(np.uint32), all_values, tails), rank, falling=counts)
-    found = decode_block(packed, id_order(table), draws=draws, k=k)
+    found = decode_block(packed, id_order(table), tokens=len(lengths), draws=draws, k=k)
     assert np.array_equal(found.offsets_N1, offsets) and np.array_equal(found.tails_N, tails)
     for low, high in itertools.pairwise(offsets.tolist()):
         wanted = sorted(zip(all_ids[low:high].tolist(), all_values[low:high].tolist(), strict=True))
@@ -244,7 +244,7 @@ def test_a_shard_of_many_blocks_is_read_from_the_right_one(tmp_path: Path, monke
     one = TargetsReader(fill(tmp_path / "one", meta_of(), rows, shard=1000)).lookup(keys)
     monkeypatch.setattr("potstill.components.targets.shards._BLOCK_TOKENS", 6)
     reader = TargetsReader(fill(tmp_path / "many", meta_of(), rows, shard=1000))
-    assert len(reader.shards) == 1 and len(reader.shards[0].footer["blocks"]) > 2
+    assert len(reader.shards) == 1 and len(reader.shards[0].footer.blocks) > 2
     assert same(one, reader.lookup(keys))
 
 
@@ -502,7 +502,7 @@ def test_bytes_per_token_at_32000_ids_and_their_estimate(
     found = store_stats(tmp_path / "store")
     # in such a small store, the tables of each shard take a larger part than in a full shard
     footer = TargetsReader(tmp_path / "store").shards[0].footer
-    tables = sum(footer["sections"][name][1] for name in ("table", "keys", "tokens")) + 1000
+    tables = sum(footer.sections[name][1] for name in ("table", "keys", "tokens")) + 1000
     per_token = (found.bytes - tables) / found.tokens
     assert per_token < budget
     assert expected_bytes(case["kind"], found.tokens, 32000, size) == pytest.approx(per_token * found.tokens, rel=0.15)

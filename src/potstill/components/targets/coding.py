@@ -11,13 +11,24 @@ Shapes: N tokens, M entries of all tokens together, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GRID", "NO_MASS", "TAIL_BYTES", "Block", "decode_block", "encode_block", "id_order", "rank_table"]
+__all__ = [
+    "GRID",
+    "NO_MASS",
+    "TAIL_BYTES",
+    "Block",
+    "decode_block",
+    "encode_block",
+    "id_order",
+    "rank_table",
+    "unpack_column",
+]
 
 UInts = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -30,6 +41,7 @@ TAIL_BYTES = np.concatenate([[0.0], 1 / (1 + np.exp(-(_TAIL_LOW + _TAIL_STEP * n
 _LEVEL = 12
 _TOP = 3  # number of bits below the leading bit that are coded together with it
 _HEAD = struct.Struct("<IH")
+_MOST_BYTES = 1 << 28  # of one column; that of a sequence of 128,000 tokens with 1,024 ids each has half of it
 
 
 class Block(NamedTuple):
@@ -109,6 +121,8 @@ def _join(symbols_M: UInts, packed: UInts) -> Ints:
     """Inverse of `_split`."""
     low_M = np.maximum((symbols_M >> _TOP).astype(np.int64) - 1, 0)
     numbers_M: Ints = (symbols_M.astype(np.int64) - (low_M << _TOP) << low_M).astype(np.int64)
+    if len(packed) != -(-int(low_M.sum()) // 8):
+        raise ValueError("the lower bits of its ids are not as many as their sizes say")
     bits, start = np.unpackbits(packed), 0
     for size in range(1, int(low_M.max(initial=0)) + 1):
         chosen = np.flatnonzero(low_M == size)
@@ -129,8 +143,12 @@ def _pack_counts(offsets_N1: Ints, values_M: UInts) -> tuple[UInts, UInts]:
 def _unpack_counts(many_N: UInts, large: UInts, draws: int) -> tuple[Ints, UInts]:
     """Offsets and counts: the samples that are not in the large counts are counts of 1."""
     ends_N = np.cumsum(many_N, dtype=np.int64)
+    if len(large) != many_N.sum(dtype=np.int64) or not np.all(large > 1):
+        raise ValueError("its counts above 1 are not as many as its tokens say")
     sums = np.concatenate([[0], np.cumsum(large, dtype=np.int64)])
     ones_N = draws - np.diff(sums[ends_N], prepend=0)
+    if np.any(ones_N < 0):
+        raise ValueError("the counts of a token sum to more than the number of samples")
     offsets_N1 = np.concatenate([[0], np.cumsum(many_N + ones_N)])
     values_M = np.ones(offsets_N1[-1], dtype=np.uint8)
     values_M[np.arange(len(large)) + np.repeat(offsets_N1[:-1] - ends_N + many_N, many_N)] = large
@@ -154,9 +172,15 @@ def _pack_codes(codes_NK: UInts) -> tuple[UInts, UInts]:
 def _unpack_codes(pairs: UInts, rest: UInts, k: int) -> UInts:
     """Inverse of `_pack_codes`, with all codes in one dimension."""
     pairs_NP = pairs.T
-    steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(len(pairs_NP), -1)[:, :k]
-    steps_NK[steps_NK == 15] += rest
-    return np.cumsum(steps_NK, axis=1, dtype=np.uint8).reshape(-1)
+    steps_NK = np.stack([pairs_NP >> 4, pairs_NP & 15], axis=2).reshape(len(pairs_NP), -1)[:, :k].astype(np.int64)
+    large_NK = steps_NK == 15
+    if large_NK.sum() != len(rest):
+        raise ValueError("its large steps are not as many as its codes say")
+    steps_NK[large_NK] += rest
+    codes_NK = np.cumsum(steps_NK, axis=1)
+    if codes_NK.max(initial=0) > NO_MASS:
+        raise ValueError("a log-probability is not on the grid")
+    return codes_NK.astype(np.uint8).reshape(-1)
 
 
 def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
@@ -184,33 +208,83 @@ def encode_block(block: Block, rank_V: Ints, *, falling: bool) -> bytes:
     return _HEAD.pack(n_tokens, len(packed)) + sizes + b"".join(packed)
 
 
-def decode_block(data: bytes, order_V: NDArray[np.uint32], *, draws: int | None, k: int | None) -> Block:
-    """Inverse of `encode_block`; entries of equal value are returned in order of frequency.
+def unpack_column(data: bytes, most: int) -> UInts:
+    """The bytes of a compressed column.
 
     Raises:
-        ValueError: the columns do not match.
+        ValueError: it is not one, or it has more than `most` bytes; they are not allocated then.
     """
     import zstandard
 
+    try:
+        size = zstandard.frame_content_size(data)  # -1 where the column does not say
+        if not 0 <= size <= min(most, _MOST_BYTES):
+            raise ValueError("a column is larger than its tokens can be")
+        unpacked = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError:
+        raise ValueError("a column is not compressed as it should be") from None
+    return np.frombuffer(unpacked, dtype=np.uint8)
+
+
+def _columns(data: bytes, tokens: int, most: int) -> list[UInts]:
+    """The columns of a block of so many tokens, each of at most `most` bytes."""
+    if len(data) < _HEAD.size:
+        raise ValueError("it is cut short")
     n_tokens, n_columns = _HEAD.unpack_from(data)
+    if n_tokens != tokens or len(data) < _HEAD.size + 4 * n_columns:
+        raise ValueError("it has another number of tokens or columns")
     sizes = struct.unpack_from(f"<{n_columns}I", data, _HEAD.size)
-    ends = _HEAD.size + 4 * n_columns + np.cumsum((0, *sizes))
-    decompressor = zstandard.ZstdDecompressor()
-    columns = [
-        np.frombuffer(decompressor.decompress(data[a:b]), dtype=np.uint8)
-        for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    ]
+    ends = list(itertools.accumulate(sizes, initial=_HEAD.size + 4 * n_columns))
+    if ends[-1] != len(data):
+        raise ValueError("its columns do not fill it")
+    return [unpack_column(data[a:b], most) for a, b in itertools.pairwise(ends)]
+
+
+def decode_block(data: bytes, order_V: NDArray[np.uint32], *, tokens: int, draws: int | None, k: int | None) -> Block:
+    """Inverse of `encode_block`; entries of equal value are returned in order of frequency.
+
+    Args:
+        data: the block.
+        order_V: the ids by rank; those that the block cannot have may be absent.
+        tokens: the number of tokens that the block must have.
+        draws: samples per token, for counts.
+        k: ids per token, for log-probabilities.
+
+    Raises:
+        ValueError: it is not a block of distributions over these ids; the message is a clause.
+    """
+    width = draws if draws is not None else k
+    assert width is not None
+    columns = _columns(data, tokens, 4 * tokens * width)
+    if len(columns) != (4 if draws is not None else -(-width // 2) + 4):
+        raise ValueError("it has another number of columns")
+    *pairs, first, second, symbols_M, low_bits = columns
+    if any(len(column) != tokens for column in (*pairs, first if draws is not None else second)):
+        raise ValueError("a column has another number of tokens")
+    tails_N = np.zeros(0, dtype=np.uint8)
     if draws is not None:
-        many_N, large, symbols_M, low_bits = columns
-        tails_N = np.zeros(0, dtype=np.uint8)
-        offsets_N1, values_M = _unpack_counts(many_N, large, draws)
+        offsets_N1, values_M = _unpack_counts(first, second, draws)
     else:
-        assert k is not None
-        *pairs, rest, tails_N, symbols_M, low_bits = columns
-        offsets_N1 = np.arange(n_tokens + 1, dtype=np.int64) * k
-        values_M = _unpack_codes(np.stack(pairs), rest, k)
-    if len(symbols_M) != offsets_N1[-1] or len(offsets_N1) != n_tokens + 1:
-        raise ValueError("columns of different lengths")
-    rank_M = _unsteps(_runs(offsets_N1, values_M), _join(symbols_M, low_bits))
+        tails_N = second
+        offsets_N1 = np.arange(tokens + 1, dtype=np.int64) * width
+        values_M = _unpack_codes(np.stack(pairs), first, width)
+    if len(symbols_M) != offsets_N1[-1]:
+        raise ValueError("it has another number of ids")
+    first_M = _runs(offsets_N1, values_M)
+    rank_M = _unsteps(first_M, _join(symbols_M, low_bits))
+    _require_distinct(offsets_N1, values_M, rank_M, len(order_V), falling=draws is not None)
     ids_M = order_V[rank_M]
-    return Block(offsets_N1, ids_M.astype(np.uint16) if len(order_V) <= 1 << 16 else ids_M, values_M, tails_N)
+    return Block(offsets_N1, ids_M.astype(np.uint16) if order_V.max(initial=0) < 1 << 16 else ids_M, values_M, tails_N)
+
+
+def _require_distinct(offsets_N1: Ints, values_M: UInts, rank_M: Ints, ranks: int, *, falling: bool) -> None:
+    """Check that each token has distinct ids, the likeliest first."""
+    if rank_M.max(initial=0) >= ranks:
+        raise ValueError("it has an id that the shard does not have")
+    token_M = np.repeat(np.arange(len(offsets_N1) - 1, dtype=np.int64), np.diff(offsets_N1))
+    sorted_M = np.sort(token_M << 32 | rank_M)
+    if np.any(sorted_M[1:] == sorted_M[:-1]):
+        raise ValueError("a token has an id twice")
+    grows_M = values_M[1:] > values_M[:-1] if falling else values_M[1:] < values_M[:-1]
+    if np.any(grows_M & (token_M[1:] == token_M[:-1])):
+        raise ValueError("the ids of a token are not in the order of their probabilities")

@@ -19,6 +19,7 @@ __all__ = ["FORMAT", "Kind", "SequenceKey", "TargetsMeta", "expected_bytes", "re
 
 FORMAT = 2
 KEY_BYTES = 16
+_ANEW = "Delete this file and run again; the targets step then writes it anew."
 Kind = Literal["counts", "top_k"]
 
 # names for error messages; only a writer compares the seed, because a reader may use samples made with another one
@@ -122,7 +123,7 @@ def read_meta(folder: Path) -> TargetsMeta:
     path = folder / "meta.json"
     if not path.exists():
         raise DataError(f"{folder}: no targets store is here (no meta.json). Give the folder of a store.")
-    found = read_json(path, advice="Make the targets again in another folder.")
+    found = read_json(path, advice=_ANEW)
     if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
         raise DataError(
             f"{path}: the store has format {found['format']}, this potstill reads format {FORMAT}. Read it with the "
@@ -133,7 +134,7 @@ def read_meta(folder: Path) -> TargetsMeta:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the file"
-        raise DataError(f"{path}: {where}: {first['msg']}. Make the targets again in another folder.") from None
+        raise DataError(f"{path}: {where}: {first['msg']}. {_ANEW}") from None
 
 
 # measured by benchmarks/targets.py: bytes per token at V=32000, and the exponent of their growth with draws or k

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from potstill.components.targets.coding import TAIL_BYTES, Block
 from potstill.components.targets.meta import SequenceKey, TargetsMeta, read_meta
-from potstill.components.targets.shards import SUFFIX, open_shard
+from potstill.components.targets.shards import damaged, open_shard, shard_paths
 from potstill.components.targets.sketch import grid_probs
 from potstill.core.errors import StepError
 
@@ -53,7 +53,7 @@ class TargetsReader:
         self.folder, self.meta = folder, read_meta(folder)
         if expect is not None:
             self.meta.refuse_unless(expect, folder)
-        self.shards = [open_shard(path, self.meta) for path in sorted(folder.glob(f"shard-*{SUFFIX}"))]
+        self.shards = [open_shard(path, self.meta) for path in shard_paths(folder)]
         self._places: dict[bytes, tuple[int, int]] = {}
         for number, shard in enumerate(self.shards):
             for index, digest in enumerate(shard.keys):
@@ -116,7 +116,9 @@ class TargetsReader:
         place = int(np.searchsorted(shard.block_ends, index, side="right"))
         before = int(shard.block_ends[place - 1]) if place else 0
         first = int(shard.starts[index] - shard.starts[before])
-        return self._block(number, place), first, first + int(shard.starts[index + 1] - shard.starts[index])
+        if shard.starts[index + 1] - shard.starts[index] != key.tokens:
+            raise damaged(shard.path, f"sequence {index} has another number of tokens than its key")
+        return self._block(number, place), first, first + key.tokens
 
     def _block(self, number: int, place: int) -> Block:
         with self._lock:

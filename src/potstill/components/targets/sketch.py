@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from potstill.components.targets.meta import SequenceKey, TargetsMeta
 
-__all__ = ["SUMS", "Sketch", "grid_probs", "join_sketches", "sketch_likeliest", "sketch_logits", "uniforms"]
+__all__ = [
+    "SUMS",
+    "Sketch",
+    "grid_probs",
+    "join_sketches",
+    "require_mass",
+    "sketch_likeliest",
+    "sketch_logits",
+    "uniforms",
+]
 
 # what is measured per token while the full distribution p is known; r is what is stored of it
 SUMS: dict[str, tuple[str, ...]] = {
@@ -37,6 +46,7 @@ SUMS: dict[str, tuple[str, ...]] = {
 _TILE = {"cpu": 1 << 21, "other": 1 << 26}  # elements of a tile: a few megabytes, or enough to fill a GPU
 _SPAN = 128  # number of ids whose mass is summed before one of them is sampled
 _NEVER = -1e4  # log-probability of an id with probability 0; its exponential is 0
+_ROUNDING = 1e-3  # of sums of probabilities in 32 bits, and of the limits between two tail codes
 _MAX_SUM = 1.01  # rounded probabilities may sum to this
 
 
@@ -156,6 +166,22 @@ def grid_probs(codes_NK: NDArray[np.uint8], tails_N: NDArray[np.uint8]) -> NDArr
     scale_N = (1 - TAIL_BYTES[tails_N]) / np.maximum(probs_NK.sum(1), 1e-300)
     scaled: NDArray[np.float64] = probs_NK * scale_N[:, None]
     return scaled
+
+
+def require_mass(codes_NK: NDArray[np.uint8], tails_N: NDArray[np.uint8]) -> None:
+    """Check that grid codes and tails are of distributions: the masses sum to 1, except for the rounding of both.
+
+    Raises:
+        ValueError: those of a token do not.
+    """
+    table = np.exp(-GRID * np.arange(256))
+    table[NO_MASS] = 0.0
+    mass_N, wide = table[codes_NK].sum(1), math.exp(GRID / 2)
+    between = (TAIL_BYTES[1:] + np.append(TAIL_BYTES[2:], 1.0)) / 2  # upper limit of what is rounded to codes 1 to 255
+    least_N = 1 - np.concatenate([[0.0], between[:-1], [1.0]])[tails_N]
+    most_N = 1 - np.concatenate([[0.0, 0.0], between[:-1]])[tails_N]
+    if np.any(mass_N > wide * most_N + _ROUNDING) or np.any(mass_N < least_N / wide - _ROUNDING):
+        raise ValueError("the probabilities of a token do not sum to 1")
 
 
 def _top_k(log_probs_NV: Tensor, entropy_N: NDArray[np.float64], k: int) -> Sketch:

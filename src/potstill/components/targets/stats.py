@@ -21,9 +21,9 @@ def store_stats(folder: Path) -> StoreStats:
     """
     reader = TargetsReader(folder)
     footers = [shard.footer for shard in reader.shards]
-    tokens, entries = sum(f["tokens"] for f in footers), sum(f["entries"] for f in footers)
+    tokens, entries = sum(f.tokens for f in footers), sum(f.entries for f in footers)
     size = sum(shard.path.stat().st_size for shard in reader.shards)
-    mean = {name: sum(f["sums"][name] for f in footers) / max(1, tokens) for name in SUMS[reader.meta.kind]}
+    mean = {name: sum(f.sums[name] for f in footers) / max(1, tokens) for name in SUMS[reader.meta.kind]}
     entropy, tail = mean.pop("entropy"), mean.pop("tail")
     if reader.meta.kind == "counts":
         gap, squared = mean.pop("gap"), mean.pop("gap_squared")
@@ -31,7 +31,7 @@ def store_stats(folder: Path) -> StoreStats:
         mean["bias_standard_error"] = math.sqrt(max(0.0, squared - gap**2) / max(1, tokens - 1))
     counted = {
         "shards": len(footers),
-        "sequences": sum(f["sequences"] for f in footers),
+        "sequences": sum(f.sequences for f in footers),
         "tokens": tokens,
         "bytes": size,
         "bytes_per_token": size / tokens if tokens else None,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.components.targets.meta import SequenceKey, TargetsMeta, read_meta
-from potstill.components.targets.shards import SUFFIX, open_shard, write_shard
+from potstill.components.targets.shards import SUFFIX, open_shard, shard_paths, write_shard
 from potstill.components.targets.sketch import Sketch, join_sketches, sketch_likeliest, sketch_logits, uniforms
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
@@ -62,12 +62,18 @@ class TargetsWriter:
             ) from None
         for leftover in self.folder.glob("*.tmp"):  # a shard that a killed process was writing
             leftover.unlink()
-        paths = sorted(self.folder.glob(f"shard-*{SUFFIX}"))
-        if paths or (self.folder / "meta.json").exists():
+        paths = shard_paths(self.folder)
+        if (self.folder / "meta.json").exists():
             read_meta(self.folder).refuse_unless(self.meta, self.folder, writing=True)
-        for path in paths:
+        for path in paths:  # each has the identity of its store too
             self._held.update(open_shard(path, self.meta).keys)
             self._next = 1 + int(path.name.removeprefix("shard-").removesuffix(SUFFIX))
+        if paths:
+            self._write_meta()
+
+    def _write_meta(self) -> None:
+        if not (self.folder / "meta.json").exists():
+            write_json(self.folder / "meta.json", self.meta.model_dump(exclude_none=True))
 
     def __contains__(self, key: SequenceKey) -> bool:
         """Whether a sequence is stored, or will be with the next shard."""
@@ -187,8 +193,7 @@ class TargetsWriter:
         """Write the sequences that are not yet written as a shard."""
         if not self._waiting:
             return
-        if not (self.folder / "meta.json").exists():
-            write_json(self.folder / "meta.json", self.meta.model_dump(exclude_none=True))
+        self._write_meta()
         write_shard(self.folder / f"shard-{self._next:06d}{SUFFIX}", self.meta, self._waiting)
         self._next += 1
         self._waiting, self._waiting_tokens = [], 0

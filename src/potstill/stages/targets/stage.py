@@ -167,4 +167,4 @@ def _meta(inputs: TargetsInputs, chat: ChatFormat, teacher_hash: str, dtype: str
     )
 
 
-STAGE = Stage("targets", ("finetune", "generate"), _inputs, run, version=6)
+STAGE = Stage("targets", ("finetune", "generate"), _inputs, run, version=6, paid=("store/*",))
