@@ -11,7 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -335,10 +336,7 @@ def _listens(address: str) -> bool:
 
 
 def _closes(address: str) -> bool:
-    deadline = time.monotonic() + 10
-    while _listens(address) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not _listens(address)
+    return _in_time(lambda: not _listens(address), 10)
 
 
 def test_the_server_ends_with_its_block(chain_model: Path) -> None:
@@ -368,3 +366,44 @@ def test_the_server_dies_with_its_parent(chain_model: Path) -> None:
     parent.wait()
     parent.stdout.close()
     assert _closes(address)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2, 0.5, 1.0])  # from its first moment to where the file is opened
+def test_the_server_dies_with_a_parent_that_is_killed_while_it_loads(tmp_path: Path, seconds: float) -> None:
+    """The file is a pipe without a writer, so that loading never ends."""
+    code = """
+        import sys
+        from pathlib import Path
+        from potstill.components.runtimes.gguf import GGUFServer
+        GGUFServer(Path(sys.argv[1]), context=64).__enter__()
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    file = tmp_path / "endless.gguf"
+    os.mkfifo(file)
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(file)], env=environment)
+    assert _in_time(lambda: len(_processes_with(file) - {parent.pid}) > 0, 30)
+    time.sleep(seconds)
+    parent.kill()
+    parent.wait()
+    ended = _in_time(lambda: not _processes_with(file), 10)
+    for pid in _processes_with(file):
+        os.kill(pid, signal.SIGKILL)
+    assert ended
+
+
+def _processes_with(argument: Path) -> set[int]:
+    """Processes that were started with this argument."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(argument).encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                found.add(int(process.name))
+    return found
+
+
+def _in_time(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()

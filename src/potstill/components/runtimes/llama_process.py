@@ -5,7 +5,7 @@
 
 The first line on stdout is a JSON object: `address`, `api_key` and `load_seconds`. Each line written to stdin is
 answered with one more: `peak_rss_mb`, in MB of a million bytes. The process ends when stdin closes, which it also does
-when the parent is killed. llama.cpp's log goes to stderr.
+when the parent is killed, at any moment: also while a file of many gigabytes is loaded. llama.cpp's log goes to stderr.
 
 Only the standard library and xllamacpp are imported: everything else would count in the measured memory.
 """
@@ -17,6 +17,7 @@ import json
 import os
 import resource
 import secrets
+import select
 import signal
 import sys
 import time
@@ -67,13 +68,34 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
+def _end_with_stdin() -> None:
+    """Fork a process that kills this one when stdin closes.
+
+    This process cannot do it itself: llama.cpp holds the interpreter's lock while it loads, so that no thread of
+    Python's runs. Linux could send a signal when the parent dies, but it sends it when the parent's *thread* ends.
+    """
+    server = os.getpid()
+    if os.fork():
+        return
+    os.closerange(1, 3)  # the parent waits for the end of the server's outputs
+    stdin = select.poll()
+    stdin.register(0, select.POLLIN)
+    while os.getppid() == server:  # it may also end by itself
+        if any(event & select.POLLHUP for _, event in stdin.poll(1000)):
+            os.kill(server, signal.SIGKILL)
+            break
+        time.sleep(0.05)  # there may be a line that the server has not read yet
+    os._exit(0)
+
+
 def main(argv: list[str]) -> NoReturn:
     """Serve until stdin closes."""
     args = _parse(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes stdin
+    _end_with_stdin()
     # llama.cpp may print to stdout, which belongs to the parent: give it stderr, and keep the real one.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes stdin
 
     def say(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
