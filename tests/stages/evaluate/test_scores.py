@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import finished_run
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
 from potstill.core.records import Gold, GoldCall, Message, Row
 from potstill.stages.evaluate.answers import TestBench
@@ -47,6 +48,8 @@ def test_errors_and_tools_of_a_model(tmp_path: Path) -> None:
         (one, call("dim", 1), "stop", None),
         (one, call("dim", 7), "stop", "wrong_value"),
         (one, call("dim", 1), "length", "cut_off"),
+        (one, call("dim", 1), "unfinished", "unfinished"),
+        (one, "", "refused", "refused"),
         (one, "Which one?", "stop", "no_call"),
         (both, call("heat", 2) + call("dim", 1), "stop", None),
         (both, call("heat", 2), "stop", "wrong_number"),
@@ -62,13 +65,14 @@ def test_errors_and_tools_of_a_model(tmp_path: Path) -> None:
     assert answers == bench.answers("student", Scripted([]))  # read again
     found = model_metrics(answers, confidence=0.9)
     assert found.errors == {
-        "wrong_value": 1, "cut_off": 1, "no_call": 1, "wrong_number": 1, "unwanted_call": 1, "wrong_words": 1,
+        "wrong_value": 1, "cut_off": 1, "unfinished": 1, "refused": 1, "no_call": 1, "wrong_number": 1,
+        "unwanted_call": 1, "wrong_words": 1,
     }  # fmt: skip
-    assert {tool: (rate.k, rate.n) for tool, rate in found.tools.items()} == {"dim": (2, 6), "heat": (1, 2)}
-    assert found.exact and (found.exact.k, found.exact.n) == (3, 9)
+    assert {tool: (rate.k, rate.n) for tool, rate in found.tools.items()} == {"dim": (2, 8), "heat": (1, 2)}
+    assert found.exact and (found.exact.k, found.exact.n) == (3, 11)
     assert sum(found.errors.values()) == found.exact.n - found.exact.k
-    # of answers that call: five that can be read, and one in a markup that is not read
-    assert found.schema_valid and (found.schema_valid.k, found.schema_valid.n) == (5, 6)
+    # of answers that call: six that can be read, and one in a markup that is not read
+    assert found.schema_valid and (found.schema_valid.k, found.schema_valid.n) == (6, 7)
 
 
 def test_schema_validity_is_of_calls_and_unknown_without_any(tmp_path: Path) -> None:
@@ -77,3 +81,14 @@ def test_schema_validity_is_of_calls_and_unknown_without_any(tmp_path: Path) -> 
     found = model_metrics(answers, confidence=0.9)
     assert found.schema_valid is None
     assert (found.errors, found.tools) == ({}, {})
+
+
+def test_test_rows_that_the_teacher_did_not_answer_whole_are_said() -> None:
+    metrics = finished_run.metrics()
+    assert metrics.findings() == []
+    teacher = metrics.models.teacher.model_copy(update={"errors": {"cut_off": 2, "refused": 1, "wrong_words": 5}})
+    models = metrics.models.model_copy(update={"teacher": teacher})
+    assert metrics.model_copy(update={"models": models}).findings() == [
+        "evaluate: 3 of the teacher's answers to test rows are not whole (cut off: 2, refused by the endpoint: 1). "
+        "They count as wrong."
+    ]

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
-from potstill.components.runtimes import Answer, OnAnswers, Sampling
+from potstill.components.runtimes import Answer, FinishReason, OnAnswers, Sampling
 from potstill.components.runtimes.answer_store import StoredRuntime
 from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.sizing.workload import read_splits
 from potstill.core.artifacts.generated import (
     TOOLS,
     Generated,
@@ -22,7 +24,7 @@ from potstill.core.artifacts.generated import (
     read_generated,
     rows_file,
 )
-from potstill.core.errors import StepError
+from potstill.core.errors import DataError, StepError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Recipe
 from potstill.core.recipe.chat import Reasoning
@@ -39,7 +41,7 @@ CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state
 class Scripted:
     """A teacher that gives the same answer to every prompt."""
 
-    def __init__(self, say: str = CALL, finish: str = "stop") -> None:
+    def __init__(self, say: str = CALL, finish: FinishReason = "stop") -> None:
         self.say, self.finish = say, finish
         self.asked: list[str] = []
         self.labels: list[str] = []
@@ -58,7 +60,8 @@ def teacher(runtime: Scripted, folder: Path) -> LoadedTeacher:
 
 
 def rows(path: Path, count: int = 12) -> list[Row]:
-    return read_rows(write_jsonl(path / "rows.jsonl", light_rows([""])[:count]))
+    prompts = [{key: value for key, value in row.items() if key != "completion"} for row in light_rows([""])]
+    return read_rows(write_jsonl(path / "rows.jsonl", prompts[:count]))
 
 
 def test_progress_counts_repeated_prompts(
@@ -78,11 +81,11 @@ def filtered(
     asked: Sequence[Row],
     folder: Path,
     say: str = CALL,
-    finish: str = "stop",
+    finish: FinishReason = "stop",
     keep_truncated: bool = False,
     context: int = 512,
 ) -> tuple[list[Row], list[Row]]:
-    answers = {row.row_id: Answer(say, finish, 5, 7, 0.1) for row in asked}
+    answers = {row.row_id: [Answer(say, finish, 5, 7, 0.1)] for row in asked}
     return filter_answers(asked, answers, teacher(Scripted(), folder), keep_truncated=keep_truncated, context=context)
 
 
@@ -97,10 +100,12 @@ def filtered(
         ("<think>which room", "length", False, "length"),
         ("<think>which room", "length", True, None),
         (CALL, "stop", False, None),
+        (CALL, "unfinished", True, "unfinished"),
+        ("", "refused", True, "refused"),
     ],
 )
 def test_unfit_answers_are_rejected_with_their_reason(
-    tiny_model: Path, tmp_path: Path, say: str, finish: str, keep: bool, reason: str | None
+    tiny_model: Path, tmp_path: Path, say: str, finish: FinishReason, keep: bool, reason: str | None
 ) -> None:
     asked = rows(tmp_path, 2)
     kept, rejected = filtered(asked, tiny_model, say, finish, keep_truncated=keep)
@@ -147,7 +152,7 @@ def test_tool_calls_are_stored_as_such_only_if_they_render_back_to_the_same_word
 @pytest.mark.parametrize("reasoning", ["learn", "drop"])
 def test_thinking_is_learnt_or_dropped(tiny_model: Path, tmp_path: Path, reasoning: Reasoning) -> None:
     asked, thought = rows(tmp_path, 1), "<think>\nthe attic\n</think>\n\n"
-    answers = {row.row_id: Answer(thought + CALL, "stop", 5, 7, 0.1) for row in asked}
+    answers = {row.row_id: [Answer(thought + CALL, "stop", 5, 7, 0.1)] for row in asked}
     local = teacher(Scripted(), tiny_model)
     found = []
     for asker in (local, replace(local, chat=None)):
@@ -253,7 +258,7 @@ def test_a_split_without_rows_is_read_as_none(tmp_path: Path) -> None:
 
 
 def test_no_answer_to_learn_from_is_an_error(tiny_model: Path, workload: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"none of the teacher's 24 answers .*(length|empty) 24.*keep_truncated"):
+    with pytest.raises(StepError, match=r"none of the answers to 24 prompts .*(length|empty) 24.*keep_truncated"):
         STAGE.run(inputs(recipe(tiny_model, workload, keep_truncated=False, max_new_tokens=1)), step(tmp_path))
 
 
@@ -308,9 +313,87 @@ def test_sampling_follows_the_distribution(tiny_model: Path, tmp_path: Path) -> 
     assert _choose(logits, streams, Sampling(1)) == [(0, 0.0)]
 
 
-def test_prompts_that_are_not_learnt_from_are_told_with_their_reasons() -> None:
+def test_what_is_lost_is_said_of_each_split_with_its_reasons() -> None:
     who = TeacherIdentity(kind="local", model="m", weights_sha256="ab" * 32)
-    split = SplitCounts(prompts=20, kept=4, rejected={"length": 15, "repeated": 1}, completion_tokens=9)
-    (said,) = Generated(teacher=who, splits={"train": split}).findings()
-    assert "16 of 20 prompts are not learnt from" in said
-    assert "cut off at generate.max_new_tokens or chat.context: 15, the prompt is repeated: 1" in said
+    train = SplitCounts(prompts=20, kept=4, rejected={"length": 15, "repeated": 1}, completion_tokens=9)
+    validation = SplitCounts(prompts=3, kept=1, rejected={"refused": 1, "unfinished": 1}, completion_tokens=9)
+    said = Generated(teacher=who, splits={"train": train, "validation": validation}).findings()
+    assert said == [
+        "generate: train: 4 of 20 answers are used, and 16 are not (the answer is cut off at generate.max_new_tokens "
+        "or chat.context: 15, the prompt is repeated: 1). They are in rejected.jsonl, each with its reason.",
+        "generate: validation: 1 of 3 answers are used, and 2 are not (the endpoint refuses the prompt: 1, the "
+        "endpoint ended the answer for a reason of its own, such as a content filter: 1). They are in rejected.jsonl, "
+        "each with its reason.",
+    ]
+
+
+def test_a_refused_row_keeps_why_it_was_refused(tiny_model: Path, tmp_path: Path) -> None:
+    asked = rows(tmp_path, 1)
+    answers = {asked[0].row_id: [Answer("", "refused", 0, 0, 0.1, detail="content policy")]}
+    _, (row,) = filter_answers(asked, answers, teacher(Scripted(), tiny_model), keep_truncated=False, context=512)
+    assert (row.provenance["rejected"], row.provenance["detail"]) == ("refused", "content policy")
+
+
+def test_each_sample_is_a_row_and_has_a_seed_of_its_own(
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sampled(Scripted):
+        def answer(
+            self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+        ) -> list[Answer]:
+            self.asked += [row.row_id for row in rows]
+            return [Answer(f"said with seed {sampling.seed}", "stop", 5, 7, 0.1) for _ in rows]
+
+    runtime = Sampled()
+    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    STAGE.run(inputs(recipe(tiny_model, workload, temperature=0.8, samples=3)), tmp_path)
+    found = Generated.read(tmp_path).splits
+    assert (found["train"].prompts, found["train"].kept) == (24, 72)
+    assert (found["validation"].prompts, found["validation"].kept) == (6, 6)
+    assert len(runtime.asked) == 72 + 6
+    answered = read_generated(tmp_path / rows_file("train"), tmp_path / TOOLS)
+    assert [row.completion.content for row in answered[:3] if row.completion] == [
+        f"said with seed {i}" for i in range(3)
+    ]
+    assert len({row.row_id for row in answered[:3]}) == 1
+
+
+def test_samples_that_would_all_be_the_same_are_refused(tiny_model: Path, workload: Path) -> None:
+    with pytest.raises(ValidationError, match=r"generate\.samples: 2 answers to a prompt are all the same at temp"):
+        recipe(tiny_model, workload, samples=2)
+
+
+def test_rows_with_own_answers_are_learnt_from_without_asking(
+    tiny_model: Path, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several answers to one prompt are several rows; the same answer again is repeated."""
+    first, *others = light_rows([""])
+    said = [first | {"completion": {"role": "assistant", "content": text}} for text in ("one", "two", "one")]
+    prompts = write_jsonl(tmp_path / "own.jsonl", [*said, *others])
+    given, runtime = recipe(tiny_model, workload, samples=0), Scripted()
+    given = given.model_copy(update={"data": given.data.model_copy(update={"prompts": prompts, "validation": None})})
+    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    STAGE.run(inputs(given), tmp_path)
+    counts = Generated.read(tmp_path).splits["train"]
+    assert (counts.own_answers, counts.kept, counts.rejected) == (3 + len(others), 2 + len(others), {"repeated": 1})
+    assert runtime.asked == []
+    answered = read_generated(tmp_path / rows_file("train"), tmp_path / TOOLS)
+    assert [row.completion.content for row in answered[:2] if row.completion] == ["one", "two"]
+    assert "teacher" not in answered[0].provenance
+    assert read_splits(given)["prompts"]
+    write_jsonl(prompts, [{"messages": first["messages"]}])
+    with pytest.raises(DataError, match=r"own\.jsonl:1: the row has no assistant turn"):
+        read_splits(given)
+
+
+def test_validation_rows_have_a_limit_of_their_own(tiny_model: Path, workload: Path) -> None:
+    given = recipe(tiny_model, workload)
+    limited = given.model_copy(
+        update={"data": given.data.model_copy(update={"limit": {"prompts": 5, "validation": 2}})}
+    )
+    assert (inputs(limited).limit, inputs(limited).validation_limit) == (5, 2)
+    assert {name: len(rows) for name, rows in read_splits(limited).items()} == {
+        "prompts": 5,
+        "validation": 2,
+        "test": 6,
+    }

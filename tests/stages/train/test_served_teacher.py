@@ -87,7 +87,7 @@ class Teacher:
     def __call__(self, body: dict[str, Any]) -> tuple[int, Any]:
         prompt = body["messages"][-1]["content"]
         if self.fail_at is not None and len(self.asked) >= self.fail_at:
-            return 400, {"error": {"message": "no more"}}
+            return 402, {"error": {"message": "no more"}}
         self.asked.append(prompt)
         if prompt in self.silent:
             return 200, reply(None, [("set_light", '{"room": "hall"}')], "tool_calls")

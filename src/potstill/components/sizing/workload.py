@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from potstill.components.chat.format import ChatFormat, Example
@@ -32,12 +33,14 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
     Raises:
         DataError: a file is absent or broken, a tool is not valid, or a row of `finetune` has no assistant turn.
     """
-    data, tune = recipe.data, recipe.teacher.finetune
+    data, tune, own = recipe.data, recipe.teacher.finetune, recipe.generate.samples == 0
+    files: dict[Literal["prompts", "validation"], Path | None]
+    files = {"prompts": data.prompts, "validation": data.validation}
     splits: dict[Split, list[Row]] = {
-        "prompts": read_rows(data.prompts, tools=data.tools, limit=data.limit.get("prompts"))
+        name: read_rows(file, tools=data.tools, limit=data.limit.get(name), need_completion=own)
+        for name, file in files.items()
+        if file
     }
-    if data.validation:
-        splits["validation"] = read_rows(data.validation, tools=data.tools)
     splits["test"] = read_rows(data.test, tools=data.tools, limit=data.limit.get("test"))
     if tune:
         splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
@@ -48,10 +51,12 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
 class Workload:
     """Rows that the teacher answers and the student learns from, and the mean number of tokens per row.
 
+    rows              rows that the student learns from: several samples of a prompt are several rows
     answer_length     where the length of an answer was taken from, in words
     validation_rows   rows that the teacher answers for the validation curve
     test_rows         rows that the teacher answers to be compared with the student
     finetune_tokens   tokens of all rows on which the teacher itself is trained
+    own_answers       whether the rows have their answers, so that the teacher answers test rows only
     """
 
     rows: int
@@ -62,6 +67,7 @@ class Workload:
     validation_rows: int = 0
     test_rows: int = 0
     finetune_tokens: float = 0.0
+    own_answers: bool = False
     splits: Splits = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -77,18 +83,18 @@ class Workload:
         Raises:
             DataError: a file is absent or broken, or the chat template refuses a row.
         """
-        splits, tuned = read_splits(recipe), 0.0
-        answered = [row for row in _sample(splits["test"]) if row.completion]
+        splits, tuned, own = read_splits(recipe), 0.0, recipe.generate.samples == 0
+        answered = [row for row in _sample(splits["prompts" if own else "test"]) if row.completion]
         if answered:
             lengths = [_example(row, chat).n_supervised for row in answered]
-            answer, source = statistics.mean(lengths), "as in the test file"
+            answer, source = statistics.mean(lengths), "as in the prompts file" if own else "as in the test file"
         else:
             answer, source = recipe.generate.max_new_tokens / 2, "half of generate.max_new_tokens"
         prompt = statistics.mean(len(_prompt_ids(row, chat)) for row in _sample(splits["prompts"]))
         if rows := splits.get("finetune"):
             tuned = len(rows) * statistics.mean(len(_example(row, chat).ids) for row in _sample(rows))
         return cls(
-            rows=len(splits["prompts"]),
+            rows=len(splits["prompts"]) * max(1, recipe.generate.samples),
             prompt=prompt,
             answer=answer,
             epochs=recipe.train.epochs,
@@ -96,6 +102,7 @@ class Workload:
             validation_rows=len(splits.get("validation", ())),
             test_rows=len(splits["test"]),
             finetune_tokens=tuned,
+            own_answers=own,
             splits=splits,
         )
 
@@ -107,7 +114,7 @@ class Workload:
     @property
     def answered_rows(self) -> int:
         """Rows that the teacher answers, for which an endpoint is paid."""
-        return self.rows + self.validation_rows + self.test_rows
+        return self.test_rows + (0 if self.own_answers else self.rows + self.validation_rows)
 
 
 @contextmanager

@@ -99,6 +99,7 @@ class SplitCounts(Part):
     """Counts of one split.
 
     prompts             rows that were read
+    own_answers         number of these with an answer in the file, for which the teacher was not asked
     kept                rows with answers to learn from
     rejected            number of rejected rows, by reason
     completion_tokens   tokens of all answers
@@ -112,6 +113,16 @@ class SplitCounts(Part):
     completion_tokens: int
     thinking: int = 0
     left_out: dict[str, int] = Field(default_factory=dict)
+    own_answers: int = 0
+
+    @property
+    def lost(self) -> str | None:
+        """How many rows are not used, and why; None where every row is."""
+        if not self.rejected:
+            return None
+        reasons = ", ".join(f"{_REASONS.get(name, name)}: {count:,}" for name, count in self.rejected.items())
+        lost = sum(self.rejected.values())
+        return f"{self.kept:,} of {self.kept + lost:,} answers are used, and {lost:,} are not ({reasons})"
 
 
 class Generated(Artifact):
@@ -123,7 +134,7 @@ class Generated(Artifact):
     """
 
     FILE: ClassVar[str] = "summary.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     teacher: TeacherIdentity
     reasoning: Literal["learn", "drop"] = "learn"
@@ -138,12 +149,9 @@ class Generated(Artifact):
                 f"generate: {train.thinking} of {train.prompts} answers have thinking; {done} "
                 f"(chat.reasoning: {self.reasoning})."
             )
-        if train.rejected:
-            reasons = ", ".join(f"{_REASONS.get(name, name)}: {count}" for name, count in train.rejected.items())
-            found.append(
-                f"generate: {sum(train.rejected.values())} of {train.prompts} prompts are not learnt from "
-                f"({reasons}). They are in {REJECTED}, each with its reason."
-            )
+        for name, counts in self.splits.items():
+            if counts.lost:
+                found.append(f"generate: {name}: {counts.lost}. They are in {REJECTED}, each with its reason.")
         for part, count in train.left_out.items():
             found.append(
                 f"generate: the student's chat template leaves {part} out of {count} of {train.kept} answers, so the "

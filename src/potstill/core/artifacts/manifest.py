@@ -119,7 +119,7 @@ class Manifest(_Manifest):
     metrics   all measurements, without the texts of regressions
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     student: ManifestStudent
     answers: dict[str, SplitCounts]

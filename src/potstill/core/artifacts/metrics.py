@@ -229,17 +229,32 @@ class Regression(Part):
     expected: str
 
 
+_UNANSWERED: tuple[AnswerError, ...] = ("cut_off", "unfinished", "refused")
+
+
 class Metrics(Artifact):
     """All measurements of a language model's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 5
+    FORMAT: ClassVar[int] = 6
 
     confidence: float
     models: Models
     paired: Paired
     regressions: tuple[Regression, ...]
     leaked: LeakedRows
+
+    def findings(self) -> list[str]:
+        """What a person must know about the teacher's answers to the test rows."""
+        errors = self.models.teacher.errors
+        kinds = [kind for kind in _UNANSWERED if errors.get(kind)]
+        if not kinds:
+            return []
+        counts = ", ".join(f"{ERROR_NAMES[kind]}: {errors[kind]:,}" for kind in kinds)
+        return [
+            f"evaluate: {sum(errors[kind] for kind in kinds):,} of the teacher's answers to test rows are not whole "
+            f"({counts}). They count as wrong."
+        ]
 
     def harm(self, learning_rate: float) -> str:
         """Sentences if training at that rate is shown to have made the student worse; empty otherwise."""

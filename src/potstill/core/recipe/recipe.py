@@ -181,6 +181,11 @@ class Recipe(RecipeFile):
                 "student.vocabulary: workload drops tokens that an api teacher's log-probabilities are of: set "
                 "student.vocabulary: full"
             )
+        if answers.samples != 1:
+            return (
+                f"generate.samples: {answers.samples}: log-probabilities are of one answer per prompt, which the "
+                "endpoint gives: leave it out, or learn from the text alone with train.objective: sft"
+            )
         if answers.temperature not in (0, 1) or (answers.temperature and answers.top_p != 1):
             what = f"top_p: {answers.top_p:g}" if answers.temperature == 1 else f"temperature: {answers.temperature:g}"
             return (

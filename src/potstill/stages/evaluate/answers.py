@@ -16,7 +16,6 @@ from potstill.stages.evaluate.readings import as_served, own_reading, same_readi
 
 __all__ = ["TestBench", "expected_answer"]
 
-
 _ENDINGS: dict[str, AnswerError] = {"length": "cut_off", "unfinished": "unfinished", "refused": "refused"}
 
 
@@ -35,7 +34,9 @@ class TestBench:
         """Judged answers of a model in the order of the rows; a finished file of an interrupted run is read again."""
         path = self.out / answers_file(model)
         if path.exists():
-            return read_answers(path, JudgedAnswer)
+            found = read_answers(path, JudgedAnswer)
+            if [answer.row_id for answer in found] == [row.row_id for row in self.rows]:
+                return found
         answers = runtime.answer(self.rows, self.sampling, f"answer test rows: {model}")
         judged = [self._judge(row, answer) for row, answer in zip(self.rows, answers, strict=True)]
         write_answers(path, judged)

@@ -20,9 +20,9 @@ __all__ = ["RowFiles", "read_test_rows"]
 class RowFiles:
     """The test file, and the files that were trained on or used for validation.
 
-    test_limit      number of test rows to use; None: all
+    test_limit      number of test rows to use; None: all; and likewise the other limits
     tools           tools of rows that name none of their own
-    prompts         rows that the student learns from, of which `prompts_limit` are used
+    prompts         rows that the student learns from
     finetune_rows   rows that the teacher was fine-tuned on
     validation      rows that the best weights were chosen on
     reasoning       whether the thinking of earlier turns is kept
@@ -35,6 +35,7 @@ class RowFiles:
     prompts_limit: int | None
     finetune_rows: HashedPath | None
     validation: HashedPath | None = None
+    validation_limit: int | None = None
     reasoning: Reasoning = "learn"
 
     @classmethod
@@ -49,6 +50,7 @@ class RowFiles:
             prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
             validation=HashedPath.of_file(data.validation) if data.validation else None,
+            validation_limit=data.limit.get("validation"),
             reasoning=recipe.chat.reasoning,
         )
 
@@ -65,7 +67,7 @@ def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
     if files.finetune_rows:
         used += read_rows(files.finetune_rows.path, tools=tools)
     if files.validation:
-        used += read_rows(files.validation.path, tools=tools)
+        used += read_rows(files.validation.path, tools=tools, limit=files.validation_limit)
     test, used = (as_chosen(rows, files.reasoning) for rows in (test, used))
     leaked = {row.where: row.row_id for row, _ in leaked_rows(test, used)}
     left = [row for row in test if row.where not in leaked]

@@ -9,6 +9,7 @@ from potstill.components.chat.format import ChatSettings
 from potstill.components.models.handover import base_model, teacher_weights
 from potstill.components.runtimes import Sampling
 from potstill.core.artifacts.exported import Exported
+from potstill.core.artifacts.metrics import Metrics
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe
 from potstill.core.steps import Done, Stage
@@ -77,11 +78,16 @@ def _run(inputs: EvaluateInputs, out: Path) -> None:
     measure(inputs, out).write(out)
 
 
+def _confirm(folder: Path, runs: Path) -> list[str]:
+    return Metrics.read(folder).findings()
+
+
 STAGE = Stage(
     name="evaluate",
     reads=("finetune", "train", "export"),
     inputs=_inputs,
     run=_run,
-    version=9,
+    version=10,
+    confirm=_confirm,
     paid=("answers-*.jsonl",),
 )

@@ -33,7 +33,7 @@ class FinetuneInputs:
     schedule        settings of the training
     saved_dtype     number format of the saved weights
     rows            rows to train on, with an answer each
-    validation      rows for the validation curve; those without an answer are not used
+    validation      rows for the validation curve, up to `validation_limit`; those without an answer are not used
     tools           tools of rows that name none
     chat            template and context
     seed            seed of everything random
@@ -46,6 +46,7 @@ class FinetuneInputs:
     saved_dtype: Literal["float32", "bfloat16"]
     rows: HashedPath
     validation: HashedPath | None
+    validation_limit: int | None
     tools: HashedPath | None
     chat: ChatSettings
     seed: int
@@ -64,6 +65,7 @@ def _inputs(recipe: Recipe, done: Done) -> FinetuneInputs | None:
         saved_dtype=recipe.local_teacher.saved_dtype,
         rows=HashedPath.of_file(settings.rows),
         validation=optional_file(recipe.data.validation),
+        validation_limit=recipe.data.limit.get("validation"),
         tools=optional_file(recipe.data.tools),
         chat=ChatSettings.of(recipe.chat),
         seed=recipe.seed,
@@ -87,7 +89,8 @@ def run(inputs: FinetuneInputs, out: Path) -> None:
     chat = inputs.chat.load(base)
     tools = inputs.tools.path if inputs.tools else None
     rows = as_chosen(read_rows(inputs.rows.path, tools=tools, need_completion=True), inputs.chat.reasoning)
-    validation = read_rows(inputs.validation.path, tools=tools) if inputs.validation else []
+    file, limit = inputs.validation, inputs.validation_limit
+    validation = read_rows(file.path, tools=tools, limit=limit) if file else []
     validation = as_chosen(validation, inputs.chat.reasoning)
 
     def start() -> PreTrainedModel:

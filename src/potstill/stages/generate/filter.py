@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,22 +18,22 @@ from potstill.stages.generate.teachers import LoadedTeacher
 
 __all__ = ["Reason", "filter_answers"]
 
-Reason = Literal["repeated", "empty", "length", "unfinished", "refused", "boundary", "context"]
+Reason = Literal["repeated", "refused", "unfinished", "empty", "length", "boundary", "context"]
 """Why an answer is rejected.
 
-repeated   an earlier row has the same prompt
-empty      the answer has no text, or only thinking
-length     the answer was cut off at the limit of tokens
-unfinished the endpoint ended the answer for another reason
-refused    the endpoint does not answer the prompt
-boundary   the answer cannot be separated from the prompt once they are rendered
-context    prompt and answer together are longer than the student's context
+repeated     an earlier row has the same prompt, or the same prompt and answer where rows have their own
+refused      the endpoint always refuses the row
+unfinished   the endpoint ended the answer before its end, and not at the limit of tokens
+empty        the answer has no text, or only thinking
+length       the answer was cut off at the limit of tokens
+boundary     the answer cannot be separated from the prompt once they are rendered
+context      prompt and answer together are longer than the student's context
 """
 
 
 def filter_answers(
     rows: Sequence[Row],
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, Sequence[Answer]],
     teacher: LoadedTeacher,
     *,
     keep_truncated: bool,
@@ -43,8 +43,8 @@ def filter_answers(
     """Rows to learn from, and rejected rows with their reason as `rejected`; both in order, with their provenance.
 
     Args:
-        rows: the prompts.
-        answers: an answer to each, by row id.
+        rows: the prompts; a row with an answer keeps it.
+        answers: the teacher's answers to each of the other rows, by row id.
         teacher: who answered.
         keep_truncated: whether answers that were cut off are kept.
         context: maximum length of prompt and answer together, in tokens of the student.
@@ -54,24 +54,34 @@ def filter_answers(
     rejected: list[Row] = []
     seen: set[str] = set()
     for row in rows:
-        answer = answers[row.row_id]
-        if reasoning == "drop":
-            answer = replace(answer, text=without_thinking(answer.text)[0].lstrip())
-        answered = _answered(row, answer, teacher)
-        reason = _reject_answer(row, answer, seen, keep_truncated)
-        reason = reason or _reject_rendered(answered, teacher.student_chat, context)
-        seen.add(row.row_id)
-        if reason is None:
-            kept.append(answered)
-        else:
-            provenance = {**answered.provenance, "rejected": reason}
-            rejected.append(answered.model_copy(update={"provenance": provenance}))
+        mark = row.row_id if row.completion is None else f"{row.row_id} {row.completion.model_dump_json()}"
+        for answered, reason in _judged(row, answers.get(row.row_id, ()), teacher, keep_truncated, reasoning):
+            reason = "repeated" if mark in seen else reason or _reject_rendered(answered, teacher.student_chat, context)
+            if reason is None:
+                kept.append(answered)
+            else:
+                provenance = {**answered.provenance, "rejected": reason}
+                rejected.append(answered.model_copy(update={"provenance": provenance}))
+            if mark in seen:
+                break
+        seen.add(mark)
     return kept, rejected
 
 
-def _reject_answer(row: Row, answer: Answer, seen: set[str], keep_truncated: bool) -> Reason | None:
-    if row.row_id in seen:
-        return "repeated"
+def _judged(
+    row: Row, answers: Sequence[Answer], teacher: LoadedTeacher, keep_truncated: bool, reasoning: Reasoning
+) -> Iterator[tuple[Row, Reason | None]]:
+    """The row with each of its answers, and why an answer by itself is rejected."""
+    if row.completion is not None:
+        yield row, None
+        return
+    for answer in answers:
+        if reasoning == "drop":
+            answer = replace(answer, text=without_thinking(answer.text)[0].lstrip())
+        yield _answered(row, answer, teacher), _reject_answer(answer, keep_truncated)
+
+
+def _reject_answer(answer: Answer, keep_truncated: bool) -> Reason | None:
     if answer.finish_reason in ("refused", "unfinished"):
         return answer.finish_reason
     if not answer.text.strip():

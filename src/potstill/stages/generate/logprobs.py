@@ -18,14 +18,14 @@ FIRST_ROWS = 16
 """Number of rows that are answered first, to see what the endpoint gives."""
 
 
-def check_first_answers(teacher: LoadedTeacher, kept: Sequence[Row], answers: Mapping[str, Answer]) -> None:
+def check_first_answers(teacher: LoadedTeacher, kept: Sequence[Row], answers: Mapping[str, Sequence[Answer]]) -> None:
     """Check that the endpoint gives log-probabilities, of the student's tokens.
 
     Raises:
         StepError: it does not for more than half of the answers, so the other rows need not be paid for.
     """
     tokens, where = ServedTokens(teacher.student_chat), str(teacher.identity.endpoint)
-    packed = [answers[row.row_id].tokens for row in kept]
+    packed = [_packed(row, answers) for row in kept]
     found = [
         tokens.targets(row, teacher.student_chat.example(row), unpack_tokens(given) if given else None)
         for row, given in zip(kept, packed, strict=True)
@@ -34,7 +34,12 @@ def check_first_answers(teacher: LoadedTeacher, kept: Sequence[Row], answers: Ma
     require_distributions(found, where)
 
 
-def write_logprobs(path: Path, rows: Sequence[Row], answers: Mapping[str, Answer]) -> None:
+def write_logprobs(path: Path, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]]) -> None:
     """Write the packed log-probabilities of the answers to `rows`, one line per answer that has them."""
-    found = ((row.row_id, answers[row.row_id].tokens) for row in rows)
+    found = ((row.row_id, _packed(row, answers)) for row in rows)
     write_json_lines(path, ({"row_id": row_id, "logprobs": packed} for row_id, packed in found if packed))
+
+
+def _packed(row: Row, answers: Mapping[str, Sequence[Answer]]) -> str | None:
+    """Packed log-probabilities of the teacher's answer; None without any, and for a row that has its own answer."""
+    return next((answer.tokens for answer in answers.get(row.row_id, ())), None)

@@ -106,11 +106,14 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, inputs.validation_limit),
     }
+    own = inputs.settings.samples == 0
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, (source, limit) in sources.items():
         tools_file = inputs.tools.path if inputs.tools else None
-        rows = read_rows(source.path, tools=tools_file, limit=limit) if source else []
+        rows = read_rows(source.path, tools=tools_file, limit=limit, need_completion=own) if source else []
+        if not own:
+            rows = [row.model_copy(update={"completion": None}) for row in rows]
         rows = as_chosen(rows, inputs.chat.reasoning)
         answers = _answers(inputs, teacher, rows, split)
         kept, rejected = _filtered(inputs, teacher, rows, answers)
@@ -120,13 +123,15 @@ def run(inputs: GenerateInputs, out: Path) -> None:
 
             write_logprobs(out / logprobs_file(split), kept, answers)
         all_rejected += rejected
+        given = [answer for each in answers.values() for answer in each]
         splits[split] = SplitCounts(
             prompts=len(rows),
             kept=len(kept),
             rejected=Counter(row.provenance["rejected"] for row in rejected),
             left_out=Counter(part for row in kept for part in left_out_of_answer(row, teacher.student_chat)),
-            thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in answers.values()),
-            completion_tokens=sum(answer.completion_tokens for answer in answers.values()),
+            thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in given),
+            completion_tokens=sum(answer.completion_tokens for answer in given),
+            own_answers=len(rows) if own else 0,
         )
     write_rows(out / REJECTED, all_rejected, tools)
     write_json(out / TOOLS, list(tools))  # once for all rows, whose tools would otherwise be most of the file
@@ -134,30 +139,40 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     Generated(teacher=teacher.identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
 
 
-def _answers(inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: str) -> dict[str, Answer]:
-    """The teacher's answers by row id. Where log-probabilities are asked for, the first answers are checked first."""
+def _answers(
+    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: GeneratedSplit
+) -> dict[str, list[Answer]]:
+    """The teacher's answers to each distinct prompt by row id; none where the rows have their own.
+
+    Where log-probabilities are asked for, the first answers are checked first.
+    """
     settings = inputs.settings
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, inputs.seed)
+    distinct = list({row.row_id: row for row in rows}.values())
+    repeated = f" ({len(rows) - len(distinct):,} repeated)" if len(rows) > len(distinct) else ""
+
+    def ask(asked: Sequence[Row], label: str, sample: int = 0) -> list[Answer]:
+        # the seed makes another sample another request
+        seed = inputs.seed + sample
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
+        return teacher.runtime.answer(asked, sampling, label)
+
     if inputs.logprobs and split == "train":
         from potstill.stages.generate.logprobs import FIRST_ROWS, check_first_answers
 
-        first = rows[:FIRST_ROWS]
-        answers = _ask(teacher, first, sampling, "first rows")
+        first = distinct[:FIRST_ROWS]
+        answers = {row.row_id: [answer] for row, answer in zip(first, ask(first, "first rows"), strict=True)}
         check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
-    return _ask(teacher, rows, sampling, f"answer {split} rows")
-
-
-def _ask(teacher: LoadedTeacher, rows: Sequence[Row], sampling: Sampling, label: str) -> dict[str, Answer]:
-    """The teacher's answer to every distinct prompt, by row id."""
-    distinct = list({row.row_id: row for row in rows}.values())
-    if repeated := len(rows) - len(distinct):
-        label += f" ({repeated:,} repeated)"
-    answers = teacher.runtime.answer(distinct, sampling, label)
-    return {row.row_id: answer for row, answer in zip(distinct, answers, strict=True)}
+    count = settings.samples if split == "train" else min(settings.samples, 1)
+    found: dict[str, list[Answer]] = {row.row_id: [] for row in distinct}
+    for sample in range(count):
+        label = f"answer {split} rows{repeated}" + (f", sample {sample + 1} of {count}" if count > 1 else "")
+        for row, answer in zip(distinct, ask(distinct, label, sample), strict=True):
+            found[row.row_id].append(answer)
+    return found
 
 
 def _filtered(
-    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], answers: Mapping[str, Answer]
+    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]]
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and rejected rows."""
     return filter_answers(
@@ -174,7 +189,7 @@ def _require_kept(counts: SplitCounts, out: Path) -> None:
     if not counts.kept:
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts.rejected.items())
         raise StepError(
-            f"{out}: none of the teacher's {counts.prompts} answers is fit to learn from ({reasons}); "
+            f"{out}: none of the answers to {counts.prompts} prompts is fit to learn from ({reasons}); "
             f"they are in {REJECTED}. If they are cut off, raise generate.max_new_tokens, "
             "or set generate.keep_truncated to continue text."
         )
@@ -184,4 +199,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Generated.read(folder).findings()
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=7, confirm=_confirm)
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=8, confirm=_confirm)

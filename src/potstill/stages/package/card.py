@@ -180,7 +180,8 @@ def _provenance(inputs: PackageInputs, manifest: Manifest) -> str:
     lines.append(f"- Licence of the data: {markdown.escaped(manifest.data.license)}.")
     answers = manifest.answers.get("train")
     if answers:
-        lines.append(f"- Trained on {answers.kept:,} answers of the teacher to {answers.prompts:,} prompts.")
+        author = "in the data" if answers.own_answers else "of the teacher"
+        lines.append(f"- Trained on {answers.kept:,} answers {author} to {answers.prompts:,} prompts.")
     how = "the teacher's text alone"
     if inputs.objective != "sft":
         how = f"the teacher's distributions ({_OBJECTIVES.get(inputs.objective, inputs.objective)})"
