@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,18 +53,20 @@ def fit(
     distil: bool = False,
     stop_at: int | None = None,
 ) -> tuple[LoopSummary, dict[str, torch.Tensor]]:
-    """Train a student of two layers; its summary and weights."""
+    """Train a student of two layers; its summary and weights. By the loop's clock, each step takes one second."""
     teacher = load_causal_lm(model)
     student = from_teacher_layers(teacher, 2)
-    wrote = StepLog.write
+    wrote, now = StepLog.write, [0]
 
     def write(self: StepLog, line: LogLine) -> None:
         if line.step == stop_at:
             raise Stop
         wrote(self, line)
+        now[0] += 1
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepLog, "write", write)
+        patch.setattr("potstill.components.training.loop.time", SimpleNamespace(monotonic=lambda: now[0]))
         options = LoopOptions(out=out, name="student", vocab_size=teacher.config.vocab_size, pad_id=0, seed=5)
         summary = train_model(student, LanguageTask(teacher if distil else None), *rows, schedule, options)
     return summary, student.state_dict()
@@ -110,6 +113,7 @@ def test_an_interrupted_run_keeps_the_same_weights(
         fit(tiny_model, tmp_path / "killed", rows, stop_at=stop_at)
     resumed, weights = fit(tiny_model, tmp_path / "killed", rows)
     assert resumed.resumed_at == stop_at // 3 * 3
+    assert resumed.seconds == whole.seconds == 40
     assert (resumed.kept, resumed.validation) == (whole.kept, whole.validation)
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
 

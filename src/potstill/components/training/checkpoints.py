@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from potstill.core.artifacts.training import LogLine, log_path
-from potstill.core.files import move_into_place, write_text
+from potstill.core.files import move_into_place, read_json_object, write_json, write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -17,6 +17,7 @@ __all__ = ["BEST_WEIGHTS", "StepLog", "clear_checkpoints", "resume", "save_check
 
 BEST_WEIGHTS = "best"
 """Folder of the best weights so far, in the folder of the model that is trained."""
+_TIME = "time.json"
 
 
 class StepLog:
@@ -52,8 +53,15 @@ def _step_of(line: str) -> int:
         return 1 << 60  # a line cut off by a kill
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write `checkpoint-STEP`, whole or not at all, then delete older checkpoints."""
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, seconds: float) -> None:
+    """Write `checkpoint-STEP`, whole or not at all, then delete older checkpoints.
+
+    Args:
+        accelerator: of this training.
+        folder: where the model's checkpoints are.
+        step: number of steps that are done.
+        seconds: time that they took, over all calls.
+    """
     temporary, final = folder / "checkpoint.tmp", folder / f"checkpoint-{step}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -61,20 +69,22 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()  # each rank writes a part
     if accelerator.is_main_process:
+        write_json(temporary / _TIME, {"seconds": seconds})
         move_into_place(temporary, final)
         for old in folder.glob("checkpoint-*"):
             if old != final:
                 shutil.rmtree(old)
 
 
-def resume(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest checkpoint, if there is one; returns the step to continue from."""
+def resume(accelerator: Accelerator, folder: Path) -> tuple[int, float]:
+    """Load the newest checkpoint, if there is one; returns the step to continue from, and the seconds up to there."""
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     if not found:
-        return 0
+        return 0, 0.0
     accelerator.load_state(str(found[-1]))
-    return int(found[-1].name.split("-")[1])
+    time = read_json_object(found[-1] / _TIME, missing_ok=True)  # earlier versions of potstill saved none
+    return int(found[-1].name.split("-")[1]), float(time.get("seconds", 0.0))
 
 
 def clear_checkpoints(folder: Path) -> None:

@@ -135,9 +135,9 @@ def train_model(
         accelerator, learner, model, lambda: [engine.batch([validation[i] for i in rows]) for rows in unseen],
         steps=len(steps), folder=options.out / name, shallow=options.shallow,
     )  # fmt: skip
-    first = resume(accelerator, options.out / name)
+    first, earlier = resume(accelerator, options.out / name)
     speed = Speed(model, task.online_teacher, schedule, accelerator.num_processes)
-    started, values = time.monotonic(), dict[str, float]()
+    started, values = time.monotonic() - earlier, dict[str, float]()
     with (
         task.prepared(model),
         StepLog(options.out, name, first, accelerator.is_main_process) as log,
@@ -155,7 +155,7 @@ def train_model(
             log.write(LogLine.model_validate({"step": step, "layers": layers, **values, **timing}))
             accelerator.log(values | timing, step=step + 1)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < len(steps):
-                save_checkpoint(accelerator, options.out / name, step + 1)
+                save_checkpoint(accelerator, options.out / name, step + 1, time.monotonic() - started)
                 measured.checkpoint_saved()
             ticker.advance(1, loss=values["loss"])
     finish(accelerator, learner)

@@ -108,8 +108,9 @@ class LoopSummary(Part):
     learning_rate      peak learning rate
     supervised_tokens  tokens that were learnt from, each as often as it was seen
     tokens             all tokens of those rows
-    seconds            wall-clock seconds of the call that finished the training
-    resumed_at         step at which that call went on; 0 for a training that was not interrupted
+    seconds            wall-clock seconds of all steps, over all calls; steps that were lost with a killed call and done
+                       again count once
+    resumed_at         step at which the last call went on; 0 for a training that was not interrupted
     final              values of the last step
     validation         losses on validation rows, from before the first step to after the last; empty without rows
     """
