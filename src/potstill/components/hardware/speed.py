@@ -75,7 +75,7 @@ class Speed:
 
 
 def bytes_by_type(spec: ModelSpec, names: Iterable[str] | None = None) -> dict[str, float]:
-    """Bytes of weights that one decoded token reads, by tensor type; unused experts and untied embeddings do not count.
+    """Bytes of weights that one decoded token reads, by tensor type: no unused experts, one row of what is looked up.
 
     Args:
         spec: the model, with types.
@@ -135,7 +135,7 @@ def _attention_operations(spec: ModelSpec, context: int) -> float:
 def _pass_bytes(spec: ModelSpec, names: Iterable[str]) -> float:
     """Bytes that a micro-batch of a prompt reads: every expert, because its tokens are routed to different ones."""
     sizes = spec.tensor_bytes()
-    return sum(sizes[name] for name in names if spec.tied or name != "token_embd.weight")
+    return sum(sizes[name] for name in names if not spec.looked_up(name))
 
 
 def speed(spec: ModelSpec, placements: list[Placement], context: int, kv_type: str) -> Speed:

@@ -139,11 +139,15 @@ class ModelSpec:
         layers = self.layers
         return [name for name in self.tensors if block_of(name) < layers]
 
+    def looked_up(self, name: str) -> bool:
+        """Whether a token reads one row of a tensor: an untied embedding, or that of every layer in Gemma 3n and 4."""
+        return name == "per_layer_token_embd.weight" or (name == "token_embd.weight" and not self.tied)
+
     def share_used(self, name: str) -> float:
-        """Share of a tensor that decoding one token reads: the routed experts, one row of an untied embedding."""
+        """Share of a tensor that decoding one token reads: the routed experts, one row of what is looked up."""
         if "_exps." in name:
             return self.experts_used / self.experts
-        if name == "token_embd.weight" and not self.tied:
+        if self.looked_up(name):
             return 1 / self.vocab
         return 1.0
 
