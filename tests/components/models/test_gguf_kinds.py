@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from potstill.cli.main import main
 from potstill.components.hardware.memory import indivisible_head, kv_bytes
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
+from potstill.components.hardware.speed import bytes_by_type, operations_by_type
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
+from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
 
 pytest.importorskip("gguf")
@@ -90,8 +95,37 @@ def test_shared_layers_must_leave_one_with_a_cache(tmp_path: Path, shared: Any) 
         from_gguf(path)
 
 
-def test_a_file_that_names_no_architecture_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.gguf", "llama", 2)
-    path.write_bytes(path.read_bytes().replace(b"general.architecture", b"general.architectura"))
+@pytest.mark.parametrize("name", ["", "\x1b[31mllama", "x" * 61])
+def test_a_file_that_names_no_architecture_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "m.gguf", name, 2)
     with pytest.raises(UsageError, match="no named architecture"):
         from_gguf(path)
+
+
+WARNING = "is counted as a plain decoder, not checked"
+
+
+@pytest.mark.parametrize(("architecture", "warned"), [("llama", False), ("gemma4", False), ("laguna", True)])
+def test_fit_warns_of_an_architecture_that_was_not_checked(tmp_path: Path, architecture: str, warned: bool) -> None:
+    path = write(tmp_path / "m.gguf", architecture, 2)
+    for devices in (["--device", "RTX 3060"], ["--device", "RTX 3060", "--device", "RTX 4090"]):
+        shown = CliRunner().invoke(main, ["fit", str(path), *devices])
+        assert shown.exit_code == 0
+        assert (WARNING in " ".join(shown.output.split())) == warned
+    report = json.loads(CliRunner().invoke(main, ["fit", str(path), "--device", "RTX 3060", "--json"]).output)
+    assert [WARNING in warning for warning in report["warnings"]] == [True] * warned
+
+
+def test_a_token_looks_up_one_row_of_the_embedding_of_every_layer() -> None:
+    """Gemma 3n and 4 hold a matrix of vocabulary x (layers x 256); a token reads one row of it."""
+    plain_model = from_config(NARROW | {"num_hidden_layers": 2})
+    rows = {"per_layer_token_embd.weight": (300, 2 * 256)}
+    with_rows = replace(plain_model, tensors=dict(plain_model.tensors) | rows)
+
+    def read(model: ModelSpec) -> tuple[float, float, float]:
+        made = model.quantized("F16")
+        prompts = (operations_by_type(made, prompt=prompt)["F16"] for prompt in (True, False))
+        return bytes_by_type(made)["F16"], *prompts
+
+    more = [b - a for a, b in zip(read(plain_model), read(with_rows), strict=True)]
+    assert more == [2 * 2 * 256] * 3

@@ -135,6 +135,33 @@ def test_every_class_is_tested_and_one_that_sees_pictures_is_its_text_model() ->
     assert spec_of("Mistral3", text_config={"model_type": "ministral3"}).architecture == "mistral3"
 
 
+def test_mistral_small_4_has_the_attention_and_experts_of_deepseek() -> None:
+    """118.97 billion parameters, as its name (119B) says; a plain Mistral of these sizes would have 8.9 billion."""
+    text = {
+        "model_type": "mistral4", "vocab_size": 131072, "hidden_size": 4096, "intermediate_size": 12288,
+        "moe_intermediate_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "n_shared_experts": 1, "n_routed_experts": 128, "kv_lora_rank": 256, "q_lora_rank": 1024,
+        "qk_rope_head_dim": 64, "v_head_dim": 128, "qk_nope_head_dim": 64, "num_experts_per_tok": 4,
+        "first_k_dense_replace": 0, "head_dim": 128,
+    }  # fmt: skip
+    model = from_config({"architectures": ["Mistral3ForConditionalGeneration"], "text_config": text})
+    assert (model.architecture, model.experts, model.experts_used) == ("mistral4", 128, 4)
+    assert round(model.parameters / 1e9, 2) == 118.97
+    assert model.kv_elements == 36 * (256 + 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("Mistral3ForConditionalGeneration", "mistral5"), ("Gemma3ForConditionalGeneration", "mistral4"),
+        ("Llama4ForConditionalGeneration", ["llama4_text"]), ("LlamaForCausalLM", "llama"),
+    ],
+)  # fmt: skip
+def test_a_text_model_that_a_class_is_not_known_to_hold_is_refused(kind: str, text: Any) -> None:
+    with pytest.raises(ValueError, match=r"text_config\.model_type is .*Give the model's GGUF file instead"):
+        from_config(SMALL | {"architectures": [kind], "text_config": {"model_type": text}})
+
+
 @pytest.mark.parametrize(
     ("name", "quantization", "bits", "tolerance"),
     [
@@ -263,6 +290,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Llama with biases": ("Llama", "Q4_K_M", {"attention_bias": True, "mlp_bias": True, "rope_scaling": LLAMA3}),
     "Phi3 with long rope": ("Phi3", "Q4_K_M", {"rope_scaling": {"type": "longrope", "long_factor": [1.0] * 24}}),
     "Ministral 3": ("Mistral3", "Q8_0", {"text_config": {"model_type": "ministral3"}}),
+    "Mistral Small 4": ("Mistral3", "Q8_0", {"text_config": MLA | {"model_type": "mistral4"}}),
     "Llama4 of experts alone": ("Llama4", "Q8_0", {"interleave_moe_layer_step": 1, "rope_scaling": LLAMA3}),
     "GptOss in MXFP4": ("GptOss", "MXFP4_MOE", {"hidden_size": 512}),
     "Mixtral in MXFP4": ("Mixtral", "MXFP4_MOE", {}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from potstill.apps.plan.options import DEFAULT_CONTEXT, ServingOptions, chosen_quantizations, require_context
 from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.fit import Fit, FitVerdict, fit
+from potstill.components.models.architectures import unchecked
 from potstill.components.models.gguf_types import QUANTIZATIONS
 from potstill.components.models.source import load_spec
 from potstill.core.errors import UsageError
@@ -33,6 +34,7 @@ class FitReport:
     """One model in one quantization on one device: sizes in bytes, speeds as ranges (low, high).
 
     `needed_bytes` must be free on the device; `total_bytes` is resident memory, with copies of reordered weights.
+    `warnings` says what about the model was not checked.
     """
 
     weight_bytes: int
@@ -70,6 +72,7 @@ class FitReport:
     host: str | None
     host_bytes: int
     advice: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, found: Fit) -> FitReport:
@@ -111,6 +114,7 @@ class FitReport:
             host=found.host.name if found.host else None,
             host_bytes=found.host_bytes,
             advice=found.advice,
+            warnings=tuple(filter(None, [unchecked(spec.architecture)])),
         )
 
 

@@ -13,6 +13,7 @@ from potstill.core.format import format_count, format_large, format_size, format
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 __all__ = ["render_fits"]
 
@@ -88,7 +89,13 @@ def _one(one: FitReport) -> RenderableType:
     if one.advice:
         whole = "would fit" if one.verdict != OFFLOAD else "would fit without offload"
         parts.append(Text(f"{whole} with " + "; or ".join(one.advice) + "."))
-    return Group(*parts)
+    return Group(*parts, *_warnings(one))
+
+
+def _warnings(one: FitReport) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(f"Warning: {warning}.", style="bold yellow") for warning in one.warnings]
 
 
 def _table(fits: Sequence[FitReport]) -> RenderableType:
@@ -108,4 +115,5 @@ def _table(fits: Sequence[FitReport]) -> RenderableType:
         usable = format_size(reports[0][0].usable_bytes)
         parts += [Text(), Text(f"{name}: {usable} for a model", style="bold"), Text(f"{head}  verdict")]
         parts += [Text(f"{line}  ").append(one.verdict, style=_STYLES[one.verdict]) for one, line in reports]
-    return Group(*parts, Text(), Text("needed: memory on the device; longest: longest context, in tokens"))
+    legend = Text("needed: memory on the device; longest: longest context, in tokens")
+    return Group(*parts, Text(), legend, *_warnings(fits[0]))

@@ -107,7 +107,7 @@ def _expert_sizes(spec: ModelSpec) -> dict[str, Any]:
     }
     if shared:
         sizes |= {"expert_shared_count": shared // width, "expert_shared_feed_forward_length": shared}
-    if spec.architecture == "deepseek2":
+    if "blk.0.attn_kv_a_mqa.weight" in tensors:
         dense = sum(f"blk.{i}.ffn_up.weight" in tensors for i in range(spec.layers))
         sizes |= {"leading_dense_block_count": dense, "expert_weights_scale": 1.0, "expert_gating_func": 2}
     if spec.architecture == "llama4":

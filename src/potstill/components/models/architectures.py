@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from potstill.core.words import printable
 
 __all__ = [
     "ARCHITECTURES",
@@ -12,9 +14,11 @@ __all__ = [
     "PRUNABLE",
     "QKV",
     "Architecture",
+    "entry_of",
     "not_prunable",
     "not_supported",
     "rescaled",
+    "unchecked",
 ]
 
 
@@ -32,9 +36,11 @@ class Architecture:
     post_norms   the outputs of attention and FFN are normalized too
     fused        q, k and v are one matrix, and gate and up another
     experts      the FFN of a layer can be a mixture of experts
+    mla          attention is DeepSeek's, over one latent vector per token
     pattern      in each run of this many layers the last attends to everything; the others slide over a window
     rope         the rope scaling for which the file holds a table of its own
     defaults     values that transformers takes where config.json leaves them out
+    texts        model types that a `text_config` can name, each with the fields in which its entry differs
     """
 
     name: str
@@ -47,9 +53,11 @@ class Architecture:
     post_norms: bool = False
     fused: bool = False
     experts: bool = False
+    mla: bool = False
     pattern: int = 0
     rope: str | None = None
     defaults: Mapping[str, Any] | None = None
+    texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 QKV = ("attn_q", "attn_k", "attn_v")
@@ -69,10 +77,20 @@ _PHI_MOE = {"num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_
 # llama.cpp slides over 8192 tokens where transformers' attention_chunk_size cuts them
 _LLAMA4 = {"head_dim": 128, "num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_tok": 1,
            "intermediate_size_mlp": 16384, "sliding_window": 8192}  # fmt: skip
-_GEMMA3_ENTRY = Architecture("gemma3", qk_norm=True, post_norms=True, pattern=6, defaults=_GEMMA3)
+_GEMMA3_ENTRY = Architecture(
+    "gemma3", qk_norm=True, post_norms=True, pattern=6, defaults=_GEMMA3, texts={"gemma3_text": {}}
+)
 # the language model alone: images go through a file of their own, which llama.cpp calls mmproj
-_QWEN_VL = Architecture("qwen2vl", biases=QKV, defaults={"num_key_value_heads": 8})
-_LLAMA4_ENTRY = Architecture("llama4", experts=True, pattern=4, rope="llama3", defaults=_LLAMA4)
+_QWEN_VL = Architecture(
+    "qwen2vl", biases=QKV, defaults={"num_key_value_heads": 8}, texts={"qwen2_vl_text": {}, "qwen2_5_vl_text": {}}
+)
+_LLAMA4_ENTRY = Architecture(
+    "llama4", experts=True, pattern=4, rope="llama3", defaults=_LLAMA4, texts={"llama4_text": {}}
+)
+# Ministral 3 is a Mistral in all but the scaling of its rope; Mistral Small 4 has the attention and experts of DeepSeek
+_MISTRAL_TEXTS: dict[str, dict[str, Any]] = {
+    "mistral": {}, "ministral3": {"name": "mistral3"}, "mistral4": {"name": "mistral4", "mla": True, "experts": True},
+}  # fmt: skip
 
 ARCHITECTURES: dict[str, Architecture] = {
     "LlamaForCausalLM": Architecture("llama", exportable=True, prunable=True, more_biases=True, rope="llama3"),
@@ -81,7 +99,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         "llama", exportable=True, prunable=True, rope="llama3",
         defaults={"num_key_value_heads": 8, "sliding_window": 4096},
     ),
-    "Mistral3ForConditionalGeneration": Architecture("llama", defaults={"num_key_value_heads": 8}),
+    "Mistral3ForConditionalGeneration": Architecture(
+        "llama", defaults={"num_key_value_heads": 8}, texts=_MISTRAL_TEXTS
+    ),
     "MixtralForCausalLM": Architecture("llama", experts=True, defaults=_MIXTRAL),
     "SmolLM3ForCausalLM": Architecture("smollm3", defaults={"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "Llama4ForCausalLM": _LLAMA4_ENTRY,
@@ -106,8 +126,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "PhimoeForCausalLM": Architecture(
         "phimoe", more_biases=True, norm_biases=True, experts=True, rope="longrope", defaults=_PHI_MOE
     ),
-    "DeepseekV2ForCausalLM": Architecture("deepseek2", experts=True),
-    "DeepseekV3ForCausalLM": Architecture("deepseek2", experts=True, defaults={"topk_method": "noaux_tc"}),
+    "DeepseekV2ForCausalLM": Architecture("deepseek2", experts=True, mla=True),
+    "DeepseekV3ForCausalLM": Architecture("deepseek2", experts=True, mla=True, defaults={"topk_method": "noaux_tc"}),
     "GptOssForCausalLM": Architecture(
         "gpt-oss", biases=(*QKV, "attn_output"), experts=True, pattern=2, defaults=_GPT_OSS
     ),
@@ -116,6 +136,12 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 EXPORTABLE = tuple(kind for kind, entry in ARCHITECTURES.items() if entry.exportable)
 PRUNABLE = tuple(kind for kind, entry in ARCHITECTURES.items() if entry.prunable)
+
+_CHECKED = {entry.name for entry in ARCHITECTURES.values()} | {
+    *(fields["name"] for fields in _MISTRAL_TEXTS.values() if "name" in fields),
+    "deepseek32", "exaone4", "gemma4", "minimax-m2", "muse-glimmer", "olmo2", "smallthinker",
+}  # fmt: skip
+"""Architectures of GGUF files whose KV cache was compared with llama.cpp's own memory fit, or that the table has."""
 
 _TASKS = ("Classification", "MaskedLM", "QuestionAnswering", "MultipleChoice", "PreTraining", "Regression", "Encoder")
 _ENCODERS = ("bert", "t5", "bart", "electra", "mpnet", "longformer", "whisper", "clip", "marian", "pegasus")
@@ -140,6 +166,33 @@ def not_supported(kind: str) -> str:
             "Give a model without recurrent layers"
         )
     return f"architecture {kind} is not known. Give the model's GGUF file instead, which names every tensor"
+
+
+def entry_of(kind: str, text: Any = None) -> Architecture:
+    """The entry of a class in the table, for the model type that the config's `text_config` names.
+
+    Raises:
+        ValueError: the class is not known to hold such a model.
+    """
+    entry = ARCHITECTURES[kind]
+    if text is None:
+        return entry
+    if not isinstance(text, str) or text not in entry.texts:
+        raise ValueError(
+            f"text_config.model_type is {printable(repr(text), 60)}, but in a {kind} only these are known: "
+            f"{', '.join(entry.texts) or 'none'}. Give the model's GGUF file instead, which names every tensor"
+        )
+    return replace(entry, **entry.texts[text])
+
+
+def unchecked(architecture: str) -> str | None:
+    """The warning about a GGUF file of an architecture that was not compared with llama.cpp; None where it was."""
+    if architecture in _CHECKED:
+        return None
+    return (
+        f"{architecture} is counted as a plain decoder, not checked: its KV cache, compute buffer and "
+        "speed may be far off"
+    )
 
 
 def not_prunable(kind: str) -> str | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from potstill.components.models.architectures import ARCHITECTURES, QKV, Architecture, not_supported
+from potstill.components.models.architectures import ARCHITECTURES, QKV, Architecture, entry_of, not_supported
 from potstill.components.models.spec import MAX_HEADS, MAX_LAYERS, MAX_SIZE, MAX_TOKENS, Attention, ModelSpec
 
 __all__ = ["EXPERTS", "from_config", "rope_settings", "rope_table", "settings"]
@@ -108,17 +107,17 @@ def settings(values: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
     A default is not taken for a key that the config sets to null, as in transformers.
 
     Raises:
-        ValueError: the architecture is not known, `architectures` is not a list, or `text_config` is not an object.
+        ValueError: the architecture or the model type of `text_config` is not known, `architectures` is not a list, or
+            `text_config` is not an object.
     """
     kinds = values.get("architectures")
     if not isinstance(kinds, list | tuple) or not kinds or not isinstance(kinds[0], str):
         raise ValueError(f"architectures must be a list with the name of a class, found {reprlib.repr(kinds)}")
     if kinds[0] not in ARCHITECTURES:
         raise ValueError(not_supported(kinds[0] if len(kinds[0]) < 100 else kinds[0][:100] + "..."))
-    family = ARCHITECTURES[kinds[0]]
-    own = {k: v for k, v in values.items() if v is not None} | _mapping(values, "text_config")
-    if own.get("model_type") == "ministral3":
-        family = replace(family, name="mistral3")
+    text = _mapping(values, "text_config")
+    family = entry_of(kinds[0], text.get("model_type"))
+    own = {k: v for k, v in values.items() if v is not None} | text
     defaults = {key: value for key, value in (family.defaults or {}).items() if values.get(key, value) is not None}
     for names in (EXPERTS, _USED):
         if any(key in own for key in names):  # a config may use any of these names
@@ -137,7 +136,7 @@ def from_config(values: Mapping[str, Any], name: str = "model") -> ModelSpec:
     config = _Config(all_values)
     layers, hidden = config.size("num_hidden_layers"), config.size("hidden_size")
     heads, kv_heads, head_dim = _heads(config, family, values)
-    mla = family.name == "deepseek2"
+    mla = family.mla
     experts = config.some(*EXPERTS) if family.experts else 0
     mixed = [experts > 0 and _is_mixed(config, family, i) for i in range(layers)]
     attention = _mla(config, hidden, heads) if mla else _attention(config, family, hidden, heads, kv_heads, head_dim)
@@ -172,7 +171,7 @@ def _heads(config: _Config, family: Architecture, values: Mapping[str, Any]) -> 
         ValueError: one does not divide the other.
     """
     heads, hidden = config.size("num_attention_heads"), config.size("hidden_size")
-    if family.name == "deepseek2":
+    if family.mla:
         return heads, heads, 0
     kv_heads = config.size("num_key_value_heads", default=heads)
     if heads % kv_heads:
@@ -355,11 +354,13 @@ def _shared_width(config: _Config, family: Architecture, width: int) -> int:
     """FFN channels of the shared experts; 0 where there are none."""
     if family.name == "qwen2moe":
         return config.some("shared_expert_intermediate_size")
-    return {"deepseek2": config.some("n_shared_experts") * width, "llama4": width}.get(family.name, 0)
+    if family.mla:
+        return config.some("n_shared_experts") * width
+    return width if family.name == "llama4" else 0
 
 
 def _mixture(config: _Config, family: Architecture, hidden: int, experts: int) -> Shapes:
-    own = family.name in ("qwen2moe", "qwen3moe", "deepseek2")
+    own = family.mla or family.name in ("qwen2moe", "qwen3moe")
     width = config.size("moe_intermediate_size" if own else "intermediate_size")
     out: Shapes = {
         "ffn_gate_inp.weight": (experts, hidden),
@@ -379,6 +380,6 @@ def _mixture(config: _Config, family: Architecture, hidden: int, experts: int) -
         }  # fmt: skip
         if family.name == "qwen2moe":
             out["ffn_gate_inp_shexp.weight"] = (hidden,)
-    if family.name == "deepseek2" and config.values.get("topk_method") == "noaux_tc":
+    if family.mla and config.values.get("topk_method") == "noaux_tc":
         out["exp_probs_b.bias"] = (experts,)
     return out

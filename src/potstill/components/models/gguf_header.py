@@ -220,7 +220,7 @@ class _Keys:
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path, self.values = path, values
         arch = values.get("general.architecture")
-        self.arch = arch if isinstance(arch, str) else ""
+        self.arch = arch if isinstance(arch, str) and printable(arch, 60) == arch else ""
 
     def get(self, key: str) -> Any:
         return self.values.get(f"{self.arch}.{key}")
