@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.components.chat.forms import Form, find_form
 from potstill.components.chat.template import compile_template, read_templates
+from potstill.components.chat.tokenizer_files import (
+    load_tokenizer,
+    read_id_settings,
+    read_tokenizer_config,
+    token_text,
+)
 from potstill.components.chat.variables import Variable, write_variables
 from potstill.core.errors import RecipeError
-from potstill.core.files import read_json_object
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Chat
 from potstill.core.recipe.chat import DATE, Reasoning
 from potstill.core.records import Message, Row, with_call_ids
+from potstill.core.words import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,12 +52,6 @@ class Example:
     def n_supervised(self) -> int:
         """Number of ids that are supervised."""
         return len(self.ids) - self.n_prompt
-
-
-def _token_text(value: Any) -> str | None:
-    """A special token of tokenizer_config.json: a string, or an object with `content`."""
-    text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) else None
 
 
 class ChatFormat:
@@ -84,7 +84,7 @@ class ChatFormat:
         eos_id = tokenizer.token_to_id(eos)
         if eos_id is None:
             raise RecipeError(
-                f"the tokenizer has no token {eos!r}, which its configuration names as end of sequence. "
+                f"the tokenizer has no token {printable(repr(eos))}, which its configuration names as end of sequence. "
                 "Fix tokenizer_config.json."
             )
         self.eos_id: int = eos_id
@@ -231,22 +231,10 @@ def load_chat(
     Raises:
         RecipeError: no fast tokenizer, no template, or no end-of-sequence token.
     """
-    from tokenizers import Tokenizer
-
-    source = folder / "tokenizer.json"
-    if not source.is_file():
-        raise RecipeError(
-            f"{folder}: the folder has no tokenizer.json. "
-            "Save the model with a fast tokenizer (AutoTokenizer(..., use_fast=True).save_pretrained)."
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(source))
-    except Exception as error:  # the library raises bare Exception
-        raise RecipeError(f"{source}: cannot be read as a tokenizer ({error}).") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    config = read_json_object(folder / "tokenizer_config.json", missing_ok=True, error=RecipeError)
-    tokens = {key: text for key in config if key.endswith("_token") and (text := _token_text(config[key]))}
+    tokenizer = load_tokenizer(folder)
+    config = read_tokenizer_config(folder)
+    named = (key for key in config if key.endswith("_token") and key.isidentifier())
+    tokens = {key: text for key in named if (text := token_text(config[key]))}
     bos, eos = tokens.pop("bos_token", None), tokens.pop("eos_token", None)
     if not eos:
         raise RecipeError(
@@ -268,11 +256,8 @@ def _stop_ids(folder: Path) -> frozenset[int]:
     Raises:
         RecipeError: the file cannot be read, or they are no ids.
     """
-    path = folder / "generation_config.json"
-    found = read_json_object(path, missing_ok=True, error=RecipeError).get("eos_token_id")
+    found = read_id_settings(folder / "generation_config.json").get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
-    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
-        raise RecipeError(f"{path}: eos_token_id must be a token id or a list of them. Fix it, or delete the key.")
     return frozenset(ids)
 
 

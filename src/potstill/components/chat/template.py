@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from potstill.components.chat.tokenizer_files import read_tokenizer_config
 from potstill.core.errors import RecipeError
-from potstill.core.files import read_json_object
+from potstill.core.files import read_text
 from potstill.core.recipe.chat import DATE
 
 if TYPE_CHECKING:
@@ -44,18 +45,18 @@ def own_templates(folder: Path) -> Templates | None:
     rows with tools.
 
     Raises:
-        RecipeError: tokenizer_config.json cannot be read.
+        RecipeError: one of the files cannot be read, or holds no text.
     """
-    config = read_json_object(folder / "tokenizer_config.json", missing_ok=True, error=RecipeError)
-    found = config.get("chat_template")
+    found = read_tokenizer_config(folder).get("chat_template")
+    named: dict[str, str | None]
     if isinstance(found, list):
-        named = {str(entry.get("name")): entry.get("template") for entry in found if isinstance(entry, dict)}
+        named = {entry["name"]: entry["template"] for entry in found}
     else:
         named = dict(found) if isinstance(found, dict) else {"default": found}
     for name, file in zip(("default", "tool_use"), TEMPLATE_FILES, strict=True):
         if (folder / file).is_file():
-            named[name] = (folder / file).read_text(encoding="utf-8")
-    default, tool_use = (text if isinstance(text := named.get(name), str) else None for name in ("default", "tool_use"))
+            named[name] = read_text(folder / file, error=RecipeError)
+    default, tool_use = (named.get(name) for name in ("default", "tool_use"))
     if default is None:
         return Templates(tool_use) if tool_use is not None else None
     return Templates(default, tool_use)
@@ -77,7 +78,7 @@ def read_templates(folder: Path, choice: str | Path) -> Templates:
         path = Path(choice)
         if not path.is_file():
             raise RecipeError(f"chat.template: {choice}: no such file. Use own, plain, or the path of a Jinja file.")
-        return Templates(path.read_text(encoding="utf-8"))
+        return Templates(read_text(path, error=RecipeError))
     templates = own_templates(folder)
     if templates is None:
         raise RecipeError(

@@ -37,6 +37,12 @@ from typing import Any
 
 from potstill.components.chat.format import Example
 from potstill.components.chat.template import TEMPLATE_FILES
+from potstill.components.chat.tokenizer_files import (
+    MOST_TOKENIZER_BYTES,
+    read_id_settings,
+    read_tokenizer_config,
+    token_text,
+)
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object, write_json
 
@@ -291,12 +297,10 @@ def trim_folder(folder: Path, used: Iterable[int], out: Path) -> Vocabulary:
         RecipeError: see `trim_tokenizer`.
     """
     source = folder / "tokenizer.json"
-    tokenizer = read_json_object(source, error=RecipeError)
+    tokenizer = read_json_object(source, error=RecipeError, most_bytes=MOST_TOKENIZER_BYTES)
     vocab = tokenizer["model"]["vocab"]
-    config, model, generation = (
-        read_json_object(folder / f"{name}.json", missing_ok=True, error=RecipeError)
-        for name in ("tokenizer_config", "config", "generation_config")
-    )
+    config = read_tokenizer_config(folder)
+    model, generation = (read_id_settings(folder / f"{name}.json") for name in ("config", "generation_config"))
     named = {vocab[text] for text in _named_texts(config) if text in vocab}
     named.update(*map(_named_ids, (model, generation)))
     vocabulary = trim_tokenizer(tokenizer, {*used, *named}, str(source))
@@ -321,8 +325,7 @@ def _named_texts(config: Mapping[str, Any]) -> Iterator[str]:
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     parts = [value for key, value in config.items() if key.endswith("_token")]
     for value in (*parts, *(extra.values() if isinstance(extra, dict) else extra)):
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
+        if (text := token_text(value)) is not None:
             yield text
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.components.chat.template import Templates
+from potstill.components.chat.tokenizer_files import read_id_settings, read_tokenizer_config, token_text
 from potstill.components.conversion.pretokenizers import APPROXIMATE, pre_tokenizer_name
 from potstill.components.conversion.sentencepiece import BYTE_TOKENS, PREPEND_SPACE, read_sentencepiece
 from potstill.components.conversion.tokenizer_file import Node, TokenizerFile
 from potstill.core.errors import StepError
-from potstill.core.files import read_json_object
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -98,11 +98,10 @@ def read_tokenizer(
     """
     path = checkpoint / "tokenizer.json"
     tokenizer = TokenizerFile.read(path)
-    configs = [_read_json(checkpoint / f"{stem}.json") for stem in ("tokenizer_config", "config", "generation_config")]
     words = _words(tokenizer, vocab_size, path)
-    named = _named(configs[0], words, path)
+    named = _named(read_tokenizer_config(checkpoint, error=StepError), words, path)
     before, after = ([], []) if chat else _template(tokenizer.post_processor, path)
-    special = _special_ids(named, configs[1], configs[2], words, before, path)
+    special = _special_ids(named, words, before, path)
     if after not in ([], [special["eos"]]):
         raise StepError(
             f"{path}: the post-processor ends a text with tokens {after}; llama.cpp can only add eos_token."
@@ -133,11 +132,6 @@ def read_tokenizer(
     )
 
 
-def _read_json(path: Path) -> Node:
-    """An object from a JSON file; an empty one where there is no file."""
-    return read_json_object(path, missing_ok=True, error=StepError, advice="Save the checkpoint again.")
-
-
 def _words(tokenizer: TokenizerFile, vocab_size: int, path: Path) -> dict[int, str]:
     """Text of each id, added tokens included."""
     words = {index: text for text, index in tokenizer.model.vocab.items()}
@@ -158,18 +152,11 @@ def _words(tokenizer: TokenizerFile, vocab_size: int, path: Path) -> dict[int, s
     return words
 
 
-def _text(value: Any) -> str | None:
-    """A special token of tokenizer_config.json: a string, or an object with its `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
-
-
 def _named(config: Node, words: dict[int, str], path: Path) -> dict[str, int]:
     """Ids of the tokens that tokenizer_config.json gives a role: bos, eos, unk, pad, and extra tokens by their text."""
-    found = {role: _text(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
+    found = {role: token_text(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
     extras = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    texts = [_text(value) for value in (extras.values() if isinstance(extras, dict) else extras)]
+    texts = [token_text(value) for value in (extras.values() if isinstance(extras, dict) else extras)]
     found |= {f"extra {text}": text for text in texts}
     ids = {text: index for index, text in words.items()}
     for text in found.values():
@@ -205,15 +192,11 @@ def _template(node: Node | None, path: Path) -> tuple[list[int], list[int]]:
     return sides
 
 
-def _special_ids(
-    named: dict[str, int],
-    config: Node,
-    generation: Node,
-    words: dict[int, str],
-    before: list[int],
-    path: Path,
-) -> dict[str, int]:
+def _special_ids(named: dict[str, int], words: dict[int, str], before: list[int], path: Path) -> dict[str, int]:
     """Ids of bos, eos, eot, eom, unk and pad: the tokenizer's own, then what the model's configuration says."""
+    config, generation = (
+        read_id_settings(path.parent / f"{stem}.json", error=StepError) for stem in ("config", "generation_config")
+    )
     special: dict[str, int] = {role: named[role] for role in ("bos", "unk", "pad") if role in named}
     ends = [*_ids(named.get("eos")), *_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
     ends = [index for index in dict.fromkeys(ends) if index in words]

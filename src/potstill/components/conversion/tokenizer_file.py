@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from potstill.components.chat.tokenizer_files import MOST_TOKENIZER_BYTES
 from potstill.core.errors import StepError
 from potstill.core.files import read_json_object
 from potstill.core.records import first_problem
@@ -78,7 +79,9 @@ class TokenizerFile(BaseModel):
                 f"{path}: no such file. Export reads the fast tokenizer: load the tokenizer with transformers' "
                 "AutoTokenizer, and save it again with save_pretrained."
             )
-        value = read_json_object(path, error=StepError, advice="Save the checkpoint again.")
+        value = read_json_object(
+            path, error=StepError, advice="Save the checkpoint again.", most_bytes=MOST_TOKENIZER_BYTES
+        )
         model = value.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "BPE":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.chat.format import ChatFormat, ChatSettings
+from potstill.components.chat.tokenizer_files import MOST_TOKENIZER_BYTES
 from potstill.components.chat.trimming import require_trimmable
 from potstill.components.models.architectures import EXPORTABLE, rescaled
 from potstill.components.models.configs import from_config
@@ -87,7 +88,7 @@ def load_models(recipe: Recipe) -> Models:
     if recipe.student.vocabulary == "workload":
         # otherwise training would find out, after all answers have been generated and paid for
         source = student.folder / "tokenizer.json"
-        require_trimmable(read_json_object(source, error=RecipeError), str(source))
+        require_trimmable(read_json_object(source, error=RecipeError, most_bytes=MOST_TOKENIZER_BYTES), str(source))
     if teacher and student.folder != teacher.folder and recipe.train.objective.name != "sft":
         _check_tokenizers(recipe, teacher, student)
     return Models(teacher, student)

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from potstill.components.chat.tokenizer_files import load_tokenizer
 from potstill.components.runtimes.foreign import SAFE, loading, require_tensors
-from potstill.core.errors import RecipeError
 from potstill.core.memory import keep_freed_memory
-from potstill.core.words import printable
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
 __all__ = ["Classifier", "class_names", "load_classifier", "load_text_tokenizer", "pad_rows"]
@@ -31,17 +30,9 @@ def load_text_tokenizer(folder: Path, context: int) -> Tokenizer:
     """A model's tokenizer without the padding its file may ask for (some pad each text to 128), cut at `context`.
 
     Raises:
-        RecipeError: the folder has no tokenizer.json.
+        RecipeError: the folder has no tokenizer.json, or it cannot be loaded.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise RecipeError(f"{folder}: the folder has no tokenizer.json. Save the model's fast tokenizer there.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain exceptions
-        reason = printable(str(error))
-        raise RecipeError(f"{path}: cannot be read ({reason}). Save or copy the model again.") from None
-    tokenizer.no_padding()
+    tokenizer = load_tokenizer(folder)
     tokenizer.enable_truncation(context)
     return tokenizer
 
