@@ -33,7 +33,16 @@ def test_shards_are_counted_and_missing_or_cut_ones_are_reported(tmp_path: Path)
         safetensors_parameters(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\xff" * 64, b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 64,
+        b"\xff" * 64,
+        b"version https://git-lfs.github.com/spec/v1\n",
+        *(len(header).to_bytes(8, "little") + header + b"data" for header in (b"[" * 100_000, b"9" * 5000, b"{}")),
+    ],
+)
 def test_files_that_are_no_safetensors_are_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         safetensors_parameters(tmp_path)

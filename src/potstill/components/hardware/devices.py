@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import platform
 import re
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.hardware.calibration import machine_name, read_calibration
-from potstill.core.errors import UsageError
-from potstill.core.files import write_json
+from potstill.core.errors import PotstillError, UsageError
+from potstill.core.files import read_json_object, write_json
 
 __all__ = ["Device", "find_device", "known_device", "load_devices", "near_devices", "this_machine"]
 
@@ -165,8 +164,8 @@ def _probed(quick: bool) -> tuple[float, float]:
 
     path, now = _probe_file(), time.time()
     kept, since = (0.0, 0.0), now
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(PotstillError, OSError, ValueError, KeyError, TypeError, OverflowError):
+        found = read_json_object(path)
         if found["machine"] == machine_name() and 0 <= now - found["since"] < _DAY:
             kept, since = (float(found["bandwidth"]), float(found["compute"])), float(found["since"])
     if quick and min(kept) > 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
+from potstill.core.json_values import read_foreign
 
 __all__ = ["Head", "safetensors_format", "safetensors_parameters", "safetensors_shapes", "stored_head"]
 
@@ -19,6 +19,7 @@ Head = Literal["absent", "copy", "own"]
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _BLOCK = 1 << 24
+_MOST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
 def safetensors_parameters(folder: Path) -> int:
@@ -115,13 +116,13 @@ def _header(path: Path) -> list[tuple[str, dict[str, Any]]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length < size else b""
+        text = file.read(length) if length < min(size, _MOST_HEADER) else b""
     try:
-        header = json.loads(text)
+        header = read_foreign(text.decode("utf-8"))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         whole = 8 + length + max(entry["data_offsets"][1] for _, entry in entries) == size
         whole = whole and all(_is_tensor(entry) for _, entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         whole = False
     if not whole:
         raise RecipeError(f"{path}: not a whole safetensors file. Download or save the model again.")

@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from potstill.core.artifacts.manifest import FileEntry, FileList, Manifest
+from potstill.core.errors import DataError
+from potstill.core.files import read_json_object
 from potstill.core.hashing import hash_file
 
 __all__ = ["verify_package"]
@@ -24,20 +26,20 @@ def verify_package(folder: Path) -> list[str]:
             return [f"This is a step of a run, not a package. Give the folder {folder / 'package'} in it."]
         return [f"{Manifest.FILE} is missing, so the package cannot be verified."]
     try:
-        files = FileList.model_validate_json(path.read_bytes()).files
-    except ValidationError:
+        files = FileList.model_validate(read_json_object(path)).files
+    except (DataError, ValidationError):
         return [f"{Manifest.FILE} is not a manifest of potstill: it has no readable list of files."]
-    problems = [_problem(folder, name, entry) for name, entry in files.items()]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    problems = [_problem(folder, name, entry, name in present) for name, entry in files.items()]
     extra = sorted(present - files.keys() - {Manifest.FILE})
     return [problem for problem in problems if problem] + [f"{name} is not in the manifest." for name in extra]
 
 
-def _problem(folder: Path, name: str, entry: FileEntry) -> str | None:
+def _problem(folder: Path, name: str, entry: FileEntry, present: bool) -> str | None:
     path = folder / name
-    if Path(name).name != name or path.is_symlink():
+    if Path(name).name != name or (present and path.is_symlink()):
         return f"{name} is not a plain file in the package's own folder."
-    if not path.is_file():
+    if not present or not path.is_file():  # some names cannot be looked up at all
         return f"{name} is missing."
     if path.stat().st_size != entry.bytes:
         return f"{name} has {path.stat().st_size} bytes, but the manifest says {entry.bytes}."

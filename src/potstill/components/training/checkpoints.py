@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from potstill.core.artifacts.training import LogLine, log_path
-from potstill.core.files import move_into_place, read_json_object, write_json, write_text
+from potstill.core.files import file_lines, move_into_place, read_json_object, write_bytes, write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,9 +27,9 @@ class StepLog:
         self.path = log_path(folder, name)
         self._file: IO[str] | None = None
         if main:
-            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            lines = list(file_lines(self.path)) if self.path.exists() else []
             earlier = [line for line in lines if _step_of(line) < resumed_step]
-            write_text(self.path, "".join(line + "\n" for line in earlier))
+            write_bytes(self.path, b"".join(line + b"\n" for line in earlier))
             self._file = self.path.open("a")
 
     def write(self, line: LogLine) -> None:
@@ -46,7 +46,7 @@ class StepLog:
             self._file.close()
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: bytes) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError):

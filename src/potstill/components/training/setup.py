@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from potstill.components.models.layers import even_layers
 from potstill.components.training.checkpoints import clear_checkpoints
+from potstill.core.artifacts.base import parsed
 from potstill.core.artifacts.training import TrainSummary
 from potstill.core.environment import is_first_process
 from potstill.core.errors import RecipeError, StepError
@@ -114,4 +115,5 @@ class TrainingSetup:
 
 
 def _read_summary(path: Path) -> TrainSummary:
-    return TrainSummary.model_validate(read_json_object(path, error=StepError))
+    value = read_json_object(path, error=StepError)
+    return parsed(TrainSummary, value, str(path), f"Delete {path.parent} to run the step again.")

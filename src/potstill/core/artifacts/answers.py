@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
-from potstill.core.artifacts.base import Part
-from potstill.core.errors import StepError
-from potstill.core.files import file_lines, write_text
-from potstill.core.records import first_problem
+from potstill.core.artifacts.base import Part, read_parts
+from potstill.core.files import write_text
 
 __all__ = [
     "ERROR_NAMES",
@@ -124,9 +120,4 @@ def read_answers(path: Path, kind: type[AnswerT]) -> list[AnswerT]:
     Raises:
         StepError: a line is not an answer of this kind.
     """
-    try:
-        return [kind.model_validate_json(line) for line in file_lines(path)]
-    except ValidationError as error:
-        raise StepError(
-            f"{path}: not a file of answers ({first_problem(error)}). Delete {path.parent} to evaluate again."
-        ) from None
+    return read_parts(path, kind)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.core.errors import StepError
-from potstill.core.files import read_json_object, write_json
+from potstill.core.files import read_json_lines, read_json_object, write_json
 from potstill.core.records import first_problem
+from potstill.core.words import printable
 
-__all__ = ["Artifact", "Part"]
+__all__ = ["Artifact", "Part", "parsed", "read_parts"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Part(BaseModel):
@@ -66,8 +70,33 @@ class Artifact(Part):
                 f"{path}: this file has format {found}, and this version of potstill reads format {cls.FORMAT} of "
                 f"{cls.__name__}. Use the version of potstill that wrote it, or {advice}."
             )
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            problem = first_problem(error)
-            raise StepError(f"{path}: not a valid {cls.__name__} ({problem}). {what}") from None
+        return parsed(cls, value, str(path), what)
+
+
+def parsed(kind: type[ModelT], value: Mapping[str, Any], where: str, advice: str) -> ModelT:
+    """A part of an artifact from its JSON object.
+
+    Args:
+        kind: the part's class.
+        value: the object.
+        where: the file, or the file and the line, for the message.
+        advice: a sentence on what to do.
+
+    Raises:
+        StepError: the object does not have the fields of this kind.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        problem = printable(first_problem(error))
+        raise StepError(f"{where}: not a valid {kind.__name__} ({problem}). {advice}") from None
+
+
+def read_parts(path: Path, kind: type[ModelT]) -> list[ModelT]:
+    """The parts in a JSONL file of a step's directory, one per line.
+
+    Raises:
+        StepError: the file is absent, or a line is not a part of this kind.
+    """
+    advice = f"Delete {path.parent} to run the step again."
+    return [parsed(kind, value, f"{path}:{n}", advice) for n, value in read_json_lines(path, error=StepError)]

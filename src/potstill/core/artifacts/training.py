@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from potstill.core.artifacts.base import Artifact, Part
-from potstill.core.files import read_json_lines
+from potstill.core.artifacts.base import Artifact, Part, read_parts
 
 __all__ = [
     "Finetuned",
@@ -83,7 +82,7 @@ def log_path(folder: Path, name: str) -> Path:
 def read_log(folder: Path, name: str) -> list[LogLine]:
     """The training log of a model; empty if there is none."""
     path = log_path(folder, name)
-    return [LogLine.model_validate(value) for _, value in read_json_lines(path)] if path.is_file() else []
+    return read_parts(path, LogLine) if path.is_file() else []
 
 
 class ValidationPoint(Part):

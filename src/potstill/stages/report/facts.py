@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from potstill.core.artifacts.base import read_parts
 from potstill.core.artifacts.manifest import Manifest
 from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import LogLine, Trained, read_log
 from potstill.core.artifacts.verdict import Verdict
-from potstill.core.files import file_lines
 from potstill.stages.report.stage import ReportInputs
 
 __all__ = ["AnswerTokens", "Facts", "read_facts"]
@@ -56,7 +56,7 @@ class Facts:
 
 def read_facts(inputs: ReportInputs) -> Facts:
     """Read the artifacts."""
-    rows = [_AnsweredRow.model_validate_json(line).provenance for line in file_lines(inputs.answers.path)]
+    rows = [row.provenance for row in read_parts(inputs.answers.path, _AnsweredRow)]
     return Facts(
         inputs=inputs,
         metrics=Metrics.read(inputs.metrics.path.parent),

@@ -1,0 +1,35 @@
+"""A manifest that someone else wrote is read with limits, and its problems are sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from potstill.components.packages.verify import verify_package
+from potstill.core.artifacts.manifest import Manifest
+
+ENTRY = {"bytes": 1, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "[]", "{}", '{"files": [1]}', '{"files": {"a": {"bytes": "x"}}}', "9" * 5000, "\xff"]
+)
+def test_a_manifest_that_cannot_be_read_is_one_problem(tmp_path: Path, text: str) -> None:
+    (tmp_path / Manifest.FILE).write_bytes(text.encode("latin-1"))
+    (problem,) = verify_package(tmp_path)
+    assert "is not a manifest of potstill" in problem
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "absent", "pipe"])
+def test_a_file_that_cannot_be_there_is_missing(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / Manifest.FILE).write_text(json.dumps({"files": {name: ENTRY}}))
+    assert f"{name} is missing." in verify_package(tmp_path)
+
+
+def test_a_name_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / Manifest.FILE).write_text(json.dumps({"files": {"../secret": ENTRY}}))
+    assert verify_package(tmp_path) == ["../secret is not a plain file in the package's own folder."]
