@@ -11,6 +11,7 @@ import yaml
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import AnyRecipe, ClassifierRecipe, Recipe, load_recipe
 from potstill.core.recipe.load import MOVED
+from potstill.core.recipe.teacher import ApiTeacher
 
 LANGUAGE: dict[str, Any] = {
     "name": "r",
@@ -130,6 +131,12 @@ def test_plain_fine_tuning_has_no_control_unless_one_is_asked_for(tmp_path: Path
         ("base_url", "https://h/v1\nhunter2", "not an http or https address"),
         ("api_key_env", "sk-hunter2", "the name of an environment variable"),
         ("api_key_env", "hunter2hunter2hunter2hunter2", "the name of an environment variable"),
+        ("api_key_env", "hf_hunter2hunter2", "the name of an environment variable"),
+        ("api_key_env", "gsk_Hunter2hunter2", "the name of an environment variable"),
+        ("api_key_env", "sk_live_hunter2", "the name of an environment variable"),
+        ("api_key_env", "r8_hunter2", "the name of an environment variable"),
+        ("api_key_env", "Ab3d_hunter2_Xyz_hunter2", "the name of an environment variable"),
+        ("api_key_env", "key_0123456789abcdef_hunter20123456789abcdef", "the name of an environment variable"),
         ("api_key_env", "", "the name of an environment variable"),
     ],
 )
@@ -138,3 +145,20 @@ def test_a_secret_in_the_recipe_is_refused_and_not_repeated(tmp_path: Path, key:
     with pytest.raises(RecipeError, match=rf"teacher\.(api\.)?{key}: .*{reason}") as caught:
         load(tmp_path, LANGUAGE | {"teacher": teacher, "student": {"init": "someone/small"}})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY",
+        "HF_TOKEN",
+        "SK_2",
+        "hf_token",
+        "my_key",
+        "my_company_key_for_openai_2",
+        "OPENAI_API_KEY_2_BACKUP",
+    ],
+)
+def test_a_name_of_a_variable_is_not_taken_for_a_key(name: str) -> None:
+    teacher = ApiTeacher(kind="api", model="m", base_url="http://localhost/v1", api_key_env=name)
+    assert teacher.api_key_env == name

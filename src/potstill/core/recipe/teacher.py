@@ -105,15 +105,27 @@ def _is_one_word(text: str) -> bool:
     return text.isprintable() and " " not in text
 
 
+_KEY_PREFIX = re.compile(r"(ghp|gho|ghs|github_pat|gsk|hf|nvapi|pk|pplx|r8|sk|tgp|xai)_(?=.*[A-Z0-9])")
+"""How keys of known services begin; what follows has upper-case letters or digits, unlike in the name `hf_token`."""
+_LONG_NAME = 20  # characters
+
+
 def _variable_name(name: str) -> str:
     """A name of a variable, and not the key itself, which is not repeated in the message."""
-    looks_secret = len(name) > 20 and not ("_" in name or name.isupper())
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or looks_secret:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or _looks_secret(name):
         raise ValueError(
             "must be the name of an environment variable, such as OPENAI_API_KEY; the key itself belongs into that "
             "variable, because a recipe is shipped with the student"
         )
     return name
+
+
+def _looks_secret(name: str) -> bool:
+    """Whether a text that could be a variable's name is more likely a key."""
+    mixed = all(re.search(kind, name) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    words = name.split("_")
+    long_word = any(len(word) > _LONG_NAME and not (word.isalpha() and word.isupper()) for word in words)
+    return bool(_KEY_PREFIX.match(name)) or (mixed and len(name) > _LONG_NAME) or long_word
 
 
 class ApiTeacher(Section):
