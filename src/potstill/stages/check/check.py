@@ -13,6 +13,7 @@ from potstill.components.checkers.turns import check_turns
 from potstill.components.conversion.rules import export_notes, require_exportable
 from potstill.components.licences.licences import is_hosted, licence_verdict
 from potstill.components.models.recipe_models import Model, Models, load_models
+from potstill.components.packages.modelfile import modelfile_stops
 from potstill.components.sizing.disk import disk_need, pending_download
 from potstill.components.sizing.file_size import (
     file_size,
@@ -52,6 +53,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
         turns += check_turns("teacher.finetune.rows" if name == "finetune" else f"data.{name}", rows)
     models = load_models(recipe)
     require_exportable(recipe, models.student)
+    modelfile_stops(models.student.chat)
     file = file_size(recipe, models)
     require_file_size(recipe, models, file)
     served = served_memory(recipe, models, file)

@@ -105,4 +105,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return confirm(CheckResult.read(folder), runs)
 
 
-STAGE = Stage("check", (), inputs, run, version=8, confirm=_confirm)
+STAGE = Stage("check", (), inputs, run, version=9, confirm=_confirm)

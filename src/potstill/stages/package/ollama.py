@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.components.chat.format import ChatFormat
+from potstill.components.packages.modelfile import modelfile_stops
 from potstill.core.errors import RecipeError
 from potstill.core.recipe.fields import fits_modelfile
 from potstill.stages.package.stage import PackageInputs
@@ -60,7 +61,7 @@ def write_modelfile(
         notes: differences between llama.cpp and the checkpoint, from export.
 
     Raises:
-        RecipeError: a Modelfile cannot hold `package.system` or a licence.
+        RecipeError: a Modelfile cannot hold `package.system`, a licence or an end token.
     """
     gguf, sampling = inputs.gguf.path, inputs.sampling
     lines = [f"# {inputs.name}, made by potstill. Add it to Ollama: ollama create {inputs.name.lower()} -f Modelfile"]
@@ -69,7 +70,7 @@ def write_modelfile(
         system, notes = None, (*notes, _UNHELD)
     lines += [line for note in (*notes, _NUM_CTX) for line in _comment(f"{note.rstrip('.')}.")]
     lines += [f"FROM ./{gguf.name}", "", *_template(chat, gguf, workload.dropped), ""]
-    lines += [f'PARAMETER stop "{token}"' for token in _stop_tokens(chat)]
+    lines += [f'PARAMETER stop "{token}"' for token in modelfile_stops(chat)]
     lines += [f"PARAMETER num_ctx {inputs.chat.context}", f"PARAMETER num_predict {sampling.max_new_tokens}"]
     lines.append(f"PARAMETER temperature {sampling.temperature:g}")
     if sampling.temperature > 0:
@@ -112,12 +113,6 @@ def _quoted(instruction: str, text: str, what: str) -> str:
             "control character. Remove them."
         )
     return f"{instruction} {_QUOTES}{text}{_QUOTES}"
-
-
-def _stop_tokens(chat: ChatFormat) -> list[str]:
-    """Text of each token that ends an answer, starting with the end-of-sequence token."""
-    others = (chat.tokenizer.id_to_token(i) for i in sorted(chat.stop_ids - {chat.eos_id}))
-    return [chat.eos, *(token for token in others if token)]
 
 
 def _adds_bos(gguf: Path) -> bool:
