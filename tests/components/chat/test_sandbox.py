@@ -70,6 +70,13 @@ SIZES = [
     "{% set x = 'a' * 10**6 %}{% set y %}{% for i in range(99999) %}{{ x }}{% endfor %}{% endset %}",
     "{% set x = namespace(a=[]) %}{% for i in range(9999) %}{% set x.a = x.a + ['a' * 10**7] %}{% endfor %}",
     "{{ ('a@b ' * 50000)|urlize }}",
+    "{{ ([[0] * 1000] * 20000)|sum(start=[])|length }}",
+    "{{ ([[0] * 100] * 9000)|sum(start=[])|length }}",
+    "{{ ([[0] * 100] * 9000)|sum(none, [])|length }}",
+    "{{ ['a' * 10**6] * 100 }}",
+    "{{ (['a' * 10**6] * 100)|string }}",
+    "{{ '%s' % ([('a' * 10**6)] * 100) }}",
+    "{{ [[10 ** 4000] * 90000] }}",
 ]
 
 
@@ -84,11 +91,43 @@ def test_a_template_that_would_fill_the_memory_ends(source: str) -> None:
         tracemalloc.stop()
 
 
+DOUBLED = "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = ONE %}{% endfor %}"
+GROWTHS = [
+    DOUBLED.replace("ONE", one) + use
+    for one, use in [
+        *[("[n.x, n.x]", use) for use in (
+            "{{ n.x }}", "{{ n.x|tojson }}", "{{ n.x|pprint }}", "{{ n.x|string }}", "{{ n.x|join }}", "{{ n.x ~ '' }}",
+            "{{ '%s'|format(n.x) }}", "{{ '%s' % n.x }}", "{{ '{}'.format(n.x) }}", "{{ n.x|upper }}",
+            "{% set y %}{{ n.x }}{% endset %}", "{{ raise_exception(n.x) }}", "{{ n.x == [n.x] }}",
+        )],
+        ("(n.x, n.x)", "{{ {n.x: 1} }}"),
+        ("{'a': n.x, 'b': n.x}", "{{ n.x }}"),
+        ("{'a': n.x, 'b': n.x}.values()", "{{ n.x }}"),
+        ("dict(a=n.x, b=n.x)", "{{ n.x|tojson }}"),
+        ("namespace(a=n.x, b=n.x)", "{{ n.x }}"),
+        ("namespace(a=n.x, b=n.x)", "{{ [n.x] }}"),
+        ("namespace(a=n.x, b=n.x)", "{{ n.x|string }}"),
+        ("[n.x] * 2", "{{ n.x }}"),
+        ("[n.x]|batch(2, n.x)|list", "{{ n.x }}"),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", GROWTHS)
+def test_a_value_that_doubles_ends(source: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(sandbox.TemplateLimit, match="more than"):
+        render(source)
+    assert time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize(
     "source",
     ["{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{{ " + "not " * 3000 + "1 }}",
      "{{ " + "[" * 200 + "]" * 200 + " }}",
-     "{% if 1 %}" * 300 + "{% endif %}" * 300, "{{ " + "+".join(["1"] * 20000) + " }}", "x" * ((1 << 20) + 1)],
+     "{% if 1 %}" * 300 + "{% endif %}" * 300, "{{ " + "+".join(["1"] * 20000) + " }}", "x" * ((1 << 20) + 1),
+     DOUBLED.replace("ONE", "[n.x]").replace("40", "999") + "{{ n.x }}",
+     "{% set n = namespace() %}{% set n.n = n %}{{ n }}"],
 )  # fmt: skip
 def test_a_template_that_is_too_deep_or_too_long_is_refused(source: str) -> None:
     with pytest.raises(sandbox.TemplateLimit, match=r"nested too deeply|longer than"):
@@ -109,6 +148,11 @@ def test_a_template_that_is_too_deep_or_too_long_is_refused(source: str) -> None
         ("{{ ', '.join(['a', 'b']) }}{{ ['a', 'b']|join('|') }}{{ messages|map(attribute='role')|join }}",
          "a, ba|buserassistant"),
         ("{{ {'a': 1}|tojson(indent=2) }}{{ '\n\nx'.replace('\n', '') }}{{ 'x'|center(3) }}", '{\n  "a": 1\n}x x '),
+        ("{% set n = namespace(a=[]) %}{% for m in messages %}{% set n.a = n.a + [m.role] %}{% endfor %}{{ n.a }}",
+         "['user', 'assistant']"),
+        ("{% for a, b in {'x': eos_token, 'y': 2}.items() %}{{ a }}{{ (a, b) }}{% endfor %}", "x('x', '<e>')y('y', 2)"),
+        ("{% set a, b = 1, eos_token %}{{ a }}{{ b }}{{ [1, 2, 3]|sum }}{{ [1]|sum(start=0.5) }}{{ none }}{{ x }}",
+         "1<e>61.5None"),
         ("{% generation %}{{ messages[1].content }}{% endgeneration %}", "ok"),
     ],
 )  # fmt: skip

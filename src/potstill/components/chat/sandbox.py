@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, MappingView
 from functools import wraps
 from typing import Any
 
 from jinja2 import Template, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 __all__ = ["LimitedEnvironment", "TemplateLimit"]
@@ -29,6 +30,9 @@ _LONGEST = 1 << 24
 """Items of one text or list, such as characters."""
 _MOST_BYTES = 1 << 29
 """Bytes of all texts and lists that one rendering makes, also of those that it drops."""
+_MOST_PARTS = 1 << 17
+"""Parts of one value at all depths, counted as often as they appear: `[x, x]` has twice those of x."""
+_DEEPEST_VALUE = 150  # lists within lists; Python's own repr calls itself for each
 _LONGEST_SOURCE = 1 << 20
 _DEEPEST = 150  # nested nodes; Jinja and Python's own compiler call themselves for each
 _WIDEST = 100_000  # characters that one value is filled up to, or items that a list is cut into
@@ -39,6 +43,12 @@ _FILLED = frozenset(
     {"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "wordwrap", "zfill"}
 )
 _SLOW = frozenset({"pprint", "striptags", "title", "urlize", "wordwrap", "xmlattr"})
+_ITEMWISE = frozenset(
+    {"attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length", "list"}
+    | {"map", "max", "min", "random", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "sort"}
+    | {"sum", "unique"}
+)
+"""Filters that never write their value as text."""
 _WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(\*|\d{6})|\{[^{}]*\d{6}[^{}]*\}|\{[^{}]*:[^{}]*\{")
 """A format whose width has six digits or comes from a value."""
 
@@ -59,7 +69,7 @@ class _Generation(Extension):
 
 
 class _Counting(NodeTransformer):
-    """Counts each turn of a loop and each call of a macro, and bounds `~`."""
+    """Counts each turn of a loop and each call of a macro, and bounds `~` and what holds other values."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -82,6 +92,22 @@ class _Counting(NodeTransformer):
         self.generic_visit(node)
         joined = nodes.EnvironmentAttribute("join_texts")
         return nodes.Call(joined, node.nodes, [], None, None).set_lineno(node.lineno)
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._weighed(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        return self._weighed(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._weighed(node) if node.ctx == "load" else node
+
+    def _weighed(self, node: nodes.Expr) -> nodes.Node:
+        self.generic_visit(node)
+        if node.find(nodes.Name) is None:  # its size is that of the source
+            return node
+        weigh = nodes.EnvironmentAttribute("weigh")
+        return nodes.Call(weigh, [node], [], None, None).set_lineno(node.lineno)
 
 
 def _step(node: nodes.Node) -> nodes.Expr:
@@ -111,7 +137,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
+        extensions = [loopcontrols, _Generation]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=self.weigh)
         del self.globals["lipsum"]  # a generator of filler text
         self.filters.update({name: self._limited_filter(name, run) for name, run in self.filters.items()})
         self.start()
@@ -132,6 +159,29 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if time.monotonic() > self._deadline:
             raise TemplateLimit(f"it runs for more than {_SECONDS:.0f} s")
         return True
+
+    def weigh(self, value: Any) -> Any:
+        """The value, if its text has a bearable length; Jinja calls this for all that a template writes."""
+        if isinstance(value, str):
+            return value
+        parts = weight = 0
+        level = [value]
+        for _ in range(_DEEPEST_VALUE):
+            inner: list[Any] = []
+            for each in level:
+                if isinstance(each, str | bytes):
+                    weight += len(each)
+                elif isinstance(each, int):
+                    weight += each.bit_length()
+                elif (held := _held(each)) is not None:
+                    parts += len(held)
+                    self._require(parts, _MOST_PARTS)
+                    inner.extend(held)
+            self._require(weight)
+            if not inner:
+                return value
+            level = inner
+        raise TemplateLimit("its values are nested too deeply")
 
     def join_texts(self, *parts: Any) -> str:
         """The value of `a ~ b ~ c`."""
@@ -158,10 +208,14 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             _require_bits(left.bit_length() * abs(right))
         elif operator == "%" and isinstance(left, str):
             _require_narrow(left)
+            self.weigh(right)
         return self._made(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """See Jinja. Methods of texts are checked before they run."""
+        """See Jinja. Methods of texts are checked before they run, and so is what other functions may write."""
+        if not isinstance(__obj, Macro | LoopContext):
+            for value in (*args, *kwargs.values()):
+                __self.weigh(value)
         method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps str.format
         subject = getattr(method, "__self__", None)
         if isinstance(subject, str | bytes):
@@ -183,6 +237,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             self._check(name, subject, others, kwargs)
             if name == "join":
                 subject = list(subject)
+            if name not in _ITEMWISE:
+                for value in (subject, *others, *kwargs.values()):
+                    self.weigh(value)
+            if name == "join":
                 self._require_joined(others[0] if others else kwargs.get("d", ""), subject)
             return self._made(run(*own, subject, *others, **kwargs))
 
@@ -203,6 +261,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             self._require(len(subject) * max((len(v) for v in given[0].values() if isinstance(v, str)), default=1))
         elif name in ("format", "format_map") and isinstance(subject, str):
             _require_narrow(subject)
+        elif name == "sum" and not isinstance(kwargs.get("start", given[1] if len(given) > 1 else 0), int | float):
+            raise TemplateLimit("it sums lists or texts, which copies more than their length for each")
         if name in _SLOW:
             self._require(len(subject) if _sized(subject) else 0, _LONGEST_SLOW)
 
@@ -222,7 +282,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             raise TemplateLimit(f"it makes a text or a list of more than {most:,} items")
 
     def _made(self, value: Any) -> Any:
-        """Count the bytes of a value."""
+        """Count the bytes and the parts of a value."""
+        self.weigh(value)
         if isinstance(value, str | bytes | list | tuple | dict):
             self._bytes += sys.getsizeof(value)
             if self._bytes > _MOST_BYTES:
@@ -243,6 +304,16 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             if not level:
                 return _Counting().visit(tree)  # type: ignore[no-any-return]
         raise TemplateLimit("it is nested too deeply")
+
+
+def _held(value: Any) -> Collection[Any] | None:
+    """The values that a value holds, and writes where it is written; None for one that holds none."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, Namespace):
+        attributes: dict[str, Any] = value._Namespace__attrs
+        return attributes.values()
+    return value if isinstance(value, list | tuple | set | frozenset | MappingView) else None  # type: ignore[return-value]
 
 
 def _sized(value: Any) -> bool:
