@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from potstill.components.models.safetensors import safetensors_parameters
 from potstill.components.runtimes.load import load_causal_lm
 from potstill.core.errors import RecipeError
 
@@ -54,3 +55,17 @@ def test_pickle_in_an_index_is_refused(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model.bin"}}))
     with pytest.raises(RecipeError, match=r"pytorch_model\.bin.*only weights in safetensors"):
         load_causal_lm(folder)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size"])
+def test_size_that_no_model_has_is_refused_before_the_model_is_built(folder: Path, key: str) -> None:
+    change_config(folder, **{key: 2**31})
+    with pytest.raises(RecipeError, match=rf"config\.json: {key} must be .* at most, found 2147483648"):
+        load_causal_lm(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickle_alone_is_refused_by_its_name(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(RecipeError, match=rf"{name}: only weights in safetensors"):
+        safetensors_parameters(folder)

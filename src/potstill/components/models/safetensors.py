@@ -103,6 +103,12 @@ def _named(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         paths = sorted(folder.glob("model*.safetensors"))
     missing = [path for path in paths if not path.is_file()] if paths else [folder / "model.safetensors"]
     if missing:
+        pickles = sorted(path.name for path in folder.glob("*_model*.bin"))
+        if pickles:
+            raise RecipeError(
+                f"{folder / pickles[0]}: only weights in safetensors are read, because a pickle can run code. Save the "
+                "model with save_pretrained of transformers 5."
+            )
         raise RecipeError(
             f"{missing[0]}: no such file, so the model has no weights. Save it with save_pretrained, which writes "
             "safetensors, or copy the folder again."

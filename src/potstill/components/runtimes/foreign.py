@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from potstill.components.models.spec import MAX_LAYERS, MAX_SIZE
 from potstill.core.errors import PotstillError, RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.words import printable
@@ -15,6 +16,12 @@ __all__ = ["SAFE", "loading", "require_tensors"]
 SAFE = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
 """Arguments of every `from_pretrained`: without the first, transformers asks on a terminal whether to run code."""
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+_LIMITS = {
+    "num_hidden_layers": MAX_LAYERS,
+    "vocab_size": MAX_SIZE,
+    "hidden_size": MAX_SIZE,
+    "intermediate_size": MAX_SIZE,
+}
 _NAMED = 5
 
 
@@ -23,8 +30,8 @@ def loading(folder: Path, must: str) -> Iterator[None]:
     """Around a load with transformers: any error in it is one paragraph that ends with what the model must be.
 
     Raises:
-        RecipeError: the config names a kernel from the hub, the index names a file that is not safetensors, or the
-            library cannot load the model.
+        RecipeError: the config names a kernel from the hub or a size that no model has, the index names a file that is
+            not safetensors, or the library cannot load the model.
     """
     _check_config(folder)
     _check_index(folder)
@@ -40,6 +47,11 @@ def loading(folder: Path, must: str) -> Iterator[None]:
 def _check_config(folder: Path) -> None:
     path = folder / "config.json"
     config = read_json_object(path, error=RecipeError, advice="Save or copy the model again.")
+    for key, most in _LIMITS.items():
+        value = config.get(key)
+        if isinstance(value, int) and value > most:  # transformers would build the layers before it reads a tensor
+            found = printable(str(value), 40)
+            raise RecipeError(f"{path}: {key} must be {most:,} at most, found {found}. Save or copy the model again.")
     for key in _IMPLEMENTATIONS:
         value = config.get(key)
         if value is not None and "/" in str(value):  # a name with a slash is a repository of the hub

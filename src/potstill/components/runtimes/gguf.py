@@ -24,6 +24,7 @@ from potstill.components.runtimes import llama_process
 from potstill.core.errors import StepError
 from potstill.core.files import split_lines
 from potstill.core.records import Message
+from potstill.core.words import printable
 
 __all__ = ["GGUFServer", "RefusedRequest"]
 
@@ -253,7 +254,7 @@ class GGUFServer:
         file = self._log.fileno()
         # pread, because a seek here would move the position at which the process writes
         log = os.pread(file, _LOG_BYTES, max(0, os.fstat(file).st_size - _LOG_BYTES)).decode("utf-8", "replace")
-        words = " | ".join(" ".join(line.split()) for line in log.strip().splitlines()[-_LOG_LINES:]).rstrip(".")
+        words = " | ".join(printable(line, _LOG_BYTES) for line in log.strip().splitlines()[-_LOG_LINES:]).rstrip(".")
         return f" The end of its log: {words}." if words else ""
 
     def _stop(self) -> None:
