@@ -5,6 +5,7 @@ An input is made of a seed, so that one that fails can be run again: `python -m 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -133,6 +134,7 @@ def _lines(handle: int, timeout: float) -> Iterator[bytes]:
 def _child(kind: Kind, seeds: list[int], folder: Path, write: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()  # its report of a crash is no use here
     tried: list[str] = []
     _close_network(tried)
     nowhere = os.open(os.devnull, os.O_RDWR)
