@@ -271,6 +271,17 @@ def test_a_limit_is_waited_out_longer_than_a_minute() -> None:
     assert endpoint_module._ROUNDS * tries + pauses > 60
 
 
+@pytest.mark.parametrize(("status", "requests"), [(429, 4), (503, 4), (529, 4), (500, 1)])
+def test_a_busy_endpoint_is_waited_for(
+    endpoint: Callable[[Script], Endpoint], status: int, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
+    busy = iter([(status, {"error": {"message": "busy"}})] * 3)
+    server = endpoint(lambda body: next(busy, (200, reply("at last"))))
+    (answer,) = ask(server, [user("x")], max_retries=0)
+    assert (answer.text, len(server.requests)) == ("at last" if requests == 4 else "", requests)
+
+
 def test_a_redirect_is_refused(endpoint: Callable[[Script], Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     other = endpoint(lambda body: (200, reply("stolen")))
     server = endpoint(lambda body: (307, {"location": f"{other.url}/chat/completions?key=hidden"}))

@@ -29,8 +29,11 @@ _TIMEOUT_SECONDS = 1200.0
 _MAX_RETRIES = 6
 """Tries after connection errors, 408, 409, 429 and 5xx, with pauses that grow to 8 s or are as long as the endpoint
 asks for: 23 s in all."""
+_BUSY = (429, 503, 529)
+"""Statuses of a limit and of an overloaded server."""
 _ROUNDS = 4
-"""Rounds of such tries for a limit, so that a limit per minute is waited out; and tries of an odd reply."""
+"""Rounds of such tries while the endpoint is busy, so that a limit per minute is waited out; and tries of an odd
+reply."""
 _PAUSE_SECONDS = 5.0
 """Pause after the first round. It doubles with each."""
 _MOST_BYTES = 64 << 20
@@ -154,12 +157,14 @@ class EndpointRuntime:
         return answers
 
     async def _ask(self, client: AsyncOpenAI, row: Row, sampling: Sampling) -> Answer:
-        """The answer to one row; limits are waited out, and odd replies are tried again."""
-        from openai import OpenAIError, RateLimitError
+        """The answer to one row; a busy endpoint is waited for, and odd replies are tried again."""
+        from openai import APIStatusError, OpenAIError
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
         def may_pass(error: BaseException) -> bool:
-            return isinstance(error, OddReply) or (isinstance(error, RateLimitError) and not is_exhausted(error))
+            if isinstance(error, APIStatusError):
+                return error.status_code in _BUSY and not is_exhausted(error)
+            return isinstance(error, OddReply)
 
         rounds = AsyncRetrying(
             retry=retry_if_exception(may_pass),
