@@ -100,8 +100,8 @@ def _shown(row: ShownRow) -> Text:
     out.append(f"{row.tokens:,} tokens, of which the {row.learnt_tokens:,} between >>> and <<< are learnt\n")
     at = 0
     for start, end in row.learnt:
-        out.append(_visible(_middle_cut(row.text[at:start])), style="dim")
-        out.append(">>>", style="bold").append(_visible(_middle_cut(row.text[start:end])), style="bold green")
+        out.append(_middle_cut(row.text[at:start]), style="dim")
+        out.append(">>>", style="bold").append(_middle_cut(row.text[start:end]), style="bold green")
         out.append("<<<", style="bold")
         at = end
     return out
@@ -111,11 +111,6 @@ def _middle_cut(text: str) -> str:
     """A text whose middle is left out where it is long."""
     left_out = len(text) - 2 * _SHOWN
     return text if left_out <= 0 else f"{text[:_SHOWN]}[... {left_out:,} characters ...]{text[-_SHOWN:]}"
-
-
-def _visible(text: str) -> str:
-    """A text whose control characters do nothing to a terminal; line breaks stay."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _vocabulary(model: ModelSummary) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from potstill.core.words import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -17,10 +20,19 @@ _LOG_WIDTH = 110
 
 
 def console() -> Console:
-    """Standard output. Where it is not a terminal, lines are not wrapped."""
-    from rich.console import Console
+    """Standard output. Where it is not a terminal, lines are not wrapped.
 
-    out = Console(highlight=False, soft_wrap=True)
+    Control characters are printed as `\\x1b`: names and notes may come from a recipe, a model or a package.
+    """
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for part in super().render(renderable, options):
+                yield part if part.control else Segment(escaped(part.text, len(part.text)), part.style)
+
+    out = Plain(highlight=False, soft_wrap=True)
     if not out.is_terminal:  # a log file has no width to wrap to
         out.width = _LOG_WIDTH
     return out
