@@ -138,6 +138,59 @@ def test_a_step_whose_files_changed_is_reported_and_not_used(tmp_path: Path, spo
     assert len(notes) == 1
 
 
+def _small(folder: Path) -> None:
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "weights").write_text("my weights")
+    (folder / "model" / "DONE").write_text("a file of my model")
+    (folder / "rows.jsonl").write_text("my rows")
+
+
+@pytest.mark.parametrize("name", ["model/weights", "model/DONE", "rows.jsonl", "step.json", "DONE"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "delete", "swap"])
+def test_no_damage_to_any_file_passes_for_the_step(tmp_path: Path, name: str, damage: str) -> None:
+    first, other = step(tmp_path, _small), step(tmp_path, _small, Inputs(2))
+    (other.dir / name).write_bytes((other.dir / name).read_bytes().replace(b"my ", b"your "))
+    victim = first.dir / name
+    whole = victim.read_bytes()
+    if damage == "delete":
+        victim.unlink()
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        swapped = (other.dir / name).read_bytes()
+        victim.write_bytes({"flip": flipped, "truncate": whole[:-2], "empty": b"", "swap": swapped}[damage])
+    notes: list[str] = []
+    again = step(tmp_path, _small, note=notes.append)
+    assert (again.cached, len(notes)) == (False, 1)
+    assert step(tmp_path, _small).cached
+
+
+def test_a_file_that_was_added_or_left_out_of_the_list_is_named(tmp_path: Path) -> None:
+    done = step(tmp_path, _small)
+    (done.dir / ".DS_Store").write_text("a file manager's")
+    assert step(tmp_path, _small).cached
+    (done.dir / "model" / "more").write_text("added")
+    notes: list[str] = []
+    assert not step(tmp_path, _small, note=notes.append).cached
+    assert "model/more was added" in notes[0]
+    record = json.loads((done.dir / "DONE").read_text())
+    del record["files"]["rows.jsonl"]
+    (done.dir / "DONE").write_text(json.dumps(record))
+    (done.dir / "rows.jsonl").unlink()
+    assert not step(tmp_path, _small, note=notes.append).cached
+    assert "its list of files has changed" in notes[1]
+
+
+def test_a_step_that_was_killed_before_done_resumes_in_its_directory(tmp_path: Path) -> None:
+    """step.json alone means that DONE was deleted; with the unfinished DONE.tmp, that the call was killed."""
+    done = step(tmp_path, _small)
+    (done.dir / "DONE").rename(done.dir / "DONE.tmp")
+    notes: list[str] = []
+    assert not step(tmp_path, _small, note=notes.append).cached
+    assert not notes
+    assert step(tmp_path, _small).cached
+
+
 def test_what_was_paid_for_is_carried_over_when_a_step_has_changed(tmp_path: Path) -> None:
     bought: list[str] = []
 
@@ -164,7 +217,7 @@ def test_an_unknown_format_is_an_error_that_names_both(tmp_path: Path) -> None:
     done = step(tmp_path, lambda folder: None)
     path = done.dir / "DONE"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 7}))
-    with pytest.raises(StepError, match=r"format 7, and this version of potstill reads format 1 of DoneRecord"):
+    with pytest.raises(StepError, match=r"format 7, and this version of potstill reads format 2 of DoneRecord"):
         DoneRecord.read(done.dir)
 
 

@@ -439,7 +439,7 @@ _GENERATED = {
     "splits": {"train": {"prompts": 1, "kept": 1, "rejected": {}, "completion_tokens": 1}},
 }
 _ARTIFACTS: list[tuple[type[Artifact], dict[str, Any]]] = [
-    (DoneRecord, {"fingerprint": "0" * 64, "files": {"a.json": "0" * 64}}),
+    (DoneRecord, DoneRecord.of("0" * 64, {"a.json": "0" * 64}).model_dump()),
     (StepRecord, _STEP),
     (Verdict, {"gates": [], "confidence": 0.9, "verdict": "PASS", "notes": []}),
     (Generated, _GENERATED),

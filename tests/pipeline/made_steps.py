@@ -48,7 +48,7 @@ def _made_step(run: Path, stage: str) -> StepResult:
         host={}, finished="2026-11-28T00:00:00+00:00", seconds=1.0,
     ).write(folder)  # fmt: skip
     files = {p.relative_to(folder).as_posix(): hash_file(p) for p in folder.rglob("*") if p.is_file()}
-    DoneRecord(fingerprint="0" * 64, files=files).write(folder)
+    DoneRecord.of("0" * 64, files).write(folder)
     return read_step(folder)
 
 

@@ -7,7 +7,7 @@ stage cannot read what is not in its key.
 A step's directory is `runs/NAME/STAGE-HASH12`. Work is done in place, so that a killed step resumes from its own
 journal or checkpoints. DONE is written last, by an atomic rename; it holds the SHA-256 of every file that the step
 left. A directory without DONE is unfinished work, never a result. A step whose files have changed since is reported,
-moved out of the way and run again.
+moved out of the way and run again; so is one with a step.json whose DONE was deleted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.environment import git_commit, installed_versions, is_first_process
 from potstill.core.errors import StepError
-from potstill.core.files import set_usual_modes
+from potstill.core.files import replacing, set_usual_modes, write_json
 from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_listing, hashed_value
 from potstill.core.recipe.fields import Section
+from potstill.core.words import printable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Done", "Stage", "StepResult", "read_step", "run_step", "step_fingerprint"]
 
 _POLL_SECONDS = 0.2
+_PENDING = f"{DoneRecord.FILE}.tmp"
 
 RecipeT = TypeVar("RecipeT", contravariant=True)
 InputsT = TypeVar("InputsT", bound="DataclassInstance")
@@ -184,12 +186,13 @@ def run_step(
         while not (directory / DoneRecord.FILE).exists():  # if the first process fails, the launcher ends this one
             time.sleep(_POLL_SECONDS)
         return read_step(directory)
-    if (directory / DoneRecord.FILE).exists():
+    if _is_finished(directory):
         problem = changed_file(directory, mark)
         if problem is None:
             return read_step(directory)
         note(_move_aside(directory, problem, stage.paid))
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / StepRecord.FILE).unlink(missing_ok=True)  # of a call that was killed before DONE
     start = time.monotonic()
     try:
         stage.run(blanked(inputs), directory)
@@ -210,24 +213,48 @@ def run_step(
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - start, 3),
     )
-    record.write(directory)
-    set_usual_modes(path for path in directory.rglob("*") if path.is_file())
-    DoneRecord(fingerprint=mark, files=_hash_files(directory)).write(directory)
+    _finish(directory, record)
     return dataclasses.replace(read_step(directory), cached=False)
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the step was finished once: it has DONE, or step.json without the `DONE.tmp` of a killed call."""
+    unfinished = (directory / _PENDING).exists()
+    return (directory / DoneRecord.FILE).exists() or ((directory / StepRecord.FILE).exists() and not unfinished)
+
+
+def _finish(directory: Path, record: StepRecord) -> None:
+    """Write step.json and DONE. `DONE.tmp` is there before step.json is, and becomes DONE."""
+    with replacing(directory / DoneRecord.FILE) as pending:
+        pending.touch()
+        try:
+            record.write(directory)
+            set_usual_modes(path for path in directory.rglob("*") if path.is_file())
+            write_json(pending, DoneRecord.of(record.fingerprint, _hash_files(directory)).to_json())
+        except BaseException:  # `replacing` deletes DONE.tmp now
+            (directory / StepRecord.FILE).unlink(missing_ok=True)
+            raise
 
 
 def read_step(directory: Path) -> StepResult:
     """A finished step from its directory.
 
     Raises:
-        StepError: DONE or step.json is absent, broken, or of an unknown format.
+        StepError: DONE or step.json is absent, broken, of an unknown format, or of another step.
     """
     record, done = StepRecord.read(directory), DoneRecord.read(directory)
+    if record.fingerprint != done.fingerprint:
+        raise StepError(
+            f"{directory}: {StepRecord.FILE} and {DoneRecord.FILE} are of different steps. Delete this directory to "
+            "run the step again."
+        )
     return StepResult(record.stage, directory, record.fingerprint, record.seconds, cached=True, files=done.files)
 
 
 def changed_file(directory: Path, mark: str) -> str | None:
     """What is no longer as the step left it, in a few words; None where every file is."""
+    if not (directory / DoneRecord.FILE).exists():
+        return "DONE was deleted"
     try:
         done = DoneRecord.read(directory)
     except StepError as error:
@@ -240,13 +267,19 @@ def changed_file(directory: Path, mark: str) -> str | None:
             return f"{name} is missing"
         if hash_file(path) != sha:
             return f"{name} has changed"
-    return None
+    added = sorted(name for name in _left_files(directory).keys() - done.files if not Path(name).name.startswith("."))
+    return f"{printable(added[0])} was added" if added else None  # file managers add hidden files
+
+
+def _left_files(directory: Path) -> dict[str, Path]:
+    """Every file that a step leaves, by its path in the step's directory; DONE is not among them."""
+    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if name not in (DoneRecord.FILE, _PENDING)}
 
 
 def _hash_files(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file that a step leaves, by its path in the step's directory."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DoneRecord.FILE)
-    return {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
+    """SHA-256 of every file that a step leaves."""
+    return {name: hash_file(path) for name, path in _left_files(directory).items()}
 
 
 def _move_aside(directory: Path, problem: str, paid: tuple[str, ...]) -> str:

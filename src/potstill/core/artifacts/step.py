@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from potstill.core.artifacts.base import Artifact
+from potstill.core.hashing import hash_listing
 
 __all__ = ["DoneRecord", "StepRecord"]
 
@@ -34,9 +38,29 @@ class StepRecord(Artifact):
 
 
 class DoneRecord(Artifact):
-    """What a step left: the SHA-256 (hex) of every file, by its path relative to the step's directory."""
+    """What a step left: the SHA-256 (hex) of every file, by its path relative to the step's directory.
+
+    sha256   of the fingerprint and the listing, so that a listing from which a file was removed is not valid
+    """
 
     FILE: ClassVar[str] = "DONE"
+    FORMAT: ClassVar[int] = 2
 
     fingerprint: str
     files: dict[str, str]
+    sha256: str
+
+    @classmethod
+    def of(cls, fingerprint: str, files: dict[str, str]) -> Self:
+        """The record of a step with this fingerprint and these files."""
+        return cls(fingerprint=fingerprint, files=files, sha256=_digest(fingerprint, files))
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> Self:
+        if self.sha256 != _digest(self.fingerprint, self.files):
+            raise ValueError("its list of files has changed")
+        return self
+
+
+def _digest(fingerprint: str, files: Mapping[str, str]) -> str:
+    return hash_listing({**files, DoneRecord.FILE: fingerprint})
