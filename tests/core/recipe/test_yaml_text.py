@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import load_recipe
+from potstill.core.recipe.yaml_text import read_yaml
 
 _MERGES = "x0: &x0 {k: 1}\n" + "".join(f"x{i + 1}: &x{i + 1} {{<<: [{','.join([f'*x{i}'] * 9)}]}}\n" for i in range(9))
 
@@ -18,8 +20,9 @@ _MERGES = "x0: &x0 {k: 1}\n" + "".join(f"x{i + 1}: &x{i + 1} {{<<: [{','.join([f
     [
         ("name: a\nname: b\n", "the key 'name' appears a second time in line 2"),
         ("data:\n  limit: 1\n  limit: 2\n", "'limit' appears a second time in line 3"),
-        (_MERGES, r"refers to an anchor"),
-        ("name: a\n<<: {seed: 1}\n", "line 2 has a merge key"),
+        (_MERGES, r"more than 20,000 keys and values"),
+        (_MERGES.replace("{<<: ", "").replace("}", "").replace("{k: 1", "[1]"), r"more than 20,000 keys and values"),
+        ("data: &a [*a]\n", "an anchor in line 1 holds an alias of itself"),
         ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("seed: " + "9" * 5000, "cannot be read"),
         ("seed: 0x" + "f" * 6000, "more than 64 bits"),
@@ -41,3 +44,10 @@ def test_a_hostile_recipe_is_refused_at_once(tmp_path: Path, text: str | bytes, 
         load_recipe(path)
     assert time.monotonic() - began < 5
     assert len(str(caught.value)) < 2000
+
+
+def test_aliases_and_merge_keys_of_ordinary_size_are_read() -> None:
+    """PyYAML writes an alias where a value is used twice."""
+    shared = {"epochs": 1, "batch": [1, 2]}
+    assert read_yaml(yaml.safe_dump({"a": shared, "b": shared})) == {"a": shared, "b": shared}
+    assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")["b"] == {"x": 1, "y": 3}

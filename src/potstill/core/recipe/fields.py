@@ -47,8 +47,8 @@ ELSEWHERE = Marker("elsewhere")
 """Stages that need the field have an input of their own for it. It is not hashed, and a stage does not receive it."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-NotNegative = Annotated[float, Field(ge=0, le=1e30)]
+Positive = Annotated[float, Field(gt=0, le=1e38)]
+NotNegative = Annotated[float, Field(ge=0, le=1e38)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # llama.cpp and PyTorch count in 32 bits
 
 

@@ -11,6 +11,8 @@ import yaml
 __all__ = ["BadYaml", "read_yaml"]
 
 _MAX_DEPTH = 50
+_MOST_NODES = 20_000
+"""Limit of the keys and values in a text, where each alias counts as much as what it stands for."""
 _INT64 = 1 << 63
 
 
@@ -19,14 +21,16 @@ class BadYaml(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases, merge keys, repeated keys and deep nesting."""
+    """SafeLoader without repeated keys, deep nesting, and aliases that grow."""
 
     depth = 0
 
+    def compose_document(self) -> yaml.Node | None:
+        document = super().compose_document()
+        _require_small(document)
+        return document
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise BadYaml(f"line {event.start_mark.line + 1} refers to an anchor (*). Write the value out instead")
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise BadYaml("it is nested too deeply. Remove brackets that are not needed")
@@ -38,20 +42,44 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             line = key.start_mark.line + 1
-            if key.tag == "tag:yaml.org,2002:merge":
-                raise BadYaml(f"line {line} has a merge key (<<). Write the keys out instead")
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise BadYaml(f"the key {key.value!r} appears a second time in line {line}. Keep one of the two")
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
+def _require_small(document: yaml.Node | None) -> None:
+    """Raise BadYaml where aliases and merge keys make a text large, or a value a part of itself."""
+    sizes: dict[int, int] = {}
+    stack: list[tuple[yaml.Node, bool]] = [(document, False)] if document else []
+    open_nodes: set[int] = set()
+    while stack:
+        node, finished = stack.pop()
+        mark = id(node)
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inside = [each for pair in node.value for each in pair]
+        if finished:
+            open_nodes.discard(mark)
+            sizes[mark] = 1 + sum(sizes[id(each)] for each in inside)
+            if sizes[mark] > _MOST_NODES:
+                raise BadYaml(f"it has more than {_MOST_NODES:,} keys and values, where each alias (*) counts in full")
+        elif mark in open_nodes:
+            raise BadYaml(f"an anchor in line {node.start_mark.line + 1} holds an alias of itself. Write the value out")
+        elif mark not in sizes:
+            open_nodes.add(mark)
+            stack.append((node, True))
+            stack += [(each, False) for each in inside]
+
+
 def read_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        BadYaml: it is not valid YAML; or it has an alias, a merge key, a key twice, deep nesting, a number or a date
-            that cannot be read, or text with control characters.
+        BadYaml: it is not valid YAML; or it has a key twice, deep nesting, aliases that grow, a number or a date that
+            cannot be read, or text with control characters.
     """
     try:
         value = yaml.load(text, _Loader)
