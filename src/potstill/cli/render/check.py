@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from potstill.core.artifacts.check import CheckResult, ClassifierCheck, ModelSummary, Quantiles, ShownRow
 from potstill.core.format import format_size
+from potstill.core.words import escaped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -110,7 +111,8 @@ def _shown(row: ShownRow) -> Text:
 def _middle_cut(text: str) -> str:
     """A text whose middle is left out where it is long."""
     left_out = len(text) - 2 * _SHOWN
-    return text if left_out <= 0 else f"{text[:_SHOWN]}[... {left_out:,} characters ...]{text[-_SHOWN:]}"
+    cut = text if left_out <= 0 else f"{text[:_SHOWN]}[... {left_out:,} characters ...]{text[-_SHOWN:]}"
+    return escaped(cut, len(cut))  # rich drops some control characters, which would hide them
 
 
 def _vocabulary(model: ModelSummary) -> str:
