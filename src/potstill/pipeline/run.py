@@ -18,7 +18,7 @@ from potstill.core.artifacts.run import RunRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.environment import is_first_process
 from potstill.core.errors import UsageError
-from potstill.core.files import write_json
+from potstill.core.files import replacing, write_json
 from potstill.core.lock import lock_run
 from potstill.core.recipe import AnyRecipe, Recipe, recipe_hash
 from potstill.core.steps import Done, Stage, StepResult, run_step
@@ -85,6 +85,7 @@ def _write_run_json(recipe: AnyRecipe, result: RunResult) -> None:
     if not is_first_process():
         return
     if "report" in result.steps:
-        shutil.copyfile(result.folder("report") / "report.html", result.page("report.html"))
+        with replacing(result.page("report.html")) as temporary:
+            shutil.copyfile(result.folder("report") / "report.html", temporary)
     record = RunRecord(recipe_sha256=recipe_hash(recipe), verdict=result.verdict, stages=result.stages(absolute=False))
     write_json(result.page(RunRecord.FILE), record.to_json())
