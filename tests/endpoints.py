@@ -75,26 +75,41 @@ class _Misbehaving(socketserver.BaseRequestHandler):
     """Answers one request per connection in a way that a client must not wait for, or must not read."""
 
     def handle(self) -> None:
-        connection, behaviour = self.request, self.server.behaviour  # type: ignore[attr-defined]
+        connection, ended = self.request, self.server.ended  # type: ignore[attr-defined]
+        behaviour, _, status = self.server.behaviour.partition(" ")  # type: ignore[attr-defined]
         connection.recv(1 << 16)
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % int(status or 200)
         with suppress(OSError):
             if behaviour == "bomb":
                 body = gzip.compress(bytes(8 << 20))
                 connection.sendall(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             elif behaviour == "half":
                 connection.sendall(head + b"Content-Length: 1000\r\n\r\n{")
+            elif behaviour == "endless":
+                connection.sendall(head + b"\r\n")
+                while not ended.is_set():
+                    connection.sendall(b" " * (1 << 16))
+            elif behaviour == "headers":
+                connection.sendall(head)
+                while not ended.is_set():
+                    connection.sendall(b"X-Filler: " + b"x" * (1 << 16) + b"\r\n")
             elif behaviour == "trickle":
                 connection.sendall(head + b"Content-Length: 1000\r\n\r\n")
-                while not self.server.ended.wait(0.1):  # type: ignore[attr-defined]
+                while not ended.wait(0.1):
                     connection.sendall(b" ")
+            elif behaviour == "silent":
+                ended.wait(30)
             else:
-                self.server.ended.wait(30)  # type: ignore[attr-defined]
+                assert behaviour == "closed"
 
 
 @contextmanager
 def serve_badly(behaviour: str) -> Iterator[str]:
-    """The address of a server that misbehaves below HTTP until the end of the block."""
+    """The address of a server that misbehaves below HTTP until the end of the block.
+
+    Args:
+        behaviour: bomb, half, endless, headers, trickle, silent or closed; with a status, as in `bomb 500`.
+    """
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Misbehaving) as server:
         server.daemon_threads = True
         server.behaviour, server.ended = behaviour, threading.Event()  # type: ignore[attr-defined]

@@ -14,7 +14,18 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potstill"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-HEAVY = {"torch", "transformers", "accelerate", "xllamacpp", "gguf", "matplotlib", "openai", "httpx", "safetensors"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "xllamacpp",
+    "gguf",
+    "matplotlib",
+    "openai",
+    "httpx",
+    "httpx2",
+    "safetensors",
+}
 NOT_IN_CORE = HEAVY | {"tokenizers", "huggingface_hub", "numpy"}
 
 LAYERS = ("core", "components", "stages", "pipeline", "apps", "cli")

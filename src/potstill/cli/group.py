@@ -15,8 +15,8 @@ __all__ = ["MESSAGE_CHARACTERS", "PotstillGroup"]
 
 _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
-    "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api", "tenacity": "api",
-    "bitsandbytes": "int8",
+    "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
+    "tenacity": "api", "httpx2": "api", "bitsandbytes": "int8",
 }  # fmt: skip
 
 MESSAGE_CHARACTERS = 3000

@@ -37,7 +37,7 @@ reply."""
 _PAUSE_SECONDS = 5.0
 """Pause after the first round. It doubles with each."""
 _MOST_BYTES = 64 << 20
-"""Size of the longest reply that is read, uncompressed."""
+"""Size of the longest reply that is read."""
 
 
 class EndpointRuntime:
@@ -126,7 +126,9 @@ class EndpointRuntime:
     async def _answer_all(
         self, rows: Sequence[Row], sampling: Sampling, ticker: Ticker, on_answers: OnAnswers | None
     ) -> dict[int, Answer]:
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI
+
+        from potstill.components.runtimes.endpoint_limits import limited_client
 
         answers: dict[int, Answer] = {}
         errors: list[Exception] = []
@@ -149,7 +151,7 @@ class EndpointRuntime:
             api_key=self._key,
             timeout=self.timeout,
             max_retries=self.max_retries,
-            http_client=DefaultAsyncHttpxClient(follow_redirects=False),  # the key is for the configured host only
+            http_client=limited_client(_MOST_BYTES),
         ) as client:
             await asyncio.gather(*(work(client) for _ in range(min(self.max_concurrency, len(rows)))))
         if errors:
@@ -189,20 +191,10 @@ class EndpointRuntime:
             raise
 
     async def _request_once(self, client: AsyncOpenAI, request: dict[str, Any]) -> Answer:
-        from openai import OpenAIError
-
-        begun, body = time.monotonic(), bytearray()
-        try:
-            async with client.chat.completions.with_streaming_response.create(**request) as response:
-                async for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > _MOST_BYTES:
-                        raise OddReply(f"it is longer than {_MOST_BYTES >> 20} MiB")
-        except (OddReply, OpenAIError):
-            raise
-        except Exception as error:  # the HTTP library's own: a connection that closes in a body, broken compression
-            raise OddReply(f"it broke off ({type(error).__name__})") from None
-        return self._read(read_reply(bytes(body)), time.monotonic() - begun)
+        begun = time.monotonic()
+        async with client.chat.completions.with_streaming_response.create(**request) as response:
+            body = await response.read()
+        return self._read(read_reply(body), time.monotonic() - begun)
 
     def _read(self, reply: Reply, seconds: float) -> Answer:
         choice = reply.choices[0]

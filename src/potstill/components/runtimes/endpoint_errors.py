@@ -60,6 +60,8 @@ class EndpointErrors:
             raise self._of_status(error, reason)
         if isinstance(error, openai.APITimeoutError):
             raise self.timed_out()
+        if _broke_off(error):
+            raise RefusedRow(f"the connection breaks off before there is a reply ({reason})")
         advice = "Start the server, or correct teacher.base_url, then run again"
         raise TeacherError(f"{self.base_url}: cannot be reached ({reason}). {advice}; answers so far are kept.")
 
@@ -129,6 +131,13 @@ class EndpointErrors:
 def is_exhausted(error: OpenAIError) -> bool:
     """Whether an account has used up its credit, so that waiting does not help."""
     return getattr(error, "code", None) == "insufficient_quota"
+
+
+def _broke_off(error: OpenAIError) -> bool:
+    """Whether a connection was made, and no reply came that can be read."""
+    import httpx2
+
+    return isinstance(error.__cause__, httpx2.RemoteProtocolError | httpx2.ReadError | httpx2.WriteError)
 
 
 def _parameter(error: APIStatusError, reason: str) -> str | None:
