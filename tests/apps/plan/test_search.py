@@ -149,7 +149,7 @@ def test_a_recipe_that_would_not_be_valid_is_left_as_it_is(workshop: Workshop) -
     refused(workshop, text, row, RecipeError, "not valid, and was left as it is.*student.vocabulary")
     # an anchor within the section that another one needs
     text = HEAD + "student:\n  init: teacher_layers\n  layers: &two 2\n" + "seed: *two\n" + TAIL
-    refused(workshop, text, ROW, RecipeError, "not valid, and was left as it is.*anchor")
+    refused(workshop, text, ROW, RecipeError, "not valid, and was left as it is.*undefined alias")
 
 
 def test_what_may_not_be_written_is_reported(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

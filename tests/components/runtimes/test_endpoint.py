@@ -175,14 +175,16 @@ def test_answers_are_in_the_rows_order_and_concurrency_is_bounded(endpoint: Call
 
 def test_what_is_paid_for_is_heard_of_before_an_error_is_raised(endpoint: Callable[[Script], Endpoint]) -> None:
     """The key expires at row 2 while row 3 is on its way: 0, 1 and 3 arrive, and no row after them is asked."""
-    refused = threading.Event()
+    refused, on_its_way = threading.Event(), threading.Event()
 
     def script(body: dict[str, Any]) -> tuple[int, Any]:
         text = body["messages"][0]["content"]
         if text == "2":
+            on_its_way.wait(5)
             refused.set()
             return 401, {"error": {"message": "expired"}}
         if text == "3":
+            on_its_way.set()
             refused.wait(5)
             time.sleep(0.2)
         return 200, reply(text)
