@@ -191,6 +191,33 @@ def test_a_step_that_was_killed_before_done_resumes_in_its_directory(tmp_path: P
     assert step(tmp_path, _small).cached
 
 
+def _kill_at_rename(folder: Path, number: int) -> None:
+    """Run a step in a process that is killed just before its rename of that number, or just after its last one."""
+    real, left = os.replace, [number]
+
+    def replace(source: Any, target: Any) -> None:
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        real(source, target)
+
+    os.replace = replace  # type: ignore[assignment]
+    step(folder, _small)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_step_that_was_killed_while_it_ended_is_whole_after_the_next_run(tmp_path: Path, number: int) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_kill_at_rename, args=(tmp_path, number))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    notes: list[str] = []
+    assert step(tmp_path, _small, note=notes.append).cached == (number == 2)
+    assert step(tmp_path, _small, note=notes.append).cached
+    assert not notes and not list(tmp_path.rglob("*.tmp"))
+
+
 def test_what_was_paid_for_is_carried_over_when_a_step_has_changed(tmp_path: Path) -> None:
     bought: list[str] = []
 

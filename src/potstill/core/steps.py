@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.environment import git_commit, installed_versions, is_first_process
 from potstill.core.errors import StepError
-from potstill.core.files import replacing, set_usual_modes, write_json
+from potstill.core.files import replacing, set_usual_modes
 from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_listing, hashed_value
 from potstill.core.recipe.fields import Section
 from potstill.core.words import printable
@@ -230,7 +231,9 @@ def _finish(directory: Path, record: StepRecord) -> None:
         try:
             record.write(directory)
             set_usual_modes(path for path in directory.rglob("*") if path.is_file())
-            write_json(pending, DoneRecord.of(record.fingerprint, _hash_files(directory)).to_json())
+            done = DoneRecord.of(record.fingerprint, _hash_files(directory))
+            # not by `write_json`, whose own temporary file a kill would leave among the files of the step
+            pending.write_text(json.dumps(done.to_json(), indent=2) + "\n", encoding="utf-8")
         except BaseException:  # `replacing` deletes DONE.tmp now
             (directory / StepRecord.FILE).unlink(missing_ok=True)
             raise
