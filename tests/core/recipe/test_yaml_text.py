@@ -51,3 +51,5 @@ def test_aliases_and_merge_keys_of_ordinary_size_are_read() -> None:
     shared = {"epochs": 1, "batch": [1, 2]}
     assert read_yaml(yaml.safe_dump({"a": shared, "b": shared})) == {"a": shared, "b": shared}
     assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")["b"] == {"x": 1, "y": 3}
+    nested = read_yaml("a: &a {y: 2}\nb: {deep: {deeper: &c {<<: *a, y: 3}}}\nd: {<<: *c, z: 4}\n")
+    assert nested["b"]["deep"]["deeper"] == {"y": 3} and nested["d"] == {"y": 3, "z": 4}

@@ -38,14 +38,16 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # before merge keys are resolved, after which a mapping may hold a key of another that it replaces
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise BadYaml(f"the key {key.value!r} appears a second time in line {line}. Keep one of the two")
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def _require_small(document: yaml.Node | None) -> None:
