@@ -36,7 +36,7 @@ test: lint
 	# one process per core; a file's tests stay together, because they share fixtures
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-# hostile inputs of every kind; about a quarter of an hour on two cores
+# hostile inputs of every kind; about ten minutes on two cores
 fuzz: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs 100000
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from potstill.core.errors import RecipeError
-from potstill.core.recipe import load_recipe
+from potstill.core.recipe import AnyRecipe, load_recipe
 
 BASE: dict[str, dict[str, Any]] = {
     "data": {"prompts": "p.jsonl", "test": "t.jsonl"},
@@ -22,7 +22,7 @@ NOT_ONE_LINE = "must be one line of at most 200 printable characters"
 INF, NAN = float("inf"), float("nan")
 
 
-def load(folder: Path, key: str, value: Any) -> None:
+def load(folder: Path, key: str, value: Any) -> AnyRecipe:
     recipe: dict[str, Any] = {"name": "r", **{name: dict(section) for name, section in BASE.items()}}
     *parents, last = key.split(".")
     section = recipe
@@ -30,7 +30,7 @@ def load(folder: Path, key: str, value: Any) -> None:
         section = section.setdefault(parent, {})
     section[last] = value
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    load_recipe(folder / "recipe.yaml")
+    return load_recipe(folder / "recipe.yaml")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,10 @@ def test_a_value_that_no_stage_can_use_is_refused(tmp_path: Path, key: str, valu
     ],
 )
 def test_a_value_that_stages_can_use_is_read(tmp_path: Path, key: str, value: Any) -> None:
-    load(tmp_path, key, value)
+    found: Any = load(tmp_path, key, value).model_dump()
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")

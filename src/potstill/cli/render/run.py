@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from potstill.cli.group import MESSAGE_CHARACTERS
 from potstill.cli.render.page import console
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.environment import is_first_process
@@ -31,7 +32,6 @@ __all__ = [
     "print_verdict",
 ]
 
-_LONGEST = 3000  # characters of a note
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 _err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first_process())
 
@@ -66,7 +66,7 @@ def verdict_table(gates: Sequence[GateResult], confidence: float) -> Table:
 
 def print_note(text: str) -> None:
     """A sentence about what a run found changed on disk."""
-    _err.print(f"  {escaped(text, _LONGEST)}", style="yellow", markup=False)
+    _err.print(f"  {escaped(text, MESSAGE_CHARACTERS)}", style="yellow", markup=False)
 
 
 def print_verdict(result: RunResult) -> None:
@@ -79,9 +79,9 @@ def print_verdict(result: RunResult) -> None:
     out.print()
     for gate in found.gates:
         if gate.verdict != "PASS" and gate.detail:
-            out.print(escaped(f"{gate.name}: {gate.detail}", _LONGEST), markup=False)
+            out.print(f"{gate.name}: {gate.detail}", markup=False)
     for note in found.notes:
-        out.print(escaped(note, _LONGEST), markup=False)  # it may quote a model
+        out.print(note, markup=False)  # it may quote a model
     out.print(Text(f"verdict  {found.verdict}", style=f"bold {_STYLES[found.verdict]}"))
     if report.package:
         out.print(f"package  {report.package}/")

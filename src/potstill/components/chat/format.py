@@ -187,8 +187,7 @@ class ChatFormat:
     def example(self, row: Row) -> Example:
         """Ids of prompt and completion, cut after the first end-of-turn token.
 
-        An answer that the teacher did not finish gets no end token, because the student must
-        not learn to stop there.
+        An answer that the teacher did not finish gets no end token, because the student must not learn to stop there.
 
         Raises:
             ValueError: the row cannot be trained on; the message says why.

@@ -237,11 +237,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             self._check(name, subject, others, kwargs)
             if name == "join":
                 subject = list(subject)
+                self._require_joined(others[0] if others else kwargs.get("d", ""), subject)
             if name not in _ITEMWISE:
                 for value in (subject, *others, *kwargs.values()):
                     self.weigh(value)
-            if name == "join":
-                self._require_joined(others[0] if others else kwargs.get("d", ""), subject)
             return self._made(run(*own, subject, *others, **kwargs))
 
         return limited
