@@ -17,8 +17,9 @@ from fixtures import SHARED, TOOLS, light_rows, make_model, write_jsonl
 from potstill.components.hardware import devices
 from workshop import Workshop
 
-# a shared machine may be slow for a moment: time is the benchmarks' matter
-settings.register_profile("potstill", deadline=None)
+# a shared machine may be slow for a moment: time is the benchmarks' matter. Examples are the same in every run, so that
+# one change in the code is one change in the result; `--hypothesis-profile=default` draws new ones
+settings.register_profile("potstill", deadline=None, derandomize=True)
 settings.load_profile("potstill")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
