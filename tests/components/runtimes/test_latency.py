@@ -39,7 +39,7 @@ def test_each_load_answers_the_same_prompts(measured: MeasuredSpeed, file: Hashe
         medians = [getattr(load, name) for load in measured.loads]
         assert timing.low <= min(medians) <= max(medians) <= timing.high
         assert timing.low < timing.median < timing.high
-    assert len({load.load_s for load in measured.loads}) == LOADS  # three processes
+    assert len(set(measured.loads)) == LOADS  # each is of a process of its own; two may load in the same 0.1 ms
 
 
 def test_the_machine_is_named(measured: MeasuredSpeed) -> None:
