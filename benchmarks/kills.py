@@ -134,13 +134,13 @@ def left_alive(mark: str) -> list[int]:
     return left
 
 
-def content(path: Path) -> Any:
-    """What must be equal in two runs."""
-    if path.name in MEASURED:
+def content(name: str, path: Path) -> Any:
+    """What of a step's file (`STAGE/PATH`) must be equal in two runs; None where only its existence counts."""
+    if path.name in MEASURED or "/trackers/" in name:
         return None
     if path.name.endswith(".log.jsonl"):
         return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.suffix == ".json" and path.parent.name.partition("-")[0] in ("finetune", "train", "evaluate"):
+    if path.suffix == ".json" and name.count("/") == 1:
         return timeless(json.loads(path.read_text()))
     return hash_file(path)
 
@@ -154,7 +154,7 @@ def timeless(value: Any) -> Any:
 
 def contents(folder: Path) -> dict[str, Any]:
     """What the steps of a run left, without the files of trackers, of which each call writes its own."""
-    return {name: content(path) for name, path in step_files(folder) if "/trackers/" not in name}
+    return {name: content(name, path) for name, path in step_files(folder) if "/trackers/" not in name}
 
 
 def answers(runs: Path) -> list[str]:
