@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,15 @@ __all__ = ["GGUFServer", "RefusedRequest"]
 Array = NDArray[np.float32]
 
 _START_SECONDS = 600.0
+"""The longest time in which a model may load, however large its file is."""
+_LOAD_SECONDS, _LOAD_BYTES = 8.0, 20e6
+"""Processor time that loading may take on one thread: a few seconds, and one for this many bytes of the file."""
+_WAIT_SECONDS = 60.0
+"""Time that loading may take beyond that, because the disk or the machine is busy."""
+_PROCESS_BYTES = 768 << 20  # Python, llama.cpp, the vocabulary and the compute buffers of a small model
+_THREAD_BYTES = 16 << 20  # a stack, and a heap's share
+_TOKEN_BYTES = 128 << 10  # KV cache and attention scores of a small model, per token of context
+_TOKEN_SHARE = 256  # a model's KV cache has at most the bytes of its weights over this, per token
 _REQUEST_SECONDS = 600.0
 _LOG_LINES, _LOG_BYTES = 8, 4000
 _FORCED = 1000.0  # a logit bias that no logit can outweigh
@@ -84,6 +95,10 @@ class GGUFServer:
         self.parallel = parallel
         self._arguments = [str(model), f"--context={context}", f"--parallel={parallel}", f"--threads={threads}"]
         self._arguments += ["--exact"] if exact else [f"--kv-type={kv_type}"]
+        size = model.stat().st_size if model.is_file() else 0  # llama.cpp says what is wrong with another path
+        self._memory = _memory_limit(size, context, threads)
+        self._seconds = min(threads * (_LOAD_SECONDS + size / _LOAD_BYTES), _START_SECONDS)
+        self._arguments += [f"--memory={self._memory}", f"--load-seconds={math.ceil(self._seconds)}"]
 
     def __enter__(self) -> Self:
         # run by path, because the imports of a package would count as the model's memory
@@ -92,7 +107,9 @@ class GGUFServer:
             self._log = stack.enter_context(tempfile.TemporaryFile())
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
             stack.callback(self._stop)
-            ready = self._read_line(_START_SECONDS, f"llama.cpp cannot serve {self.model}")
+            ready = self._read_line(
+                min(self._seconds + _WAIT_SECONDS, _START_SECONDS), f"llama.cpp cannot serve {self.model}"
+            )
             self.address, self.api_key, self.load_seconds = ready["address"], ready["api_key"], ready["load_seconds"]
             self._client = stack.enter_context(
                 httpx.Client(
@@ -241,13 +258,23 @@ class GGUFServer:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise StepError(
-                f"{failure}: the process ended with code {self._process.returncode}.{self._log_end()} If the log names "
-                "the file, export it again; if it names memory, use a smaller context or fewer slots; if it names the "
-                "template, simplify it."
-            )
+            raise StepError(f"{failure}: {self._how_it_ended()}")
         value: dict[str, Any] = json.loads(line)
         return value
+
+    def _how_it_ended(self) -> str:
+        """Sentences that say why the process may have ended, and what to do."""
+        code = self._process.returncode
+        if code == -signal.SIGXCPU:
+            return (
+                f"it took more than {math.ceil(self._seconds)} s of processor time to load, which no sound file of its "
+                f"size takes.{self._log_end()} Use a file from a source that you trust, with a simple chat template."
+            )
+        return (
+            f"the process ended with code {code}.{self._log_end()} If the log names the file, export it again; if it "
+            f"names memory (bad_alloc), the file needs more than the {self._memory / 1e9:.1f} GB that it may use: use "
+            "a smaller context or fewer slots; if it names the template, simplify it."
+        )
 
     def _log_end(self) -> str:
         """The end of the server's log, as a sentence."""
@@ -270,3 +297,13 @@ class GGUFServer:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _memory_limit(size: int, context: int, threads: int) -> int:
+    """Bytes of private memory that a sound file of this size never needs; its mapped pages are not counted.
+
+    The weights count twice, because a backend keeps copies in another order. No model needs more than the machine has.
+    """
+    threads += os.cpu_count() or 1  # the server's own
+    wanted = _PROCESS_BYTES + threads * _THREAD_BYTES + 2 * size + context * (_TOKEN_BYTES + size // _TOKEN_SHARE)
+    return min(wanted, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

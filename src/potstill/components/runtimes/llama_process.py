@@ -1,11 +1,14 @@
 """llama.cpp's HTTP server in a process of its own, so that its memory and its crashes are its own.
 
     python -m potstill.components.runtimes.llama_process MODEL
-        --context N --parallel P --threads T [--kv-type K] [--exact]
+        --context N --parallel P --threads T [--kv-type K] [--exact] [--memory BYTES] [--load-seconds S]
 
 The first line on stdout is a JSON object: `address`, `api_key` and `load_seconds`. Each line written to stdin is
 answered with one more: `peak_rss_mb`, in MB of a million bytes. The process ends when stdin closes, which it also does
 when the parent is killed, at any moment: also while a file of many gigabytes is loaded. llama.cpp's log goes to stderr.
+
+A file can make llama.cpp take memory or time without end, for example by its chat template. So the process has a limit
+of private memory, and a limit of processor time while it loads.
 
 Only the standard library and xllamacpp are imported: everything else would count in the measured memory.
 """
@@ -34,6 +37,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kv-type", default="f16", help="type of the KV cache")
     parser.add_argument("--exact", action="store_true", help="32-bit KV cache, no flash attention")
+    parser.add_argument("--memory", type=int, help="most bytes of private memory; the mapped file is not counted")
+    parser.add_argument("--load-seconds", type=int, help="most seconds of processor time until the model is loaded")
     return parser.parse_args(argv)
 
 
@@ -68,6 +73,13 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
+def _limit(kind: int, value: int | None) -> None:
+    """Set the soft limit of this process, or lift it as far as the hard one allows."""
+    hard = resource.getrlimit(kind)[1]
+    limits = [each for each in (value, hard) if each is not None and each != resource.RLIM_INFINITY]
+    resource.setrlimit(kind, (min(limits, default=resource.RLIM_INFINITY), hard))
+
+
 def _end_with_stdin() -> None:
     """Fork a process that kills this one when stdin closes.
 
@@ -93,6 +105,9 @@ def main(argv: list[str]) -> NoReturn:
     args = _parse(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes stdin
     _end_with_stdin()
+    # not RLIMIT_AS, which counts the mapped file and what a GPU's driver reserves and never uses
+    _limit(resource.RLIMIT_DATA, args.memory)
+    _limit(resource.RLIMIT_CPU, args.load_seconds)
     # llama.cpp may print to stdout, which belongs to the parent: give it stderr, and keep the real one.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -107,9 +122,10 @@ def main(argv: list[str]) -> NoReturn:
     begun = time.monotonic()
     try:
         server = xllamacpp.Server(parameters)
-    except RuntimeError as error:
-        print(error, file=sys.stderr, flush=True)
+    except (RuntimeError, MemoryError) as error:
+        print(error or type(error).__name__, file=sys.stderr, flush=True)
         sys.exit(1)  # the end of the process writes what llama.cpp's log still holds
+    _limit(resource.RLIMIT_CPU, None)
     say(address=server.listening_address, api_key=api_key, load_seconds=round(time.monotonic() - begun, 4))
     for _ in sys.stdin:
         say(peak_rss_mb=_peak_rss_mb())
