@@ -17,6 +17,7 @@ from fuzz.harness import SENTINEL, Kind
 from fuzz.mutate import damaged_bytes, damaged_json, damaged_value
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.chat.tool_calls import parse_answer
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.safetensors import safetensors_format, safetensors_shapes
 from potstill.components.models.source import load_spec
 from potstill.components.runtimes.answer_store import AnswerStore
@@ -362,6 +363,41 @@ def _safetensors(r: random.Random, folder: Path) -> Callable[[], object]:
     return call
 
 
+_FOLDER: dict[str, dict[str, Any]] = {
+    "config.json": {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "text_config": {"vocab_size": 300, "vision": [{"hidden_size": 64}], "_attn_implementation": "eager"},
+        "attn_implementation": {"": "sdpa", "text_config": "eager"},
+        "_experts_implementation": "grouped_mm",
+    },
+    "tokenizer_config.json": {"tokenizer_class": "T", "eos_token": "x"},
+    "generation_config.json": {"eos_token_id": 2, "custom_generate": "own"},
+    "model.safetensors.index.json": {"metadata": {"total_size": 1}, "weight_map": {"a.weight": "m-1.safetensors"}},
+}
+_CODE: dict[str, Any] = {
+    "auto_map": {"AutoConfig": "own.C", "AutoTokenizer": ["own.T", None]},
+    "attn_implementation": "someone/kernels",
+    "transformers_weights": "pytorch_model.bin",
+    "num_layers": 2**31,
+}
+
+
+def _model_folder(r: random.Random, folder: Path) -> Callable[[], object]:
+    files = {name: dict(value) for name, value in _FOLDER.items()}
+    for key in r.sample(sorted(_CODE), r.choice([0, 0, 0, 1, 2])):
+        files[r.choice(list(files))][key] = _CODE[key]
+    spoilt = r.choice(list(files))
+    for name, value in files.items():
+        _written(folder / name, damaged_json(r, value) if name == spoilt else json.dumps(value).encode())
+    header = json.dumps({"a.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    _written(folder / "m-1.safetensors", struct.pack("<Q", len(header)) + header + bytes(8))
+    _written(folder / "own.py", f"open({str(folder / SENTINEL)!r}, 'w')".encode())
+    if r.random() < 0.1:
+        _written(folder / r.choice(["adapter_model.bin", "adapter_config.json", "pytorch_model.bin"]), b"{}")
+    return lambda: resolve_model(str(folder))
+
+
 _BLOCK = {
     "attn_norm": (64,),
     "attn_q": (64, 64),
@@ -491,6 +527,7 @@ KINDS = [
         ("reply", _reply, 2.0),
         ("config", _config, 2.0),
         ("tokenizer", _tokenizer_files, 1.0),
+        ("folder", _model_folder, 1.0),
         ("safetensors", _safetensors, 2.0),
         ("gguf", _gguf, 2.0),
         ("artifact", _artifact, 2.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,13 +13,12 @@ from fixtures import make_tokenizer, write_jsonl
 from potstill.apps.plan.recipe import plan_recipe
 from potstill.components.chat.format import load_chat
 from potstill.components.models.configs import from_config
+from potstill.components.models.safetensors import safetensors_shapes
 from potstill.components.sizing import room
 from potstill.core.errors import RecipeError
 from potstill.stages.check.check import check_recipe
 from potstill.stages.check.room import confirm
-
-if TYPE_CHECKING:
-    from workshop import Workshop
+from workshop import Workshop, write_weights
 
 
 class Usage(NamedTuple):
@@ -33,6 +32,43 @@ def checkpoint(model: str, **changes: Any) -> dict[str, Any]:
 
 
 # ---- models ----
+
+MARKS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "kernel": ("config.json", {"_attn_implementation": "someone/kernels"}, "someone/kernels"),
+    "inner kernel": ("config.json", {"text_config": {"attn_implementation": "someone/kernels"}}, "someone/kernels"),
+    "code": ("config.json", {"model_type": "own", "auto_map": {"AutoConfig": "own.C"}}, "auto_map names own.C"),
+    "code of the tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.T"]}}, "names own.T"),
+    "adapter": ("adapter_config.json", {"base_model_name_or_path": "a/b"}, "merge_and_unload"),
+    "pickle": ("model.safetensors.index.json", {"weight_map": {"a": "pytorch_model.bin"}}, "a pickle can run code"),
+}
+
+
+@pytest.mark.parametrize("case", MARKS)
+def test_a_model_that_must_not_be_loaded_is_refused_before_anything_is_spent(workshop: Workshop, case: str) -> None:
+    file, change, message = MARKS[case]
+    path = workshop.make_model("odd") / file
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | change))
+    for recipe in (workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd"))):
+        refused = workshop.refused(recipe)
+        assert str(path) in refused and message in refused
+        with pytest.raises(RecipeError, match=message):
+            plan_recipe(recipe)
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_tensor_that_is_missing_or_has_another_shape_is_named(workshop: Workshop, prefix: str) -> None:
+    folder, name = workshop.make_model("odd"), "layers.1.mlp.up_proj.weight"
+    whole = {key.replace("model.", prefix): shape for key, shape in safetensors_shapes(folder).items()}
+    recipes = workshop.recipe(teacher={"model": "odd"}), workshop.recipe(**checkpoint("odd"))
+    write_weights(folder, {key: shape for key, shape in whole.items() if key != prefix + name} | {"renamed": (1,)})
+    for recipe in recipes:
+        assert f"{folder}: the weights lack model.{name}, and have" in workshop.refused(recipe)
+    write_weights(folder, whole | {prefix + name: (96, 32)})
+    for recipe in recipes:
+        assert f"model.{name} has shape (96, 32), but config.json implies (96, 64)" in workshop.refused(recipe)
+    write_weights(folder, whole | {"mtp.norm.weight": (64,)})
+    for recipe in recipes:
+        check_recipe(recipe)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "some-org/no-such-model-here"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.components.chat.template import TEMPLATE_FILES
+from potstill.components.models.foreign import check_folder
+from potstill.components.models.safetensors import require_weights
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import split_revision
 
@@ -22,17 +24,27 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def resolve_model(model: str, *, weights: bool = True) -> Path:
-    """The folder of a model: a local folder, or else a snapshot from the hub.
+    """The folder of a model: a local folder, or else a snapshot from the hub. One that must not be loaded is refused.
 
     Args:
         model: a folder, a hub id, or ID@REVISION.
         weights: whether the weights are needed; without them, tokenizer and configuration are enough.
 
     Raises:
-        RecipeError: it is not a folder, and the hub does not give it.
+        RecipeError: it is not a folder, and the hub does not give it; or its files name code, an adapter or a size that
+            no model has, or its weights are not whole files of safetensors.
     """
+    folder = _find(model, weights)
+    check_folder(folder)
+    if weights:
+        require_weights(folder)
+    return folder
+
+
+def _find(model: str, weights: bool) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
+        check_folder(folder)  # an adapter has no config.json
         needed = "config.json" if weights else "tokenizer.json"
         if not (folder / needed).is_file():
             raise RecipeError(

@@ -12,18 +12,33 @@ from potstill.core.errors import DataError, RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.json_values import read_foreign
 
-__all__ = ["Head", "safetensors_format", "safetensors_parameters", "safetensors_shapes", "stored_head"]
+__all__ = [
+    "Head",
+    "require_weights",
+    "safetensors_format",
+    "safetensors_parameters",
+    "safetensors_shapes",
+    "stored_head",
+]
 
 Head = Literal["absent", "copy", "own"]
 """The output matrix in the weights: there is none, it is the token embedding again, or it has values of its own."""
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _BLOCK = 1 << 24
+_OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5", ".npz", ".gguf")
+_STATES = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # of a training; no weights
 _MOST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
+def require_weights(folder: Path) -> None:
+    """Raise RecipeError as `safetensors_parameters` does; only the headers are read."""
+    for _ in _named(folder):
+        pass
+
+
 def safetensors_parameters(folder: Path) -> int:
-    """Parameters in a folder's model*.safetensors, from the files' headers alone.
+    """Parameters in a folder's safetensors files, from the files' headers alone.
 
     Raises:
         RecipeError: there is no such file, a shard of the index is missing, or a file is not whole.
@@ -32,7 +47,7 @@ def safetensors_parameters(folder: Path) -> int:
 
 
 def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor in a folder's model*.safetensors, by its name.
+    """Shape of each tensor in a folder's safetensors files, by its name.
 
     Raises:
         RecipeError: as `safetensors_parameters`.
@@ -41,7 +56,7 @@ def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def safetensors_format(folder: Path) -> str:
-    """Number format of most parameters in a folder's model*.safetensors, such as F32 or BF16.
+    """Number format of most parameters in a folder's safetensors files, such as F32 or BF16.
 
     Raises:
         RecipeError: as `safetensors_parameters`.
@@ -61,7 +76,7 @@ def stored_head(folder: Path) -> Head | None:
     Raises:
         RecipeError: as `safetensors_parameters`.
     """
-    if not any(folder.glob("model*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):  # they are on the hub
         return None
     tensors = dict(_named(folder))
     head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
@@ -92,29 +107,39 @@ def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _named(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name, and file, type, shape and offsets, of each tensor of a model."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(read_json_object(index)["weight_map"].values()))
-        except (DataError, KeyError, AttributeError, TypeError):
-            raise RecipeError(f"{index}: not an index of safetensors files. Save or copy the model again.") from None
-        paths = [folder / str(name) for name in names]
-    else:
-        paths = sorted(folder.glob("model*.safetensors"))
-    missing = [path for path in paths if not path.is_file()] if paths else [folder / "model.safetensors"]
-    if missing:
-        pickles = sorted(path.name for path in folder.glob("*_model*.bin"))
-        if pickles:
-            raise RecipeError(
-                f"{folder / pickles[0]}: only weights in safetensors are read, because a pickle can run code. Save the "
-                "model with save_pretrained of transformers 5."
-            )
-        raise RecipeError(
-            f"{missing[0]}: no such file, so the model has no weights. Save it with save_pretrained, which writes "
-            "safetensors, or copy the folder again."
-        )
-    for path in paths:
+    for path in _files(folder):
+        if not path.is_file():
+            raise _missing(folder, path)
         yield from ((name, {**entry, "path": path}) for name, entry in _header(path))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that transformers loads: model.safetensors, or else those of the index."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole]
+    try:
+        names = sorted(set(read_json_object(index)["weight_map"].values()))
+    except (DataError, KeyError, AttributeError, TypeError):
+        raise RecipeError(f"{index}: not an index of safetensors files. Save or copy the model again.") from None
+    return [folder / str(name) for name in names]
+
+
+def _missing(folder: Path, path: Path) -> RecipeError:
+    """The error for weights that are not there; weights in another format are named."""
+    others = sorted(file for file in folder.iterdir() if file.suffix in _OTHER_FORMATS)
+    others = [file for file in others if not file.name.startswith(_STATES)]
+    if others and path.name == "model.safetensors":
+        return RecipeError(
+            f"{others[0]}: only weights in safetensors are read, because a pickle can run code. Load the model where "
+            "you trust it, and save it with save_pretrained of transformers 5, which writes safetensors."
+        )
+    odd = next((file.name for file in sorted(folder.glob("*.safetensors"))), None)
+    found = f" (found {odd})" if odd else ""
+    return RecipeError(
+        f"{path}: no such file{found}, so the model has no weights. Save it with save_pretrained, which writes "
+        "safetensors, or copy the folder again, with model.safetensors.index.json if the weights are in several files."
+    )
 
 
 def _header(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -5,8 +5,7 @@ Shapes: B rows, S places of a padded row, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,8 @@ def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTra
         labels: the classes, in order; None: those that the model has.
 
     Raises:
-        RecipeError: transformers cannot load it, or its weights lack a tensor of the encoder.
+        RecipeError: transformers cannot load it, or a tensor is missing or has another shape, other than
+            those of a new head.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -53,29 +53,17 @@ def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTra
     if labels is not None:
         classes = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
     must = "It must be an encoder such as BERT, with safetensors, that AutoModelForSequenceClassification knows."
-    with loading(folder, must), _quiet():
-        model: PreTrainedModel
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, ignore_mismatched_sizes=labels is not None, **classes, **SAFE
-        )
+    with loading(folder, must):
+        # typed by hand, because the library's types do not know of output_loading_info
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **classes, **SAFE)
+    model: PreTrainedModel = loaded[0]
     body = f"{model.base_model_prefix}."
-    new = (name for name in info["missing_keys"] if not name.startswith(body) or ".pooler." in name)
-    require_tensors(folder, info["missing_keys"] - set(new if labels is not None else ()))
+
+    def is_head(name: str) -> bool:
+        return not name.startswith(body) or ".pooler." in name
+
+    require_tensors(folder, loaded[1], is_head if labels is not None else None)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the report that a head is new, which is meant, and without bars that would cut through ours."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def class_names(model: PreTrainedModel) -> list[str]:

@@ -38,19 +38,17 @@ def load_causal_lm(folder: Path, dtype: str = "float32", offload: Offload | None
             All other weights are on the accelerator, where there is one. None: the whole model is in host memory.
 
     Raises:
-        RecipeError: transformers cannot load it, its weights lack a tensor, or its logits are not a plain product of
-            hidden state and head.
+        RecipeError: transformers cannot load it, a tensor is missing or has another shape, or its logits are not a
+            plain product of hidden state and head.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # its progress bars would interrupt ours
     with loading(folder, "It must be a causal language model with safetensors."):
         where = _placement(folder, offload)
         # typed by hand, because the library's types do not know of output_loading_info
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **_number_format(dtype), **where, **SAFE)
     model: PreTrainedModel = loaded[0]
-    require_tensors(folder, loaded[1]["missing_keys"])
+    require_tensors(folder, loaded[1])
     if model.config.tie_word_embeddings and stored_head(folder) == "own":
         model.config.tie_word_embeddings = False  # transformers keeps both matrices without changing the config
     if getattr(model.get_output_embeddings(), "bias", None) is not None:

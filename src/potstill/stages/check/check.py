@@ -34,6 +34,7 @@ from potstill.stages.check.gates import require_gates, unreachable_gates
 from potstill.stages.check.leakage import find_leakage, validation_warning
 from potstill.stages.check.lengths import Lengths, measure_rows
 from potstill.stages.check.rendering import check_rendering, show_row
+from potstill.stages.check.stored import require_stored
 from potstill.stages.check.trial import missing_package, try_student
 
 __all__ = ["check_recipe"]
@@ -52,6 +53,7 @@ def check_recipe(recipe: Recipe) -> CheckResult:
         check_golds(rows)
         turns += check_turns("teacher.finetune.rows" if name == "finetune" else f"data.{name}", rows)
     models = load_models(recipe)
+    require_stored(recipe, models)
     require_exportable(recipe, models.student)
     modelfile_stops(models.student.chat)
     file = file_size(recipe, models)

@@ -1,0 +1,50 @@
+"""Compares the tensors in a model's files with those that its config.json implies, by name and shape."""
+
+from __future__ import annotations
+
+from potstill.components.conversion.weights import source_name
+from potstill.components.models.architectures import EXPORTABLE
+from potstill.components.models.recipe_models import Model, Models
+from potstill.components.models.safetensors import safetensors_shapes
+from potstill.components.runtimes.foreign import require_tensors
+from potstill.core.recipe import Recipe
+
+__all__ = ["require_stored"]
+
+_COMPUTED = "rope_f"  # frequencies and factors, which are computed from config.json
+_HEAD = "lm_head.weight"  # may be tied or not; `load_models` compares it with the config
+
+
+def require_stored(recipe: Recipe, models: Models) -> None:
+    """Raise RecipeError for a model whose files lack tensors, which loading would find after other models are paid for.
+
+    Only the headers are read. Models whose classes cannot be exported are compared when they are loaded.
+    """
+    if models.teacher:
+        _compare(models.teacher)
+    if recipe.student.model:
+        _compare(models.student)
+
+
+def _compare(model: Model) -> None:
+    kind = (model.config.get("architectures") or [None])[0]
+    if model.spec is None or kind not in EXPORTABLE or model.config.get("quantization_config"):
+        return
+    if not any(model.folder.glob("model*.safetensors")):  # on the hub, or to be made
+        return
+    found = safetensors_shapes(model.folder)
+    if not any(name.startswith("model.") for name in found):  # saved without the head
+        found = {f"model.{name}": shape for name, shape in found.items()}
+    needed = {source_name(name): tuple(dims) for name, dims in model.spec.tensors.items() if _is_stored(name)}
+    info = {
+        "missing_keys": needed.keys() - found.keys() - {_HEAD},
+        "mismatched_keys": [
+            (name, found[name], dims) for name, dims in needed.items() if found.get(name, dims) != dims
+        ],
+        "unexpected_keys": found.keys() - needed.keys() - {_HEAD},
+    }
+    require_tensors(model.folder, info, is_new=lambda _: False)
+
+
+def _is_stored(name: str) -> bool:
+    return not name.startswith(_COMPUTED)
