@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,40 @@ def test_verbs_of_language_models_say_so(encoder: Path, tmp_path: Path) -> None:
     exported = potstill("run", path, "--until", "export", "--runs", tmp_path / "runs")
     assert exported.exit_code == 2
     assert "no stage export. Its stages are check, finetune, train, evaluate, gate, package" in exported.stderr
+
+
+def damaged_copy(folder: Path, encoder: Path, name: str, **changes: Any) -> Path:
+    """A copy of an encoder, with keys of one JSON file changed."""
+    copy = Path(shutil.copytree(encoder, folder / "damaged"))
+    path = copy / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
+    return copy
+
+
+SLOW = {"type": "Split", "pattern": {"Regex": "(l+a*)+z|(y+y*)+z"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"_attn_implementation": "someone/kernels"}, "someone/kernels"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.T"]}}, "no code of a model is run"),
+        ("adapter_config.json", {"base_model_name_or_path": "a/b"}, "merge_and_unload"),
+        ("config.json", {"num_hidden_layers": "4"}, "num_hidden_layers must be a whole number, found '4'"),
+        ("config.json", {"max_position_embeddings": [64]}, "max_position_embeddings must be a whole number"),
+        ("config.json", {"id2label": ["a", "b"]}, "id2label must be an object"),
+        ("config.json", {"id2label": {"0": 1}}, "id2label must be an object"),
+        ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "cannot be read as a tokenizer"),
+        ("tokenizer.json", {"pre_tokenizer": SLOW}, "cannot encode this text"),
+    ],
+)
+def test_damaged_teachers_are_refused_by_check(
+    encoder: Path, tmp_path: Path, file: str, changes: dict[str, Any], message: str
+) -> None:
+    path = write_recipe(tmp_path, damaged_copy(tmp_path, encoder, file, **changes))
+    write_jsonl(tmp_path / "test.jsonl", [{"text": "y" * 60, "label": "light"}])
+    write_jsonl(tmp_path / "train.jsonl", [*labelled_rows(["play"]), {"text": "y" * 60, "label": "light"}])
+    checked = potstill("check", path, "--runs", tmp_path / "runs")
+    assert checked.exit_code == 2, checked.output
+    assert message in " ".join(checked.stderr.split())
+    assert potstill("plan", path).exit_code in (0, 2)  # it reads fewer of the keys

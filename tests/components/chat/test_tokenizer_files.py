@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,37 @@ def test_template_that_is_not_text(folder: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match=r"chat_template\.jinja: not UTF-8"):
         load_chat(folder)
+
+
+def with_pattern(folder: Path, pattern: str) -> None:
+    """Cut text at matches of a pattern before all else."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tokenizer["pre_tokenizer"]]}
+    path.write_text(json.dumps(tokenizer))
+
+
+@pytest.mark.parametrize("pattern", ["(a+a+)+b", "(a|aa)+b", "(é+é+)+y"])
+def test_pattern_that_takes_exponential_time(folder: Path, pattern: str) -> None:
+    with_pattern(folder, pattern)
+    begun = time.monotonic()
+    with pytest.raises(RecipeError, match=r"tokenizer\.json: cannot be read as a tokenizer .*retry-limit"):
+        load_chat(folder)
+    assert time.monotonic() - begun < 10
+
+
+def test_pattern_that_takes_long_below_the_limit_of_the_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_pattern(folder, "(a|aa)+b")
+    monkeypatch.setattr("potstill.components.chat.tokenizer_files._PROBE_LENGTH", 30)
+    monkeypatch.setattr("potstill.components.chat.tokenizer_files._PROBE_SECONDS", 0.01)
+    with pytest.raises(RecipeError, match="30 times 'a' take more than 0 s to encode"):
+        load_chat(folder)
+
+
+def test_pattern_that_is_slow_on_a_row(folder: Path) -> None:
+    with_pattern(folder, "(x+x+)+y")
+    chat = load_chat(folder)
+    assert chat.decode(chat.encode("x marks"), []) == "x marks"
+    with pytest.raises(ValueError, match=r"the tokenizer cannot encode this text .*retry-limit"):
+        chat.encode("x" * 100)

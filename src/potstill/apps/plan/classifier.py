@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from potstill.components.chat.tokenizer_files import encoding_errors, load_tokenizer
 from potstill.components.hardware.devices import find_device
 from potstill.components.licences.licences import LicenceVerdict, licence_verdict
 from potstill.components.models.encoder import EncoderSizes
@@ -67,7 +69,7 @@ def plan_classifier(recipe: ClassifierRecipe, train_on: str = "this") -> Classif
         )
     teacher = sizes.classifier(classes) if recipe.teacher.finetune else sizes
     student = teacher.student(recipe.student.layers, recipe.student.vocabulary)
-    tokens = _tokens([row.text for row in rows], recipe)
+    tokens = _tokens([row.text for row in rows], recipe, folder)
     operations = tokens * _per_token(recipe, teacher.multiplied, student.multiplied)
     return ClassifierPlan(
         name=recipe.name,
@@ -85,13 +87,14 @@ def plan_classifier(recipe: ClassifierRecipe, train_on: str = "this") -> Classif
     )
 
 
-def _tokens(texts: list[str], recipe: ClassifierRecipe) -> int:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(resolve_model(recipe.teacher.model, weights=False) / "tokenizer.json"))
-    tokenizer.no_padding()
+def _tokens(texts: list[str], recipe: ClassifierRecipe, folder: Path) -> int:
+    tokenizer = load_tokenizer(folder)
     tokenizer.enable_truncation(recipe.data.context)
-    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
+    try:
+        with encoding_errors():
+            return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
+    except ValueError as error:
+        raise RecipeError(f"{folder / 'tokenizer.json'}: {error}. Use that of the original model.") from None
 
 
 def _per_token(recipe: ClassifierRecipe, teacher: int, student: int) -> float:

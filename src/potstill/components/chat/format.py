@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill.components.chat.forms import Form, find_form
 from potstill.components.chat.template import compile_template, read_templates
 from potstill.components.chat.tokenizer_files import (
+    encoding_errors,
     load_tokenizer,
     read_id_settings,
     read_tokenizer_config,
@@ -165,8 +166,13 @@ class ChatFormat:
         return find_form(lambda messages, tools: self._render(self._compiled, messages, [], False))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of rendered text. Nothing is added, because the template writes the special tokens."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        """Ids of rendered text. Nothing is added, because the template writes the special tokens.
+
+        Raises:
+            ValueError: the tokenizer fails at this text.
+        """
+        with encoding_errors():
+            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int], after: list[int]) -> str:
         """The text that `ids` add to `after`, without the end-of-turn tokens at its end.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,22 @@ from potstill.core.words import printable
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["MOST_TOKENIZER_BYTES", "load_tokenizer", "read_id_settings", "read_tokenizer_config", "token_text"]
+__all__ = [
+    "MOST_TOKENIZER_BYTES",
+    "encoding_errors",
+    "load_tokenizer",
+    "read_id_settings",
+    "read_tokenizer_config",
+    "token_text",
+]
 
 MOST_TOKENIZER_BYTES = 200_000_000
 """Limit of a tokenizer.json, in bytes; the largest in use, of 262,000 tokens, has 33 million."""
 _MOST_IDS = 2**24
+_PROBES = "a \n0.-é"
+"""Characters whose runs are encoded to find a pattern that takes exponential time."""
+_PROBE_LENGTH = 40  # long enough for the library to give up at 2 ** n steps, and at 1.6 ** n
+_PROBE_SECONDS = 2.0  # ordinary tokenizers take a tenth of a millisecond
 _ADVICE = "Save or copy the model again."
 
 
@@ -42,7 +55,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         ids = tokenizer.get_vocab(with_added_tokens=True).values()
-        tokenizer.encode("Hello, 1 é")  # an unknown token that is missing shows only here
+        # an unknown token that is missing shows only here
+        tokenizer.decode(tokenizer.encode("Hello, 1 é").ids)
+        _require_fast(path, tokenizer)
+    except PotstillError:
+        raise
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises bare Exception, and its panics are not even that
@@ -51,6 +68,33 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         found = f"an id of {max(ids):,}, more than {_MOST_IDS:,}" if ids else "no token"
         raise RecipeError(f"{path}: the tokenizer has {found}. {_ADVICE}")
     return tokenizer
+
+
+def _require_fast(path: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer whose patterns take exponential time on a run of one character, such as `(a+a+)+b`."""
+    for character in _PROBES:
+        begun = time.monotonic()
+        tokenizer.encode(character * _PROBE_LENGTH + "!")
+        if time.monotonic() - begun > _PROBE_SECONDS:
+            raise RecipeError(
+                f"{path}: {_PROBE_LENGTH} times {character!r} take more than {_PROBE_SECONDS:.0f} s to encode, so a "
+                "pattern in this file is too slow. Use the tokenizer.json of the original model."
+            )
+
+
+@contextmanager
+def encoding_errors() -> Iterator[None]:
+    """Raise any failure of the tokenizers library inside the block as ValueError.
+
+    A text can fail where others do not: the library panics at a pattern that takes ten million steps.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # see load_tokenizer
+        reason = printable(str(error)) or type(error).__name__
+        raise ValueError(f"the tokenizer cannot encode this text ({reason})") from None
 
 
 def token_text(value: Any) -> str | None:

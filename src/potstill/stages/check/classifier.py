@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.components.chat.tokenizer_files import MOST_TOKENIZER_BYTES, encoding_errors, load_tokenizer
 from potstill.components.chat.trimming import require_trimmable
 from potstill.components.models.folder import resolve_model
 from potstill.components.models.handover import optional_file
@@ -18,11 +19,13 @@ from potstill.core.leakage import leaked_texts, unrepeated_texts
 from potstill.core.recipe import ClassifierGates, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
+from potstill.core.words import printable
 from potstill.stages.check.gates import unreachable_classifier_gates
 
 __all__ = ["STAGE", "ClassifierCheckInputs", "check_classifier"]
 
 _FEW = 5
+_SAVE_AGAIN = "Save or copy the model again."
 Splits = Mapping[str, Sequence[LabelledRow]]
 
 
@@ -137,40 +140,47 @@ def _check_labels(inputs: ClassifierCheckInputs, splits: Splits, labels: set[str
 
 
 def _check_teacher(inputs: ClassifierCheckInputs, labels: set[str]) -> None:
-    config: dict[str, Any] = read_json_object(inputs.base.path / "config.json", error=RecipeError)
-    layers = config.get("num_hidden_layers", config.get("n_layers"))
+    path = inputs.base.path / "config.json"
+    config: dict[str, Any] = read_json_object(path, error=RecipeError)
+    layers = _number(path, config, "num_hidden_layers", _number(path, config, "n_layers", None))
     if layers is not None and inputs.layers > layers:
         raise RecipeError(f"student.layers: {inputs.layers} is more than the teacher's {layers} layers.")
-    positions = config.get("max_position_embeddings")
+    positions = _number(path, config, "max_position_embeddings", None)
     if positions is not None and inputs.context > positions:
         raise RecipeError(f"data.context: {inputs.context} is more than the teacher's {positions} positions.")
-    classes = set(config.get("id2label", {}).values())
+    named = config.get("id2label") or {}
+    if not isinstance(named, dict) or not all(isinstance(label, str) for label in named.values()):
+        raise RecipeError(f"{path}: id2label must be an object of class names by their numbers. {_SAVE_AGAIN}")
+    classes = set(named.values())
     if not inputs.finetuned and classes != labels:
         odd = sorted(classes ^ labels)[:_FEW]
         raise RecipeError(
             f"teacher.model: {inputs.base.path} has {len(classes)} classes, data.train {len(labels)}, and they are not "
-            f"the same ({', '.join(odd)}, ...). Train it on the rows first: set teacher.finetune."
+            f"the same ({printable(', '.join(odd))}, ...). Train it on the rows first: set teacher.finetune."
         )
+
+
+def _number(path: Path, config: Mapping[str, Any], key: str, default: int | None) -> int | None:
+    value = config.get(key)
+    if value is not None and type(value) is not int:
+        raise RecipeError(f"{path}: {key} must be a whole number, found {printable(repr(value), 100)}. {_SAVE_AGAIN}")
+    return default if value is None else value
 
 
 def _token_lengths(inputs: ClassifierCheckInputs, splits: Splits) -> dict[str, list[int]]:
     """Tokens of each text, before it is cut, by split."""
-    from tokenizers import Tokenizer
-
     path = inputs.base.path / "tokenizer.json"
-    if not path.is_file():
-        raise RecipeError(
-            f"teacher.model: {inputs.base.path} has no tokenizer.json. Save the model's fast tokenizer there."
-        )
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = load_tokenizer(inputs.base.path)
     if inputs.trimmed:
-        require_trimmable(read_json_object(path), str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return {
-        name: [len(encoding.ids) for encoding in tokenizer.encode_batch([row.text for row in rows])]
-        for name, rows in splits.items()
-    }
+        require_trimmable(read_json_object(path, error=RecipeError, most_bytes=MOST_TOKENIZER_BYTES), str(path))
+    try:
+        with encoding_errors():
+            return {
+                name: [len(encoding.ids) for encoding in tokenizer.encode_batch([row.text for row in rows])]
+                for name, rows in splits.items()
+            }
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}. Use the tokenizer.json of the original model.") from None
 
 
 STAGE = Stage("check", (), inputs, run, version=6)

@@ -48,10 +48,10 @@ def faster_chat(chat: ChatFormat, rows: Sequence[Row]) -> ChatFormat:
         try:
             answer = [row.completion] if row.completion else []
             text = chat.render((*row.messages, *answer), row.tools, generate=not answer)
+            if cached.encode(text) != chat.encode(text):
+                return chat
         except ValueError:
             continue  # reported when it is measured
-        if cached.encode(text) != chat.encode(text):
-            return chat
     return cached
 
 
