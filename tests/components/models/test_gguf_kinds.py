@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from potstill.cli.main import main
-from potstill.components.hardware.memory import indivisible_head, kv_bytes
+from potstill.components.hardware.memory import compute_bytes, indivisible_head, kv_bytes
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
 from potstill.components.hardware.speed import bytes_by_type, operations_by_type
 from potstill.components.models.configs import from_config
@@ -57,6 +57,7 @@ LATENT = plain(128, 1, 576) | {
     "attention__value_length": 512, "attention__key_length_mla": 192, "attention__value_length_mla": 128,
     "attention__indexer__key_length": 128,
 }  # fmt: skip
+NARROWER = {"attention__key_length": 256, "attention__value_length": 256}
 CACHES: list[tuple[str, int, dict[str, Any], dict[int, float]]] = [
     ("gemma4", 35, gemma4(35, 5, (1, 1), 8, 512, shared=20), {4096: 36, 32768: 204}),
     ("gemma4", 42, gemma4(42, 6, (2, 2), 8, 512, shared=18), {4096: 104, 32768: 552}),
@@ -66,10 +67,14 @@ CACHES: list[tuple[str, int, dict[str, Any], dict[int, float]]] = [
     ("deepseek32", 61, LATENT, {4096: 335, 32768: 2684}),
     ("olmo2", 32, plain(32, 32, 128, window=4096), {4096: 2048, 32768: 5824}),
     ("minimax-m2", 62, plain(48, 8, 128), {4096: 992, 32768: 7936}),
+    ("laguna", 40, plain(48, 8, 128, window=512), {4096: 280, 32768: 1400}),
+    ("glm4moe", 47, plain(96, 8, 128) | {"nextn_predict_layers": 1}, {4096: 736, 32768: 5888}),
+    ("gemma3n", 35, gemma4(35, 5, (2, 2), 8, 512, shared=15) | NARROWER, {4096: 64, 32768: 288}),
+    ("cohere2", 32, plain(32, 8, 128, window=4096), {4096: 512, 32768: 1456}),
 ]
 """Architecture, layers, keys, and the KV cache in MiB by context, as llama.cpp's own memory fit printed it (build
 11549, rounded down) for headers with these keys: Gemma 4 E2B, E4B and 31B, EXAONE 4 32B, SmallThinker 21B, DeepSeek
-V3.2, Olmo 3 7B, MiniMax M2."""
+V3.2, Olmo 3 7B, MiniMax M2, Laguna XS, GLM 4.5 Air, Gemma 3n E4B, Command R7B."""
 
 
 @pytest.mark.parametrize(("architecture", "layers", "keys", "sizes"), CACHES)
@@ -105,7 +110,7 @@ def test_a_file_that_names_no_architecture_is_refused(tmp_path: Path, name: str)
 WARNING = "is counted as a plain decoder, not checked"
 
 
-@pytest.mark.parametrize(("architecture", "warned"), [("llama", False), ("gemma4", False), ("laguna", True)])
+@pytest.mark.parametrize(("architecture", "warned"), [("llama", False), ("gemma4", False), ("stablelm", True)])
 def test_fit_warns_of_an_architecture_that_was_not_checked(tmp_path: Path, architecture: str, warned: bool) -> None:
     path = write(tmp_path / "m.gguf", architecture, 2)
     for devices in (["--device", "RTX 3060"], ["--device", "RTX 3060", "--device", "RTX 4090"]):
@@ -114,6 +119,32 @@ def test_fit_warns_of_an_architecture_that_was_not_checked(tmp_path: Path, archi
         assert (WARNING in " ".join(shown.output.split())) == warned
     report = json.loads(CliRunner().invoke(main, ["fit", str(path), "--device", "RTX 3060", "--json"]).output)
     assert [WARNING in warning for warning in report["warnings"]] == [True] * warned
+
+
+def test_the_first_layer_of_each_run_of_lagunas_attends_to_everything(tmp_path: Path) -> None:
+    model = from_gguf(write(tmp_path / "m.gguf", "laguna", 8, **plain(4, 4, 8, window=512)))
+    assert [layer.window for layer in model.attention] == [None, 512, 512, 512] * 2
+
+
+@pytest.mark.parametrize(
+    ("hidden", "width", "layers", "context", "published"),
+    [
+        (1536, 12288, 35, 4096, 127),
+        (1536, 6144, 35, 4096, 79),
+        (2560, 10240, 42, 32768, 140),
+        (2048, 16384, 35, 4096, 160),
+    ],
+)
+def test_a_compute_buffer_holds_the_embeddings_of_every_layer(
+    hidden: int, width: int, layers: int, context: int, published: float
+) -> None:
+    """MiB by llama.cpp's own memory fit: Gemma 4 E2B, the same with a narrow FFN, Gemma 4 E4B, Gemma 3n E4B."""
+    size = {"hidden_size": hidden, "intermediate_size": width, "num_hidden_layers": layers}
+    model = from_config(NARROW | size)
+    attention = [replace(layer, window=512 if i else None) for i, layer in enumerate(model.attention)]
+    rows = {"per_layer_token_embd.weight": (300, 256 * layers)}
+    model = replace(model, attention=tuple(attention), tensors=dict(model.tensors) | rows)
+    assert compute_bytes(model, context) / 2**20 == pytest.approx(published, rel=0.05)
 
 
 def test_a_token_looks_up_one_row_of_the_embedding_of_every_layer() -> None:

@@ -87,6 +87,8 @@ def compute_bytes(spec: ModelSpec, context: int, *, gpu: bool = False) -> int:
     - wide attention: three arrays of the queries' width and three of the hidden size;
     - MLA: two latents for each head and eleven arrays of the hidden size;
     - experts: their product, their outputs, the same weighted, and three arrays of the hidden size;
+    - an embedding for every layer (Gemma 3n and 4): this one of all layers, four arrays of the FFN's width and two of
+      the hidden size;
     - on a GPU, the logits and two arrays of the hidden size. llama.cpp reserves them for every token of a micro-batch
       (its issue 23527), except in the newest builds of its server (pull request 23861).
 
@@ -102,6 +104,8 @@ def compute_bytes(spec: ModelSpec, context: int, *, gpu: bool = False) -> int:
     if spec.experts:
         widths = (dims[2] for name, dims in spec.tensors.items() if name.endswith("ffn_down_exps.weight"))
         needs.append(spec.experts_used * (2 * hidden + max(widths, default=0)) + 3 * hidden)
+    if by_layer := spec.tensors.get("per_layer_token_embd.weight"):
+        needs.append(by_layer[1] + 4 * width + 2 * hidden)
     masks = sum({_cells(layer, context) for layer in spec.attention})
     held = 4 * tokens * max(needs) + 2 * tokens * masks
     return max(held, 4 * tokens * (spec.vocab + 2 * hidden)) if gpu else held + 4 * spec.vocab

@@ -139,7 +139,8 @@ PRUNABLE = tuple(kind for kind, entry in ARCHITECTURES.items() if entry.prunable
 
 _CHECKED = {entry.name for entry in ARCHITECTURES.values()} | {
     *(fields["name"] for fields in _MISTRAL_TEXTS.values() if "name" in fields),
-    "deepseek32", "exaone4", "gemma4", "minimax-m2", "muse-glimmer", "olmo2", "smallthinker",
+    "cohere2", "deepseek32", "exaone4", "gemma3n", "gemma4", "glm4moe", "laguna", "minimax-m2", "muse-glimmer", "olmo2",
+    "smallthinker",
 }  # fmt: skip
 """Architectures of GGUF files whose KV cache was compared with llama.cpp's own memory fit, or that the table has."""
 

@@ -30,8 +30,10 @@ _MOST_BYTES, _MOST_ITEMS, _MOST_ENTRIES = 1 << 26, 1 << 24, 1 << 20
 # architectures in which every n-th layer attends to everything, for files that do not say so
 _PATTERN = {
     "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4, "llama4": 4, "olmo2": 4, "exaone4": 4,
-    "smallthinker": 4,
+    "laguna": 4, "smallthinker": 4,
 }  # fmt: skip
+_FULL_FIRST = ("laguna", "smallthinker")
+"""Architectures in which the first layer of each run attends to everything, not the last."""
 _WINDOW = {"llama4": 8192}
 
 
@@ -359,4 +361,5 @@ def _windows(keys: _Keys, blocks: int) -> list[int | None]:
             raise keys.wrong("attention.sliding_window_pattern", f"one value for each of {blocks} layers")
         return [window if window and slides else None for slides in pattern[:blocks]]
     period = keys.count("attention.sliding_window_pattern", _PATTERN.get(keys.arch, 0), least=0)
-    return [window if window and period and i % period < period - 1 else None for i in range(blocks)]
+    full = 0 if keys.arch in _FULL_FIRST else period - 1
+    return [window if window and period and i % period != full else None for i in range(blocks)]
