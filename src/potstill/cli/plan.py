@@ -61,7 +61,7 @@ def devices(as_json: bool) -> None:
 @_context("4096, or the model's own maximum")
 @click.option(
     "--quantization", "quantizations", multiple=True, metavar="Q",
-    help="Quantization of the weights. Default: Q4_K_M; a GGUF file has its own.",
+    help="Quantization of the weights. Default: Q4_K_M, and MXFP4_MOE for gpt-oss; a GGUF file has its own.",
 )  # fmt: skip
 @_serving
 @click.option("--host", metavar="D", help="Host machine of a GPU device (CPU and RAM). Default: Desktop DDR5-5600.")

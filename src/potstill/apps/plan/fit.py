@@ -8,9 +8,11 @@ from potstill.apps.plan.options import DEFAULT_CONTEXT, ServingOptions, chosen_q
 from potstill.components.hardware.devices import find_device
 from potstill.components.hardware.fit import Fit, FitVerdict, fit
 from potstill.components.models.architectures import unchecked
-from potstill.components.models.gguf_types import QUANTIZATIONS
+from potstill.components.models.gguf_types import QUANTIZATIONS, usual_quantization
 from potstill.components.models.source import load_spec
+from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
+from potstill.core.format import format_size
 
 __all__ = ["FitOptions", "FitReport", "fit_model"]
 
@@ -21,7 +23,7 @@ _DEFAULT_HOST = "Desktop DDR5-5600"
 class FitOptions(ServingOptions):
     """Options of `potstill fit`.
 
-    quantizations   default: Q4_K_M; a GGUF file has its own
+    quantizations   default: that of the publisher, or Q4_K_M; a GGUF file has its own
     host            host machine of a discrete GPU, whose memory takes what the GPU has no room for
     """
 
@@ -114,8 +116,19 @@ class FitReport:
             host=found.host.name if found.host else None,
             host_bytes=found.host_bytes,
             advice=found.advice,
-            warnings=tuple(filter(None, [unchecked(spec.architecture)])),
+            warnings=tuple(filter(None, [unchecked(spec.architecture), _separate_head(spec)])),
         )
+
+
+def _separate_head(spec: ModelSpec) -> str | None:
+    """The note that a publisher's files hold an output matrix that config.json ties to the embedding; else None."""
+    if spec.architecture != "qwen2" or not spec.tied or spec.header_bytes is not None or not spec.quantization:
+        return None
+    more = spec.untied().quantized(spec.quantization).weight_bytes - spec.weight_bytes
+    return (
+        f"Qwen's own GGUF files of Qwen2.5 hold a separate output matrix, {format_size(more)} more in "
+        f"{spec.quantization}; give such a file instead of the config to count it"
+    )
 
 
 def _rounded(rates: tuple[float, float]) -> tuple[float, float]:
@@ -148,5 +161,5 @@ def fit_model(model: str, options: FitOptions) -> list[FitReport]:
             f"--host {options.host}: a host takes what a discrete GPU has no room for, and {devices[0].name} is not "
             "one. Leave the option out, or give a GPU as --device."
         )
-    chosen = (spec.quantization or "mixed",) if spec.types else chosen or ("Q4_K_M",)
+    chosen = (spec.quantization or "mixed",) if spec.types else chosen or (usual_quantization(spec.architecture),)
     return [FitReport.of(fit(spec, kind, device, serving, host)) for device in devices for kind in chosen]

@@ -9,6 +9,7 @@ from typing import Literal
 from potstill.components.hardware.devices import Device
 from potstill.components.hardware.memory import Memory, indivisible_head, kv_bytes, memory, require_kv_type
 from potstill.components.hardware.speed import Placement, Speed, speed
+from potstill.components.models.gguf_types import usual_quantization
 from potstill.components.models.spec import ModelSpec, block_of
 from potstill.core.format import format_size
 
@@ -242,8 +243,9 @@ def _advice(model: ModelSpec, quantization: str, device: Device, serving: Servin
     if shorter:
         out.append(f"a context of {shorter:,} tokens (--context {shorter})")
     smaller = [] if model.types else [q for q in _SMALLER if model.quantized(q).weight_bytes < spec.weight_bytes]
-    if model.architecture == "gpt-oss" and not model.types and quantization != "MXFP4_MOE":
-        smaller.insert(0, "MXFP4_MOE")  # the type in which its weights were published
+    usual = usual_quantization(model.architecture)
+    if not model.types and usual not in (*_SMALLER, quantization):
+        smaller.insert(0, usual)
     ways = [(q, serving) for q in smaller] + [(q, narrow) for q in smaller if narrower and not alone]
     found = next(((q, changed) for q, changed in ways if _fits(model.quantized(q), device, changed)), None)
     if found:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["BLOCKS", "QUANTIZATIONS", "TYPE_NAMES", "bytes_per_element", "is_large", "stored_bytes", "tensor_type"]
+__all__ = [
+    "BLOCKS", "QUANTIZATIONS", "TYPE_NAMES", "bytes_per_element", "is_large", "stored_bytes", "tensor_type",
+    "usual_quantization",
+]  # fmt: skip
 
 BLOCKS: dict[str, tuple[int, int]] = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "F64": (1, 8), "I8": (1, 1), "I16": (1, 2), "I32": (1, 4),
@@ -36,10 +39,17 @@ QUANTIZATIONS: dict[str, str] = {
 }  # fmt: skip
 """Name that a user gives -> type of an ordinary matrix. MXFP4_MOE has everything but the experts in Q8_0."""
 
+_PUBLISHED = {"gpt-oss": "MXFP4_MOE"}
+"""Architectures whose weights were published in a quantization."""
 _FLOATS = ("F32", "F16", "BF16")
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 # small or sensitive matrices that are not quantized; the converter stores them in F32
 _NEVER = ("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "ssm_conv1d", "rope_freqs")
+
+
+def usual_quantization(architecture: str) -> str:
+    """The quantization in which a model is planned where none is chosen: that of its publisher, or Q4_K_M."""
+    return _PUBLISHED.get(architecture, "Q4_K_M")
 
 
 def stored_bytes(dims: tuple[int, ...], kind: str) -> int:

@@ -99,6 +99,11 @@ class ModelSpec:
         """Whether the token embedding is the output matrix too."""
         return "output.weight" not in self.tensors
 
+    def untied(self) -> ModelSpec:
+        """The model with an output matrix of its own, without types."""
+        head = {"output.weight": self.tensors["token_embd.weight"]}
+        return replace(self, tensors=dict(self.tensors) | head, types={}, quantization=None)
+
     @property
     def parameters(self) -> int:
         """Number of parameters; a tied matrix counts once."""
