@@ -41,8 +41,9 @@ def folder(tmp_path: Path) -> Path:
         ({"auto_map": {"AutoConfig": "someone/elsewhere--own.Config"}, "model_type": "own"}, "someone/elsewhere"),
         ({"auto_map": {"AutoConfig": [None, {}]}, "model_type": ["llama"]}, "no code of a model is run"),
         ({"transformers_weights": "adapter_model.bin"}, "transformers_weights names 'adapter_model.bin'"),
-        ({"text_config": {"num_hidden_layers": 2**31}}, "num_hidden_layers must be 1,000 at most"),
+        ({"text_config": {"num_hidden_layers": 2**31}}, "num_hidden_layers must be 0 or more and 1,000 at most"),
         ({"n_layer": 2**31}, "n_layer must be"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be 0 or more"),
     ],
 )
 def test_config_that_would_need_code_or_names_a_size_that_none_has(

@@ -143,6 +143,13 @@ for call in (load.load_causal_lm, AutoConfig.from_pretrained):
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("method", ["aqlm", None])
+def test_quantization_that_cannot_be_loaded_is_one_paragraph(folder: Path, method: str | None) -> None:
+    change_config(folder, quantization_config={"quant_method": method})
+    with pytest.raises(RecipeError, match=rf"cannot load this model \(.*{'AQLM' if method else 'quant_method'}"):
+        load_causal_lm(folder)
+
+
 def test_kernel_in_a_config_is_refused(folder: Path) -> None:
     change_config(folder, _attn_implementation="evil/kernels")
     with pytest.raises(RecipeError, match="Delete the key"):

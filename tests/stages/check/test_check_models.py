@@ -66,6 +66,9 @@ def test_a_tensor_that_is_missing_or_has_another_shape_is_named(workshop: Worksh
     write_weights(folder, whole | {prefix + name: (96, 32)})
     for recipe in recipes:
         assert f"model.{name} has shape (96, 32), but config.json implies (96, 64)" in workshop.refused(recipe)
+    write_weights(folder, whole | {f"{prefix}layers.4.mlp.up_proj.weight": (96, 64)})
+    for recipe in recipes:
+        assert "the weights have 5 layers, but num_hidden_layers in config.json is 4" in workshop.refused(recipe)
     write_weights(folder, whole | {"mtp.norm.weight": (64,)})
     for recipe in recipes:
         check_recipe(recipe)

@@ -13,7 +13,7 @@ from potstill.core.files import read_json_object
 
 __all__ = ["EncoderSizes"]
 
-_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)layers?\.(\d{1,6})\.")
 _HEAD = ("classifier", "pre_classifier", "score")
 
 

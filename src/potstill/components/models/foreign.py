@@ -43,9 +43,11 @@ def check_folder(folder: Path) -> None:
         if key in _IMPLEMENTATIONS:
             _check_implementation(path, key, value)
         most = MAX_SIZE if key in _SIZES else MAX_LAYERS if key in _LAYERS else None
-        if most and isinstance(value, int) and value > most:  # the layers would be built before a tensor is read
+        if (
+            most and isinstance(value, int) and not 0 <= value <= most
+        ):  # the layers would be built before a tensor is read
             found = printable(str(value), 40)
-            raise RecipeError(f"{path}: {key} must be {most:,} at most, found {found}. {_ADVICE}")
+            raise RecipeError(f"{path}: {key} must be 0 or more and {most:,} at most, found {found}. {_ADVICE}")
     for name in _OTHER_CONFIGS:
         other = read_json_object(folder / name, missing_ok=True, error=RecipeError, advice=_ADVICE)
         if classes := other.get("auto_map"):

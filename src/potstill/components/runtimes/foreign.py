@@ -43,10 +43,11 @@ def loading(folder: Path, must: str) -> Iterator[None]:
     logging.set_verbosity_error()  # tensors that are missing or left over are reported by `require_tensors`
     try:
         yield
-    except (PotstillError, ImportError):
+    except (PotstillError, ModuleNotFoundError):
         raise
-    except Exception as error:  # a damaged model ends in almost any type
-        reason = printable(str(error).split("\n", 1)[0]) or type(error).__name__
+    except Exception as error:  # a damaged model ends in almost any type; a package for its quantization may be missing
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        reason = printable(first if first and not isinstance(error, LookupError) else f"{type(error).__name__} {first}")
         raise RecipeError(f"{folder}: transformers cannot load this model ({reason}). {must}") from None
     finally:
         logging.set_verbosity(before)
