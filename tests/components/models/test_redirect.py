@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from potstill.components.models.folder import resolve_model
 from potstill.components.models.source import load_spec
 from potstill.core.errors import UsageError
 
@@ -46,7 +47,10 @@ def server(host: str, target: str | None) -> Iterator[tuple[str, Seen]]:
         thread.join()
 
 
-def test_token_stays_with_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [load_spec, resolve_model])
+def test_token_stays_with_the_hub(
+    load: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from huggingface_hub import constants
 
     with server("127.0.0.1", None) as (other, others), server("127.0.0.1", other) as (hub, asked):
@@ -56,7 +60,7 @@ def test_token_stays_with_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         with pytest.raises(UsageError):
-            load_spec("org/model")
+            load("org/model")
     assert asked
     assert others
     assert "Bearer hf_secret" not in others
