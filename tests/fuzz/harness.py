@@ -30,7 +30,7 @@ from potstill.cli.group import MESSAGE_CHARACTERS
 from potstill.core.errors import PotstillError
 from potstill.core.words import escaped
 
-__all__ = ["SENTINEL", "Kind", "Result", "run_inputs"]
+__all__ = ["SENTINEL", "Kind", "Make", "Result", "run_inputs"]
 
 SENTINEL = "EXECUTED"
 """Name of the file that hostile inputs try to make in the folder they are given."""
@@ -49,11 +49,13 @@ class Kind:
     name   what is attacked
     make   makes an input from a random stream, with a folder for its files, and returns the call that reads it
     share  relative number of inputs of this kind
+    waits  how many times ten seconds an input may take, where it is limited by processor time on a busy machine
     """
 
     name: str
     make: Make
     share: float = 1.0
+    waits: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _run_batch(kind: Kind, seeds: list[int]) -> Iterator[Result]:
         os.close(write)
         left = list(seeds)
         try:
-            for line in _lines(read, 2 * _SECONDS):
+            for line in _lines(read, 2 * _SECONDS * kind.waits):
                 yield Result(kind.name, left.pop(0), *json.loads(line))
         except TimeoutError:
             yield Result(kind.name, left.pop(0), "hang", "it did not return, and a signal did not end it")
@@ -145,9 +147,9 @@ def _child(kind: Kind, seeds: list[int], folder: Path, write: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         tried.clear()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _peak_memory()
         outcome, detail = _outcome(kind, seed, folder)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        grown = _peak_memory() - before
         if grown > _GROWTH:
             outcome, detail = "memory", f"it took {grown >> 20} MB; {outcome}: {detail}"
         if tried:
@@ -160,9 +162,15 @@ def _child(kind: Kind, seeds: list[int], folder: Path, write: int) -> None:
     os._exit(0)
 
 
+def _peak_memory() -> int:
+    """Bytes of this process, or of the largest that it started."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024
+
+
 def _outcome(kind: Kind, seed: int, folder: Path) -> tuple[str, str]:
     call = kind.make(random.Random(f"{kind.name} {seed}"), folder)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS * kind.waits)
     begun = time.monotonic()
     try:
         call()

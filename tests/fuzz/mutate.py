@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import random
+from pathlib import Path
 from typing import Any
 
-__all__ = ["damaged_bytes", "damaged_json", "damaged_value"]
+__all__ = ["damaged_bytes", "damaged_json", "damaged_value", "written"]
 
 _ODD_VALUES: list[Any] = [
     None,
@@ -115,3 +116,10 @@ def _places(value: Any) -> Any:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _places(inner)
+
+
+def written(path: Path, data: bytes) -> Path:
+    """The path, once its file has been written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path

@@ -10,6 +10,7 @@ import pytest
 
 from potstill.components.packages.verify import verify_package
 from potstill.core.artifacts.manifest import Manifest
+from potstill.core.words import printable
 
 ENTRY = {"bytes": 1, "sha256": "0" * 64}
 
@@ -27,9 +28,15 @@ def test_a_manifest_that_cannot_be_read_is_one_problem(tmp_path: Path, text: str
 def test_a_file_that_cannot_be_there_is_missing(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / Manifest.FILE).write_text(json.dumps({"files": {name: ENTRY}}))
-    assert f"{name} is missing." in verify_package(tmp_path)
+    assert f"{printable(name)} is missing." in verify_package(tmp_path)
 
 
 def test_a_name_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / Manifest.FILE).write_text(json.dumps({"files": {"../secret": ENTRY}}))
     assert verify_package(tmp_path) == ["../secret is not a plain file in the package's own folder."]
+
+
+def test_a_name_of_two_lines_is_named_in_one(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[2Jb").touch()
+    (tmp_path / Manifest.FILE).write_text(json.dumps({"files": {}}))
+    assert verify_package(tmp_path) == ["a [2Jb is not in the manifest."]

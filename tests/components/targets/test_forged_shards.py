@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 from collections.abc import Callable
@@ -15,48 +14,13 @@ import numpy as np
 import pytest
 import zstandard
 
-from potstill.components.targets import TargetsMeta, TargetsReader, TargetsWriter, sequence_key, store_stats
-from potstill.components.targets import shards as shard_file
+from forged_shards import KEYS, Change, V, forge, meta_of
+from forged_shards import write_store as write
+from potstill.components.targets import TargetsReader, TargetsWriter, store_stats
 from potstill.components.targets.coding import Block, encode_block
 from potstill.core.errors import DataError, StepError
 from potstill.core.steps import Stage, StepResult, run_step
 from potstill.stages.targets.stage import STAGE
-
-V = 40
-KEYS = [sequence_key(list(range(start, start + 12)), 4) for start in range(3)]
-Change = Callable[[dict[str, Any], dict[str, bytes]], None]
-
-
-def meta_of(kind: str) -> TargetsMeta:
-    of_kind: dict[str, Any] = {"counts": {"draws": 20, "seed": 1}, "top_k": {"k": 5}}[kind]
-    names = {"teacher_hash": "a", "tokenizer_hash": "b", "template_hash": "c", "dtype": "float32"}
-    return TargetsMeta.model_validate({"kind": kind, "vocab_size": V, **of_kind, **names})
-
-
-def write(folder: Path, kind: str) -> Path:
-    rng = np.random.default_rng(0)
-    with TargetsWriter(folder, meta_of(kind)) as writer:
-        for key in KEYS:
-            writer.add(key, (rng.normal(size=(key.tokens, V)) * 3).astype(np.float32))
-    return folder / "shard-000000.targets"
-
-
-def forge(path: Path, change: Change, raw_footer: bytes | None = None) -> None:
-    """Change footer and sections of a shard, and make all places and checksums right again."""
-    data, magic, tail = path.read_bytes(), shard_file._MAGIC, shard_file._TAIL
-    end = len(data) - tail.size - len(magic)
-    _, length = tail.unpack(data[end : end + tail.size])
-    footer = json.loads(data[end - length : end])
-    sections = {name: data[start : start + size] for name, (start, size, _) in footer["sections"].items()}
-    footer["sections"] = {}
-    change(footer, sections)
-    offset = len(magic)
-    for name, section in sections.items():
-        footer["sections"].setdefault(name, [offset, len(section), shard_file._digest(section).hex()])
-        offset += len(section)
-    packed = json.dumps(footer).encode() if raw_footer is None else raw_footer
-    mark = tail.pack(shard_file._digest(packed), len(packed))
-    path.write_bytes(b"".join([magic, *sections.values(), packed, mark, magic]))
 
 
 def section(name: str, new: bytes | Callable[[bytes], bytes]) -> Change:
@@ -165,7 +129,7 @@ def test_a_forged_shard_is_rejected(tmp_path: Path, kind: str, change: Change, r
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"[]", b"NaN", b"{", b"9" * 5000, b"\xff"])
 def test_a_footer_that_is_no_object_is_rejected(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path / "store", "top_k")
-    forge(path, lambda found, sections: None, raw_footer=text)
+    forge(path, lambda found, sections: None, change_footer=lambda footer: text)
     with pytest.raises(StepError, match=r"shard is damaged \(its footer: "):
         store_stats(path.parent)
 

@@ -10,6 +10,7 @@ from potstill.core.artifacts.manifest import FileEntry, FileList, Manifest
 from potstill.core.errors import DataError
 from potstill.core.files import read_json_object
 from potstill.core.hashing import hash_file
+from potstill.core.words import printable
 
 __all__ = ["verify_package"]
 
@@ -32,18 +33,20 @@ def verify_package(folder: Path) -> list[str]:
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     problems = [_problem(folder, name, entry, name in present) for name, entry in files.items()]
     extra = sorted(present - files.keys() - {Manifest.FILE})
-    return [problem for problem in problems if problem] + [f"{name} is not in the manifest." for name in extra]
+    return [problem for problem in problems if problem] + [
+        f"{printable(name)} is not in the manifest." for name in extra
+    ]
 
 
 def _problem(folder: Path, name: str, entry: FileEntry, present: bool) -> str | None:
-    path = folder / name
+    path, shown = folder / name, printable(name)
     if Path(name).name != name or (present and path.is_symlink()):
-        return f"{name} is not a plain file in the package's own folder."
+        return f"{shown} is not a plain file in the package's own folder."
     if not present or not path.is_file():  # some names cannot be looked up at all
-        return f"{name} is missing."
+        return f"{shown} is missing."
     if path.stat().st_size != entry.bytes:
-        return f"{name} has {path.stat().st_size} bytes, but the manifest says {entry.bytes}."
+        return f"{shown} has {path.stat().st_size} bytes, but the manifest says {entry.bytes}."
     found = hash_file(path)
     if found == entry.sha256:
         return None
-    return f"{name} has changed: its SHA-256 is {found}, but the manifest says {entry.sha256}."
+    return f"{shown} has changed: its SHA-256 is {found}, but the manifest says {entry.sha256}."

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from potstill.core.artifacts.training import LogLine, log_path
+from potstill.core.errors import StepError
 from potstill.core.files import file_lines, move_into_place, read_json_object, write_bytes, write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["BEST_WEIGHTS", "StepLog", "clear_checkpoints", "resume", "save_checkpoint"]
+__all__ = ["BEST_WEIGHTS", "StepLog", "clear_checkpoints", "newest_checkpoint", "resume", "save_checkpoint"]
 
 BEST_WEIGHTS = "best"
 """Folder of the best weights so far, in the folder of the model that is trained."""
 _TIME = "time.json"
+_MOST_SECONDS = 1e10
 
 
 class StepLog:
@@ -79,12 +81,30 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, seconds: 
 def resume(accelerator: Accelerator, folder: Path) -> tuple[int, float]:
     """Load the newest checkpoint, if there is one; returns the step to continue from, and the seconds up to there."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    if not found:
+    found = newest_checkpoint(folder)
+    if found is None:
         return 0, 0.0
-    accelerator.load_state(str(found[-1]))
-    time = read_json_object(found[-1] / _TIME, missing_ok=True)  # earlier versions of potstill saved none
-    return int(found[-1].name.split("-")[1]), float(time.get("seconds", 0.0))
+    path, step, seconds = found
+    accelerator.load_state(str(path))
+    return step, seconds
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, int, float] | None:
+    """The newest checkpoint, its number of steps, and the seconds up to there; None where there is none.
+
+    Raises:
+        StepError: its file of seconds is damaged.
+    """
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    found = sorted((int(step), path) for path, step in steps.items() if step.isascii() and step.isdecimal())
+    if not found:
+        return None
+    step, path = found[-1]
+    time = read_json_object(path / _TIME, missing_ok=True)  # earlier versions of potstill saved none
+    seconds = time.get("seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _MOST_SECONDS:
+        raise StepError(f"{path / _TIME}: seconds must be a number that is not negative. Delete {path} to go back.")
+    return path, step, float(seconds)
 
 
 def clear_checkpoints(folder: Path) -> None:
