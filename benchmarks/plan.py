@@ -1,4 +1,4 @@
-"""Predicted against measured: file size, resident memory and speed of many shapes in llama.cpp, with random weights.
+"""Predicted against measured: resident memory and speed of many shapes in llama.cpp, with random weights.
 
     python benchmarks/plan.py memory [--only NAME ...] [--json FILE]
     python benchmarks/plan.py speed [--only NAME ...] [--threads N] [--json FILE]
@@ -116,14 +116,12 @@ def measure_memory(names: list[str], threads: int) -> Rows:
     rows: Rows = []
     for name in names:
         with written(name) as (spec, path):
-            size = path.stat().st_size
             for context, kv in itertools.product(CONTEXTS, KV_TYPES):
                 predicted = memory(spec, context, kv_type=kv)
                 tokens = min(600, context - 16)
                 measured = serve_once(path, context=context, kv_type=kv, prompt=tokens, decode=8, threads=threads)
-                row = {"shape": name, "quantization": spec.quantization, "context": context, "kv": kv, "file": size}
-                row |= {"file_error": predicted.weights - size, "predicted": predicted.total}
-                rows.append(row | {"measured": measured.peak_bytes})
+                row = {"shape": name, "quantization": spec.quantization, "context": context, "kv": kv}
+                rows.append(row | {"predicted": predicted.total, "measured": measured.peak_bytes})
                 say(rows[-1])
     return rows
 
@@ -160,14 +158,13 @@ def say(row: dict[str, Any]) -> None:
 
 
 def memory_table(rows: Rows) -> list[str]:
-    """A line per shape: its file, the lowest and highest measurement, and the largest error."""
-    lines = ["| Shape | Type | File, bytes | Off by | Resident, MB | Largest error |", "|---|---|---|---|---|---|"]
+    """A line per shape: the lowest and highest measurement, and the largest error."""
+    lines = ["| Shape | Type | Resident, MB | Largest error |", "|---|---|---|---|"]
     for name, group in itertools.groupby(rows, key=lambda row: row["shape"]):
         own = list(group)
         measured, worst = [row["measured"] / 1e6 for row in own], max(map(error, own), key=abs)
-        size = f"{own[0]['file']:,} | {own[0]['file_error']}"
         span = f"{min(measured):,.0f} to {max(measured):,.0f}"
-        lines.append(f"| {name} | {own[0]['quantization']} | {size} | {span} | {worst:+.1%} |")
+        lines.append(f"| {name} | {own[0]['quantization']} | {span} | {worst:+.1%} |")
     return lines
 
 

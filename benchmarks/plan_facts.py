@@ -1,15 +1,17 @@
 """Predictions against published facts: file sizes, KV caches, buffers and speeds of models in llama.cpp.
 
-    python benchmarks/plan_facts.py FACTS.csv [--configs FOLDER] [--headers FOLDER] [--misses] [--json FILE]
+    python benchmarks/plan_facts.py FACTS.csv [--configs FOLDER] [--headers FOLDER] [--fit] [--misses] [--json FILE]
 
 A row of the CSV file has the columns model, quant, context, device, quantity, value, unit and source. A model's shape
 is FOLDER/MODEL.json (a config.json; default: `plan/configs` next to the facts) or, for a model that is only known as a
 GGUF header, FOLDER/MODEL.gguf. Prints a Markdown table: how many facts of each kind are hit, how far predictions are
-off, and how wide the ranges of speed are. `--misses` lists every fact that is missed.
+off, and how wide the ranges of speed are. `--misses` lists every fact that is missed, and every one that is left out.
+`--fit` asks llama.cpp itself, by its fit to the memory of a CPU, about every header in FOLDER, which may be a sparse
+file, and compares that in a second table.
 
 A file size is hit within 1 %, a cache or a buffer of weights within the MiB to which llama.cpp rounds it, a compute
 buffer within 10 %, and a speed inside the predicted range. What a discrete GPU has no room for is on a laptop's
-processor.
+processor. A file whose source says that it holds an output matrix of its own is compared with the model untied.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from memory_fit import memory_fit
+
 from potstill.components.hardware.devices import Device, find_device
 from potstill.components.hardware.fit import Serving, device_memory, fit
 from potstill.components.hardware.memory import Memory
@@ -35,6 +39,10 @@ HOST_BANDWIDTH = 83.2e9
 """Of DDR5-5200, the memory of the i9-13900HK behind the RTX 5070 (pull request 787 of llmfit names the processor)."""
 ALLOCATED = 4096
 """Tokens for which the common programs around llama.cpp make a cache by default."""
+_UNTIED = "output.weight stored"
+"""In the source of a file whose publisher stored the matrix that config.json ties to the embedding."""
+_FITTED = (4096, 32768)
+"""Contexts for which llama.cpp's own fit is asked."""
 UNITS = {"bytes": 1.0, "MiB": 2.0**20, "GiB": 2.0**30, "tokens/s": 1.0}
 NOT_DEVICES = {
     "": "Laptop DDR5-5600", "CPU": "Laptop DDR5-5600", "Jetson Orin CUDA": "Jetson AGX Orin",
@@ -75,7 +83,7 @@ def compare(fact: Mapping[str, str], spec: ModelSpec) -> Compared | None:
     found = SIZES.get(quantity)
     if found is None:
         return None
-    typed = spec.quantized(fact["quant"])
+    typed = (spec.untied() if _UNTIED in fact["source"] else spec).quantized(fact["quant"])
     size = found(typed, device_memory(typed, device, serving)) / unit
     kind = f"{quantity}, {'CPU' if device.kind == 'cpu' else 'GPU'}" if quantity == "compute buffer" else quantity
     near = {"file size": 0.01 * value, "compute buffer": 0.1 * value}.get(quantity, 1.0)
@@ -110,6 +118,19 @@ def read_facts(path: Path) -> list[dict[str, str]]:
     """Rows of the CSV file."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def fitted(headers: Path) -> list[dict[str, str]]:
+    """llama.cpp's own fit of every file in a folder, as facts."""
+    facts = []
+    for path in sorted(headers.glob("*.gguf")):
+        for context in _FITTED:
+            found = memory_fit(path, context)
+            sizes = {"model buffer": found.model, "KV buffer": found.context, "compute buffer": found.compute}
+            for quantity, value in sizes.items():
+                fact = {"model": path.stem, "quant": "", "context": str(context), "device": "CPU", "unit": "MiB"}
+                facts.append(fact | {"quantity": quantity, "value": str(value), "source": "llama.cpp's fit"})
+    return facts
 
 
 def compare_all(facts: Iterable[Mapping[str, str]], configs: Path, headers: Path) -> tuple[list[Compared], list[str]]:
@@ -162,6 +183,7 @@ def main() -> None:
     parser.add_argument("facts", type=Path)
     parser.add_argument("--configs", type=Path)
     parser.add_argument("--headers", type=Path, default=Path("."))
+    parser.add_argument("--fit", action="store_true")
     parser.add_argument("--misses", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -169,6 +191,10 @@ def main() -> None:
     found, left = compare_all(read_facts(args.facts), configs, args.headers)
     print(*table(found), "", sep="\n")
     print(f"{len(found)} facts compared, {len(left)} not.")
+    if args.fit:
+        own, unread = compare_all(fitted(args.headers), args.headers, args.headers)
+        print("", "llama.cpp's own fit:", "", *table(own), sep="\n")
+        found, left = found + own, left + unread
     if args.misses:
         say_misses(found)
         print(*left, sep="\n")
