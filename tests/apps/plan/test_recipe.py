@@ -116,6 +116,15 @@ def test_a_thing_that_costs_nothing_is_there_anyway(workshop: Workshop) -> None:
     assert "the machine that trains costs 2.5 per hour" in paid
 
 
+def test_the_memory_of_a_run_is_compared_with_the_device_that_trains(workshop: Workshop) -> None:
+    """Not with this machine, which may have more or less."""
+    named, process = "and Raspberry Pi Zero 2 W has", "of memory (student "
+    (small,) = (n for n in planned(workshop, "--train-on", "Raspberry Pi Zero 2 W")["notes"] if named in n)
+    assert process in small
+    large = planned(workshop, "--train-on", "NVIDIA H100 SXM")["notes"]
+    assert not any("of memory" in note for note in large)
+
+
 def test_hours_are_said_in_a_unit_of_which_there_are_some(workshop: Workshop) -> None:
     quick = page(workshop, "--train-on", "NVIDIA H100 SXM")
     assert "operations: less than a minute on NVIDIA H100 SXM" in quick
