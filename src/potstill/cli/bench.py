@@ -26,7 +26,7 @@ def bench(package: Path, file: Path | None, threads: int | None, requests: int |
     """
     from potstill.apps.bench.bench import bench_package
     from potstill.cli.render.bench import render_bench
-    from potstill.cli.render.page import print_page
+    from potstill.cli.render.page import print_page, say
     from potstill.core.files import write_json
 
     found = bench_package(package, threads, requests)
@@ -36,4 +36,4 @@ def bench(package: Path, file: Path | None, threads: int | None, requests: int |
     print_page(render_bench(found))
     if file:
         write_json(file, found.to_json())
-        click.echo(f"{file}: set target.measured to this file in the recipe, and run it again.", err=True)
+        say(f"{file}: set target.measured to this file in the recipe, and run it again.", err=True)

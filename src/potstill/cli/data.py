@@ -25,7 +25,8 @@ def stats(folder: Path, as_json: bool) -> None:
 
     Bytes and token ids per token, tail mass, and the divergence between the teacher and what is stored of it.
     """
+    from potstill.cli.render.page import say
     from potstill.components.targets import render_stats, store_stats
 
     found = store_stats(folder)
-    click.echo(json.dumps(found.to_json()) if as_json else render_stats(found))
+    say(json.dumps(found.to_json()) if as_json else render_stats(found))

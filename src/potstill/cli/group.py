@@ -44,6 +44,10 @@ class PotstillGroup(click.Group):
                 return super().invoke(ctx)
         except PotstillError as error:
             _fail(error)
+        except click.ClickException as error:
+            # a folder may have given a file its name; click declares the attribute as final
+            vars(error)["message"] = escaped(error.message, MESSAGE_CHARACTERS)
+            raise
         except ModuleNotFoundError as error:
             extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
             if extra is None:

@@ -35,7 +35,7 @@ def init(
     """
     from potstill.apps.init.model import write_random_model
     from potstill.apps.init.tokenizer import train_tokenizer
-    from potstill.cli.render.page import print_json
+    from potstill.cli.render.page import print_json, say
     from potstill.core.files import replacing
     from potstill.core.recipe import Shape
     from potstill.core.records import read_rows
@@ -54,11 +54,11 @@ def init(
         print_json({"folder": str(folder), "tokens": trained.tokens, "bytes_per_token": trained.bytes_per_token,
                     "parameters": parameters})  # fmt: skip
         return
-    click.echo(f"{folder}: a tokenizer of {trained.tokens:,} tokens; {trained.bytes_per_token:.2f} bytes per token.")
+    say(f"{folder}: a tokenizer of {trained.tokens:,} tokens; {trained.bytes_per_token:.2f} bytes per token.")
     if trained.tokens < vocabulary:
-        click.echo(f"The rows have too few different words for {vocabulary:,} tokens.")
+        say(f"The rows have too few different words for {vocabulary:,} tokens.")
     if parameters is not None:
-        click.echo(
+        say(
             f"A model of {parameters:,} parameters with random weights is in it: name it as student.model "
             "or teacher.model."
         )

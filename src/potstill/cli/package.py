@@ -20,7 +20,7 @@ def verify(folder: Path, as_json: bool) -> None:
     This shows that the package is complete and unchanged since it was made. It does not show who made it. The exit code
     is 1 if it differs from its manifest.
     """
-    from potstill.cli.render.page import print_json
+    from potstill.cli.render.page import print_json, say
     from potstill.components.packages.verify import verify_package
     from potstill.core.errors import StepError
 
@@ -30,6 +30,6 @@ def verify(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"package": str(folder), "whole": not problems, "problems": problems})
     elif not problems:
-        click.echo(f"{folder}: every file is as its manifest says.")
+        say(f"{folder}: every file is as its manifest says.")
     if problems:
         raise StepError(f"{folder}: {'the package differs from its manifest.' if as_json else ' '.join(problems)}")

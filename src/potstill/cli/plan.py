@@ -108,7 +108,7 @@ def search(model: str, as_json: bool, **options: Any) -> None:
     """
     from potstill.apps.plan.search import SearchOptions, search_students
     from potstill.apps.plan.write import write_student
-    from potstill.cli.render.page import print_json, print_page
+    from potstill.cli.render.page import print_json, print_page, say
     from potstill.cli.render.search import render_search
 
     path = Path(model) if _is_recipe(model) else None
@@ -118,7 +118,7 @@ def search(model: str, as_json: bool, **options: Any) -> None:
         write_student(path, written.student, written.quantization)
     print_json(found) if as_json else print_page(render_search(found))
     if path and written:
-        click.echo(f"{path}: student and export.quantization are those of {written.id} now.", err=True)
+        say(f"{path}: student and export.quantization are those of {written.id} now.", err=True)
 
 
 def _is_recipe(name: str) -> bool:
@@ -192,12 +192,12 @@ def calibrate(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
 
     Random models are measured, and the given GGUF files. Later predictions use the rates.
     """
-    from potstill.cli.render.page import print_json
+    from potstill.cli.render.page import print_json, say
     from potstill.components.hardware.calibrate import calibrate as measure
 
-    found = measure(files, threads, lambda text: click.echo(text, err=True))
+    found = measure(files, threads, lambda text: say(text, err=True))
     path = found.store()
     if as_json:
         print_json({**found.model_dump(), "file": path})
     else:
-        click.echo(f"Rates for {threads} threads are in {path}.")
+        say(f"Rates for {threads} threads are in {path}.")

@@ -14,13 +14,18 @@ from potstill.core.words import escaped
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["console", "print_json", "print_page"]
+__all__ = ["console", "print_json", "print_page", "say"]
 
 _LOG_WIDTH = 110
 
 
-def console() -> Console:
-    """Standard output. Where it is not a terminal, lines are not wrapped.
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of text on standard output or standard error; control characters in them as `\\x1b`."""
+    click.echo(escaped(text, len(text)), err=err)
+
+
+def console(*, err: bool = False) -> Console:
+    """Standard output or standard error. Where it is not a terminal, lines are not wrapped.
 
     Control characters are printed as `\\x1b`: names and notes may come from a recipe, a model or a package.
     """
@@ -32,7 +37,7 @@ def console() -> Console:
             for part in super().render(renderable, options):
                 yield part if part.control else Segment(escaped(part.text, len(part.text)), part.style)
 
-    out = Plain(highlight=False, soft_wrap=True)
+    out = Plain(stderr=err, highlight=False, soft_wrap=True)
     if not out.is_terminal:  # a log file has no width to wrap to
         out.width = _LOG_WIDTH
     return out

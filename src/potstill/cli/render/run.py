@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -33,17 +32,21 @@ __all__ = [
 ]
 
 _STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
-_err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first_process())
+_err = console(err=True)
+_err.quiet = not is_first_process()
 
 
 def announce_run(recipe: AnyRecipe, folder: Path) -> None:
     """One line: which recipe, where its run is kept."""
-    _err.print(f"[bold]{recipe.name}[/bold] in {folder}/")
+    _err.print(Text(recipe.name, style="bold"), f"in {folder}/", markup=False)
 
 
 def print_step(step: StepResult) -> None:
     """One line a stage, as it ends."""
-    _err.print(f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/")
+    _err.print(
+        f"  {step.name:<10} {'cached' if step.cached else 'done':<7} {step.seconds:>8.1f} s   {step.dir.name}/",
+        markup=False,
+    )
 
 
 def verdict_table(gates: Sequence[GateResult], confidence: float) -> Table:
@@ -84,9 +87,9 @@ def print_verdict(result: RunResult) -> None:
         out.print(note, markup=False)  # it may quote a model
     out.print(Text(f"verdict  {found.verdict}", style=f"bold {_STYLES[found.verdict]}"))
     if report.package:
-        out.print(f"package  {report.package}/")
+        out.print(f"package  {report.package}/", markup=False)
     if report.report:
-        out.print(f"report   {report.report}")
+        out.print(f"report   {report.report}", markup=False)
 
 
 def print_sweep(reports: Sequence[RunReport]) -> None:
@@ -123,4 +126,4 @@ def print_stage(stage: str, result: RunResult) -> None:
     elif stage in ("gate", "package", "report"):
         print_verdict(result)
     else:
-        out.print(str(folder))
+        out.print(str(folder), markup=False)

@@ -36,6 +36,7 @@ from potstill.core.files import file_lines, replacing
 from potstill.core.hashing import HashedPath, fingerprint
 from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
 from potstill.core.records import Row
+from potstill.core.words import printable
 
 __all__ = ["AnswerStore", "AskedTogether", "StoredRuntime", "Teacher"]
 
@@ -184,8 +185,8 @@ class AnswerStore:
             file.writelines(line + b"\n" for line in file_lines(self.path) if _parse(line))
         lines = f"{count:,} lines are" if count > 1 else "1 line is"
         print(
-            f"  {self.path}: {lines} damaged, and the teacher is asked again for the answers in them that are needed. "
-            f"The file is kept as {kept.name}.",
+            f"  {printable(str(self.path))}: {lines} damaged, and the teacher is asked again for the answers in them "
+            f"that are needed. The file is kept as {printable(kept.name)}.",
             file=sys.stderr,
             flush=True,
         )
