@@ -38,6 +38,7 @@ MARKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "inner kernel": ("config.json", {"text_config": {"attn_implementation": "someone/kernels"}}, "someone/kernels"),
     "code": ("config.json", {"model_type": "own", "auto_map": {"AutoConfig": "own.C"}}, "auto_map names own.C"),
     "code of the tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.T"]}}, "names own.T"),
+    "type": ("config.json", {"model_type": "gpt2"}, "model_type is 'gpt2', but that of LlamaForCausalLM is 'llama'"),
     "adapter": ("adapter_config.json", {"base_model_name_or_path": "a/b"}, "merge_and_unload"),
     "pickle": ("model.safetensors.index.json", {"weight_map": {"a": "pytorch_model.bin"}}, "a pickle can run code"),
 }
@@ -177,6 +178,7 @@ def test_a_context_beyond_the_models_is_reported(workshop: Workshop) -> None:
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"architectures": ["BitNetForCausalLM"]}, "architecture BitNetForCausalLM cannot be exported"),
+    "no list of classes": ({"architectures": {"a": 1}}, "architecture (none named) cannot be exported"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not SiLU"),
     "quantized": ({"quantization_config": {"bits": 4}}, "quantized already"),
     "rope": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),

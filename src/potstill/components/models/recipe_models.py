@@ -22,6 +22,7 @@ from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import RecipeError
 from potstill.core.files import read_json_object
 from potstill.core.recipe import Recipe
+from potstill.core.words import printable
 
 __all__ = ["Model", "Models", "load_models"]
 
@@ -99,6 +100,7 @@ def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     local = Path(name).expanduser().is_dir()
     folder = resolve_model(name, weights=local)
     config = read_config(folder / "config.json")
+    _require_type(key, folder, config)
     _require_head(key, folder, config)
     config |= changes
     chat = ChatSettings.of(recipe.chat).load(folder)
@@ -117,6 +119,17 @@ def _load(key: str, name: str, recipe: Recipe, **changes: Any) -> Model:
     )
     _check_sizes(key, model, recipe)
     return model
+
+
+def _require_type(key: str, folder: Path, config: dict[str, Any]) -> None:
+    """Raise RecipeError for a type that is not the class's: transformers loads by the type, our table has the class."""
+    kind, found = _class_of(config), config.get("model_type")
+    needed = kind.removesuffix("ForCausalLM").lower()
+    if kind in EXPORTABLE and found != needed:
+        raise RecipeError(
+            f"{key}: {folder / 'config.json'}: model_type is {printable(repr(found), 100)}, but that of {kind} is "
+            f"{needed!r}. Save or copy the model again."
+        )
 
 
 def _require_head(key: str, folder: Path, config: dict[str, Any]) -> None:
@@ -152,7 +165,8 @@ def _check_sizes(key: str, model: Model, recipe: Recipe) -> None:
 
 def _class_of(config: dict[str, Any]) -> str:
     """The class that a config.json names."""
-    return str((config.get("architectures") or ["(none named)"])[0])
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "(none named)"
 
 
 def _spec(config: dict[str, Any], folder: Path) -> ModelSpec | None:

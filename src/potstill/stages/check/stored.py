@@ -31,8 +31,9 @@ def require_stored(recipe: Recipe, models: Models) -> None:
 
 
 def _compare(model: Model) -> None:
-    kind = (model.config.get("architectures") or [None])[0]
-    if model.spec is None or kind not in EXPORTABLE or model.config.get("quantization_config"):
+    if model.spec is None or model.config["architectures"][0] not in EXPORTABLE:
+        return
+    if model.config.get("quantization_config"):  # with other tensors
         return
     if not any(model.folder.glob("model*.safetensors")):  # on the hub, or to be made
         return
