@@ -60,6 +60,22 @@ def told(row: Row) -> dict[str, Any]:
             {"messages": [USER, CALL], "tools": TOOLS},
         ),
         (
+            {"instruction": "hi", "system_prompt": "S", "generation": "ok", "model_name": "m"},
+            {
+                "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}],
+                "completion": {"role": "assistant", "content": "ok"},
+                "provenance": {"model_name": "m"},
+            },
+        ),
+        (
+            {"messages": [USER], "generation": "ok", "distilabel_metadata": {"a": 1}, "provenance": {"source": "x"}},
+            {
+                "messages": [USER],
+                "completion": {"role": "assistant", "content": "ok"},
+                "provenance": {"distilabel_metadata": {"a": 1}, "source": "x"},
+            },
+        ),
+        (
             {"messages": [USER], "gold": None, "behaviour": None, "provenance": None, "tools": None},
             {"messages": [USER]},
         ),

@@ -1,4 +1,4 @@
-"""`potstill targets`: what a store of teacher distributions holds."""
+"""`potstill data`: rows from answers that exist. `potstill targets`: what a store of distributions holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import click
 
 from potstill.cli.options import json_option
 
-__all__ = ["targets"]
+__all__ = ["data", "targets"]
+
+_SHOWN = 3
 
 
 @click.group()
@@ -30,3 +32,37 @@ def stats(folder: Path, as_json: bool) -> None:
 
     found = store_stats(folder)
     say(json.dumps(found.to_json()) if as_json else render_stats(found))
+
+
+@click.group()
+def data() -> None:
+    """Make rows from answers that you already have."""
+
+
+@data.command()
+@click.argument("requests", type=click.Path(path_type=Path))
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("rows", type=click.Path(path_type=Path))
+@json_option
+def batch(requests: Path, results: Path, rows: Path, as_json: bool) -> None:
+    """Write the answers of an OpenAI Batch job into ROWS.
+
+    REQUESTS is the file that was uploaded, RESULTS the one that was downloaded. To learn from the answers without
+    asking a teacher, name ROWS as data.prompts and set generate.samples to 0.
+    """
+    from potstill.apps.data.batch import rows_of_batch
+    from potstill.cli.render.page import print_json, say
+    from potstill.core.format import format_count
+
+    if rows.exists():
+        raise click.UsageError(f"{rows} exists. Name a new file.")
+    found = rows_of_batch(requests, results, rows)
+    if as_json:
+        print_json(found)
+        return
+    say(f"{rows}: {format_count(found.rows, 'row')}.")
+    if found.cut_off:
+        say(f"{format_count(found.cut_off, 'answer')} did not end by itself: no end token is learnt there.")
+    if found.left_out:
+        more = "; ..." if len(found.left_out) > _SHOWN else ""
+        say(f"{format_count(len(found.left_out), 'request')} left out. {'; '.join(found.left_out[:_SHOWN])}{more}")

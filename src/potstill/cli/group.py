@@ -24,7 +24,7 @@ MESSAGE_CHARACTERS = 3000
 
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
-    "Make it": ("init", "check", "run"),
+    "Make it": ("init", "data", "check", "run"),
     "Look into a run and its package": ("targets", "verify", "bench"),
 }
 

@@ -13,7 +13,7 @@ import click
 
 from potstill import __version__
 from potstill.cli.bench import bench
-from potstill.cli.data import targets
+from potstill.cli.data import data, targets
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
 from potstill.cli.package import verify
@@ -36,5 +36,5 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-for command in (devices, fit, search, plan, licences, calibrate, init, check, run, targets, verify, bench):
+for command in (devices, fit, search, plan, licences, calibrate, init, data, check, run, targets, verify, bench):
     main.add_command(command)

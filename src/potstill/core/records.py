@@ -42,6 +42,7 @@ __all__ = [
     "Row",
     "ToolCall",
     "first_problem",
+    "parse_row",
     "read_labelled",
     "read_rows",
     "with_call_ids",
@@ -160,8 +161,12 @@ def _with_behaviour(value: dict[str, Any]) -> dict[str, Any]:
     return value | {"behaviour": "tool_call" if len(calls) == 1 else "multi_call"}
 
 
-def _parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: bool, where: str) -> Row:
-    """A row from its JSON object; `where` is the file and the line, for messages."""
+def parse_row(value: dict[str, Any], tools: tuple[Tool, ...], need_completion: bool, where: str) -> Row:
+    """A row from its JSON object; `where` is the file and the line, for messages.
+
+    Raises:
+        DataError: the object is not a row.
+    """
     try:
         value = in_row_format(value, _KEYS)
         own = value.get("tools")
@@ -237,7 +242,7 @@ def read_rows(
     for number, value in read_json_lines(path):
         if limit is not None and len(rows) >= limit:
             break
-        rows.append(_parse_row(value, shared, need_completion, f"{path}:{number}"))
+        rows.append(parse_row(value, shared, need_completion, f"{path}:{number}"))
     if not rows:
         raise _no_rows(path)
     return rows

@@ -1,4 +1,4 @@
-"""The formats that rows come in, brought into the shape of `Row`: OpenAI's, ShareGPT's, prompt and completion."""
+"""The formats that rows come in, brought into the shape of `Row`: OpenAI's, ShareGPT's, distilabel's and others."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _ROLES = {
     "function_response": "tool",
 }
 """ShareGPT's names of speakers."""
+_DISTILABEL = ("model_name", "distilabel_metadata")
 
 
 def in_row_format(value: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def in_row_format(value: Mapping[str, Any], known: Sequence[str]) -> dict[str, A
         ValueError: the row has a key that no format has, or a value of the wrong type; the message says what to do.
     """
     row = {key: each for key, each in value.items() if each is not None}
+    if "generation" in row:
+        row = _distilabel(row)
     if "messages" not in row:
         found = next((key for key in _FORMATS if key in row), None)
         if found:
@@ -117,6 +120,18 @@ def _instruction(row: dict[str, Any]) -> dict[str, Any]:
     messages = [*system, *_messages("\n\n".join(part for part in parts if part), "user")]
     answer = _answer(row.pop("output", None))
     return {**row, "messages": messages, **answer}
+
+
+def _distilabel(row: dict[str, Any]) -> dict[str, Any]:
+    """`{"instruction" or "messages": ..., "generation": text}`; the other columns of distilabel go into provenance."""
+    answer = _answer(row.pop("generation"))
+    if system := row.pop("system_prompt", ""):
+        row["system"] = system
+    kept = {key: row.pop(key) for key in _DISTILABEL if key in row}
+    provenance = row.get("provenance", {})
+    if kept and isinstance(provenance, dict):
+        row["provenance"] = kept | provenance
+    return answer | row
 
 
 def _messages(value: Any, role: str) -> list[Any]:
