@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from potstill.cli.main import main
-from potstill.components.hardware.memory import compute_bytes, indivisible_head, kv_bytes
+from potstill.components.hardware.memory import compute_bytes, indivisible_head, kv_bytes, memory
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
 from potstill.components.hardware.speed import bytes_by_type, operations_by_type
 from potstill.components.models.configs import from_config
@@ -124,6 +124,21 @@ def test_fit_warns_of_an_architecture_that_was_not_checked(tmp_path: Path, archi
 def test_the_first_layer_of_each_run_of_lagunas_attends_to_everything(tmp_path: Path) -> None:
     model = from_gguf(write(tmp_path / "m.gguf", "laguna", 8, **plain(4, 4, 8, window=512)))
     assert [layer.window for layer in model.attention] == [None, 512, 512, 512] * 2
+
+
+@pytest.mark.parametrize("backend", ["cuda", "x86"])
+def test_a_block_that_predicts_further_tokens_needs_no_memory(tmp_path: Path, backend: str) -> None:
+    """llama.cpp ignores the tensors of GLM 4.5's last block; they are in the file all the same."""
+    keys = plain(4, 4, 8)
+    whole, less = (
+        from_gguf(write(tmp_path / f"{last}.gguf", "glm4moe", 3, **keys | {"nextn_predict_layers": last}))
+        for last in (0, 1)
+    )
+    block = sum(size for name, size in whole.tensor_bytes().items() if name.startswith("blk.2."))
+    held, kept = (memory(model, 256, backend=backend) for model in (whole, less))
+    cache = kv_bytes(whole, 256) - kv_bytes(less, 256)
+    assert block > 0 and cache > 0 and abs(held.weights - kept.weights) < 100
+    assert held.needed - kept.needed == pytest.approx(block + cache, abs=100)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ class Memory:
     copies      tensors that the CPU backend keeps a second time in another order
     kv, compute, overhead
     on_host     share of all these that a discrete GPU does not hold: llama.cpp looks up tokens on the host
+    unread      share of the weights that llama.cpp does not load: blocks that predict further tokens
     """
 
     weights: int
@@ -127,6 +128,7 @@ class Memory:
     compute: int
     overhead: int
     on_host: int = 0
+    unread: int = 0
 
     @property
     def total(self) -> int:
@@ -136,7 +138,7 @@ class Memory:
     @property
     def needed(self) -> int:
         """Memory that the device must have: under pressure the kernel drops the file's pages of copied tensors."""
-        return self.total - self.copies - self.on_host
+        return self.total - self.copies - self.on_host - self.unread
 
 
 def memory(
@@ -161,7 +163,8 @@ def memory(
     copies = _copies(spec, _REPACKED[backend]) if backend in _REPACKED else 0
     process = _PROCESS + _TOKEN * spec.vocab
     header = spec.header_bytes or _HEADER_TOKEN * spec.vocab + 60 * len(spec.tensors)
-    embedding = 0 if spec.tied else spec.tensor_bytes()["token_embd.weight"]
+    sizes = spec.tensor_bytes()
+    embedding = 0 if spec.tied else sizes["token_embd.weight"]
     return Memory(
         weights=spec.data_bytes + header,
         copies=copies,
@@ -169,6 +172,7 @@ def memory(
         compute=compute_bytes(spec, context, gpu=backend in _GPU_CONTEXT),
         overhead=process + _GPU_CONTEXT.get(backend, 0),
         on_host=process + header + embedding if discrete else 0,
+        unread=sum(sizes[name] for name in sizes.keys() - spec.run_tensors),
     )
 
 
