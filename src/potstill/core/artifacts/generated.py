@@ -122,7 +122,8 @@ class SplitCounts(Part):
             return None
         reasons = ", ".join(f"{_REASONS.get(name, name)}: {count:,}" for name, count in self.rejected.items())
         lost = sum(self.rejected.values())
-        return f"{self.kept:,} of {self.kept + lost:,} answers are used, and {lost:,} are not ({reasons})"
+        verb = "is" if lost == 1 else "are"
+        return f"{self.kept:,} of {self.kept + lost:,} answers are used, and {lost:,} {verb} not ({reasons})"
 
 
 class Generated(Artifact):

@@ -251,9 +251,10 @@ class Metrics(Artifact):
         if not kinds:
             return []
         counts = ", ".join(f"{ERROR_NAMES[kind]}: {errors[kind]:,}" for kind in kinds)
+        number = sum(errors[kind] for kind in kinds)
+        verb, count = ("is", "It counts") if number == 1 else ("are", "They count")
         return [
-            f"evaluate: {sum(errors[kind] for kind in kinds):,} of the teacher's answers to test rows are not whole "
-            f"({counts}). They count as wrong."
+            f"evaluate: {number:,} of the teacher's answers to test rows {verb} not whole ({counts}). {count} as wrong."
         ]
 
     def harm(self, learning_rate: float) -> str:
