@@ -19,7 +19,7 @@ from potstill.components.chat.format import load_chat
 from potstill.components.packages.portable import portable_recipe
 from potstill.components.packages.verify import verify_package
 from potstill.core.artifacts.exported import Exported
-from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.manifest import Manifest, manifest_digest
 from potstill.core.artifacts.metrics import LeakedRows, Metrics, Models
 from potstill.core.errors import RecipeError, StepError
 from potstill.core.files import write_json
@@ -153,10 +153,20 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         (lambda f: flip(f / "lights-Q8_0.gguf"), "lights-Q8_0.gguf has changed"),
+        (
+            lambda f: replace(f / "manifest.json", '"license": "apache-2.0"', '"license": "mit"'),
+            "manifest.json has changed",
+        ),
         (lambda f: (f / "README.md").write_text("better"), "README.md has 6 bytes"),
         (lambda f: (f / "Modelfile").unlink(), "Modelfile is missing"),
         (lambda f: (f / "extra.bin").write_text("x"), "extra.bin is not in the manifest"),
@@ -165,7 +175,7 @@ def flip(path: Path) -> None:
         (lambda f: (f / "manifest.json").write_text("{"), "not a manifest"),
         (lambda f: ((f / "LICENSE").unlink(), (f / "LICENSE").symlink_to(f / "README.md")), "not a plain file"),
     ],
-    ids=["bit", "size", "gone", "extra", "no manifest", "list", "broken", "link"],
+    ids=["bit", "license", "size", "gone", "extra", "no manifest", "list", "broken", "link"],
 )
 def test_verify_names_each_fault(tmp_path: Path, change: Any, problem: str) -> None:
     folder = packaged(tmp_path)
@@ -186,7 +196,7 @@ def test_manifest_cannot_point_outside(tmp_path: Path) -> None:
     secret.write_text("x")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["../../secret"] = {"sha256": hash_file(secret), "bytes": 1}
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest | {"sha256": manifest_digest(manifest)})
     assert verify_package(folder) == ["../../secret is not a plain file in the package's own folder."]
 
 

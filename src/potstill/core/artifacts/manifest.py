@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
@@ -12,6 +13,7 @@ from potstill.core.artifacts.generated import SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics
 from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.verdict import Verdict
+from potstill.core.hashing import fingerprint
 
 __all__ = [
     "ClassifierManifest",
@@ -23,6 +25,7 @@ __all__ = [
     "ManifestStep",
     "ManifestStudent",
     "ManifestTeacher",
+    "manifest_digest",
 ]
 
 
@@ -93,6 +96,7 @@ class _Manifest(Artifact):
     recipe          the recipe's values
     steps           the run's steps by stage
     versions        versions of the software that measured the model
+    sha256          of all other values (see `manifest_digest`); set as the manifest is written
     """
 
     FILE: ClassVar[str] = "manifest.json"
@@ -108,6 +112,12 @@ class _Manifest(Artifact):
     data: ManifestData
     steps: dict[str, ManifestStep]
     versions: dict[str, str]
+    sha256: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, with the hash of all others."""
+        value = super().to_json()
+        return value | {"sha256": manifest_digest(value)}
 
 
 class Manifest(_Manifest):
@@ -119,7 +129,7 @@ class Manifest(_Manifest):
     metrics   all measurements, without the texts of regressions
     """
 
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     student: ManifestStudent
     answers: dict[str, SplitCounts]
@@ -132,5 +142,12 @@ class Manifest(_Manifest):
 class ClassifierManifest(_Manifest):
     """Manifest of a classifier's package."""
 
+    FORMAT: ClassVar[int] = 2
+
     task: Literal["classify"] = "classify"
     metrics: ClassifierMetrics
+
+
+def manifest_digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a manifest's JSON object without its `sha256`."""
+    return fingerprint({key: item for key, item in value.items() if key != "sha256"})

@@ -86,7 +86,7 @@ def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=3)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=4)
 
 
 def _notice(inputs: ClassifierPackageInputs) -> str:
