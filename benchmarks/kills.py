@@ -32,7 +32,7 @@ from small_runs import NAME, RECIPES, VERDICT_CODES, alive, start, step_files, s
 from potstill.core.hashing import hash_file
 
 ORPHAN_SECONDS = 10.0
-TIMES = {"seconds", "tokens_per_s", "mfu", "resumed_at"}
+TIMES = {"seconds", "tokens_per_s", "mfu", "resumed_at", "speed"}
 """Keys that say how long something took, or where it was resumed."""
 MEASURED = {"DONE", "step.json", "speed.json", "report.html", "README.md", "manifest.json"}
 """Files that have measured times or hashes of such files in them; of these, only the existence is compared."""

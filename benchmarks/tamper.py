@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +30,8 @@ from click.testing import CliRunner, Result
 from kills import content
 from small_runs import NAME, RECIPES, VERDICT_CODES, step_line
 
+from damage import WAYS, damage
 from potstill.cli.main import main as potstill
-
-
-def flip(path: Path, other: Path) -> None:
-    """Change one bit in the middle."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
-
-
-def swap(path: Path, other: Path) -> None:
-    """Exchange two files."""
-    first, second = path.read_bytes(), other.read_bytes()
-    path.write_bytes(second)
-    other.write_bytes(first)
-
-
-WAYS: dict[str, Callable[[Path, Path], None]] = {
-    "flip": flip,
-    "truncate": lambda path, other: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path, other: os.truncate(path, 0),
-    "delete": lambda path, other: path.unlink(),
-    "swap": swap,
-}
-"""Ways to damage a file; the second path is that of another file of the same step with other content."""
 
 
 def cases(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -74,13 +51,13 @@ def call(*words: str | Path) -> Result:
     return CliRunner().invoke(potstill, [str(word) for word in words])
 
 
-def damage_step(recipe: Path, runs: Path, step: Path, damage: tuple[str, str, str]) -> str:
+def damage_step(recipe: Path, runs: Path, step: Path, case: tuple[str, str, str]) -> str:
     """Damage a finished step, run again, and say what came of it; the step is as before afterwards."""
-    name, other, way = damage
+    name, other, way = case
     stage = step.name.rpartition("-")[0]
     kept = runs / "kept"
     shutil.copytree(step, kept, dirs_exist_ok=True)
-    WAYS[way](step / name, step / other)
+    damage(step / name, way, step / other)
     said = call("run", recipe, "--runs", runs, "--until", stage)
     named = any(Path(file).name in said.stderr for file in ((name, other) if way == "swap" else (name,)))
     made = any(line and line[:2] == (stage, "done") for line in map(step_line, said.stderr.splitlines()))
@@ -103,17 +80,18 @@ def damage_step(recipe: Path, runs: Path, step: Path, damage: tuple[str, str, st
     return outcome
 
 
-def damage_package(package: Path, damage: tuple[str, str, str]) -> str:
+def damage_package(package: Path, case: tuple[str, str, str]) -> str:
     """Damage a copy of the package, and verify it."""
-    name, other, way = damage
+    name, other, way = case
     copy = package.parent.parent.parent / "package"
     shutil.copytree(package, copy)
-    WAYS[way](copy / name, copy / other)
+    damage(copy / name, way, copy / other)
     said = call("verify", copy)
     shutil.rmtree(copy)
     if isinstance(said.exception, Exception):
         return f"traceback: {said.exception!r}"
-    return "refused" if said.exit_code == 1 and name in said.stderr else f"silent: {said.output[-300:]}"
+    named = name in said.stderr or (way == "swap" and other in said.stderr)
+    return "refused" if said.exit_code == 1 and named else f"silent: {said.output[-300:]}"
 
 
 def measure(task: str, most: int, seed: int, work: Path) -> Iterator[tuple[str, tuple[str, str, str], str]]:
@@ -124,14 +102,14 @@ def measure(task: str, most: int, seed: int, work: Path) -> Iterator[tuple[str, 
         sys.exit(f"the run failed:\n{whole.output}")
     steps = sorted((step for step in (runs / NAME).iterdir() if step.is_dir()), key=lambda step: step.stat().st_mtime)
     packages = [path.parent for path in runs.glob("*/package-*/package/manifest.json")]
-    todo = [(folder, damage) for folder in steps + packages for damage in cases(folder)]
+    todo = [(folder, case) for folder in steps + packages for case in cases(folder)]
     if 0 < most < len(todo):
         todo = random.Random(seed).sample(todo, most)
-    for folder, damage in todo:
+    for folder, case in todo:
         if folder in packages:
-            yield "verify", damage, damage_package(folder, damage)
+            yield "verify", case, damage_package(folder, case)
         else:
-            yield folder.name.rpartition("-")[0], damage, damage_step(recipe, runs, folder, damage)
+            yield folder.name.rpartition("-")[0], case, damage_step(recipe, runs, folder, case)
 
 
 def main() -> None:
