@@ -30,7 +30,7 @@ from potstill.components.targets import TargetsReader, store_stats
 from potstill.components.training.checkpoints import newest_checkpoint
 from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.generated import Generated
-from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.manifest import Manifest, manifest_digest
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.hashing import HashedPath, hash_file
@@ -172,7 +172,8 @@ def _package(r: random.Random, folder: Path) -> Callable[[], object]:
     """A package with another manifest, or other files, than it was made with."""
     files = {"m.gguf": b"weights", "README.md": b"# m", "LICENSE": b""}
     entries = {name: file_entry(written(folder / name, data)).model_dump() for name, data in files.items()}
-    manifest = {"format": 3, "name": "m", "potstill": "0.1", "files": entries, "license": "mit", "recipe": {}}
+    manifest = {"format": 4, "name": "m", "potstill": "0.1", "files": entries, "license": "mit", "recipe": {}}
+    manifest["sha256"] = manifest_digest(manifest)
     change = r.randrange(4)
     text = damaged_json(r, manifest) if change < 2 else json.dumps(manifest).encode()
     written(folder / Manifest.FILE, text)
