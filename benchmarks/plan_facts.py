@@ -92,7 +92,7 @@ def compare(fact: Mapping[str, str], spec: ModelSpec) -> Compared | None:
 
 SIZES: dict[str, Callable[[ModelSpec, Memory], float]] = {
     "file size": lambda _, held: held.weights,
-    "model buffer": lambda spec, _: spec.data_bytes,
+    "model buffer": lambda spec, held: spec.data_bytes - held.unread,
     "KV buffer": lambda _, held: held.kv,
     "compute buffer": lambda _, held: held.compute,
 }

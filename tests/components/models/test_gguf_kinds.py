@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fixtures import CONFIGS
 from potstill.cli.main import main
 from potstill.components.hardware.memory import compute_bytes, indivisible_head, kv_bytes, memory
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
 from potstill.components.hardware.speed import bytes_by_type, operations_by_type
 from potstill.components.models.configs import from_config
 from potstill.components.models.gguf_header import from_gguf
+from potstill.components.models.source import load_spec
 from potstill.components.models.spec import ModelSpec
 from potstill.core.errors import UsageError
 
@@ -160,6 +162,17 @@ def test_a_compute_buffer_holds_the_embeddings_of_every_layer(
     rows = {"per_layer_token_embd.weight": (300, 256 * layers)}
     model = replace(model, attention=tuple(attention), tensors=dict(model.tensors) | rows)
     assert compute_bytes(model, context) / 2**20 == pytest.approx(published, rel=0.05)
+
+
+@pytest.mark.parametrize(("layers", "context", "published"), [(61, 4096, 658), (61, 32768, 826), (5, 8192, 442)])
+def test_a_compute_buffer_holds_what_an_indexer_chooses(
+    tmp_path: Path, layers: int, context: int, published: float
+) -> None:
+    """MiB by llama.cpp's own memory fit of DeepSeek V3.2, and of a part of its layers."""
+    keys = LATENT | {"attention__indexer__top_k": 2048}
+    read = from_gguf(write(tmp_path / "m.gguf", "deepseek32", layers, **keys))
+    model = replace(load_spec(str(CONFIGS / "deepseek-v3.json")), attention=read.attention, vocab=1024)
+    assert compute_bytes(model, context) / 2**20 == pytest.approx(published, rel=0.1)
 
 
 def test_a_token_looks_up_one_row_of_the_embedding_of_every_layer() -> None:

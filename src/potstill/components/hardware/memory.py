@@ -92,6 +92,9 @@ def compute_bytes(spec: ModelSpec, context: int, *, gpu: bool = False) -> int:
     - on a GPU, the logits and two arrays of the hidden size. llama.cpp reserves them for every token of a micro-batch
       (its issue 23527), except in the newest builds of its server (pull request 23861).
 
+    DeepSeek's indexer adds the numbers of the chosen tokens of every layer, and two arrays of scores as long as the
+    cache.
+
     On a CPU logits are kept for the last token only, as its own memory fit says. The last block's FFN sees only that
     token, so a model of one block has no wide FFN to hold.
     """
@@ -108,6 +111,9 @@ def compute_bytes(spec: ModelSpec, context: int, *, gpu: bool = False) -> int:
         needs.append(by_layer[1] + 4 * width + 2 * hidden)
     masks = sum({_cells(layer, context) for layer in spec.attention})
     held = 4 * tokens * max(needs) + 2 * tokens * masks
+    if any(layer.index for layer in spec.attention):
+        numbers = sum(min(layer.chosen, slot_tokens(context)) for layer in spec.attention)
+        held += 4 * tokens * (numbers + 2 * slot_tokens(context))
     return max(held, 4 * tokens * (spec.vocab + 2 * hidden)) if gpu else held + 4 * spec.vocab
 
 

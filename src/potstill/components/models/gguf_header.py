@@ -341,6 +341,7 @@ def _attention(keys: _Keys, heads: list[int], kv_heads: list[int], hidden: int) 
     sliding = keys.count("attention.key_length_swa", key), keys.count("attention.value_length_swa", value)
     latent = keys.count("attention.key_length_mla", 0, least=0)
     index = keys.count("attention.indexer.key_length", 0, least=0)
+    chosen = keys.count("attention.indexer.top_k", 0, least=0, most=MAX_TOKENS)
     cached = len(heads) - keys.count("attention.shared_kv_layers", 0, least=0, most=len(heads) - 1)
     out = []
     for i, (number, groups, window) in enumerate(zip(heads, kv_heads, _windows(keys, len(heads)), strict=True)):
@@ -348,7 +349,7 @@ def _attention(keys: _Keys, heads: list[int], kv_heads: list[int], hidden: int) 
             raise keys.wrong("attention.head_count_kv", f"a number that divides the query heads ({number})")
         k, v = sliding if window else (key, value)
         own = groups if i < cached else 0
-        out.append(Attention(own, k, 0 if latent else v, number * (latent or k), window, index))
+        out.append(Attention(own, k, 0 if latent else v, number * (latent or k), window, index, chosen))
     return tuple(out)
 
 

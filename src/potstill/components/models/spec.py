@@ -44,6 +44,7 @@ class Attention:
     queries                 width of all queries together
     window                  tokens that a token looks back on; None for all of them
     index                   further elements per token, by which DeepSeek's indexer chooses the tokens to attend to
+    chosen                  number of tokens that the indexer chooses
 
     A layer that attends to the cache of an earlier layer has kv_heads 0.
     """
@@ -54,6 +55,7 @@ class Attention:
     queries: int
     window: int | None = None
     index: int = 0
+    chosen: int = 0
 
     @property
     def elements(self) -> int:
