@@ -11,6 +11,7 @@ import pytest
 
 from endpoints import Endpoint, Script, reply
 from fixtures import ROOMS, make_model, write_jsonl
+from potstill.apps.plan.recipe import PlanOptions, plan_recipe
 from potstill.core.errors import TeacherError
 from potstill.core.recipe import Recipe
 from potstill.pipeline import run as pipeline
@@ -52,8 +53,8 @@ class Work:
         self.train: dict[str, Any] = {}
         self.samples = 1
 
-    def run(self, until: str) -> None:
-        recipe = Recipe.model_validate(
+    def recipe(self) -> Recipe:
+        return Recipe.model_validate(
             {
                 "name": "paid",
                 "data": {
@@ -68,7 +69,14 @@ class Work:
                 "trainer": {"tracker": "none"},
             }
         )
-        pipeline.run(recipe, self.folder / "runs", until=until)
+
+    def run(self, until: str) -> None:
+        pipeline.run(self.recipe(), self.folder / "runs", until=until)
+
+    def billed(self) -> tuple[int, int]:
+        """Rows that the plan says are to be answered, and those that are in the store."""
+        cost = plan_recipe(self.recipe(), PlanOptions(train_on="RTX 3060"), self.folder / "runs").cost
+        return cost.rows, cost.stored
 
 
 def test_every_request_is_paid_once(endpoint: Callable[[Script], Endpoint], tiny_model: Path, tmp_path: Path) -> None:
@@ -88,7 +96,9 @@ def test_every_request_is_paid_once(endpoint: Callable[[Script], Endpoint], tiny
             work.run(until)
         teacher.left = None
 
+    assert work.billed() == (count + len(TESTS), 0)
     interrupted("generate", 5)
+    assert work.billed() == (count + len(TESTS) - 5, 5)
     assert paid("generate") == count - 5
     work.student = make_model(tmp_path / "other", layers=1)
     assert paid("generate") == 0
@@ -99,9 +109,11 @@ def test_every_request_is_paid_once(endpoint: Callable[[Script], Endpoint], tiny
     work.prompts.append(rows("please ")[0])
     assert paid("generate") == 1
     work.samples = 2
+    assert work.billed() == (count + len(TESTS), count)
     assert paid("generate") == count  # the second samples
     interrupted("evaluate", 2)
     assert paid("evaluate") == len(TESTS) - 2
+    assert work.billed() == (0, 2 * count + len(TESTS))
     work.train = {"learning_rate": 2e-4}  # a sweep
     assert paid("evaluate") == 0
     assert len(teacher.paid) == count + 1 + count + len(TESTS)

@@ -67,6 +67,24 @@ def test_options_count_for_a_recipe_too(workshop: Workshop) -> None:
     assert "--context 513: the student was made for 512 tokens at most" in refused(workshop, "--context", "513")
 
 
+def test_answers_that_exist_are_not_billed(workshop: Workshop) -> None:
+    """Rows with answers of their own are counted apart, and the bill is for the test rows."""
+    for name in ("train", "test"):
+        rows = workshop.rows(f"{name}.jsonl")
+        write_jsonl(workshop.folder / f"{name}.jsonl", [row | {"completion": answer(row)} for row in rows])
+    count, tests = len(workshop.rows("train.jsonl")), len(workshop.rows("test.jsonl"))
+    asked = planned(workshop, prices=PRICES)["cost"]
+    assert (asked["rows"], asked["own"], asked["stored"]) == (count + tests, 0, 0)
+    own = planned(workshop, generate={"samples": 0}, prices=PRICES)["cost"]
+    assert (own["rows"], own["own"], own["stored"]) == (tests, count, 0)
+    page = run("plan", str(workshop.folder / "recipe.yaml"))
+    assert f"{count} more rows with answers of their own" in page and f"{tests} rows, about" in page
+
+
+def answer(row: dict[str, Any]) -> Any:
+    return row.get("completion") or {"role": "assistant", "content": "Done."}
+
+
 def refused(workshop: Workshop, *words: str) -> str:
     done = CliRunner().invoke(main, ["plan", str(workshop.folder / "recipe.yaml"), *words])
     assert done.exit_code == 2 and done.stdout == ""

@@ -21,6 +21,7 @@ from potstill.components.sizing.file_size import rows_warning, vocabulary_warnin
 from potstill.components.sizing.limits import Limits
 from potstill.components.sizing.prices import compare, device_cost, find_price
 from potstill.components.sizing.room import disk_problem, download_problem, memory_problem
+from potstill.components.sizing.stored import stored_answers
 from potstill.components.sizing.training_memory import memory_need
 from potstill.components.sizing.workload import Workload
 from potstill.core.recipe import Economy, Quantization, Recipe
@@ -82,13 +83,17 @@ class AnswerCost:
 class Cost:
     """What making and running the student costs, in the currency of the prices.
 
-    rows            rows that the teacher answers
+    rows            rows that the teacher has still to answer
+    stored          rows beyond these whose answers the store of earlier runs has
+    own             rows beyond these that have their own answers
     answer_length   where the length of an answer was taken from, in words
     assumed         prices of an hour of the device and of training
     answer          None where neither the device nor target.decode_tokens_per_s says how long an answer takes
     """
 
     rows: int
+    stored: int
+    own: int
     prompt_tokens: int
     answer_tokens: int
     answer_length: str
@@ -161,7 +166,7 @@ def plan_recipe(recipe: Recipe, options: PlanOptions | None = None, runs: Path =
         kv_bytes=rows[0].kv_bytes,
         quantizations=rows,
         notes=tuple(note for note in notes if note),
-        cost=_cost(recipe, work, spent, found[recipe.export.quantization].speed),
+        cost=_cost(recipe, work, spent, found[recipe.export.quantization].speed, runs),
         licences=licence_verdict(recipe),
     )
 
@@ -209,23 +214,28 @@ def _quantization_plan(recipe: Recipe, found: _Prediction, device: Device | None
     )
 
 
-def _cost(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None) -> Cost:
-    price = find_price(recipe)
+def _cost(recipe: Recipe, work: Workload, spent: Training, rate: Speed | None, runs: Path) -> Cost:
+    price, stored = find_price(recipe), stored_answers(recipe, work.splits, runs)
+    rows = work.answered_rows - stored
     return Cost(
-        rows=work.answered_rows,
-        prompt_tokens=round(work.answered_rows * work.prompt),
-        answer_tokens=round(work.answered_rows * work.answer),
+        rows=rows,
+        stored=stored,
+        own=work.rows + work.validation_rows if work.own_answers else 0,
+        prompt_tokens=round(rows * work.prompt),
+        answer_tokens=round(rows * work.answer),
         answer_length=work.answer_length,
         endpoint=recipe.teacher.base_url,
         training=spent,
-        teacher_price=round(work.answered_rows * price.of(work.prompt, work.answer), 4) if price else None,
+        teacher_price=round(rows * price.of(work.prompt, work.answer), 4) if price else None,
         price_source=price.label if price else None,
         assumed=recipe.economy,
-        answer=_answer_cost(recipe, work, spent.all_hours[1], rate),
+        answer=_answer_cost(recipe, work, rows, spent.all_hours[1], rate),
     )
 
 
-def _answer_cost(recipe: Recipe, work: Workload, training_hours: float, rate: Speed | None) -> AnswerCost | None:
+def _answer_cost(
+    recipe: Recipe, work: Workload, rows: int, training_hours: float, rate: Speed | None
+) -> AnswerCost | None:
     """An answer takes as long as the slow end of what is predicted, or else as long as the recipe's target allows."""
     target = recipe.target
     if rate:
@@ -240,7 +250,7 @@ def _answer_cost(recipe: Recipe, work: Workload, training_hours: float, rate: Sp
         find_price(recipe),
         recipe.economy,
         teacher_kind=recipe.teacher.kind,
-        rows=work.answered_rows,
+        rows=rows,
         prompt=work.prompt,
         answer=work.answer,
         seconds=seconds,

@@ -77,6 +77,10 @@ def _teacher(cost: Cost) -> list[str]:
         f"teacher    {format_count(cost.rows, 'row')}, about {tokens}",
         f"           (length of an answer: {cost.answer_length})",
     ]
+    if cost.stored:
+        lines.append(f"           {format_count(cost.stored, 'more row')} answered by earlier runs")
+    if cost.own:
+        lines.append(f"           {format_count(cost.own, 'more row')} with answers of their own")
     if cost.teacher_price is not None:
         lines.append(f"           {format_price(cost.teacher_price)} at the endpoint ({cost.price_source})")
     elif cost.endpoint:

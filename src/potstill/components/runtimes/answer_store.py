@@ -123,6 +123,12 @@ class AnswerStore:
                 self._replace_damaged(damaged)
         return found
 
+    def held(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys whose requests were answered. Nothing is locked or changed, not even a damaged file."""
+        if not self.path.is_file():
+            return set()
+        return {parsed[0] for parsed in map(_parse, file_lines(self.path)) if parsed} & set(keys)
+
     def append(self, answered: Mapping[str, Sequence[Answer]]) -> None:
         """Write answers by their request's key; they are on the disk when this returns.
 

@@ -22,7 +22,7 @@ from potstill.core.records import Row, with_call_ids
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["EndpointRuntime"]
+__all__ = ["EndpointRuntime", "request_body"]
 
 _TIMEOUT_SECONDS = 1200.0
 """Time for one row, with all tries: a slow machine takes minutes for a long answer."""
@@ -75,9 +75,9 @@ class EndpointRuntime:
         self.timeout = timeout
         self._errors = EndpointErrors(base_url, model, api_key_env, top_logprobs, timeout)
         self._gave_logprobs = False
-        self._host = urlsplit(base_url).hostname or ""
+        host = urlsplit(base_url).hostname or ""
         key = os.environ.get(api_key_env)
-        if not key and not _is_local(self._host):
+        if not key and not _is_local(host):
             raise TeacherError(
                 f"{base_url}: the environment variable {api_key_env} is not set, so there is no key for this endpoint. "
                 "Set it, or name another in teacher.api_key_env; if the endpoint wants no key, set it to any text."
@@ -90,21 +90,7 @@ class EndpointRuntime:
 
     def request(self, row: Row, sampling: Sampling) -> dict[str, Any]:
         """The body of the request for a row."""
-        # newer models of OpenAI reject max_tokens, and other servers know only max_tokens
-        limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": [message.for_api() for message in with_call_ids(row.messages)],
-            "temperature": sampling.temperature,
-            limit: sampling.max_new_tokens,
-        }
-        if self.top_logprobs:
-            request |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if row.tools:
-            request["tools"] = list(row.tools)
-        if sampling.temperature > 0:
-            request |= {"top_p": sampling.top_p, "seed": sampling.seed}
-        return request
+        return request_body(self.base_url, self.model, row, sampling, self.top_logprobs)
 
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
@@ -221,6 +207,27 @@ class EndpointRuntime:
         if self._gave_logprobs or choice.message.tool_calls or not hermes_text(choice.message).strip():
             return None
         raise self._errors.without_logprobs("an answer came without them")
+
+
+def request_body(
+    base_url: str, model: str, row: Row, sampling: Sampling, top_logprobs: int | None = None
+) -> dict[str, Any]:
+    """What an endpoint is sent for a row; the arguments are those of `EndpointRuntime`."""
+    # newer models of OpenAI reject max_tokens, and other servers know only max_tokens
+    limit = "max_completion_tokens" if urlsplit(base_url).hostname == "api.openai.com" else "max_tokens"
+    request: dict[str, Any] = {
+        "model": model,
+        "messages": [message.for_api() for message in with_call_ids(row.messages)],
+        "temperature": sampling.temperature,
+        limit: sampling.max_new_tokens,
+    }
+    if top_logprobs:
+        request |= {"logprobs": True, "top_logprobs": top_logprobs}
+    if row.tools:
+        request["tools"] = list(row.tools)
+    if sampling.temperature > 0:
+        request |= {"top_p": sampling.top_p, "seed": sampling.seed}
+    return request
 
 
 def _refused(detail: str, begun: float) -> Answer:
