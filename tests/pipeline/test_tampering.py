@@ -15,7 +15,9 @@ from damage import WAYS, damage
 from finished_run import speed
 from potstill.cli.main import main
 from potstill.components.runtimes import latency
+from potstill.core.artifacts.step import DoneRecord
 from potstill.core.errors import StepError
+from potstill.core.steps import changed_file
 from potstill.pipeline import run as pipeline
 from small_recipes import NAME, RECIPES
 
@@ -108,6 +110,26 @@ def test_a_damaged_file_is_named_and_its_step_made_again(
     assert damaged.exit_code == 1 and "the stage runs again" in damaged.stderr
     assert any(one.name in damaged.stderr for one in (victim, *[other] * (way == "swap")))
     assert kept == [f"{step.name}.changed-1"]
+
+
+@pytest.mark.parametrize("task", sorted(RECIPES))
+def test_no_damage_to_any_file_of_a_run_is_overlooked(finished: Callable[[str], Path], task: str) -> None:
+    tried = 0
+    for step in sorted((finished(task) / "runs" / NAME).glob("*-*/")):
+        mark = DoneRecord.read(step).fingerprint
+        files = {path: path.read_bytes() for path in sorted(step.rglob("*")) if path.is_file()}
+        for path, data in files.items():
+            other = next(one for one in files if files[one] != data)
+            for way in WAYS if data else ("delete", "swap"):
+                damage(path, way, other)
+                problem = changed_file(step, mark)
+                for one in (path, other):
+                    one.write_bytes(files[one])
+                named = (path, other) if way == "swap" else (path,)
+                assert problem and any(one.name in problem for one in named), (path, way, problem)
+                tried += 1
+        assert changed_file(step, mark) is None
+    assert tried > 200
 
 
 @pytest.mark.parametrize("task", sorted(RECIPES))
