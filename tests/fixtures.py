@@ -58,6 +58,10 @@ def light_row(room: str, state: str, polite: str = "") -> dict[str, Any]:
     }
 
 
+UNFINISHED = ("length", "content_filter", "error", "abort", "", None)
+"""Values of `finish_reason` after which an answer is not whole."""
+
+
 def light_rows(polites: list[str]) -> list[dict[str, Any]]:
     return [light_row(r, s, p) for p in polites for r in ROOMS for s in ("on", "off")]
 

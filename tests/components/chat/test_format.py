@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fixtures import TOOLS, light_row, light_rows, make_tokenizer
+from fixtures import TOOLS, UNFINISHED, light_row, light_rows, make_tokenizer
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.chat.variables import write_variables
 from potstill.core.errors import RecipeError
-from potstill.core.records import Message, Row
+from potstill.core.records import Message, Row, read_rows, write_rows
 
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "user", "content": "Hello, who are you?"},
@@ -145,10 +145,20 @@ def test_prompt_is_masked_and_the_end_token_is_learnt(chat: ChatFormat) -> None:
     assert said == '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state": "on"}}\n</tool_call>'
 
 
-def test_an_unfinished_answer_does_not_teach_to_stop(chat: ChatFormat) -> None:
-    whole, cut = chat.example(row()), chat.example(row(provenance={"finish_reason": "length"}))
-    assert cut.ids == whole.ids[:-1]
-    assert not cut.eos_supervised
+@pytest.mark.parametrize("reason", UNFINISHED)
+def test_an_unfinished_answer_does_not_teach_to_stop(chat: ChatFormat, tmp_path: Path, reason: str | None) -> None:
+    """Also after the row has been in a file, where null must not become absent."""
+    cut = row(provenance={"finish_reason": reason})
+    write_rows(tmp_path / "rows.jsonl", [cut])
+    for each in (cut, *read_rows(tmp_path / "rows.jsonl")):
+        found = chat.example(each)
+        assert found.ids == chat.example(row()).ids[:-1]
+        assert not found.eos_supervised
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call"])
+def test_a_whole_answer_teaches_to_stop(chat: ChatFormat, reason: str) -> None:
+    assert chat.example(row(provenance={"finish_reason": reason})) == chat.example(row())
 
 
 def test_template_that_changes_the_prompt_once_answered_is_refused(chat: ChatFormat) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures import light_rows, make_tokenizer
+from fixtures import UNFINISHED, light_rows, make_tokenizer
 from potstill.components.chat.format import ChatFormat, Example, load_chat
 from potstill.components.losses.vocabulary import token_bytes
 from potstill.components.runtimes.log_probs import AnswerToken, Candidate
@@ -112,7 +112,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatFormat:
     return load_chat(make_tokenizer(tmp_path_factory.mktemp("served") / "tokenizer"))
 
 
-def answered(text: str = TEXT, finish: str = "stop") -> Row:
+def answered(text: str = TEXT, finish: str | None = "stop") -> Row:
     said = Message(role="assistant", content=text)
     return Row(
         messages=(Message(role="user", content="x"),),
@@ -191,13 +191,15 @@ def test_another_end_token_than_the_students_is_an_end(chat: ChatFormat) -> None
     )
 
 
-def test_an_unfinished_answer_has_no_end(chat: ChatFormat) -> None:
-    row = answered(finish="length")
+@pytest.mark.parametrize("reason", UNFINISHED)
+def test_an_unfinished_answer_has_no_end(chat: ChatFormat, reason: str | None) -> None:
+    row = answered(finish=reason)
     example = chat.example(row)
     assert not example.eos_supervised
     tokens = ServedTokens(chat)
     said = spoken(chat, example, "bytes")
-    assert tokens.targets(row, example, said).text_only is None
+    found = tokens.targets(row, example, said)
+    assert found.text_only is None and chat.eos_id not in [ids[0] for ids in found.ids]
     assert tokens.targets(row, example, said[:-1]).text_only == "other_tokens"
 
 
