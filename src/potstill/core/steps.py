@@ -29,7 +29,7 @@ from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.environment import git_commit, installed_versions, is_first_process
 from potstill.core.errors import StepError
-from potstill.core.files import replacing, set_usual_modes
+from potstill.core.files import file_errors, move_into_place, replacing, set_usual_modes
 from potstill.core.hashing import HashedPath, fingerprint, hash_file, hash_listing, hashed_value
 from potstill.core.recipe.fields import Section
 from potstill.core.words import printable
@@ -192,6 +192,7 @@ def run_step(
         if problem is None:
             return read_step(directory)
         note(_move_aside(directory, problem, stage.paid))
+    _take_carried(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / StepRecord.FILE).unlink(missing_ok=True)  # of a call that was killed before DONE
     start = time.monotonic()
@@ -225,18 +226,18 @@ def _is_finished(directory: Path) -> bool:
 
 
 def _finish(directory: Path, record: StepRecord) -> None:
-    """Write step.json and DONE. `DONE.tmp` is there before step.json is, and becomes DONE."""
-    with replacing(directory / DoneRecord.FILE) as pending:
+    """Write step.json and DONE. `DONE.tmp` is there before step.json is, and becomes DONE.
+
+    After an error or Ctrl-C, `DONE.tmp` stays, which says that the step is unfinished. So this is not `replacing`.
+    """
+    pending = directory / _PENDING
+    with file_errors(pending):
         pending.touch()
-        try:
-            record.write(directory)
-            set_usual_modes(path for path in directory.rglob("*") if path.is_file())
-            done = DoneRecord.of(record.fingerprint, _hash_files(directory))
-            # not by `write_json`, whose own temporary file a kill would leave among the files of the step
-            pending.write_text(json.dumps(done.to_json(), indent=2) + "\n", encoding="utf-8")
-        except BaseException:  # `replacing` deletes DONE.tmp now
-            (directory / StepRecord.FILE).unlink(missing_ok=True)
-            raise
+        record.write(directory)
+        set_usual_modes(path for path in directory.rglob("*") if path.is_file())
+        done = DoneRecord.of(record.fingerprint, _hash_files(directory))
+        pending.write_text(json.dumps(done.to_json(), indent=2) + "\n", encoding="utf-8")
+        move_into_place(pending, directory / DoneRecord.FILE)
 
 
 def read_step(directory: Path) -> StepResult:
@@ -289,17 +290,32 @@ def _move_aside(directory: Path, problem: str, paid: tuple[str, ...]) -> str:
     """Give a changed step's directory another name, so that nothing of it is lost; returns a sentence for the user.
 
     Files that match `paid` and are as the step left them are copied into a new directory, from which the step resumes.
+    It is whole before the old one is moved, so that a kill loses none of them; see `_take_carried`.
     """
     number = 1
     while (target := directory.with_name(f"{directory.name}.changed-{number}")).exists():
         number += 1
+    if paid:
+        with replacing(_carried(directory)) as copies:
+            copies.mkdir()
+            for name, sha in _recorded_files(directory).items():
+                source = directory / name
+                if source.is_file() and any(source.match(pattern) for pattern in paid) and hash_file(source) == sha:
+                    (copies / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(source, copies / name)
     directory.rename(target)
-    for name, sha in _recorded_files(target).items():
-        source = target / name
-        if source.is_file() and any(source.match(pattern) for pattern in paid) and hash_file(source) == sha:
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, directory / name)
     return f"{directory.name}: {problem} since the step finished. It is kept as {target.name}, and the step runs again."
+
+
+def _carried(directory: Path) -> Path:
+    """Where the files that a step's next call starts with lie until the changed directory has been moved."""
+    return directory.with_name(f"{directory.name}.carried")
+
+
+def _take_carried(directory: Path) -> None:
+    """Begin a step with the files that were carried over; a kill may have come before this in an earlier call."""
+    if _carried(directory).is_dir() and not directory.exists():
+        _carried(directory).rename(directory)
 
 
 def _recorded_files(directory: Path) -> Mapping[str, str]:
