@@ -17,6 +17,7 @@ from potstill.stages.report import stage as report
 from potstill.stages.speed import stage as speed
 from potstill.stages.targets import stage as targets
 from potstill.stages.train import stage as train
+from potstill.stages.worth import stage as worth
 
 __all__ = ["LANGUAGE_STAGES"]
 
@@ -26,6 +27,7 @@ LANGUAGE_STAGES: tuple[Stage[Recipe, Any], ...] = (
     generate.STAGE,
     targets.STAGE,
     train.STAGE,
+    worth.STAGE,
     export.STAGE,
     speed.STAGE,
     evaluate.STAGE,

@@ -1,7 +1,7 @@
 """How a recipe's stages are run, each once. Read this first.
 
     check -> finetune (if asked) -> generate -> targets (if stored) -> train
-    -> export -> speed -> evaluate -> gate -> package -> report
+    -> worth (other rungs) -> export -> speed -> evaluate -> gate -> package -> report
 
 Each stage declares its inputs (`potstill.core.steps.Stage`). `language.py` and `classifier.py` list the stages of each
 task in order. A step whose inputs are the same as those of a finished one is not run again.

@@ -16,7 +16,7 @@ from potstill.components.runtimes.load import load_causal_lm, on_device
 from potstill.core.errors import RecipeError
 from potstill.core.recipe import load_recipe
 from potstill.pipeline import run as pipeline
-from potstill.stages.evaluate.measure import teacher_runtime
+from potstill.stages.evaluate.models import teacher_runtime
 from potstill.stages.evaluate.stage import STAGE
 from stage_runs import stage_inputs
 

@@ -95,6 +95,7 @@ class LoopOptions:
     pad_id      token id of padding
     seed        seed of everything random
     title       what the training is called while it runs
+    steps       number of optimizer steps; None: as many as the schedule's epochs have
     shallow     layers that odd steps run and train alone (LayerDrop, arXiv:1909.11556, with one fixed pattern)
     """
 
@@ -104,6 +105,7 @@ class LoopOptions:
     pad_id: int
     seed: int
     title: str = "train"
+    steps: int | None = None
     shallow: Sequence[int] = ()
 
 
@@ -169,7 +171,13 @@ def _plan(
 ) -> list[list[list[int]]]:
     """Rows of each micro-batch of each step; the same for any number of processes."""
     lengths = [len(e.ids) for e in examples]
-    steps = plan_steps(lengths, schedule.batch_tokens, schedule.gradient_accumulation, schedule.epochs, options.seed)
+
+    def planned(epochs: float) -> list[list[list[int]]]:
+        return plan_steps(lengths, schedule.batch_tokens, schedule.gradient_accumulation, epochs, options.seed)
+
+    steps = planned(schedule.epochs)
+    if options.steps is not None:
+        steps = planned(1 + options.steps * schedule.epochs / len(steps))[: options.steps]
     require_even_shares(accelerator, schedule, len(steps[0]), bool(options.shallow))
     return steps
 

@@ -52,9 +52,22 @@ class TrainingSetup:
     shallow_layers: int | None = None
 
     def fit(
-        self, name: str, build: Callable[[], PreTrainedModel], task: TrainingTask, dtype: str = "float32"
+        self,
+        name: str,
+        build: Callable[[], PreTrainedModel],
+        task: TrainingTask,
+        dtype: str = "float32",
+        steps: int | None = None,
     ) -> TrainSummary:
-        """Train the model that `build` makes, and save it as `out/NAME`. A finished model is not trained again."""
+        """Train the model that `build` makes, and save it as `out/NAME`. A finished model is not trained again.
+
+        Args:
+            name: name of the model's folder.
+            build: makes the model with the weights that it starts from.
+            task: what it learns.
+            dtype: number format in which it is saved.
+            steps: number of optimizer steps; None: as many as the schedule's epochs have.
+        """
         from potstill.components.training.loop import LoopOptions, train_model
         from potstill.components.training.lora import add_lora
         from potstill.components.training.ranks import wait_for_all
@@ -74,8 +87,9 @@ class TrainingSetup:
             vocab_size=self.vocab_size,
             pad_id=self.pad_id if pad_id is None else pad_id,
             seed=self.seed,
-            title=_TITLES[name],
+            title=_TITLES.get(name, f"train the rung {name}"),
             shallow=self._shallow(model.config.num_hidden_layers),
+            steps=steps,
         )
         summary = train_model(model, task, self.examples, self.validation, self.schedule, options)
         if is_first_process():

@@ -15,6 +15,7 @@ from potstill.core.artifacts.answers import ERROR_NAMES, AnswerError
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.artifacts.counts import PairedCounts, Rate
 from potstill.core.artifacts.readings import Readings
+from potstill.core.artifacts.worth import Worth
 from potstill.core.stats import quantile, quantile_interval
 
 __all__ = [
@@ -233,14 +234,18 @@ _UNANSWERED: tuple[AnswerError, ...] = ("cut_off", "unfinished", "refused")
 
 
 class Metrics(Artifact):
-    """All measurements of a language model's run."""
+    """All measurements of a language model's run.
+
+    worth   the ladder; None where the test rows have neither right answers nor text of people
+    """
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 6
+    FORMAT: ClassVar[int] = 7
 
     confidence: float
     models: Models
     paired: Paired
+    worth: Worth | None
     regressions: tuple[Regression, ...]
     leaked: LeakedRows
 

@@ -17,6 +17,7 @@ __all__ = [
     "StoredTargets",
     "TrainSummary",
     "Trained",
+    "TrainedRungs",
     "ValidationPoint",
     "log_path",
     "read_log",
@@ -189,6 +190,21 @@ class Trained(Artifact):
         """What a person must know about these trainings."""
         control = self.control.findings("control", "train") if self.control else []
         return [*self.student.findings("student", "train"), *control]
+
+
+class TrainedRungs(Artifact):
+    """The models of the worth ladder that are trained beside the student; their weights are in the folders so named.
+
+    A model is named by its rung, and by the number of its training seed from the second on: `labels`, `text-2`.
+
+    models          what each training did, by the model's name
+    labelled_rows   number of rows with right answers that `labels` learnt from
+    """
+
+    FILE: ClassVar[str] = "summary.json"
+
+    models: dict[str, TrainSummary]
+    labelled_rows: int
 
 
 class StoreStats(Part):

@@ -30,6 +30,7 @@ from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, CountTargets, Stor
 from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload, Teacher
 from potstill.core.recipe.terms import Economy, TokenPrice
 from potstill.core.recipe.train import Train
+from potstill.core.recipe.worth import Rung, Worth
 
 __all__ = [
     "COSMETIC",
@@ -66,6 +67,7 @@ __all__ = [
     "Package",
     "Quantization",
     "Recipe",
+    "Rung",
     "Schedule",
     "Section",
     "Sft",
@@ -79,6 +81,7 @@ __all__ = [
     "TopKTargets",
     "Train",
     "Trainer",
+    "Worth",
     "load_recipe",
     "recipe_hash",
     "split_revision",

@@ -25,6 +25,9 @@ class Data(Section):
     default: none, and the last weights are kept."""
     test: LocalPath
     """Path of the JSONL rows on which the student is judged; required."""
+    labelled: LocalPath | None = None
+    """Path of JSONL rows with right answers, for the rung `labels` of `worth`: what the same student learns without a
+    teacher; default: the prompts that have an answer of their own."""
     tools: LocalPath | None = None
     """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
     limit: Annotated[

@@ -6,7 +6,7 @@ the same name. A new one is a class here and its entry in `DIVERGENCES`.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -97,6 +97,11 @@ class Divergence(Section):
         return None
 
     @property
+    def on_text(self) -> Objective:
+        """This divergence on the teacher's text alone: without hidden states and the student's samples."""
+        return cast("Objective", self.model_copy(update={"hidden": None, "on_policy": None}))
+
+    @property
     def losses(self) -> tuple[str, str]:
         """Names of the losses on the teacher's text and on the student's samples."""
         sampled = self.on_policy.loss if self.on_policy else "objective"
@@ -185,6 +190,12 @@ class Contrastive(Divergence):
     def losses(self) -> tuple[str, str]:
         """Names of the losses on the teacher's text and on the student's samples."""
         return "skew_kl", "skew_reverse_kl_detached"
+
+    @property
+    def on_text(self) -> Objective:
+        """The half of this objective that needs no samples."""
+        common = {key: getattr(self, key) for key in ("alpha", "temperature", "hard_label_weight")}
+        return SkewKL(name="skew_kl", **common)
 
 
 DIVERGENCES: dict[str, type[Divergence]] = {

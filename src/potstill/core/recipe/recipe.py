@@ -20,6 +20,7 @@ from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, StoredTargets, Top
 from potstill.core.recipe.teacher import LocalTeacher, Teacher
 from potstill.core.recipe.terms import ASSUMED_DEVICE_HOUR, Economy, Licenses, Prices, TokenPrice
 from potstill.core.recipe.train import Train
+from potstill.core.recipe.worth import Rung, Worth
 
 __all__ = ["Recipe", "RecipeFile"]
 
@@ -58,6 +59,7 @@ class Recipe(RecipeFile):
     student: Student
     train: Train = Train()
     trainer: Trainer = Trainer()
+    worth: Worth = Worth()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
@@ -130,6 +132,22 @@ class Recipe(RecipeFile):
             "gates.top1_agreement": self.gates.top1_agreement is not None,
         }
         return next((key for key, reads in by_id.items() if reads), None)
+
+    @property
+    def student_rung(self) -> Literal["text", "distributions", "recipe"]:
+        """The rung of the worth ladder that the student itself is."""
+        objective = self.train.objective
+        if objective.name == "sft":
+            return "text"
+        return "recipe" if objective.hidden or objective.on_policy else "distributions"
+
+    @property
+    def extra_rungs(self) -> tuple[Rung, ...]:
+        """The rungs of the worth ladder that are trained beside the student and its control, the cheapest first."""
+        asked: list[Rung] = ["labels"] if self.data.labelled or self.generate.samples else []
+        if self.student_rung == "recipe":
+            asked.append("distributions")
+        return tuple(rung for rung in asked if rung in self.worth.rungs)
 
     @property
     def requested_logprobs(self) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from potstill.core.stats.clusters import Groups, effective_items, independent_items
 from potstill.core.stats.intervals import Interval
+from potstill.core.stats.means import mean_interval, mean_p_value
 from potstill.core.stats.pairs import paired_interval, paired_p_value
 from potstill.core.stats.planning import (
     items_for_pairs,
@@ -30,6 +31,8 @@ __all__ = [
     "items_if_all_better",
     "items_if_all_right",
     "items_if_unchanged",
+    "mean_interval",
+    "mean_p_value",
     "p_value_from_interval",
     "paired_interval",
     "paired_p_value",

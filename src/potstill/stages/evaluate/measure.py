@@ -16,18 +16,17 @@ from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paire
 from potstill.core.files import read_json
 from potstill.core.hashing import HashedPath
 from potstill.stages.evaluate.answers import TestBench
+from potstill.stages.evaluate.ladder import measure_worth
+from potstill.stages.evaluate.models import local_runtime, teacher_runtime
 from potstill.stages.evaluate.rows import read_test_rows
 from potstill.stages.evaluate.scores import NO_SIZE, ModelSize, model_metrics, paired_counts, readings_of, regressions
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.teacher_text import TeacherTexts, teacher_texts
 
 if TYPE_CHECKING:
-    from potstill.components.runtimes.endpoint import EndpointRuntime
     from potstill.components.runtimes.gguf import GGUFServer
-    from potstill.components.runtimes.hf import HFRuntime
-    from potstill.core.recipe import Offload
 
-__all__ = ["measure", "teacher_runtime"]
+__all__ = ["measure"]
 
 _SLOTS = 4
 Measured = tuple[list[JudgedAnswer], ModelMetrics]
@@ -45,6 +44,14 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     control_answers, control = (
         _measure_checkpoint(inputs, bench, texts, "control", inputs.control) if inputs.control else (None, None)
     )
+    rung_answers = {
+        name: bench.answers(name, local_runtime(inputs, model.path)) for name, model in inputs.rungs.items()
+    }
+    own: dict[str, list[JudgedAnswer] | None] = {
+        "start": start_answers,
+        "text": control_answers,
+        inputs.student_rung: student_answers,
+    }
     chat = inputs.chat.load(inputs.student.path)
     gguf_answers, gguf = _measure_gguf(inputs, bench, texts, chat, student.params)
     level = inputs.confidence
@@ -58,6 +65,9 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
             student_vs_control_kl=texts.difference("student", "control"),
             student_vs_start=paired_counts(student_answers, start_answers, level) if start_answers else None,
             student_vs_start_kl=texts.difference("student", "start"),
+        ),
+        worth=measure_worth(
+            inputs, bench.rows, teacher_answers, {name: found for name, found in own.items() if found} | rung_answers
         ),
         regressions=regressions(teacher_answers, gguf_answers),
         leaked=leaked,
@@ -103,7 +113,7 @@ def _measure_checkpoint(
     inputs: EvaluateInputs, bench: TestBench, texts: TeacherTexts, name: str, model: HashedPath
 ) -> Measured:
     """A checkpoint: the student, what it was before training, or its control."""
-    runtime = _local_runtime(inputs, model.path)
+    runtime = local_runtime(inputs, model.path)
     answers = bench.answers(name, runtime)
     fidelity = texts.compare(runtime.log_probs_at, name)
     return answers, model_metrics(answers, _size(model.path), fidelity, confidence=inputs.confidence)
@@ -123,30 +133,6 @@ def _measure_gguf(
         fidelity = texts.compare(runtime.log_probs_at, "gguf")
     size = ModelSize(params, inputs.gguf.path.stat().st_size, inputs.quantization)
     return answers, model_metrics(answers, size, fidelity, readings_of(answers), confidence=inputs.confidence)
-
-
-# ---- runtimes ----
-
-
-def teacher_runtime(inputs: EvaluateInputs) -> HFRuntime | EndpointRuntime:
-    """The teacher, loaded from its weights or behind its endpoint."""
-    teacher = inputs.teacher
-    if teacher.kind == "local":
-        assert inputs.weights is not None
-        return _local_runtime(inputs, inputs.weights.path, teacher.dtype, teacher.offload)
-    from potstill.components.runtimes.endpoint import EndpointRuntime
-
-    return EndpointRuntime(teacher.base_url, teacher.model, teacher.api_key_env, teacher.max_concurrency)
-
-
-def _local_runtime(
-    inputs: EvaluateInputs, folder: Path, dtype: str = "float32", offload: Offload | None = None
-) -> HFRuntime:
-    from potstill.components.runtimes.hf import HFRuntime
-    from potstill.components.runtimes.load import load_causal_lm, on_device
-
-    model = on_device(load_causal_lm(folder, dtype, offload))
-    return HFRuntime(model, inputs.chat.load(folder), inputs.chat.context, inputs.batch_size)
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from potstill.components.models.handover import base_model, teacher_weights
 from potstill.components.runtimes import Sampling
 from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.metrics import Metrics
+from potstill.core.artifacts.training import Trained, TrainedRungs
+from potstill.core.artifacts.worth import RungName
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe
+from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe, Rung
 from potstill.core.steps import Done, Stage
 from potstill.stages.evaluate.rows import RowFiles
 
@@ -26,6 +28,12 @@ class EvaluateInputs:
     weights      the teacher's weights; None for an endpoint
     base         the model that the student starts from, where it starts from a checkpoint
     start        the student before training; None where its weights were random
+    student_rung rung of the worth ladder that the student is
+    shown_rungs  rungs that the recipe asks for
+    seeds        number of training seeds
+    rungs        models that the worth stage trained, by name
+    trainings    what the trainings of the student and its control did
+    rung_trainings  likewise, of the other rungs; None without any
     kept         old ids of the tokens of a trimmed vocabulary; None for a full one
     quantization format of the shipped file
     batch_size   rows that a local model decodes together
@@ -41,6 +49,12 @@ class EvaluateInputs:
     start: HashedPath | None
     student: HashedPath
     control: HashedPath | None
+    student_rung: RungName
+    shown_rungs: tuple[Rung, ...]
+    seeds: int
+    rungs: dict[str, HashedPath]
+    trainings: HashedPath
+    rung_trainings: HashedPath | None
     kept: HashedPath | None
     gguf: HashedPath
     quantization: str
@@ -52,6 +66,7 @@ class EvaluateInputs:
 
 def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
     answers, exported = recipe.generate, done.read("export", Exported)
+    rungs = done.read("worth", TrainedRungs).models if "worth" in done else {}
     return EvaluateInputs(
         rows=RowFiles.of(recipe),
         chat=ChatSettings.of(recipe.chat),
@@ -62,6 +77,12 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         start=done.optional_path("train", "start"),
         student=done.path("train", "student"),
         control=done.optional_path("train", "control"),
+        student_rung=recipe.student_rung,
+        shown_rungs=recipe.worth.rungs,
+        seeds=recipe.worth.seeds,
+        rungs={name: done.path("worth", name) for name in rungs},
+        trainings=done.path("train", Trained.FILE),
+        rung_trainings=done.optional_path("worth", TrainedRungs.FILE),
         kept=done.optional_path("train", "kept.json"),
         gguf=done.path("export", exported.file),
         quantization=exported.quantization,
@@ -84,10 +105,10 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
 
 STAGE = Stage(
     name="evaluate",
-    reads=("finetune", "train", "export"),
+    reads=("finetune", "train", "worth", "export"),
     inputs=_inputs,
     run=_run,
-    version=10,
+    version=11,
     confirm=_confirm,
     paid=("answers-*.jsonl",),
 )

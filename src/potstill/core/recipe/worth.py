@@ -1,0 +1,27 @@
+"""The recipe's section on the worth ladder: the same student, trained with less of the teacher."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from potstill.core.recipe.fields import Count, Section
+
+__all__ = ["RUNGS", "Rung", "Worth"]
+
+Rung = Literal["start", "labels", "text", "distributions"]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+
+
+class Worth(Section):
+    """What the teacher was worth: the same student, trained with less of the teacher or without it."""
+
+    rungs: tuple[Rung, ...] = RUNGS
+    """Models that the student is compared with: `start` (the student before training), `labels` (trained on right
+    answers, without a teacher), `text` (trained on the teacher's text; this is the control) and `distributions`
+    (trained on the teacher's distributions, without hidden states and on-policy answers); default: all that the recipe
+    has rows and settings for."""
+    budget: Literal["steps", "seconds"] = "steps"
+    """What all rungs have in common: the number of optimizer steps, or the seconds of training; default: steps."""
+    seeds: Count = 1
+    """Number of training seeds. With several, each rung is trained as often, and intervals are over seeds; default:
+    1, with intervals over test rows."""

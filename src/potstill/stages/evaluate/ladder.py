@@ -1,0 +1,92 @@
+"""The worth ladder of a language model: right answers or, where no row has one, nats per byte of people's text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from potstill.components.runtimes.hf import HFRuntime
+from potstill.core.artifacts.answers import JudgedAnswer
+from potstill.core.artifacts.training import Trained, TrainedRungs, TrainSummary
+from potstill.core.artifacts.worth import RungName, Worth
+from potstill.core.progress import progress_bar
+from potstill.core.records import Row
+from potstill.stages.evaluate.models import local_runtime
+from potstill.stages.evaluate.stage import EvaluateInputs
+from potstill.stages.evaluate.worth import Ladder, RungScores
+
+__all__ = ["measure_worth", "nats"]
+
+Scores = Mapping[str, Sequence[float]]
+
+
+def measure_worth(
+    inputs: EvaluateInputs,
+    rows: Sequence[Row],
+    teacher: Sequence[JudgedAnswer],
+    answers: Mapping[str, Sequence[JudgedAnswer]],
+) -> Worth | None:
+    """The ladder; None where the rows have neither right answers nor text of people.
+
+    Args:
+        inputs: the stage's.
+        rows: the test rows.
+        teacher: the teacher's answers to them.
+        answers: the answers of the student, of what it was before training, and of the other rungs, by rung.
+    """
+    judged = [index for index, answer in enumerate(teacher) if answer.exact is not None]
+    groups = [row.group for row in rows]
+    if judged:
+        ladder = Ladder("exact", [1] * len(judged), [groups[i] for i in judged], inputs.confidence)
+        scores = {name: [float(found[i].exact or False) for i in judged] for name, found in answers.items()}
+        return ladder.worth(_rungs(inputs, scores), sum(bool(teacher[i].exact) for i in judged) / len(judged))
+    written = [row for row in rows if row.completion and row.completion.content]
+    if not written:
+        return None
+    folders = {"start": inputs.start, "text": inputs.control, inputs.student_rung: inputs.student} | inputs.rungs
+    sizes = [len((row.completion.content or "").encode()) for row in written if row.completion]
+    ladder = Ladder("nats_per_byte", sizes, [row.group for row in written], inputs.confidence)
+    found = {name: nats(local_runtime(inputs, at.path), written, name) for name, at in folders.items() if at}
+    return ladder.worth(_rungs(inputs, found), _teacher_nats(inputs, written, sum(sizes)))
+
+
+def nats(runtime: HFRuntime, rows: Sequence[Row], model: str) -> list[float]:
+    """-ln p of each row's own answer, its end included, cut at the runtime's context."""
+    found = []
+    with progress_bar(f"score test rows: {model}", len(rows)) as ticker:
+        for row in rows:
+            example = runtime.chat.example(row)
+            ids = example.ids[: runtime.context]
+            table = runtime.log_probs(ids, example.n_prompt)
+            found.append(-float(table.gather(1, table.new_tensor(ids[example.n_prompt :]).long()[:, None]).sum()))
+            ticker.advance()
+    return found
+
+
+def _teacher_nats(inputs: EvaluateInputs, rows: Sequence[Row], size: int) -> float | None:
+    """The teacher's nats per byte; None for an endpoint."""
+    if inputs.weights is None or inputs.teacher.kind != "local":
+        return None
+    runtime = local_runtime(inputs, inputs.weights.path, inputs.teacher.dtype, inputs.teacher.offload)
+    return sum(nats(runtime, rows, "teacher")) / size
+
+
+def _rungs(inputs: EvaluateInputs, scores: Scores) -> dict[RungName, RungScores]:
+    """The scores of each rung that the recipe shows, in order, with those of all its training seeds."""
+    own = Trained.read(inputs.trainings.path.parent)
+    others = TrainedRungs.read(inputs.rung_trainings.path.parent).models if inputs.rung_trainings else {}
+    trained: dict[str, TrainSummary | None] = {"text": own.control, inputs.student_rung: own.student, **others}
+    names: tuple[RungName, ...] = get_args(RungName)
+    shown = (*inputs.shown_rungs, inputs.student_rung)
+    found: dict[RungName, RungScores] = {}
+    for rung in names:
+        models = (rung, *(f"{rung}-{number}" for number in range(2, inputs.seeds + 1)))
+        seeds = [scores[model] for model in models if model in scores]
+        if seeds and rung in shown:
+            summary = trained.get(rung)
+            found[rung] = RungScores(
+                rows=seeds,
+                train_steps=summary.steps if summary else None,
+                seconds=summary.seconds if summary else None,
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Stage worth: the other rungs of the ladder."""
