@@ -7,8 +7,9 @@ from pathlib import Path
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics, PairedCounts, Rate
 from potstill.core.artifacts.run import ClassifierRunMetrics, RunMetrics
 from potstill.core.artifacts.speed import MeasuredSpeed
+from potstill.core.artifacts.worth import Worth
 
-__all__ = ["classifier_run_metrics", "run_metrics"]
+__all__ = ["classifier_run_metrics", "read_worth", "run_metrics"]
 
 
 def run_metrics(evaluated: Path, timed: Path) -> RunMetrics:
@@ -54,6 +55,11 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
         top1_agreement=student.fidelity.top1_agreement,
         leaked_rows=metrics.leaked.rows,
     )
+
+
+def read_worth(evaluated: Path) -> Worth | None:
+    """The worth ladder of a run, from the directory of its evaluate step."""
+    return Metrics.read(evaluated).worth
 
 
 def _rate(found: Rate | None) -> float | None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from potstill.core.artifacts.run import RunReport, StageRun
+from potstill.core.artifacts.run import RunReport, StageRun, WorthEntry
 from potstill.core.artifacts.verdict import VerdictWord
+from potstill.core.artifacts.worth import Worth
 from potstill.core.steps import StepResult
-from potstill.pipeline.metrics import classifier_run_metrics, run_metrics
+from potstill.pipeline.metrics import classifier_run_metrics, read_worth, run_metrics
 
 __all__ = ["RunResult"]
 
@@ -39,6 +40,10 @@ class RunResult:
             for name, step in self.steps.items()
         }
 
+    def worth(self) -> Worth | None:
+        """The worth ladder, once it has been measured."""
+        return read_worth(self.folder("evaluate")) if "evaluate" in self.steps else None
+
     def report(self, changes: Mapping[str, str] | None = None) -> RunReport:
         """What the run has come to; `changes` are those of a sweep's variant."""
         metrics = None
@@ -47,10 +52,12 @@ class RunResult:
             timed = self.folder("speed") if "speed" in self.steps else None
             metrics = run_metrics(evaluated, timed) if timed else classifier_run_metrics(evaluated)
         page = self.page("report.html")
+        worth = self.worth()
         return RunReport(
             verdict=self.verdict,
             stages=self.stages(),
             metrics=metrics,
+            worth=tuple(map(WorthEntry.of, worth.rungs)) if worth else None,
             package=str(self.folder("package") / "package") if "package" in self.steps else None,
             report=str(page) if "report" in self.steps and page.is_file() else None,
             changes=dict(changes) if changes else None,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from potstill.cli.group import MESSAGE_CHARACTERS
 from potstill.cli.render.page import console
+from potstill.cli.render.worth import worth_table
 from potstill.core.artifacts.verdict import GateResult, Verdict
 from potstill.core.environment import is_first_process
 from potstill.core.format import format_interval, format_level, format_value
@@ -78,6 +79,10 @@ def print_verdict(result: RunResult) -> None:
     found = Verdict.read(result.folder("gate"))
     report = result.report()
     out.print()
+    if worth := result.worth():
+        out.print(worth_table(worth))
+        out.print(f"{worth.sentence} {worth.interval_sentence}")
+        out.print()
     out.print(verdict_table(found.gates, found.confidence))
     out.print()
     for gate in found.gates:

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.artifacts.verdict import VerdictWord
+from potstill.core.artifacts.worth import RungName, RungScore
 
-__all__ = ["ClassifierRunMetrics", "RunMetrics", "RunRecord", "RunReport", "StageRun"]
+__all__ = ["ClassifierRunMetrics", "RunMetrics", "RunRecord", "RunReport", "StageRun", "WorthEntry"]
 
 
 class StageRun(Part):
@@ -73,6 +74,23 @@ class ClassifierRunMetrics(Part):
     leaked_rows: int
 
 
+class WorthEntry(Part):
+    """A rung of the worth ladder: `value` is a rate or nats per byte, and `p` is against the rung before."""
+
+    rung: RungName
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None
+
+    @classmethod
+    def of(cls, rung: RungScore) -> WorthEntry:
+        """A rung in short."""
+        p = rung.step.p if rung.step else None
+        return cls(rung=rung.rung, value=rung.value, low=rung.low, high=rung.high, n=rung.n, p=p)
+
+
 class RunReport(Part):
     """What `potstill run --json` prints: with `--until`, only what has run so far.
 
@@ -82,6 +100,7 @@ class RunReport(Part):
     verdict: VerdictWord | None
     stages: dict[str, StageRun]
     metrics: RunMetrics | ClassifierRunMetrics | None = None
+    worth: tuple[WorthEntry, ...] | None = None
     package: str | None = None
     report: str | None = None
     changes: dict[str, str] | None = None

@@ -6,6 +6,7 @@ from typing import Literal
 
 from potstill.core.artifacts.base import Part
 from potstill.core.artifacts.counts import DifferenceWord, difference_word
+from potstill.core.format import format_interval, format_number, format_points, format_value
 
 __all__ = ["RUNG_NAMES", "Measure", "RungName", "RungScore", "Step", "Worth"]
 
@@ -91,6 +92,45 @@ class Worth(Part):
     def unit(self) -> str:
         """Unit of the values, as `format_value` takes it."""
         return "rate" if self.measure == "exact" else "nats/byte"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Titles of the columns of `cells`."""
+        return "learnt from", "right" if self.measure == "exact" else "nats per byte", "interval", "gain", "p"
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The ladder as a table for people: a line for each rung, and the teacher last."""
+        lines = [
+            (
+                rung.title,
+                format_value(rung.value, self.unit),
+                format_interval(rung.low, rung.high, self.unit),
+                self._gain(rung.step) if rung.step else "",
+                format_number(rung.step.p, 2)
+                if rung.step and rung.step.p >= 0.0001
+                else "< 0.0001"
+                if rung.step
+                else "",
+            )
+            for rung in self.rungs
+        ]
+        return (
+            lines
+            if self.teacher is None
+            else [*lines, ("(the teacher)", format_value(self.teacher, self.unit), "", "", "")]
+        )
+
+    def _gain(self, step: Step) -> str:
+        """The gain over the rung before, with its interval."""
+        if self.measure == "exact":
+            ends = (
+                ""
+                if step.low is None or step.high is None
+                else f" ({format_points(step.low)} to {format_points(step.high)})"
+            )
+            return f"{format_points(step.gain)}{ends}"
+        ends = "" if step.low is None or step.high is None else f" ({step.low:+.3f} to {step.high:+.3f})"
+        return f"{step.gain:+.3f}{ends}"
 
     @property
     def best(self) -> RungScore:
