@@ -57,9 +57,9 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
     )
 
 
-def read_worth(evaluated: Path) -> Worth | None:
+def read_worth(evaluated: Path, *, classifier: bool) -> Worth | None:
     """The worth ladder of a run, from the directory of its evaluate step."""
-    return Metrics.read(evaluated).worth
+    return (ClassifierMetrics if classifier else Metrics).read(evaluated).worth
 
 
 def _rate(found: Rate | None) -> float | None:

@@ -42,7 +42,9 @@ class RunResult:
 
     def worth(self) -> Worth | None:
         """The worth ladder, once it has been measured."""
-        return read_worth(self.folder("evaluate")) if "evaluate" in self.steps else None
+        if "evaluate" not in self.steps:
+            return None
+        return read_worth(self.folder("evaluate"), classifier="speed" not in self.steps)
 
     def report(self, changes: Mapping[str, str] | None = None) -> RunReport:
         """What the run has come to; `changes` are those of a sweep's variant."""

@@ -41,7 +41,8 @@ class Training:
     """What making a student takes.
 
     machine        name of the device that trains
-    parts          operations by purpose: student, control, teacher (its passes over rows), finetune
+    parts          operations by purpose: student, control, worth (the other rungs), teacher (its passes over the
+                   rows), finetune
     hours          of training on the machine, low and high
     writing        hours in which answers are written there: by a local teacher, and by the student (on-policy)
     disk_bytes     most disk that is filled at a time: by the whole run where it is known, else by training the student
@@ -77,8 +78,8 @@ def training(
     disk: DiskNeed | None = None,
     memory: MemoryNeed | None = None,
 ) -> Training:
-    """What training a student takes, with its control (train.control), the teacher's passes over the rows
-    (train.objective.targets) and the teacher's own training (teacher.finetune).
+    """What training a student takes, with its control (train.control), the other rungs (worth), the teacher's passes
+    over the rows (train.objective.targets) and the teacher's own training (teacher.finetune).
 
     Args:
         student: its size.
@@ -94,15 +95,20 @@ def training(
     parts = {"student": TRAINED * student.parameters * trained_tokens}
     if recipe.train.has_control:
         parts["control"] = parts["student"]
+    rungs = list(recipe.worth_models.values())
+    if rungs:
+        parts["worth"] = len(rungs) * parts["student"]
     if teacher and recipe.train.objective.name != "sft":
         parts["teacher"] = FORWARD * teacher.parameters * work.tokens * _passes(recipe, work)
+        taught = sum(rung not in ("labels", "text") for rung in rungs)
+        parts["worth"] = parts.get("worth", 0) + taught * parts["teacher"]
     if teacher and recipe.teacher.finetune:
         parts["finetune"] = TRAINED * teacher.parameters * work.finetune_tokens * recipe.teacher.finetune.epochs
     operations = sum(parts.values())
     targets = 0
     if stored is not None:
         targets = expected_bytes(stored.kind, round(work.rows * work.answer), vocab, stored.k)
-    saved = (2 if recipe.train.has_control else 1) * 4 * student.parameters
+    saved = (1 + recipe.train.has_control + len(rungs)) * 4 * student.parameters
     return Training(
         machine=machine.name,
         operations=operations,

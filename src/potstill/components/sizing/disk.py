@@ -25,12 +25,16 @@ def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
     The export stage holds an F16 file as well as the shipped one.
     """
     file, spec = file_size(recipe, models), models.student_spec
-    # the student, its control, and the student before training; random weights are not kept
-    saved = 1 + recipe.train.has_control + (recipe.student.init != "scratch")
+    # the student, its control, the other rungs, and the student before training; random weights are not kept
+    saved = 1 + recipe.train.has_control + (recipe.student.init != "scratch") + len(recipe.worth_models)
     validated = recipe.data.validation is not None
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answered = len(splits["prompts"]) + len(splits.get("validation", ()))
-    answers = 5 * len(splits["test"]) * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
+    answers = (
+        (5 + len(recipe.worth_models))
+        * len(splits["test"])
+        * (_ROW_BYTES + _TOKEN_BYTES * recipe.generate.max_new_tokens)
+    )
     f16 = spec.quantized("F16").weight_bytes + file.bytes - file.weight_bytes
     # stage -> bytes that stay, bytes that are there while it runs
     stages = {"generate": (_generated_bytes(recipe, answered), 0)}

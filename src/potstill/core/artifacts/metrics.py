@@ -341,10 +341,11 @@ class ClassifierMetrics(Artifact):
     """All measurements of a classifier's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     confidence: float
     models: ClassifierModels
     paired: ClassifierPaired
+    worth: Worth
     speed: ClassifierSpeed
     leaked: LeakedRows

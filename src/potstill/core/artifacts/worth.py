@@ -7,10 +7,10 @@ from typing import Literal
 from potstill.core.artifacts.base import Part
 from potstill.core.artifacts.counts import DifferenceWord, difference_word
 from potstill.core.format import format_interval, format_number, format_points, format_value
+from potstill.core.recipe.worth import RungName
 
 __all__ = ["RUNG_NAMES", "Measure", "RungName", "RungScore", "Step", "Worth"]
 
-RungName = Literal["baseline", "start", "labels", "text", "distributions", "recipe"]
 Measure = Literal["exact", "nats_per_byte"]
 
 RUNG_NAMES: dict[RungName, str] = {
@@ -100,7 +100,7 @@ class Worth(Part):
 
     def cells(self) -> list[tuple[str, ...]]:
         """The ladder as a table for people: a line for each rung, and the teacher last."""
-        lines = [
+        lines: list[tuple[str, ...]] = [
             (
                 rung.title,
                 format_value(rung.value, self.unit),

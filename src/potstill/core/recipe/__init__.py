@@ -30,7 +30,7 @@ from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, CountTargets, Stor
 from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload, Teacher
 from potstill.core.recipe.terms import Economy, TokenPrice
 from potstill.core.recipe.train import Train
-from potstill.core.recipe.worth import Rung, Worth
+from potstill.core.recipe.worth import Rung, RungName, Worth
 
 __all__ = [
     "COSMETIC",
@@ -68,6 +68,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "Rung",
+    "RungName",
     "Schedule",
     "Section",
     "Sft",

@@ -20,7 +20,7 @@ from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, StoredTargets, Top
 from potstill.core.recipe.teacher import LocalTeacher, Teacher
 from potstill.core.recipe.terms import ASSUMED_DEVICE_HOUR, Economy, Licenses, Prices, TokenPrice
 from potstill.core.recipe.train import Train
-from potstill.core.recipe.worth import Rung, Worth
+from potstill.core.recipe.worth import RungName, Worth
 
 __all__ = ["Recipe", "RecipeFile"]
 
@@ -134,7 +134,7 @@ class Recipe(RecipeFile):
         return next((key for key, reads in by_id.items() if reads), None)
 
     @property
-    def student_rung(self) -> Literal["text", "distributions", "recipe"]:
+    def student_rung(self) -> RungName:
         """The rung of the worth ladder that the student itself is."""
         objective = self.train.objective
         if objective.name == "sft":
@@ -142,12 +142,23 @@ class Recipe(RecipeFile):
         return "recipe" if objective.hidden or objective.on_policy else "distributions"
 
     @property
-    def extra_rungs(self) -> tuple[Rung, ...]:
-        """The rungs of the worth ladder that are trained beside the student and its control, the cheapest first."""
-        asked: list[Rung] = ["labels"] if self.data.labelled or self.generate.samples else []
-        if self.student_rung == "recipe":
-            asked.append("distributions")
-        return tuple(rung for rung in asked if rung in self.worth.rungs)
+    def worth_models(self) -> dict[str, RungName]:
+        """The rungs that are trained apart from the student and its control, by the model's name, cheapest first.
+
+        The second training seed's model of a rung is named `text-2`, and so on.
+        """
+        student, rungs = self.student_rung, self.worth.rungs
+        has_text = self.train.has_control and "text" in rungs
+        first: dict[RungName, bool] = {
+            "labels": "labels" in rungs and (self.data.labelled is not None or self.generate.samples > 0),
+            "text": has_text and self.worth.budget == "seconds",
+            "distributions": "distributions" in rungs and student == "recipe",
+        }
+        later = first | {"text": has_text} | {student: True}
+        numbers = range(2, self.worth.seeds + 1)
+        return {rung: rung for rung, asked in first.items() if asked} | {
+            f"{rung}-{number}": rung for number in numbers for rung, asked in later.items() if asked
+        }
 
     @property
     def requested_logprobs(self) -> int | None:

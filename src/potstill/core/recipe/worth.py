@@ -6,9 +6,11 @@ from typing import Literal, get_args
 
 from potstill.core.recipe.fields import Count, Section
 
-__all__ = ["RUNGS", "Rung", "Worth"]
+__all__ = ["RUNGS", "Rung", "RungName", "Worth"]
 
 Rung = Literal["start", "labels", "text", "distributions"]
+RungName = Literal["baseline", "start", "labels", "text", "distributions", "recipe"]
+"""All rungs: those that a recipe may ask for, the simplest classifier, and all that a recipe adds."""
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 

@@ -23,12 +23,16 @@ from potstill.core.artifacts.metrics import (
     PairedCounts,
     Rate,
 )
+from potstill.core.artifacts.training import Trained
+from potstill.core.artifacts.worth import RungName, Worth
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
 from potstill.core.leakage import leaked_texts, unrepeated_texts
 from potstill.core.recipe import ClassifierEvaluate, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
+from potstill.stages.evaluate.bag_of_words import bag_of_words
+from potstill.stages.evaluate.worth import Ladder, RungScores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +57,7 @@ class ClassifierEvaluateInputs:
     start: HashedPath
     student: HashedPath
     control: HashedPath | None
+    trainings: HashedPath
     settings: ClassifierEvaluate
     seed: int
     confidence: float
@@ -70,6 +75,7 @@ def _inputs(recipe: ClassifierRecipe, done: Done) -> ClassifierEvaluateInputs:
         start=done.path("train", "start"),
         student=done.path("train", "student"),
         control=done.optional_path("train", "control"),
+        trainings=done.path("train", Trained.FILE),
         settings=recipe.evaluate,
         seed=recipe.seed,
         confidence=recipe.gates.confidence,
@@ -111,11 +117,16 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
     )
     paired = _paired(right, inputs.confidence)
     ClassifierMetrics(
-        confidence=inputs.confidence, models=models_metrics, paired=paired, speed=speed, leaked=leaked
+        confidence=inputs.confidence,
+        models=models_metrics,
+        paired=paired,
+        worth=_worth(inputs, rows, right),
+        speed=speed,
+        leaked=leaked,
     ).write(out)
 
 
-STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=6)
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=7)
 
 
 def scored_rows(test_file: HashedPath, *used_files: HashedPath | None) -> tuple[list[LabelledRow], LeakedRows]:
@@ -172,6 +183,22 @@ def _paired(right: dict[str, list[bool]], confidence: float) -> ClassifierPaired
     assert teacher is not None  # there is at least one row
     control = PairedCounts.of(right["student"], right["control"], None, confidence) if "control" in right else None
     return ClassifierPaired(student_vs_teacher=teacher, student_vs_control=control)
+
+
+def _worth(inputs: ClassifierEvaluateInputs, rows: Sequence[LabelledRow], right: dict[str, list[bool]]) -> Worth:
+    """The ladder, which begins with the simplest classifier."""
+    guessed = bag_of_words(read_labelled(inputs.train.path), [row.text for row in rows])
+    scores: dict[RungName, list[bool]] = {
+        "baseline": [label == row.label for label, row in zip(guessed, rows, strict=True)],
+        "start": right["start"],
+        **({"labels": right["control"]} if "control" in right else {}),
+        "distributions": right["student"],
+    }
+    trained = Trained.read(inputs.trainings.path.parent)
+    summaries = {"labels": trained.control, "distributions": trained.student}
+    rungs = {name: RungScores.of([list(map(float, found))], summaries.get(name)) for name, found in scores.items()}
+    ladder = Ladder("exact", [1] * len(rows), [None] * len(rows), inputs.confidence)
+    return ladder.worth(rungs, sum(right["teacher"]) / len(rows))
 
 
 def _fidelity(teacher_BC: Tensor, student_BC: Tensor) -> ClassifierFidelity:

@@ -83,10 +83,5 @@ def _rungs(inputs: EvaluateInputs, scores: Scores) -> dict[RungName, RungScores]
         models = (rung, *(f"{rung}-{number}" for number in range(2, inputs.seeds + 1)))
         seeds = [scores[model] for model in models if model in scores]
         if seeds and rung in shown:
-            summary = trained.get(rung)
-            found[rung] = RungScores(
-                rows=seeds,
-                train_steps=summary.steps if summary else None,
-                seconds=summary.seconds if summary else None,
-            )
+            found[rung] = RungScores.of(seeds, trained.get(rung))
     return found

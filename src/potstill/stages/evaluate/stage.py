@@ -11,9 +11,8 @@ from potstill.components.runtimes import Sampling
 from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.training import Trained, TrainedRungs
-from potstill.core.artifacts.worth import RungName
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe, Rung
+from potstill.core.recipe import ApiTeacher, Evaluate, LocalTeacher, Recipe, Rung, RungName
 from potstill.core.steps import Done, Stage
 from potstill.stages.evaluate.rows import RowFiles
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from potstill.core.artifacts.counts import PairedCounts, Rate
+from potstill.core.artifacts.training import TrainSummary
 from potstill.core.artifacts.worth import Measure, RungName, RungScore, Step, Worth
 from potstill.core.stats import Interval, mean_interval, mean_p_value
 from potstill.stages.evaluate.means import ratio_interval
@@ -26,6 +27,13 @@ class RungScores:
     rows: Sequence[Sequence[float]]
     train_steps: int | None = None
     seconds: float | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[float]], training: TrainSummary | None) -> RungScores:
+        """Scores, and what the rung's training did; None for a rung that is not trained."""
+        if training is None:
+            return cls(rows)
+        return cls(rows, training.steps, training.seconds)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import yaml
 from potstill.core.artifacts.manifest import DataFile, Manifest
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Rate
 from potstill.core.artifacts.speed import SpeedTiming
+from potstill.core.artifacts.worth import Worth
 from potstill.core.format import format_interval, format_level, format_number, format_percent, format_size
 from potstill.stages.package import markdown
 from potstill.stages.package.example import Example
@@ -38,6 +39,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest, example: Example | Non
         _opening(inputs, manifest),
         markdown.gates_section(manifest.verdict),
         _quality(manifest.metrics),
+        _worth(manifest.metrics.worth),
         _notes(manifest),
         _runtime(manifest),
         usage_section(inputs, example),
@@ -132,6 +134,15 @@ def _quality(metrics: Metrics) -> str:
             f"Both have the same likeliest token at {format_percent(fidelity.top1_agreement)} of the tokens."
         )
     return "\n\n".join(parts)
+
+
+def _worth(worth: Worth | None) -> str:
+    """What the teacher was worth: the ladder."""
+    if worth is None:
+        return ""
+    says = "Each line is the same student, trained as long from the same start, with more of the teacher. "
+    table = markdown.table(worth.columns, worth.cells())
+    return f"## What the teacher was worth\n\n{says}{worth.interval_sentence}\n\n{table}\n\n{worth.sentence}"
 
 
 def _notes(manifest: Manifest) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MARKERS", "Line", "cost_chart", "rates_chart", "training_chart"]
+__all__ = ["MARKERS", "Dot", "Line", "cost_chart", "ladder_chart", "rates_chart", "training_chart"]
 
 _WIDTH = 370  # CSS pixels at scale 1: a little smaller on a phone, a little larger on a desktop
 _INK, _MUTED, _LINE = "#010203", "#020304", "#030405"
@@ -43,6 +43,46 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     dotted: bool = False
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One value with its interval, where there is one."""
+
+    title: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def ladder_chart(dots: Sequence[Dot], teacher: float | None, label: str, *, percent: bool) -> Markup:
+    """A dot with a whisker for each rung, and a line at the teacher's value.
+
+    Args:
+        dots: the rungs, from top to bottom.
+        teacher: value of the line; None: no line.
+        label: text of the chart for screen readers.
+        percent: whether values are rates.
+    """
+    with _drawing(len(dots) * 38 + 40) as (figure, axes):
+        colour = _SERIES["gguf"]
+        for y, dot in enumerate(dots):
+            axes.text(
+                0, y - 0.32, dot.title, color=_INK, fontsize=12, va="center", transform=axes.get_yaxis_transform()
+            )
+            if dot.low is not None and dot.high is not None:
+                axes.plot([dot.low, dot.high], [y, y], color=colour, linewidth=2, alpha=0.5, solid_capstyle="round")
+            axes.plot([dot.value], [y], marker="o", color=colour, markersize=7, markeredgewidth=0, zorder=3)
+        if teacher is not None:
+            axes.axvline(teacher, color=_SERIES["teacher"], linewidth=1.2, linestyle=(0, (1, 2)))
+        if percent:
+            axes.set_xlim(-0.015, 1.015)
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_ylim(len(dots) - 0.5, -0.75)
+        axes.set_yticks([])
+        axes.grid(axis="x", color=_LINE, linewidth=1)
+        axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
+        return _inline(figure, "worth", label)
 
 
 def rates_chart(groups: Mapping[str, Mapping[str, Rate]], label: str) -> Markup:

@@ -25,6 +25,7 @@ from potstill.stages.report.runtime import runtime_section
 from potstill.stages.report.text import unbroken
 from potstill.stages.report.training import training_section
 from potstill.stages.report.verdict import verdict_section
+from potstill.stages.report.worth import worth_section
 
 __all__ = ["render_classifier_page", "render_page"]
 
@@ -44,6 +45,7 @@ def render_page(facts: Facts) -> str:
             leaked=facts.metrics.leaked.sentence,
             quality=quality_section(facts),
             errors=errors_section(facts),
+            worth=worth_section(facts.metrics.worth),
             distillation=distillation_section(facts),
             runtime=runtime_section(facts),
             notes=facts.manifest.notes,
@@ -69,6 +71,7 @@ def render_classifier_page(facts: ClassifierFacts) -> str:
             version=__version__,
             verdict=classifier_verdict(facts),
             page=classifier_sections(facts),
+            worth=worth_section(facts.metrics.worth),
             provenance=classifier_provenance(facts),
         )
     )

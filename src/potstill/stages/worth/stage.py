@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ from potstill.components.training.rows import training_examples
 from potstill.core.artifacts.training import Trained, TrainedRungs, TrainSummary
 from potstill.core.environment import is_first_process
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Recipe, Rung
+from potstill.core.recipe import Recipe, RungName
 from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import read_rows
 from potstill.core.steps import Done, Stage
@@ -80,46 +80,34 @@ class RightAnswers:
 class WorthInputs(StudentInputs):
     """What the other rungs depend on.
 
-    rungs     rungs to train with the first seed
-    student   rung that the student is
-    control   whether the student has a control
+    models    rung of each model, by its name
     budget    what all rungs have in common
-    seeds     number of training seeds
     answers   rows of the rung `labels`; None without it
     trained   what the student's own training did
     """
 
-    rungs: tuple[Rung, ...]
-    student_rung: str
-    control: bool
+    models: dict[str, RungName]
     budget: Literal["steps", "seconds"]
-    seeds: int
     answers: RightAnswers | None
     trained: HashedPath
 
 
 def _inputs(recipe: Recipe, done: Done) -> WorthInputs | None:
-    worth, rungs = recipe.worth, recipe.extra_rungs
-    control = recipe.train.has_control and "text" in worth.rungs
-    if worth.budget == "seconds" and control:
-        rungs = tuple(sorted((*rungs, "text"), key=worth.rungs.index))
-    if not rungs and worth.seeds == 1:
+    models = recipe.worth_models
+    if not models:
         return None
     return WorthInputs.of(
         recipe,
         done,
-        rungs=rungs,
-        student_rung=recipe.student_rung,
-        control=control,
-        budget=worth.budget,
-        seeds=worth.seeds,
-        answers=RightAnswers.of(recipe) if "labels" in rungs else None,
+        models=models,
+        budget=recipe.worth.budget,
+        answers=RightAnswers.of(recipe) if "labels" in models else None,
         trained=done.path("train", Trained.FILE),
     )
 
 
 def run(inputs: WorthInputs, out: Path) -> None:
-    """Train a model for each rung and seed that the train stage has not trained, in the folder of its name.
+    """Train each model in the folder of its name; the rung `labels` is left out where no row has a right answer.
 
     Raises:
         DataError: a row cannot be trained on.
@@ -130,30 +118,25 @@ def run(inputs: WorthInputs, out: Path) -> None:
     student = Trained.read(inputs.trained.path.parent).student
     models: dict[str, TrainSummary] = {}
     labelled = 0
-    for number in range(1, inputs.seeds + 1):
+    for number, names in groupby(inputs.models, _seed_number):
         training = StudentTraining(replace(inputs, seed=inputs.seed + number - 1), out)
         right = inputs.answers.read(training) if inputs.answers else ([], [])
         labelled = len(right[0])
-        for rung in _rungs(inputs, number):
-            if rung == "labels" and not labelled:
-                continue
-            name = rung if number == 1 else f"{rung}-{number}"
-            models[name] = _fit(training, rung, name, right, student, inputs)
+        for name in names:
+            if inputs.models[name] != "labels" or labelled:
+                models[name] = _fit(training, inputs.models[name], name, right, student, inputs)
     if is_first_process():
         TrainedRungs(models=models, labelled_rows=labelled).write(out)
 
 
-def _rungs(inputs: WorthInputs, number: int) -> Iterator[str]:
-    """Rungs to train with this seed: with all but the first, also those that the train stage has trained."""
-    order = ("labels", "text", "distributions", "recipe")
-    first = set(inputs.rungs)
-    more = {inputs.student_rung} | ({"text"} if inputs.control else set())
-    yield from (rung for rung in order if rung in (first if number == 1 else first | more))
+def _seed_number(name: str) -> int:
+    """1 for the first training seed."""
+    return int(name.partition("-")[2] or 1)
 
 
 def _fit(
     training: StudentTraining,
-    rung: str,
+    rung: RungName,
     name: str,
     right: tuple[list[Example], list[Example]],
     student: TrainSummary,
@@ -167,9 +150,9 @@ def _fit(
     if rung in ("labels", "text") or objective.name == "sft":
         task = training.text_task()
     else:
-        task = training.task(objective if rung == inputs.student_rung else objective.on_text)
+        task = training.task(objective.on_text if rung == "distributions" else objective)
     steps = student.steps
-    if inputs.budget == "seconds" and rung != inputs.student_rung:
+    if inputs.budget == "seconds":
         trial = setup.fit(f"{name}.trial", start, task, steps=min(_TRIAL_STEPS, steps))
         if is_first_process():
             shutil.rmtree(setup.out / f"{name}.trial", ignore_errors=True)

@@ -1,0 +1,44 @@
+"""What the teacher was worth: the ladder as a chart and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from potstill.core.artifacts.worth import Worth
+from potstill.stages.report.charts import Dot, ladder_chart
+from potstill.stages.report.text import unbroken
+
+__all__ = ["WorthSection", "worth_section"]
+
+
+@dataclass(frozen=True)
+class WorthSection:
+    """The ladder.
+
+    columns     titles of the table
+    rows        its cells
+    sentences   which rung to ship, and what the intervals are over
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    chart: Markup
+    sentences: Sequence[str]
+
+
+def worth_section(worth: Worth | None) -> WorthSection | None:
+    """The ladder's section; None where nothing could be measured."""
+    if worth is None:
+        return None
+    cells = [[unbroken(cell) for cell in line] for line in worth.cells()]
+    dots = [Dot(rung.title, rung.value, rung.low, rung.high) for rung in worth.rungs]
+    label = "The worth ladder. " + " ".join(f"{line[0]}: {line[1]}." for line in cells)
+    return WorthSection(
+        columns=[column[0].upper() + column[1:] for column in worth.columns],
+        rows=cells,
+        chart=ladder_chart(dots, worth.teacher, label, percent=worth.measure == "exact"),
+        sentences=[worth.sentence, worth.interval_sentence],
+    )
