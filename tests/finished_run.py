@@ -39,8 +39,10 @@ from potstill.core.artifacts.speed import Machine, MeasuredSpeed, ServerLoad, ti
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import StepValues, Trained, TrainSummary, ValidationPoint
 from potstill.core.artifacts.verdict import Verdict
+from potstill.core.artifacts.worth import RungName, Worth
 from potstill.core.recipe import Recipe, load_recipe
 from potstill.core.records import read_rows
+from potstill.stages.evaluate.worth import Ladder, RungScores
 from potstill.stages.package import example
 from potstill.stages.package.example import Example
 from potstill.stages.package.stage import PackageInputs
@@ -129,6 +131,13 @@ def pair(lost: int, gained: int, n: int, neither: int = 4, confidence: float = 0
     return found
 
 
+def worth() -> Worth:
+    """The ladder of the models above, with a rung that never saw the teacher."""
+    right: dict[RungName, int] = {"start": 284, "labels": 290, "text": 369, "recipe": 408}
+    rungs = {rung: RungScores([[float(i < k) for i in range(430)]], 40, 9.5) for rung, k in right.items()}
+    return Ladder("exact", [1] * 430, [None] * 430, 0.9).worth(rungs, 422 / 430)
+
+
 def metrics() -> Metrics:
     """What the evaluate step measures."""
     return Metrics(
@@ -146,6 +155,7 @@ def metrics() -> Metrics:
             gguf_vs_student=pair(4, 1, 430),
             student_vs_control_kl=FidelityDifference(kl=-0.1181, low=-0.141, high=-0.0982),
         ),
+        worth=worth(),
         regressions=tuple(_regressions()),
         leaked=LeakedRows(rows=0, of=430, row_ids=()),
     )

@@ -320,7 +320,7 @@ def test_structure(usual: str) -> None:
         assert attributes["aria-labelledby"] in ids
     assert all(a.get("scope") in ("col", "row") for a in outline.having("th"))
     charts = [a for a in outline.having("svg") if a.get("class") == "chart"]
-    assert len(charts) == 3
+    assert len(charts) == 4
     assert all(a["role"] == "img" and len(str(a["aria-label"])) > 40 for a in charts)
     assert all(a.get("aria-hidden") == "true" for a in outline.having("svg") if a.get("class") != "chart")
     assert outline.having("html")[0]["lang"] == "en"
