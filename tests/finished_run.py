@@ -322,6 +322,22 @@ def finished_run(folder: Path, recipe: str = RECIPE, kind: str = "INCONCLUSIVE")
     return loaded, steps
 
 
+def summary(floor: float, divergence: bool) -> TrainSummary:
+    """What a training did whose loss fell to `floor`."""
+    return TrainSummary(
+        steps=240,
+        kept=240,
+        learning_rate=1e-3,
+        tokens=216_000,
+        supervised_tokens=61_000,
+        seconds=81.2,
+        resumed_at=0,
+        final=StepValues(loss=0.06, grad_norm=1.0, learning_rate=1e-4, tokens=900),
+        validation=_validation(floor, divergence),
+        params=1_602_048,
+    )
+
+
 def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     identity = TeacherIdentity(kind="local", model="teacher", weights_sha256="ab" * 32)
     split = SplitCounts(prompts=24, kept=23, rejected={"length": 1}, completion_tokens=801)
@@ -330,22 +346,7 @@ def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     make_tokenizer(steps["train"] / "student")
     _write_log(steps["train"] / "student.log.jsonl", 0.05, divergence=True)
     _write_log(steps["train"] / "control.log.jsonl", 0.11, divergence=False)
-    last = StepValues(loss=0.06, grad_norm=1.0, learning_rate=1e-4, tokens=900)
-    student, control = (
-        TrainSummary(
-            steps=240,
-            kept=240,
-            learning_rate=1e-3,
-            tokens=216_000,
-            supervised_tokens=61_000,
-            seconds=81.2,
-            resumed_at=0,
-            final=last,
-            validation=_validation(floor, divergence),
-            params=1_602_048,
-        )
-        for floor, divergence in ((0.05, True), (0.11, False))
-    )
+    student, control = summary(0.05, divergence=True), summary(0.11, divergence=False)
     Trained(student=student, control=control, vocabulary=400).write(steps["train"])
     quantization = recipe.export.quantization
     write_exported(steps["export"], f"{recipe.name}-{quantization}.gguf", quantization)

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from finished_run import write_exported
+from finished_run import summary, write_exported
 from fixtures import light_rows, make_model, write_jsonl
 from potstill.core.artifacts.step import DoneRecord, StepRecord
+from potstill.core.artifacts.training import TrainedRungs
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import Recipe, load_recipe
 from potstill.core.steps import Done, StepResult, read_step, step_fingerprint
@@ -25,6 +26,7 @@ FILES = {
     "targets": ("summary.json", "store/meta.json"),
     "train": ("summary.json", "student.log.jsonl", "control.log.jsonl", "start/config.json", "student/config.json",
               "control/config.json"),
+    "worth": ("labels/config.json", "distributions/config.json"),
     "export": (),
     "speed": ("speed.json",),
     "evaluate": ("metrics.json", *(f"answers-{name}.jsonl" for name in ("teacher", "student", "control", "gguf"))),
@@ -43,6 +45,9 @@ def _made_step(run: Path, stage: str) -> StepResult:
     if stage == "export":
         folder.mkdir(parents=True, exist_ok=True)
         write_exported(folder, "made-Q8_0.gguf")
+    if stage == "worth":
+        done = summary(0.1, divergence=True)
+        TrainedRungs(models={"labels": done, "distributions": done}, labelled_rows=4).write(folder)
     StepRecord(
         stage=stage, stage_version=1, fingerprint="0" * 64, inputs={}, reads={}, versions={}, git_commit=None, argv=[],
         host={}, finished="2026-11-28T00:00:00+00:00", seconds=1.0,
