@@ -112,7 +112,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "train.min_lr_ratio", "0.2", "check train worth package"),
     ("local", "train.optimizer", "muon", "check train worth package"),
     ("local", "train.lora_rank", "2", "check train worth package"),
-    ("local", "train.control", "none", "check train worth package"),
+    ("local", "train.control", "none", "check train package"),
     ("local", "train.objective", "reverse_kl", "check train worth package report"),
     ("local", "train.objective.temperature", "2", "check train worth package"),
     ("stored", "train.objective.temperature", "2", "check targets train worth package"),
@@ -229,7 +229,7 @@ def test_a_models_weights_are_in_the_keys_of_the_stages_that_read_them(made: Mad
     before = made.fingerprints(LANGUAGE)
     weights = made.folder / "teacher" / "model.safetensors"
     whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
         after = made.fingerprints(LANGUAGE)
     finally:
