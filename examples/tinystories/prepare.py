@@ -1,4 +1,5 @@
-"""Turn a JSON list of stories into prompts for text continuation: the first words of each story, in three splits.
+"""Turn a JSON list of stories into rows for text continuation: the first words of each story as the prompt, and the
+rest of it as the text that a person wrote, in three splits.
 
 python examples/tinystories/prepare.py STORIES.json --out examples/tinystories/data
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 WORDS = 12
 SHARES = {"train": 0.8, "validation": 0.05, "test": 0.15}
@@ -22,18 +24,26 @@ def opening(story: str) -> str:
 
 def prepare(stories: list[str], out: Path) -> dict[str, int]:
     """Write NAME.jsonl for each split, without stories that begin like an earlier one; return the rows per split."""
+    rest = {(first := opening(story)): story[len(first) :] for story in reversed(stories)}
     openings = list(dict.fromkeys(opening(story) for story in stories))
     out.mkdir(parents=True, exist_ok=True)
     counts, start = {}, 0
     for name, share in SHARES.items():
         part = openings[start : start + round(share * len(openings))]
         start += len(part)
-        rows = [{"messages": [{"role": "user", "content": text}]} for text in part]
+        rows = [_row(text, rest[text]) for text in part]
         (out / f"{name}.jsonl").write_text(
             "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8"
         )
         counts[name] = len(rows)
     return counts
+
+
+def _row(first: str, rest: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"messages": [{"role": "user", "content": first}]}
+    if not rest.strip():
+        return row
+    return row | {"completion": {"role": "assistant", "content": rest}, "gold": {"continuation": True}}
 
 
 def main() -> None:

@@ -85,12 +85,23 @@ class Gold(BaseModel):
     match    for answers in words (`clarify`, `refuse`, `answer`): a regular expression that must be found in the text,
              case ignored; without it, the default of the behaviour is used
     equals   for `answer`: whole answers that are right, case and spacing ignored
+    continuation  for `answer`: the completion is text that a person wrote, and one of many right ones, so no answer
+             is right or wrong, and models are compared by how likely the text is to them
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: tuple[GoldCall, ...] = ()
     match: str | None = None
     equals: tuple[str, ...] = ()
+    continuation: bool = False
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Gold:
+        if self.continuation and (self.calls or self.match or self.equals):
+            raise ValueError(
+                "gold.continuation says that no answer is right or wrong: leave calls, match and equals out"
+            )
+        return self
 
 
 class Row(BaseModel):

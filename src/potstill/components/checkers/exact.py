@@ -34,9 +34,11 @@ def check_exact(answer: ParsedAnswer, row: Row) -> bool | None:
     """Whether the answer makes no call and has the words of the completion, of `gold.equals`, or `gold.match`.
 
     Spacing does not count, nor does case for `gold.equals` and `gold.match`. A match that the answer denies, or that
-    is in garbled text, does not count. None where the row has none of the three.
+    is in garbled text, does not count. None where the row has none of the three, or its gold is a continuation.
     """
     gold = row.gold
+    if gold and gold.continuation:
+        return None
     if not _reference(row) and not (gold and (gold.match or gold.equals)):
         return None
     if answer.calls:

@@ -1,4 +1,7 @@
-"""The worth ladder of a language model: right answers or, where no row has one, nats per byte of people's text."""
+"""The worth ladder of a language model: right answers or, where no row has one, nats per byte of people's text.
+
+Texts of people that are longer than the context are left out.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,16 @@ def measure_worth(
         ladder = Ladder("exact", [1] * len(judged), [groups[i] for i in judged], inputs.confidence)
         scores = {name: [float(found[i].exact or False) for i in judged] for name, found in answers.items()}
         return ladder.worth(_rungs(inputs, scores), sum(bool(teacher[i].exact) for i in judged) / len(judged))
-    written = [row for row in rows if row.completion and row.completion.content]
+    chat = inputs.chat.load(inputs.student.path)
+    written = [
+        row
+        for row in rows
+        if row.gold
+        and row.gold.continuation
+        and row.completion
+        and row.completion.content
+        and len(chat.example(row).ids) <= inputs.chat.context
+    ]
     if not written:
         return None
     folders = {"start": inputs.start, "text": inputs.control, inputs.student_rung: inputs.student} | inputs.rungs
@@ -51,14 +63,14 @@ def measure_worth(
 
 
 def nats(runtime: HFRuntime, rows: Sequence[Row], model: str) -> list[float]:
-    """-ln p of each row's own answer, its end included, cut at the runtime's context."""
+    """-ln p of each row's own answer, its end included."""
     found = []
     with progress_bar(f"score test rows: {model}", len(rows)) as ticker:
         for row in rows:
             example = runtime.chat.example(row)
-            ids = example.ids[: runtime.context]
-            table = runtime.log_probs(ids, example.n_prompt)
-            found.append(-float(table.gather(1, table.new_tensor(ids[example.n_prompt :]).long()[:, None]).sum()))
+            table = runtime.log_probs(example.ids, example.n_prompt)
+            answer = table.new_tensor(example.ids[example.n_prompt :]).long()
+            found.append(-float(table.gather(1, answer[:, None]).sum()))
             ticker.advance()
     return found
 

@@ -60,7 +60,8 @@ class RightAnswers:
         )
 
     def read(self, training: StudentTraining) -> tuple[list[Example], list[Example]]:
-        """Rows to train on and rows for validation, in the student's token ids; rows without an answer are left out.
+        """Rows to train on and rows for validation, in the student's token ids; rows without an answer, and those
+        that are longer than the context, are left out.
 
         Raises:
             DataError: a file is broken, or a row cannot be trained on.
@@ -73,7 +74,8 @@ class RightAnswers:
     def _examples(self, file: HashedPath, limit: int | None, training: StudentTraining) -> list[Example]:
         rows = read_rows(file.path, tools=self.tools.path if self.tools else None, limit=limit)
         answered = as_chosen([row for row in rows if row.completion is not None], self.reasoning)
-        return training_examples(answered, training.rows.chat, training.inputs.chat.context)
+        chat, context = training.rows.chat, training.inputs.chat.context
+        return training_examples([row for row in answered if len(chat.example(row).ids) <= context], chat, context)
 
 
 @dataclass(frozen=True, kw_only=True)
