@@ -20,7 +20,7 @@ __all__ = ["check", "run"]
 
 VERDICT_CODES = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 _AFTER_VERDICT = ("gate", "package", "report")
-_STAGES = ("check", "finetune", "generate", "targets", "train", "export", "speed", "evaluate", *_AFTER_VERDICT)
+_STAGES = ("check", "finetune", "generate", "targets", "train", "worth", "export", "speed", "evaluate", *_AFTER_VERDICT)
 
 
 @click.command()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Licenses", "PackageInputs"]
 
-_STEPS = ("finetune", "generate", "targets", "train", "export", "speed", "evaluate", "gate")
+_STEPS = ("finetune", "generate", "targets", "train", "worth", "export", "speed", "evaluate", "gate")
 
 
 @dataclass(frozen=True)
