@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 BENCH := .bench-venv
 BENCH_READY := $(BENCH)/.ready
 
-.PHONY: demo test fuzz lint docs tutorial teacher bench clean
+.PHONY: demo test fuzz lint docs tutorial teacher base bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +62,10 @@ tutorial: $(READY)
 
 teacher: $(READY)
 	examples/home-assistant/make_teacher.sh
+
+# the quickstart's student before training; half an hour on one core
+base: $(READY)
+	examples/home-assistant/make_base.sh
 
 clean:
 	rm -rf runs build dist
