@@ -59,14 +59,14 @@ def _phrasing(line: str, name: str) -> Phrasing:
     return Phrasing(name, wordings, order, tuple((key, _value(value)) for key, value in pairs))
 
 
-def read_phrasings(folder: Path) -> list[Section]:
-    """All sections of `folder`/*.txt.
+def read_phrasings(folder: Path, files: str = "*.txt") -> list[Section]:
+    """All sections of the folder's files of these names.
 
     Raises:
         ValueError: a line comes before the first section or the first split.
     """
     sections: list[Section] = []
-    for path in sorted(folder.glob("*.txt")):
+    for path in sorted(folder.glob(files)):
         split = ""
         for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             line = raw.strip()

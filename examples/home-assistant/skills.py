@@ -1,10 +1,11 @@
 """Write the rows that the base model learns from: general skills, and no request to the home assistant with its answer.
 
-    python examples/home-assistant/skills.py --tokenizer teacher --out build/skills.jsonl --rows 60000 --seed 0
+    python examples/home-assistant/skills.py --tokenizer teacher --out build/skills.jsonl --rows 70000 --seed 0
 
-The skills are those that a small public base model brings along: it copies words, calls the tools of other assistants
-(skills/tools.txt), writes a described call as JSON, reads numbers and times, and corrects and completes sentences.
-Words and values are those of the train split only.
+The skills are those that a small public base model brings along: it copies words, works with the tools of other
+assistants (skills/tools.txt: it calls them, asks for what is missing, and refuses what no tool does or what is unsafe),
+writes a described call and a line of a home's log (skills/reports.txt) as JSON, reads numbers and times, and corrects
+and completes sentences. Words and values are those of the train split only.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from noise import articles, foreign, typos
 from slots import OPEN, Filler
 from workload import CANNOT, HERE, Clause, Writer
 
-SHARES = {"echo": 0.08, "other": 0.34, "clarify": 0.06, "absent": 0.06, "described": 0.26, "read": 0.08,
-          "correct": 0.07, "complete": 0.05}  # fmt: skip
+SHARES = {"echo": 0.06, "other": 0.26, "clarify": 0.07, "absent": 0.05, "refuse": 0.07, "described": 0.14,
+          "report": 0.16, "read": 0.07, "correct": 0.08, "complete": 0.04}  # fmt: skip
 READ = ("time", "minutes", "degrees", "level", "brightness", "position", "day")
 SLOT = re.compile(r"\{(\w+)\}")
 
@@ -38,10 +39,10 @@ class Skills:
         self.rng = random.Random(f"{seed}:skills")
         self.pieces = pieces
         self.filler = Filler(self.rng, "train")
-        self.other = read_phrasings(HERE / "skills")
+        self.other = read_phrasings(HERE / "skills", "tools.txt")
         orders = {section.target: _arguments(section) for section in self.other if section.kind == "tool"}
         self.writer = Writer(self.other, orders, "train", seed)
-        self.asks = {section.target: section for section in self.other if section.kind == "clarify"}
+        self.reports = Writer(read_phrasings(HERE / "skills", "reports.txt"), _home_tools(), "train", seed + 2)
         self.home = read_phrasings(HERE / "phrasings")
         self.home_writer = Writer(self.home, _home_tools(), "train", seed + 1)
         self.orders = orders | _home_tools()
@@ -73,8 +74,8 @@ class Skills:
         self.rng.shuffle(chosen)
         return [_tool(name) for name in chosen]
 
-    def _request(self, behaviour: str) -> tuple[str, dict[str, Any], set[str]]:
-        row = self.writer.row(behaviour)
+    def _request(self, behaviour: str, writer: Writer | None = None) -> tuple[str, dict[str, Any], set[str]]:
+        row = (writer or self.writer).row(behaviour)
         calls = row["completion"].get("tool_calls") or []
         return row["messages"][0]["content"], row["completion"], {call["function"]["name"] for call in calls}
 
@@ -90,6 +91,22 @@ class Skills:
     def _absent(self) -> dict[str, Any]:
         text, _, names = self._request("tool_call")
         return _row(text, {"content": CANNOT[0]}, self._menu(names, absent=True))
+
+    def _refuse(self) -> dict[str, Any]:
+        text, answer, _ = self._request("refuse")
+        return _row(text, answer, self._menu(set()))
+
+    # -- what has happened at home --
+
+    def _report(self) -> dict[str, Any]:
+        found = [self._request("tool_call", self.reports) for _ in range(self.rng.choice((1, 1, 2, 3)))]
+        calls = [call for _, answer, _ in found for call in answer["tool_calls"]]
+        text = self.rng.choice((" / ", "; ", ", ")).join(text for text, _, _ in found)
+        return _row(
+            f"log: {text}",
+            {"content": None, "tool_calls": calls},
+            self._menu(set().union(*(names for *_, names in found))),
+        )
 
     # -- a call that is described name by name, of any tool --
 
@@ -175,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of make_tokenizer.py")
     parser.add_argument("--out", type=Path, required=True, help="file for the rows")
-    parser.add_argument("--rows", type=int, default=60_000, help="number of rows (default 60000)")
+    parser.add_argument("--rows", type=int, default=70_000, help="number of rows (default 70000)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same rows (default 0)")
     args = parser.parse_args()
     skills = Skills(pieces_of(args.tokenizer), args.seed)
