@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fixtures import make_tokenizer, write_jsonl
+from fixtures import light_rows, make_tokenizer, write_jsonl
 from potstill.apps.plan.recipe import plan_recipe
 from potstill.components.chat.format import load_chat
 from potstill.components.models.configs import from_config
@@ -73,6 +73,13 @@ def test_a_tensor_that_is_missing_or_has_another_shape_is_named(workshop: Worksh
     write_weights(folder, whole | {"mtp.norm.weight": (64,)})
     for recipe in recipes:
         check_recipe(recipe)
+
+
+def test_a_teacher_that_is_made_anew_may_have_another_shape_than_its_tokenizers_folder(workshop: Workshop) -> None:
+    rows = write_jsonl(workshop.folder / "rows.jsonl", light_rows([""]))
+    shape = "llama:layers=2,hidden=32,ffn=48,heads=2"
+    finetune = {"rows": str(rows), "shape": shape}
+    check_recipe(workshop.recipe(teacher={"model": str(workshop.make_model("odd")), "finetune": finetune}))
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "some-org/no-such-model-here"])
@@ -361,13 +368,15 @@ def test_a_disk_too_small_is_refused_in_every_run(
 
 
 def test_disk_is_what_the_stages_leave(workshop: Workshop) -> None:
-    both = check_recipe(workshop.recipe()).disk
-    alone = check_recipe(workshop.recipe(train={"control": "none"})).disk
-    student = check_recipe(workshop.recipe()).student.parameters or 0
+    few: dict[str, Any] = {"worth": {"rungs": ["text"]}}
+    both = check_recipe(workshop.recipe(**few)).disk
+    alone = check_recipe(workshop.recipe(train={"control": "none"}, **few)).disk
+    student = check_recipe(workshop.recipe(**few)).student.parameters or 0
     # in fp32: the student before and after its training, and its control
     assert (both.stays["train"], alone.stays["train"]) == (12 * student, 8 * student)
     # while the second model trains: two checkpoints of 12 bytes a parameter beside what stays
     assert both.needed == both.stays["generate"] + both.stays["train"] + 24 * student
+    assert check_recipe(workshop.recipe(worth={"seeds": 3})).disk.stays["worth"] == (1 + 2 * 3) * 4 * student
 
 
 def test_weights_to_be_downloaded_need_room_in_the_hubs_cache(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from scipy import stats as scipy_stats
 
+from finished_run import summary
+from potstill.core.artifacts.training import TrainSummary, ValidationPoint
 from potstill.core.artifacts.worth import RungName, Worth
 from potstill.core.records import LabelledRow
 from potstill.stages.evaluate.bag_of_words import bag_of_words
+from potstill.stages.evaluate.ladder import advice
 from potstill.stages.evaluate.worth import Ladder, RungScores
 
 
@@ -74,6 +77,23 @@ def test_less_is_better_for_nats_per_byte() -> None:
     assert step is not None and step.gain == pytest.approx(85 / 640)
     assert step.word == "better" and step.p < 0.01
     assert found.cells()[1][1] == "1.383 nats/byte"
+
+
+def test_advice_follows_the_teachers_entropy_and_the_students_curve() -> None:
+    def student(*losses: float) -> TrainSummary:
+        points = [
+            ValidationPoint(step=step, loss=loss, divergence=loss, cross_entropy=loss)
+            for step, loss in zip((0, 100, 190, 240), losses, strict=True)
+        ]
+        return summary(0.1, divergence=True).model_copy(update={"steps": 240, "validation": tuple(points)})
+
+    assert advice(0.4, student(2.0, 0.5, 0.4, 0.4)) == ()
+    assert advice(None, student(2.0, 0.5, 0.4, 0.399)) == ()
+    (certain,) = advice(0.011, student(2.0, 0.5, 0.4, 0.4))
+    assert "0.011 nats per token" in certain
+    (falling,) = advice(0.4, student(2.0, 0.5, 0.4, 0.36))
+    assert "fell by 10.0 %" in falling
+    assert advice(0.4, student(2.0, 0.5, 0.4, 0.5)) == ()  # it rose
 
 
 def test_bag_of_words_learns_the_words_of_a_class() -> None:

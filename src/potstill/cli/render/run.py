@@ -82,6 +82,8 @@ def print_verdict(result: RunResult) -> None:
     if worth := result.worth():
         out.print(worth_table(worth))
         out.print(f"{worth.sentence} {worth.interval_sentence}")
+        for sentence in worth.advice:
+            out.print(sentence)
         out.print()
     out.print(verdict_table(found.gates, found.confidence))
     out.print()

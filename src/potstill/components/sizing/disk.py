@@ -25,8 +25,8 @@ def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
     The export stage holds an F16 file as well as the shipped one.
     """
     file, spec = file_size(recipe, models), models.student_spec
-    # the student, its control, the other rungs, and the student before training; random weights are not kept
-    saved = 1 + recipe.train.has_control + (recipe.student.init != "scratch") + len(recipe.worth_models)
+    # the student, its control, and the student before training; random weights are not kept
+    saved = 1 + recipe.train.has_control + (recipe.student.init != "scratch")
     validated = recipe.data.validation is not None
     teacher = (models.teacher.parameters if models.teacher else None) or 0
     answered = len(splits["prompts"]) + len(splits.get("validation", ()))
@@ -48,8 +48,10 @@ def disk_need(recipe: Recipe, models: Models, splits: Splits) -> DiskNeed:
         }
     if recipe.stored_targets:
         stages["targets"] = (_target_bytes(recipe, models, answered), 0)
+    stages["train"] = (saved * 4 * spec.parameters, training_bytes(spec.parameters, validated))
+    if recipe.worth_models:
+        stages["worth"] = (len(recipe.worth_models) * 4 * spec.parameters, training_bytes(spec.parameters, validated))
     stages |= {
-        "train": (saved * 4 * spec.parameters, training_bytes(spec.parameters, validated)),
         "export": (file.bytes, f16),
         "evaluate": (answers, 0),
         "package": (file.bytes, 0),

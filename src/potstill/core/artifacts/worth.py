@@ -81,12 +81,14 @@ class Worth(Part):
     measure   what the values are
     over      what the intervals are over: test rows, or training seeds
     teacher   the teacher's own value; None where it has none
+    advice    sentences about what would help the student
     """
 
     measure: Measure
     over: Literal["rows", "seeds"]
     teacher: float | None
     rungs: tuple[RungScore, ...]
+    advice: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:

@@ -12,15 +12,21 @@ from potstill.components.runtimes.hf import HFRuntime
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.training import Trained, TrainedRungs, TrainSummary
 from potstill.core.artifacts.worth import RungName, Worth
+from potstill.core.format import format_percent
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
 from potstill.stages.evaluate.models import local_runtime
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.worth import Ladder, RungScores
 
-__all__ = ["measure_worth", "nats"]
+__all__ = ["advice", "measure_worth", "nats"]
 
 Scores = Mapping[str, Sequence[float]]
+
+_CERTAIN = 0.05
+"""Entropy below which a teacher's distributions added nothing to its text in docs/decisions.md, in nats per token."""
+_LATE = 0.2
+_STILL_FALLING = 0.02
 
 
 def measure_worth(
@@ -28,6 +34,7 @@ def measure_worth(
     rows: Sequence[Row],
     teacher: Sequence[JudgedAnswer],
     answers: Mapping[str, Sequence[JudgedAnswer]],
+    entropy: float | None,
 ) -> Worth | None:
     """The ladder; None where the rows have neither right answers nor text of people.
 
@@ -36,7 +43,38 @@ def measure_worth(
         rows: the test rows.
         teacher: the teacher's answers to them.
         answers: the answers of the student, of what it was before training, and of the other rungs, by rung.
+        entropy: the teacher's mean entropy per token of its answers, in nats; None where it is not known.
     """
+    found = _measured(inputs, rows, teacher, answers)
+    student = Trained.read(inputs.trainings.path.parent).student
+    return found.model_copy(update={"advice": advice(entropy, student)}) if found else None
+
+
+def advice(entropy: float | None, student: TrainSummary) -> tuple[str, ...]:
+    """What would help the student: from the entropy in nats per token, and from the end of the student's curve."""
+    said = []
+    if entropy is not None and entropy < _CERTAIN:
+        said.append(
+            f"The teacher is nearly certain of its answers ({entropy:.2g} nats per token), so its distributions say "
+            "little more than its text. More prompts help more than another objective."
+        )
+    points = student.validation
+    before = [point.loss for point in points if point.step <= (1 - _LATE) * student.steps]
+    fall = 1 - min(point.loss for point in points) / min(before) if before and min(before) > 0 else 0.0
+    if fall > _STILL_FALLING:
+        said.append(
+            f"The student's loss on validation rows still fell by {format_percent(fall)} in the last fifth of its "
+            "steps. More epochs help."
+        )
+    return tuple(said)
+
+
+def _measured(
+    inputs: EvaluateInputs,
+    rows: Sequence[Row],
+    teacher: Sequence[JudgedAnswer],
+    answers: Mapping[str, Sequence[JudgedAnswer]],
+) -> Worth | None:
     judged = [index for index, answer in enumerate(teacher) if answer.exact is not None]
     groups = [row.group for row in rows]
     if judged:

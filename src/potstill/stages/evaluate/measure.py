@@ -52,6 +52,7 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
         "text": control_answers,
         inputs.student_rung: student_answers,
     }
+    by_rung = {name: found for name, found in own.items() if found} | rung_answers
     chat = inputs.chat.load(inputs.student.path)
     gguf_answers, gguf = _measure_gguf(inputs, bench, texts, chat, student.params)
     level = inputs.confidence
@@ -66,9 +67,7 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
             student_vs_start=paired_counts(student_answers, start_answers, level) if start_answers else None,
             student_vs_start_kl=texts.difference("student", "start"),
         ),
-        worth=measure_worth(
-            inputs, bench.rows, teacher_answers, {name: found for name, found in own.items() if found} | rung_answers
-        ),
+        worth=measure_worth(inputs, bench.rows, teacher_answers, by_rung, texts.entropy),
         regressions=regressions(teacher_answers, gguf_answers),
         leaked=leaked,
     )

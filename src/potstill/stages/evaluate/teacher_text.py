@@ -45,6 +45,17 @@ class TeacherTexts:
     confidence: float = 0.9
     compared: dict[str, Divergences] = field(default_factory=dict)
 
+    @property
+    def entropy(self) -> float | None:
+        """Mean entropy of the teacher over the compared tokens, in nats; None without texts."""
+        import numpy as np
+
+        if not self.log_probs:
+            return None
+        with np.errstate(invalid="ignore"):  # 0 times -inf
+            per_token = [-np.nansum(np.exp(log_p_SV) * log_p_SV, axis=-1) for log_p_SV in self.log_probs]
+        return float(np.concatenate(per_token).mean())
+
     def in_vocabulary(self, kept: Sequence[int]) -> TeacherTexts:
         """The texts in the ids of a student whose vocabulary was trimmed; `kept` holds the old id of each new one.
 

@@ -20,7 +20,19 @@ from potstill.core.steps import Done, Stage
 
 __all__ = ["STAGE", "ReportInputs"]
 
-_STEPS = ("check", "finetune", "generate", "targets", "train", "worth", "export", "speed", "evaluate", "gate", "package")
+_STEPS = (
+    "check",
+    "finetune",
+    "generate",
+    "targets",
+    "train",
+    "worth",
+    "export",
+    "speed",
+    "evaluate",
+    "gate",
+    "package",
+)
 
 
 @dataclass(frozen=True)

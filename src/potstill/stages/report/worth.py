@@ -20,7 +20,7 @@ class WorthSection:
 
     columns     titles of the table
     rows        its cells
-    sentences   which rung to ship, and what the intervals are over
+    sentences   which rung to ship, what the intervals are over, and what would help
     """
 
     columns: Sequence[str]
@@ -40,5 +40,5 @@ def worth_section(worth: Worth | None) -> WorthSection | None:
         columns=[column[0].upper() + column[1:] for column in worth.columns],
         rows=cells,
         chart=ladder_chart(dots, worth.teacher, label, percent=worth.measure == "exact"),
-        sentences=[worth.sentence, worth.interval_sentence],
+        sentences=[unbroken(text) for text in (worth.sentence, worth.interval_sentence, *worth.advice)],
     )
