@@ -98,7 +98,9 @@ class Worth(Part):
     @property
     def columns(self) -> tuple[str, ...]:
         """Titles of the columns of `cells`."""
-        return "learnt from", "right" if self.measure == "exact" else "nats per byte", "interval", "gain", "p"
+        exact = self.measure == "exact"
+        gain = "gain, points" if exact else "gain, nats per byte"
+        return "learnt from", "right" if exact else "nats per byte", "interval", gain, "p"
 
     def cells(self) -> list[tuple[str, ...]]:
         """The ladder as a table for people: a line for each rung, and the teacher last."""

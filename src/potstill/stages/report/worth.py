@@ -33,12 +33,16 @@ def worth_section(worth: Worth | None) -> WorthSection | None:
     """The ladder's section; None where nothing could be measured."""
     if worth is None:
         return None
-    cells = [[unbroken(cell) for cell in line] for line in worth.cells()]
-    dots = [Dot(rung.title, rung.value, rung.low, rung.high) for rung in worth.rungs]
+    cells = [[_capital(line[0]), *map(unbroken, line[1:])] for line in worth.cells()]
+    dots = [Dot(_capital(rung.title), rung.value, rung.low, rung.high) for rung in worth.rungs]
     label = "The worth ladder. " + " ".join(f"{line[0]}: {line[1]}." for line in cells)
     return WorthSection(
-        columns=[column[0].upper() + column[1:] for column in worth.columns],
+        columns=[*map(_capital, worth.columns[:-1]), worth.columns[-1]],
         rows=cells,
         chart=ladder_chart(dots, worth.teacher, label, percent=worth.measure == "exact"),
         sentences=[unbroken(text) for text in (worth.sentence, worth.interval_sentence, *worth.advice)],
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
