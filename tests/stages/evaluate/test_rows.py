@@ -115,3 +115,9 @@ def test_the_right_answer_is_shown_for_every_kind_of_row() -> None:
     assert expected_answer(made) == 'set_light(room="Küche", on=true)'
     assert expected_answer(Row(messages=user, completion=Message(role="assistant", content="4"))) == "4"
     assert expected_answer(Row(messages=user, gold=Gold(match="four"))) == "/four/"
+
+
+def test_rows_with_right_answers_are_rows_that_are_trained_on(tmp_path: Path) -> None:
+    labelled = HashedPath.of_file(write_jsonl(tmp_path / "labelled.jsonl", [light_row("hall", "on", "now ")]))
+    rows, leaked = read_test_rows(files(tmp_path, light_rows(["now "]), light_rows([""]), labelled=labelled))
+    assert (len(rows), leaked.rows) == (11, 1)

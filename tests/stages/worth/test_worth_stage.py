@@ -103,7 +103,8 @@ def test_equal_seconds_give_the_cheaper_rung_more_steps(recipe: dict[str, Any], 
 
 def test_rows_without_an_answer_teach_nothing(recipe: dict[str, Any], workload: Path, tmp_path: Path) -> None:
     bare = [{key: value for key, value in row.items() if key not in ("completion", "gold")} for row in light_rows([""])]
-    recipe["data"]["labelled"] = str(write_jsonl(tmp_path / "bare.jsonl", bare))
+    del recipe["data"]["labelled"]
+    recipe["data"]["prompts"] = str(write_jsonl(tmp_path / "bare.jsonl", bare))
     recipe["worth"] = {"rungs": ["labels"]}
     _, found, folder = run_worth(recipe, workload, tmp_path)
     assert (found.models, found.labelled_rows) == ({}, 0)

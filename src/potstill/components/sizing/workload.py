@@ -19,7 +19,7 @@ from potstill.core.records import Row, read_rows
 
 __all__ = ["KeptTokens", "Split", "Splits", "Workload", "kept_tokens", "read_splits"]
 
-Split = Literal["prompts", "validation", "test", "finetune"]
+Split = Literal["prompts", "validation", "test", "finetune", "labelled"]
 Splits = Mapping[Split, Sequence[Row]]
 _SAMPLE = 64
 """Rows of a file whose tokens are counted."""
@@ -31,7 +31,8 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
     """Rows by split, for those splits that the recipe has, as the stages read them.
 
     Raises:
-        DataError: a file is absent or broken, a tool is not valid, or a row of `finetune` has no assistant turn.
+        DataError: a file is absent or broken, a tool is not valid, or a row of `finetune` or `labelled` has no
+            assistant turn.
     """
     data, tune, own = recipe.data, recipe.teacher.finetune, recipe.generate.samples == 0
     files: dict[Literal["prompts", "validation"], Path | None]
@@ -44,6 +45,8 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
     splits["test"] = read_rows(data.test, tools=data.tools, limit=data.limit.get("test"))
     if tune:
         splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
+    if data.labelled:
+        splits["labelled"] = read_rows(data.labelled, tools=data.tools, need_completion=True)
     return {name: as_chosen(rows, recipe.chat.reasoning) for name, rows in splits.items()}
 
 

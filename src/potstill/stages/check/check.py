@@ -116,11 +116,16 @@ def _measure(recipe: Recipe, models: Models, splits: Splits) -> dict[Split, Leng
         for name, rows in splits.items():
             if name == "finetune" and chat is not chats[0]:
                 continue
-            new = None if name == "finetune" else recipe.generate.max_new_tokens
-            # the validation split is also that of the teacher's own training
-            trained = recipe.teacher.finetune is not None and name in ("finetune", "validation")
+            new = None if name in ("finetune", "labelled") else recipe.generate.max_new_tokens
+            trained = name in _trained_on_answers(recipe)
             found[name] = measure_rows(name, rows, chat, recipe.chat.context, new, trained=trained)
     return found
+
+
+def _trained_on_answers(recipe: Recipe) -> tuple[Split, ...]:
+    """Splits of which a model learns the rows' own answers."""
+    # the validation split is also that of the teacher's own training
+    return ("labelled", "finetune", "validation") if recipe.teacher.finetune else ("labelled",)
 
 
 def _chats(models: Models) -> list[ChatFormat]:

@@ -38,7 +38,8 @@ def check_rendering(recipe: Recipe, chats: Sequence[ChatFormat], splits: Splits)
             if name == "finetune" and chat is not chats[0]:
                 continue
             trained = recipe.teacher.finetune is not None and name in ("finetune", "validation")
-            warnings += _require_rendered(name, rows, chat, answers=trained or name == "test")
+            answers = trained or name in ("test", "labelled")
+            warnings += _require_rendered(name, rows, chat, answers=answers)
     return list(dict.fromkeys(warnings))
 
 

@@ -35,6 +35,7 @@ class CheckInputs:
     teacher: HashedPath | None
     finetune: Finetune | None
     finetune_rows: HashedPath | None
+    labelled: HashedPath | None
     base: HashedPath | None
     licenses: dict[str, str]
 
@@ -45,6 +46,7 @@ class CheckInputs:
             "prompts": self.prompts.path,
             "validation": self.validation and self.validation.path,
             "test": self.test.path,
+            "labelled": self.labelled and self.labelled.path,
             "tools": self.tools and self.tools.path,
             "limit": self.limit,
         }
@@ -84,6 +86,7 @@ def inputs(recipe: Recipe, done: Done) -> CheckInputs:
         teacher=_model(teacher.model) if teacher.kind == "local" else None,
         finetune=teacher.finetune,
         finetune_rows=optional_file(teacher.finetune.rows) if teacher.finetune else None,
+        labelled=optional_file(data.labelled),
         base=_model(student.model) if student.model else None,
         licenses={str(part): name for part, name in recipe.licenses.items()},
     )

@@ -24,6 +24,7 @@ class RowFiles:
     tools           tools of rows that name none of their own
     prompts         rows that the student learns from
     finetune_rows   rows that the teacher was fine-tuned on
+    labelled        rows with right answers that a rung of the worth ladder learns from
     validation      rows that the best weights were chosen on
     reasoning       whether the thinking of earlier turns is kept
     """
@@ -34,6 +35,7 @@ class RowFiles:
     prompts: HashedPath
     prompts_limit: int | None
     finetune_rows: HashedPath | None
+    labelled: HashedPath | None = None
     validation: HashedPath | None = None
     validation_limit: int | None = None
     reasoning: Reasoning = "learn"
@@ -49,6 +51,7 @@ class RowFiles:
             prompts=HashedPath.of_file(data.prompts),
             prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
+            labelled=HashedPath.of_file(data.labelled) if data.labelled else None,
             validation=HashedPath.of_file(data.validation) if data.validation else None,
             validation_limit=data.limit.get("validation"),
             reasoning=recipe.chat.reasoning,
@@ -66,6 +69,8 @@ def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
     used = read_rows(files.prompts.path, tools=tools, limit=files.prompts_limit)
     if files.finetune_rows:
         used += read_rows(files.finetune_rows.path, tools=tools)
+    if files.labelled:
+        used += read_rows(files.labelled.path, tools=tools)
     if files.validation:
         used += read_rows(files.validation.path, tools=tools, limit=files.validation_limit)
     test, used = (as_chosen(rows, files.reasoning) for rows in (test, used))

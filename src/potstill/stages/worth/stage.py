@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ from potstill.core.environment import is_first_process
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Recipe, RungName
 from potstill.core.recipe.chat import Reasoning
-from potstill.core.records import read_rows
+from potstill.core.records import Row, read_rows
 from potstill.core.steps import Done, Stage
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class RightAnswers:
 
     train        rows to train on
     train_limit  number of them to use; None: all
+    complete     whether each row to train on must have an answer
     validation   rows for validation, and likewise its limit
     tools        tools of rows that name none of their own
     reasoning    whether the thinking in answers is learnt
@@ -41,6 +43,7 @@ class RightAnswers:
 
     train: HashedPath
     train_limit: int | None
+    complete: bool
     validation: HashedPath | None
     validation_limit: int | None
     tools: HashedPath | None
@@ -53,6 +56,7 @@ class RightAnswers:
         return cls(
             train=HashedPath.of_file(data.labelled or data.prompts),
             train_limit=None if data.labelled else data.limit.get("prompts"),
+            complete=data.labelled is not None,
             validation=HashedPath.of_file(data.validation) if data.validation else None,
             validation_limit=data.limit.get("validation"),
             tools=HashedPath.of_file(data.tools) if data.tools else None,
@@ -66,13 +70,12 @@ class RightAnswers:
         Raises:
             DataError: a file is broken, or a row cannot be trained on.
         """
-        return (
-            self._examples(self.train, self.train_limit, training),
-            self._examples(self.validation, self.validation_limit, training) if self.validation else [],
-        )
+        tools = self.tools.path if self.tools else None
+        train = read_rows(self.train.path, tools=tools, limit=self.train_limit, need_completion=self.complete)
+        unseen = read_rows(self.validation.path, tools=tools, limit=self.validation_limit) if self.validation else []
+        return self._examples(train, training), self._examples(unseen, training)
 
-    def _examples(self, file: HashedPath, limit: int | None, training: StudentTraining) -> list[Example]:
-        rows = read_rows(file.path, tools=self.tools.path if self.tools else None, limit=limit)
+    def _examples(self, rows: Sequence[Row], training: StudentTraining) -> list[Example]:
         answered = as_chosen([row for row in rows if row.completion is not None], self.reasoning)
         chat, context = training.rows.chat, training.inputs.chat.context
         return training_examples([row for row in answered if len(chat.example(row).ids) <= context], chat, context)
