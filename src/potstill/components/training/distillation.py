@@ -109,12 +109,12 @@ class StudentTraining:
 
         return LanguageTask(kernel=self.inputs.schedule.kernel)
 
-    def setup(self, examples: Sequence[Example] | None = None) -> TrainingSetup:
-        """How a model is trained, on the generated rows or on `examples` instead."""
+    def setup(self) -> TrainingSetup:
+        """How a model is trained on the generated rows."""
         from potstill.components.training.setup import TrainingSetup
 
         return TrainingSetup(
-            examples=self.rows.examples if examples is None else examples,
+            examples=self.rows.examples,
             validation=self.rows.validation,
             schedule=self.inputs.schedule,
             vocab_size=self.rows.chat.vocab_size,

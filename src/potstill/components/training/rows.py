@@ -66,8 +66,10 @@ class LabelledRows:
         return read_labelled(self.train.path)
 
 
-def training_examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Example]:
-    """Token ids of rows.
+def training_examples(
+    rows: Sequence[Row], chat: ChatFormat, context: int, *, skip_longer: bool = False
+) -> list[Example]:
+    """Token ids of rows, without those that are longer than the context if `skip_longer` is set.
 
     Raises:
         DataError: a row cannot be trained on: it has no supervised token, no end token, or too many tokens.
@@ -87,6 +89,8 @@ def training_examples(rows: Sequence[Row], chat: ChatFormat, context: int) -> li
                 "stop. Look at the chat template."
             )
         if len(example.ids) > context:
+            if skip_longer:
+                continue
             raise DataError(
                 f"{where}: the row has {len(example.ids)} tokens, more than chat.context ({context}). "
                 "Raise chat.context, or remove the row."

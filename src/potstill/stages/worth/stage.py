@@ -77,21 +77,22 @@ class RightAnswers:
 
     def _examples(self, rows: Sequence[Row], training: StudentTraining) -> list[Example]:
         answered = as_chosen([row for row in rows if row.completion is not None], self.reasoning)
-        chat, context = training.rows.chat, training.inputs.chat.context
-        return training_examples([row for row in answered if len(chat.example(row).ids) <= context], chat, context)
+        return training_examples(answered, training.rows.chat, training.inputs.chat.context, skip_longer=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorthInputs(StudentInputs):
     """What the other rungs depend on.
 
-    models    rung of each model, by its name
-    budget    what all rungs have in common
-    answers   rows of the rung `labels`; None without it
-    trained   what the student's own training did
+    models         rung of each model, by its name
+    student_rung   rung that the student itself is
+    budget         what all rungs have in common
+    answers        rows of the rung `labels`; None without it
+    trained        what the student's own training did
     """
 
     models: dict[str, RungName]
+    student_rung: RungName
     budget: Literal["steps", "seconds"]
     answers: RightAnswers | None
     trained: HashedPath
@@ -105,6 +106,7 @@ def _inputs(recipe: Recipe, done: Done) -> WorthInputs | None:
         recipe,
         done,
         models=models,
+        student_rung=recipe.student_rung,
         budget=recipe.worth.budget,
         answers=RightAnswers.of(recipe) if "labels" in models else None,
         trained=done.path("train", Trained.FILE),
@@ -118,19 +120,15 @@ def run(inputs: WorthInputs, out: Path) -> None:
         DataError: a row cannot be trained on.
         StepError: stored targets are missing, the loss is not finite, or the processes cannot train this together.
     """
-    from potstill.components.training.distillation import StudentTraining
-
     student = Trained.read(inputs.trained.path.parent).student
     models: dict[str, TrainSummary] = {}
     labelled = 0
     for number, names in groupby(inputs.models, _seed_number):
-        training = StudentTraining(replace(inputs, seed=inputs.seed + number - 1), out)
-        right = inputs.answers.read(training) if inputs.answers else ([], [])
-        labelled = len(right[0])
-        for name in names:
-            if inputs.models[name] != "labels" or labelled:
-                models[name] = _fit(training, inputs.models[name], name, right, student, inputs)
+        found, labelled = _train(inputs, number, list(names), student, out)
+        models |= found
     if is_first_process():
+        for trial in out.glob("*.trial"):
+            shutil.rmtree(trial)
         TrainedRungs(models=models, labelled_rows=labelled).write(out)
 
 
@@ -139,28 +137,46 @@ def _seed_number(name: str) -> int:
     return int(name.partition("-")[2] or 1)
 
 
+def _train(
+    inputs: WorthInputs, number: int, names: Sequence[str], student: TrainSummary, out: Path
+) -> tuple[dict[str, TrainSummary], int]:
+    """Train the models of one seed; what each training did, and the number of rows with right answers.
+
+    The teacher is loaded for these models only, so that no two teachers are in memory.
+    """
+    from potstill.components.training.distillation import StudentTraining
+
+    training = StudentTraining(replace(inputs, seed=inputs.seed + number - 1), out)
+    right = inputs.answers.read(training) if inputs.answers else ([], [])
+    found = {
+        name: _fit(training, inputs, name, right, student)
+        for name in names
+        if inputs.models[name] != "labels" or right[0]
+    }
+    return found, len(right[0])
+
+
 def _fit(
     training: StudentTraining,
-    rung: RungName,
+    inputs: WorthInputs,
     name: str,
     right: tuple[list[Example], list[Example]],
     student: TrainSummary,
-    inputs: WorthInputs,
 ) -> TrainSummary:
-    """Train one rung, for as many steps or as many seconds as the student was trained."""
+    """Train one model, for as many steps or as many seconds as the student was trained."""
+    rung, objective = inputs.models[name], inputs.objective
     setup, start = training.setup(), training.start.build
     if rung == "labels":
         setup = replace(setup, examples=right[0], validation=right[1])
-    objective = inputs.objective
     if rung in ("labels", "text") or objective.name == "sft":
         task = training.text_task()
     else:
         task = training.task(objective.on_text if rung == "distributions" else objective)
     steps = student.steps
-    if inputs.budget == "seconds":
-        trial = setup.fit(f"{name}.trial", start, task, steps=min(_TRIAL_STEPS, steps))
-        if is_first_process():
-            shutil.rmtree(setup.out / f"{name}.trial", ignore_errors=True)
+    if inputs.budget == "seconds" and rung != inputs.student_rung:
+        # without validation, which would take most of so short a training; all seeds of a rung share its trial
+        short = replace(setup, validation=())
+        trial = short.fit(f"{rung}.trial", start, task, steps=min(_TRIAL_STEPS, steps))
         steps = max(1, round(student.seconds * trial.steps / trial.seconds))
     return setup.fit(name, start, task, steps=steps)
 
