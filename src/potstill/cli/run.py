@@ -46,8 +46,8 @@ def run(
 ) -> None:
     """Run a recipe to the end: a package, a report, and a verdict.
 
-    Stages: check, finetune, generate, targets, train, export, speed, evaluate, gate, package, report. A stage that has
-    finished is not run again; a run that was killed goes on where it stopped.
+    Stages: check, finetune, generate, targets, train, worth, export, speed, evaluate, gate, package, report. A stage
+    that has finished is not run again; a run that was killed goes on where it stopped.
     """
     variants = parse_sweep(sweep)
     if until is not None and sweep:
