@@ -35,11 +35,12 @@ def calls(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [call["function"] for call in row["messages"][1].get("tool_calls", [])]
 
 
-def test_a_home_tool_is_called_only_where_the_text_names_it(rows: list[dict[str, Any]]) -> None:
+def test_a_home_tool_is_called_only_where_the_text_names_it_or_is_a_log(rows: list[dict[str, Any]]) -> None:
     called = [(row["messages"][0]["content"], call["name"]) for row in rows for call in calls(row)]
     home = [(text, name) for text, name in called if name in home_tools()]
-    assert len(home) > 20
-    assert all(name in text for text, name in home)
+    logs = [text for text, _ in home if text.startswith("log: ")]
+    assert len(home) > len(logs) + 20 > 40
+    assert all(name in text for text, name in home if not text.startswith("log: "))
 
 
 def test_a_row_calls_only_tools_that_it_lists(rows: list[dict[str, Any]]) -> None:

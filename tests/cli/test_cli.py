@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from fixtures import make_tokenizer
 from potstill.core.artifacts.training import StoredTargets
 
-STAGES = ["check", "generate", "train", "export", "speed", "evaluate", "gate", "package", "report"]
+STAGES = ["check", "generate", "train", "worth", "export", "speed", "evaluate", "gate", "package", "report"]
 POTSTILL = [sys.executable, "-m", "potstill"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -85,7 +85,7 @@ def test_run_then_run_again(tiny_model: Path, workload: Path, tmp_path: Path) ->
     changed = write_recipe(tmp_path, tiny_model, workload, gates={"top1_agreement": 0.01})
     judged = json.loads(potstill("run", changed, "--json", cwd=tmp_path).stdout)
     cached = {name for name, stage in judged["stages"].items() if stage["cached"]}
-    assert cached == {"generate", "train", "export", "speed", "evaluate"}
+    assert cached == {"generate", "train", "worth", "export", "speed", "evaluate"}
 
 
 def test_two_processes_train_one_recipe(tiny_model: Path, workload: Path, tmp_path: Path) -> None:

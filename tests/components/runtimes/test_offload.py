@@ -66,6 +66,7 @@ def test_it_is_evaluated_from_disk_too(tiny_model: Path, workload: Path, tmp_pat
     steps = {name: tmp_path / name for name in ("train", "export")}
     (steps["train"] / "student").mkdir(parents=True)
     (steps["train"] / "student" / "config.json").write_text("{}")
+    (steps["train"] / "summary.json").write_text("{}")
     write_exported(steps["export"], "tiny.gguf")
     teacher = teacher_runtime(stage_inputs(STAGE, recipe, steps))
     assert isinstance(teacher, HFRuntime)

@@ -25,7 +25,8 @@ ALONE = {"control": "none"}
 
 def spent(workshop: Workshop, work: Workload = WORK, teacher: Size | None = LARGE, **changes: Any) -> Training:
     gpu = find_device("RTX 3060")
-    return training(SMALL, teacher, workshop.recipe(**changes), work, gpu, 32000)
+    alone = {"worth": {"rungs": []}} | changes
+    return training(SMALL, teacher, workshop.recipe(**alone), work, gpu, 32000)
 
 
 # ---- operations and hours ----
