@@ -85,7 +85,7 @@ class Gold(BaseModel):
     match    for answers in words (`clarify`, `refuse`, `answer`): a regular expression that must be found in the text,
              case ignored; without it, the default of the behaviour is used
     equals   for `answer`: whole answers that are right, case and spacing ignored
-    continuation  for `answer`: the completion is text that a person wrote, and one of many right ones, so no answer
+    continuation   for `answer`: the completion is text that a person wrote, and one of many right ones, so no answer
              is right or wrong, and models are compared by how likely the text is to them
     """
 

@@ -33,6 +33,11 @@ def check_golds(rows: Iterable[Row]) -> None:
         if row.gold.match is not None:
             compile_match(row.gold.match, row.where)
         _require_used(row.gold, row)
+        if row.gold.continuation and row.completion is None:
+            raise DataError(
+                f"{row.where}: gold.continuation says that the completion is text that a person wrote, and the row has "
+                "no completion. Add one, or remove gold.continuation."
+            )
         for index, call in enumerate(row.gold.calls):
             _check_call(call, validators, f"{row.where}: gold.calls[{index}]")
 
@@ -44,11 +49,12 @@ def _require_used(gold: Gold, row: Row) -> None:
         "calls": gold.calls and not calling,
         "match": gold.match is not None and calling,
         "equals": gold.equals and row.behaviour != "answer",
+        "continuation": gold.continuation and row.behaviour != "answer",
     }
     key = next((name for name, is_unused in unused.items() if is_unused), None)
     if key is None:
         return
-    read = {"calls": "tool_call or multi_call", "match": "clarify, refuse or answer", "equals": "answer"}[key]
+    read = {"calls": "tool_call or multi_call", "match": "clarify, refuse or answer"}.get(key, "answer")
     raise DataError(
         f"{row.where}: the row has the behaviour {row.behaviour}, which does not use gold.{key}. Give the row the "
         f"behaviour {read}, or remove gold.{key}."
