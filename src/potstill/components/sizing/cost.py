@@ -100,8 +100,10 @@ def training(
         parts["worth"] = len(rungs) * parts["student"]
     if teacher and recipe.train.objective.name != "sft":
         parts["teacher"] = FORWARD * teacher.parameters * work.tokens * _passes(recipe, work)
-        taught = sum(rung not in ("labels", "text") for rung in rungs)
-        parts["worth"] = parts.get("worth", 0) + taught * parts["teacher"]
+        # stored targets are read again; the teacher reads rows again while it runs along
+        along = [rung for rung in rungs if rung == "recipe" or (rung == "distributions" and recipe.scores_online)]
+        if along and (recipe.scores_online or recipe.train.objective.hidden):
+            parts["worth"] += FORWARD * teacher.parameters * work.tokens * work.epochs * len(along)
     if teacher and recipe.teacher.finetune:
         parts["finetune"] = TRAINED * teacher.parameters * work.finetune_tokens * recipe.teacher.finetune.epochs
     operations = sum(parts.values())
@@ -143,7 +145,8 @@ def _writing(student: Size, teacher: Size | None, recipe: Recipe, work: Workload
         source = machine.storage if recipe.local_teacher.offload == "disk" else None
         found["teacher"] = _writing_hours(teacher, width, work.answered_rows, work, batch, machine, source)
     if own:
-        rows = own.share * work.rows * work.epochs
+        students = 1 + list(recipe.worth_models.values()).count("recipe")
+        rows = own.share * work.rows * work.epochs * students
         found["student"] = _writing_hours(student, 4, rows, work, batch, machine)
     return found
 
