@@ -36,7 +36,7 @@ def measure_worth(
     answers: Mapping[str, Sequence[JudgedAnswer]],
     entropy: float | None,
 ) -> Worth | None:
-    """The ladder; None where the rows have neither right answers nor text of people.
+    """The ladder; None where the rows have neither right answers nor text of people, or there is one rung only.
 
     Args:
         inputs: the stage's.
@@ -45,6 +45,8 @@ def measure_worth(
         answers: the answers of the student, of what it was before training, and of the other rungs, by rung.
         entropy: the teacher's mean entropy per token of its answers, in nats; None where it is not known.
     """
+    if len({name.partition("-")[0] for name in answers} & {*inputs.shown_rungs, inputs.student_rung}) < 2:
+        return None
     found = _measured(inputs, rows, teacher, answers)
     student = Trained.read(inputs.trainings.path.parent).student
     return found.model_copy(update={"advice": advice(entropy, student)}) if found else None

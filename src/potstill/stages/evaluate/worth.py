@@ -52,7 +52,7 @@ class Ladder:
     confidence: float
 
     def worth(self, rungs: Mapping[RungName, RungScores], teacher: float | None) -> Worth:
-        """The ladder; the rungs are in order, the cheapest first."""
+        """The ladder of at least two rungs, which are in order, the cheapest first."""
         over_seeds = any(len(scores.rows) > 1 for scores in rungs.values())
         names = list(rungs)
         values = {name: self._value(scores.rows) for name, scores in rungs.items()}
@@ -93,7 +93,7 @@ class Ladder:
             rate = Rate.of([bool(score) for score in seeds[0]], self.groups, self.confidence)
             assert rate is not None
             return rate.low, rate.high
-        return _ends(ratio_interval(seeds[0], self.weights, self.confidence))
+        return _ends(ratio_interval(*self._by_group(seeds[0]), self.confidence))
 
     def _compare(self, first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], over_seeds: bool) -> Step:
         """The first rung's gain over the second."""
@@ -108,13 +108,23 @@ class Ladder:
             pair = PairedCounts.of(right[0], right[1], self.groups, self.confidence)
             assert pair is not None
             return Step(gain=pair.gain, low=pair.low, high=pair.high, p=pair.p_value)
-        gains = [self._sign * (a - b) for a, b in zip(first[0], second[0], strict=True)]
-        low, high = _ends(ratio_interval(gains, self.weights, self.confidence))
-        total, size = math.fsum(gains), sum(self.weights)
+        gains, sizes = self._by_group([self._sign * (a - b) for a, b in zip(first[0], second[0], strict=True)])
+        low, high = _ends(ratio_interval(gains, sizes, self.confidence))
+        total, size = math.fsum(gains), sum(sizes)
         # what the standard error of a ratio is made of, moved to the mean that is tested
-        residuals = (gain - total / size * weight for gain, weight in zip(gains, self.weights, strict=True))
+        residuals = (gain - total / size * weight for gain, weight in zip(gains, sizes, strict=True))
         p = mean_p_value([residual + total / len(gains) for residual in residuals])
         return Step(gain=total / size, low=low, high=high, p=p)
+
+    def _by_group(self, values: Sequence[float]) -> tuple[list[float], list[int]]:
+        """Sums of the values and of the weights of each group; a row without a group is one of its own."""
+        sums: dict[object, float] = {}
+        sizes: dict[object, int] = {}
+        for number, (value, weight, group) in enumerate(zip(values, self.weights, self.groups, strict=True)):
+            key = number if group is None else group
+            sums[key] = sums.get(key, 0.0) + value
+            sizes[key] = sizes.get(key, 0) + weight
+        return list(sums.values()), list(sizes.values())
 
 
 def _for_seeds(rows: Sequence[Sequence[float]], count: int) -> Sequence[Sequence[float]]:
