@@ -236,7 +236,7 @@ _UNANSWERED: tuple[AnswerError, ...] = ("cut_off", "unfinished", "refused")
 class Metrics(Artifact):
     """All measurements of a language model's run.
 
-    worth   the ladder; None where the test rows have neither right answers nor text of people
+    worth   the ladder; None where the test rows have neither right answers nor text of people, or there is one rung
     """
 
     FILE: ClassVar[str] = "metrics.json"

@@ -48,14 +48,15 @@ class Step(Part):
 class RungScore(Part):
     """One rung.
 
-    value       mean of its rows, or of its seeds: a rate of right answers, or nats per byte (where less is better)
-    low, high   ends of the interval; None where there are too few rows or seeds
-    n           number of rows
-    seeds       the value of each training seed, where there are several
-    step        compared with the rung before; None for the first
-    versus_best compared with the best rung; None for the best
-    train_steps optimizer steps; None for a rung that is not trained
-    seconds     of training, wall clock; None for a rung that is not trained
+    rung          what the rung learns from
+    value         mean of its rows, or of its seeds: a rate of right answers, or nats per byte (where less is better)
+    low, high     ends of the interval; None where there are too few rows or seeds
+    n             number of rows
+    seeds         the value of each training seed, where there are several
+    step          compared with the rung before; None for the first
+    versus_best   compared with the best rung; None for the best
+    train_steps   optimizer steps; None for a rung that is not trained
+    seconds       seconds of training, wall clock; None for a rung that is not trained
     """
 
     rung: RungName
@@ -81,6 +82,7 @@ class Worth(Part):
     measure   what the values are
     over      what the intervals are over: test rows, or training seeds
     teacher   the teacher's own value; None where it has none
+    rungs     at least two
     advice    sentences about what would help the student
     """
 
@@ -96,6 +98,14 @@ class Worth(Part):
         return "rate" if self.measure == "exact" else "nats/byte"
 
     @property
+    def lead(self) -> str:
+        """What the lines of the table are."""
+        student = "Each line is the same student from the same start, trained with more of the teacher."
+        if self.rungs[0].rung == "baseline":
+            return f"The first line is no student: it is a classifier that counts words. {student}"
+        return student
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Titles of the columns of `cells`."""
         exact = self.measure == "exact"
@@ -104,37 +114,20 @@ class Worth(Part):
 
     def cells(self) -> list[tuple[str, ...]]:
         """The ladder as a table for people: a line for each rung, and the teacher last."""
-        lines: list[tuple[str, ...]] = [
-            (
-                rung.title,
-                format_value(rung.value, self.unit),
-                format_interval(rung.low, rung.high, self.unit),
-                self._gain(rung.step) if rung.step else "",
-                format_number(rung.step.p, 2)
-                if rung.step and rung.step.p >= 0.0001
-                else "< 0.0001"
-                if rung.step
-                else "",
-            )
-            for rung in self.rungs
-        ]
-        return (
-            lines
-            if self.teacher is None
-            else [*lines, ("(the teacher)", format_value(self.teacher, self.unit), "", "", "")]
-        )
+        lines: list[tuple[str, ...]] = []
+        for rung in self.rungs:
+            value, interval = format_value(rung.value, self.unit), format_interval(rung.low, rung.high, self.unit)
+            gained = (self._gain(rung.step), _p_value(rung.step.p)) if rung.step else ("", "")
+            lines.append((rung.title, value, interval, *gained))
+        if self.teacher is not None:
+            lines.append(("(the teacher)", format_value(self.teacher, self.unit), "", "", ""))
+        return lines
 
     def _gain(self, step: Step) -> str:
         """The gain over the rung before, with its interval."""
-        if self.measure == "exact":
-            ends = (
-                ""
-                if step.low is None or step.high is None
-                else f" ({format_points(step.low)} to {format_points(step.high)})"
-            )
-            return f"{format_points(step.gain)}{ends}"
-        ends = "" if step.low is None or step.high is None else f" ({step.low:+.3f} to {step.high:+.3f})"
-        return f"{step.gain:+.3f}{ends}"
+        shown = format_points if self.measure == "exact" else "{:+.3f}".format
+        ends = "" if step.low is None or step.high is None else f" ({shown(step.low)} to {shown(step.high)})"
+        return f"{shown(step.gain)}{ends}"
 
     @property
     def best(self) -> RungScore:
@@ -160,3 +153,7 @@ class Worth(Part):
         if self.over == "rows":
             return "Intervals and p-values are over test rows, for one training seed."
         return f"Intervals and p-values are over {len(self.rungs[-1].seeds)} training seeds, on the same test rows."
+
+
+def _p_value(p: float) -> str:
+    return format_number(p, 2) if p >= 0.0001 else "< 0.0001"

@@ -140,9 +140,8 @@ def _worth(worth: Worth | None) -> str:
     """What the teacher was worth: the ladder."""
     if worth is None:
         return ""
-    says = "Each line is the same student, trained as long from the same start, with more of the teacher. "
     table = markdown.table(worth.columns, worth.cells())
-    return f"## What the teacher was worth\n\n{says}{worth.interval_sentence}\n\n{table}\n\n{worth.sentence}"
+    return f"## What the teacher was worth\n\n{worth.lead} {worth.interval_sentence}\n\n{table}\n\n{worth.sentence}"
 
 
 def _notes(manifest: Manifest) -> str:

@@ -18,11 +18,13 @@ __all__ = ["WorthSection", "worth_section"]
 class WorthSection:
     """The ladder.
 
+    lead        what the lines are
     columns     titles of the table
     rows        its cells
     sentences   which rung to ship, what the intervals are over, and what would help
     """
 
+    lead: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     chart: Markup
@@ -37,6 +39,7 @@ def worth_section(worth: Worth | None) -> WorthSection | None:
     dots = [Dot(_capital(rung.title), rung.value, rung.low, rung.high) for rung in worth.rungs]
     label = "The worth ladder. " + " ".join(f"{line[0]}: {line[1]}." for line in cells)
     return WorthSection(
+        lead=worth.lead,
         columns=[*map(_capital, worth.columns[:-1]), worth.columns[-1]],
         rows=cells,
         chart=ladder_chart(dots, worth.teacher, label, percent=worth.measure == "exact"),
