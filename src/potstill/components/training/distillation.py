@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -88,7 +89,7 @@ class StudentTraining:
     """
 
     def __init__(self, inputs: StudentInputs, out: Path) -> None:
-        """Tokenize the rows, load the teacher if the recipe needs its weights, and choose the layers to keep.
+        """Tokenize the rows, and choose the layers to keep.
 
         Raises:
             DataError: a row cannot be trained on.
@@ -96,8 +97,13 @@ class StudentTraining:
         """
         self.inputs, self.out = inputs, out
         self.rows = _student_rows(inputs, out)
-        self._teacher = _load_teacher(inputs)
-        self.start = _student_start(inputs, self.rows, self._teacher)
+        teacher = self._teacher if inputs.student.init == "teacher_layers" else None
+        self.start = _student_start(inputs, self.rows, teacher)
+
+    @cached_property
+    def _teacher(self) -> PreTrainedModel | None:
+        """The teacher, loaded where the start or a task needs it; None if the recipe trains without its weights."""
+        return _load_teacher(self.inputs)
 
     def task(self, objective: Objective) -> LanguageTask:
         """What the student learns from, with an objective that may be another than the recipe's."""
