@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from scipy import stats as scipy_stats
 
 from finished_run import summary
+from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.training import TrainSummary, ValidationPoint
 from potstill.core.artifacts.worth import RungName, Worth
 from potstill.core.records import LabelledRow
 from potstill.stages.evaluate.bag_of_words import bag_of_words
-from potstill.stages.evaluate.ladder import advice
+from potstill.stages.evaluate.ladder import advice, measure_worth
 from potstill.stages.evaluate.worth import Ladder, RungScores
 
 
@@ -77,6 +81,25 @@ def test_less_is_better_for_nats_per_byte() -> None:
     assert step is not None and step.gain == pytest.approx(85 / 640)
     assert step.word == "better" and step.p < 0.01
     assert found.cells()[1][1] == "1.383 nats/byte"
+
+
+def test_rows_of_one_group_count_as_one_text() -> None:
+    sizes, first, second = [100, 200, 50, 80], [150.0, 310, 80, 110], [140.0, 280, 70, 105]
+    alone = Ladder("nats_per_byte", sizes, [None] * 4, 0.9)
+    again = Ladder("nats_per_byte", sizes * 3, ["a", "b", "c", "d"] * 3, 0.9)
+    for rung, repeated in zip(
+        alone.worth({"text": RungScores([first]), "distributions": RungScores([second])}, None).rungs,
+        again.worth({"text": RungScores([first * 3]), "distributions": RungScores([second * 3])}, None).rungs,
+        strict=True,
+    ):
+        assert (repeated.value, repeated.low, repeated.high) == pytest.approx((rung.value, rung.low, rung.high))
+        assert rung.step is None or (repeated.step is not None and repeated.step.p == pytest.approx(rung.step.p))
+
+
+def test_one_rung_is_no_ladder() -> None:
+    inputs: Any = SimpleNamespace(shown_rungs=(), student_rung="distributions")
+    answers = dict[str, list[JudgedAnswer]](start=[], text=[], distributions=[]) | {"distributions-2": []}
+    assert measure_worth(inputs, [], [], answers, 0.1) is None
 
 
 def test_advice_follows_the_teachers_entropy_and_the_students_curve() -> None:
