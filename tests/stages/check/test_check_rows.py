@@ -142,7 +142,7 @@ def test_unknown_key_is_reported_with_the_nearest(workshop: Workshop) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("key", ["prompts", "test", "validation", "tools"])
+@pytest.mark.parametrize("key", ["prompts", "test", "validation", "labelled", "tools"])
 def test_missing_files_are_named(workshop: Workshop, key: str) -> None:
     assert "nowhere: no such file" in workshop.refused(workshop.recipe(data={key: "nowhere"}))
 
@@ -165,6 +165,10 @@ def test_a_finetune_row_without_assistant_turn_is_reported(workshop: Workshop) -
 def test_the_same_row_is_a_fine_prompt(workshop: Workshop) -> None:
     workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
     assert check_recipe(workshop.recipe()).supervised_tokens["prompts"].rows == 23
+
+
+def test_labelled_rows_that_are_test_rows_are_refused(workshop: Workshop) -> None:
+    assert "test prompts are trained on too" in workshop.refused(workshop.recipe(data={"labelled": "test.jsonl"}))
 
 
 BAD_TOOLS = {
@@ -215,6 +219,7 @@ def test_each_set_of_tools_is_checked_once(workshop: Workshop, monkeypatch: pyte
 
 
 GOLDS: dict[str, tuple[dict[str, Any], str]] = {
+    "continuation": ({"continuation": True}, "does not use gold.continuation. Give the row the behaviour answer"),
     "regex": ({"match": "(on|off"}, "gold.match is not a valid regular expression"),
     "name": ({"calls": [{"name": "set_lihgt"}]}, "names tool 'set_lihgt', which the row does not have"),
     "type": (
