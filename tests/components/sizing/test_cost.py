@@ -63,7 +63,7 @@ def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> Non
 
 def test_the_teachers_own_training_is_counted(workshop: Workshop) -> None:
     rows = write_jsonl(workshop.folder / "gold.jsonl", light_rows(["kindly "]))
-    tune: dict[str, Any] = {"teacher": {"finetune": {"rows": "gold.jsonl", "epochs": 2}}}
+    tune: dict[str, Any] = {"teacher": {"finetune": {"rows": "gold.jsonl", "epochs": 2}}, "worth": {"rungs": []}}
     recipe, chat, gpu = workshop.recipe(**tune), load_chat(workshop.model), find_device("RTX 3060")
     work = Workload.of(recipe, chat)
     tokens = sum(len(chat.example(row).ids) for row in read_rows(rows, tools=workshop.folder / "tools.json"))
