@@ -55,6 +55,14 @@ def test_a_teacher_reads_the_rows_as_often_as_it_must(workshop: Workshop) -> Non
     assert spent(workshop, train={**ALONE, "objective": {"targets": counts, "hidden": {}}}).parts[
         "teacher"
     ] == pytest.approx(4 * once)
+    # the other rungs read a store again, and the student with hidden states has the teacher along for each seed
+    seeds: dict[str, Any] = {"worth": {"seeds": 3, "rungs": []}}
+    assert spent(workshop, train={**ALONE, "objective": {"targets": counts}}, **seeds).parts["worth"] == pytest.approx(
+        2 * TOKENS * 3 * 6e8
+    )
+    assert spent(workshop, train={**ALONE, "objective": {"targets": counts, "hidden": {}}}, **seeds).parts[
+        "worth"
+    ] == pytest.approx(2 * (TOKENS * 3 * 6e8 + 3 * once))
     # plain fine-tuning is on the teacher's text alone
     plain = spent(workshop, train={**ALONE, "objective": "sft"})
     assert plain.parts == {"student": pytest.approx(TOKENS * 3 * 6e8)}
@@ -86,7 +94,8 @@ def test_writing_answers_takes_hours_of_its_own(workshop: Workshop) -> None:
     assert 3600 * found.writing["teacher"][0] >= computed
     assert found.writing["teacher"][1] < spent(workshop, work, train=ALONE, **few).writing["teacher"][1] / 10
     assert found.all_hours[1] == pytest.approx(found.hours[1] + found.writing["teacher"][1])
-    own = spent(workshop, work, train={**ALONE, "objective": {"on_policy": {"share": 0.25}}})
+    on_policy = {**ALONE, "objective": {"on_policy": {"share": 0.25}}}
+    own = spent(workshop, work, train=on_policy, worth={"rungs": []})
     assert own.writing["student"][1] > 0 and own.hours == found.hours
     assert spent(workshop, teacher=None, train=ALONE).writing == {}
 

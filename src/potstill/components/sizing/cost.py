@@ -95,7 +95,7 @@ def training(
     parts = {"student": TRAINED * student.parameters * trained_tokens}
     if recipe.train.has_control:
         parts["control"] = parts["student"]
-    rungs = list(recipe.worth_models.values())
+    rungs = [rung for rung in recipe.worth_models.values() if rung != "labels" or work.right_answers]
     if rungs:
         parts["worth"] = len(rungs) * parts["student"]
     if teacher and recipe.train.objective.name != "sft":

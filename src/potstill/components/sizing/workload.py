@@ -60,6 +60,7 @@ class Workload:
     test_rows         rows that the teacher answers to be compared with the student
     finetune_tokens   tokens of all rows on which the teacher itself is trained
     own_answers       whether the rows have their answers, so that the teacher answers test rows only
+    right_answers     whether there are rows with right answers, from which the rung `labels` of `worth` learns
     """
 
     rows: int
@@ -71,6 +72,7 @@ class Workload:
     test_rows: int = 0
     finetune_tokens: float = 0.0
     own_answers: bool = False
+    right_answers: bool = False
     splits: Splits = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -106,6 +108,7 @@ class Workload:
             test_rows=len(splits["test"]),
             finetune_tokens=tuned,
             own_answers=own,
+            right_answers=any(row.completion for row in splits.get("labelled", splits["prompts"])),
             splits=splits,
         )
 
