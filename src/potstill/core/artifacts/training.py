@@ -193,9 +193,10 @@ class Trained(Artifact):
 
 
 class TrainedRungs(Artifact):
-    """The models of the worth ladder that are trained beside the student; their weights are in the folders so named.
+    """The models of the worth ladder that are trained in addition to the student and its control.
 
-    A model is named by its rung, and by the number of its training seed from the second on: `labels`, `text-2`.
+    The weights of each are in the folder of its name. A model is named by its rung, and by the number of
+    its training seed from the second on: `labels`, `text-2`.
 
     models          what each training did, by the model's name
     labelled_rows   number of rows with right answers that `labels` learnt from
