@@ -25,6 +25,7 @@ _NAMES = {
     bool: "true or false",
     Path: "path",
     dict: "mapping",
+    tuple: "list",
 }
 
 
