@@ -53,6 +53,7 @@ def test_a_rung_that_ends_below_the_one_before_counts_as_worse() -> None:
     step = found.rungs[1].step
     assert step is not None and step.word == "worse" and step.gain == pytest.approx(-0.4)
     assert found.best.rung == found.cheapest.rung == "start"
+    assert found.sentence == "The best rung is before training: no later rung is better."
 
 
 def test_with_several_seeds_intervals_are_over_seeds() -> None:

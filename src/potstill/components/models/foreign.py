@@ -76,7 +76,7 @@ def _check_adapter(folder: Path) -> None:
 
 
 def _check_code(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a config that needs code beside it; many models that transformers knows name such code too."""
+    """Refuse a config whose model needs code of its own. Many models that transformers knows name such code too."""
     inner = any(key == "auto_map" for value in config.values() for key, _ in _settings(value))
     classes, kind = config.get("auto_map"), config.get("model_type")
     if inner or (classes and not _is_known(kind)):

@@ -145,6 +145,8 @@ class Worth(Part):
         cheapest, last = self.cheapest, self.rungs[-1]
         if cheapest is last:
             return f"Every cheaper rung is shown to be worse than the last ({last.title})."
+        if cheapest is self.best:
+            return f"The best rung is {cheapest.title}: no later rung is better."
         return f"The cheapest rung that is not shown to be worse than the best ({self.best.title}) is {cheapest.title}."
 
     @property
