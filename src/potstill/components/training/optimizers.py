@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from potstill.components.training.muon import Muon
 from potstill.core.recipe import Schedule
 
 __all__ = ["learning_rate", "make_optimizers"]
@@ -44,5 +45,5 @@ def make_optimizers(model: nn.Module, layers: nn.Module, schedule: Schedule) -> 
         torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
     ]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(matrices, lr=rate, weight_decay=decay))
     return optimizers
