@@ -4,8 +4,9 @@
 
 The skills are those that a small public base model brings along: it copies words, works with the tools of other
 assistants (skills/tools.txt: it calls them, asks for what is missing, and refuses what no tool does or what is unsafe),
-writes a described call and a line of a home's log (skills/reports.txt) as JSON, reads numbers and times, and corrects
-and completes sentences. Words and values are those of the train split only.
+writes a described call and a line of a home's log (skills/reports.txt) as JSON, says a request in plainer words and
+answers questions on what it names, reads numbers and times, and corrects and completes sentences. Words and values are
+those of the train split only.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from echo import pieces_of
 from grammar import Section, read_phrasings
 from noise import articles, foreign, typos
 from slots import OPEN, Filler
-from workload import CANNOT, HERE, Clause, Writer
+from workload import CANNOT, HERE, Clause, Request, Writer
 
-SHARES = {"echo": 0.06, "other": 0.26, "clarify": 0.07, "absent": 0.05, "refuse": 0.07, "described": 0.14,
-          "report": 0.16, "read": 0.07, "correct": 0.08, "complete": 0.04}  # fmt: skip
+SHARES = {"echo": 0.05, "other": 0.18, "clarify": 0.07, "absent": 0.03, "refuse": 0.05, "described": 0.09,
+          "report": 0.11, "reword": 0.25, "ask": 0.07, "read": 0.03, "correct": 0.05, "complete": 0.02}  # fmt: skip
+BEHAVIOURS = {"tool_call": 0.45, "multi_call": 0.2, "clarify": 0.18, "refuse": 0.17}
 READ = ("time", "minutes", "degrees", "level", "brightness", "position", "day")
 SLOT = re.compile(r"\{(\w+)\}")
+SAME = {"todo": "text", "move": "position", "moved": "position", "lock": "state", "locked": "state",
+        "minutes_adj": "minutes", "cover_in": "cover", "n_big": "n"}  # fmt: skip
+SECOND = re.compile(r" and (the )?\{\w+2\}")
+IN_THE_VERB = re.compile(r"\{(lock|move|moved|minutes_adj)\}")
 
 
 class Skills:
@@ -46,6 +52,9 @@ class Skills:
         self.home = read_phrasings(HERE / "phrasings")
         self.home_writer = Writer(self.home, _home_tools(), "train", seed + 1)
         self.orders = orders | _home_tools()
+        everywhere = self.home + self.other
+        self.plain = {section.name.replace(" ", "."): _plainest(section) for section in everywhere}
+        self.asked = sorted({arg for arguments in self.orders.values() for arg in arguments})
 
     def row(self, skill: str) -> dict[str, Any]:
         """One row of a skill."""
@@ -133,6 +142,35 @@ class Skills:
         fill = self.filler.fill(self.rng.choice(slots.get(arg, (arg,))), self.rng.random() < 0.4)
         return fill.surface, fill.value
 
+    # -- requests, in other words --
+
+    def _spoken(self) -> Request:
+        """A request of any assistant."""
+        writer = self.home_writer if self.rng.random() < 0.75 else self.writer
+        return writer.draw(self.rng.choices(list(BEHAVIOURS), weights=list(BEHAVIOURS.values()))[0])
+
+    def _reword(self) -> dict[str, Any]:
+        spoken = self._spoken()
+        text = "; ".join(self._plainly(clause) for clause in spoken.clauses)
+        return _row(f"plainly: {spoken.text}", {"content": text})
+
+    def _plainly(self, clause: Clause) -> str:
+        """The first wording of the section that names the same things, with values as numbers and plain times."""
+        fills = {fill.slot: fill.value for fill in clause.fills}
+        values = dict(clause.phrasing.implied) | {_named(slot): value for slot, value in fills.items()}
+        second = {key[:-1]: values.pop(key) for key in list(values) if key.endswith("2") and clause.calls}
+        wording = self.plain[_section_of(clause)][frozenset(values)]
+        rounds = [values, values | second] if second else [values]
+        return "; ".join(wording.format_map(given) for given in rounds)
+
+    def _ask(self) -> dict[str, Any]:
+        spoken = self._spoken()
+        named: dict[str, list[str]] = {}
+        for fill in (fill for clause in spoken.clauses for fill in clause.fills):
+            named.setdefault(fill.arg, []).append(str(fill.value))
+        asked = self.rng.choice(sorted(named) if named and self.rng.random() < 0.6 else self.asked)
+        return _row(f"which {asked}: {spoken.text}", {"content": "; ".join(named.get(asked, ["none"]))})
+
     # -- numbers and times --
 
     def _read(self) -> dict[str, Any]:
@@ -169,6 +207,28 @@ def _arguments(section: Section) -> list[str]:
     """Arguments of a tool, in the order in which its phrasings name them."""
     wordings = (phrasing.wordings[0] for phrasing in section.phrasings["train"])
     return list(dict.fromkeys(slot.removesuffix("2") for wording in wordings for slot in SLOT.findall(wording)))
+
+
+def _named(slot: str) -> str:
+    """What a slot names: its argument, or its own name; a second value keeps its number."""
+    base = slot.removesuffix("2")
+    return SAME.get(base, base) + slot.removeprefix(base)
+
+
+def _section_of(clause: Clause) -> str:
+    return clause.phrasing.name.split("/")[0]
+
+
+def _plainest(section: Section) -> dict[frozenset[str], str]:
+    """For each set of things that a section's phrasings name, the first wording that names just these."""
+    plain: dict[frozenset[str], str] = {}
+    # one that spells everything out comes before one whose verb says a part, and one value before two
+    for phrasing in sorted(section.phrasings["train"], key=lambda each: (each.pairs, len(each.implied))):
+        for wording in sorted(phrasing.wordings, key=lambda wording: bool(IN_THE_VERB.search(wording))):
+            one = SECOND.sub("", wording) if section.kind == "tool" else wording
+            named = SLOT.sub(lambda match: f"{{{_named(match[1])}}}", one)
+            plain.setdefault(frozenset(SLOT.findall(named)) | {arg for arg, _ in phrasing.implied}, named)
+    return plain
 
 
 @cache

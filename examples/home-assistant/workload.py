@@ -74,6 +74,16 @@ class Clause:
         return self.pieces[-1][1] and self.fills[-1].slot in FREE_END
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a user says: the text, its clauses, their section where there is only one, and the names of the noise."""
+
+    text: str
+    clauses: tuple[Clause, ...]
+    section: Section | None
+    noises: tuple[str, ...]
+
+
 def variants(value: str | int, is_open: bool) -> list[str | int]:
     """Accepted values in addition to `value`: other upper and lower case, for copied words only."""
     if isinstance(value, int) or not is_open:
@@ -172,27 +182,34 @@ class Writer:
             text += "?" if QUESTION.match(text) else self.rng.choice("...!")
         return text, noises
 
-    def row(self, behaviour: str) -> dict[str, Any]:
-        """One row of a behaviour."""
+    def draw(self, behaviour: str) -> Request:
+        """A request of a behaviour: its text, and what it was made of."""
         lower = self.rng.random() < 0.35
         if behaviour == "multi_call":
             clauses, pieces, order, noises = self._multi(lower)
-            clause = clauses[-1]
+            section = None
         else:
             kind = {"tool_call": "tool", "clarify": "clarify"}.get(behaviour)
             kind = kind or ("unsafe" if self.rng.random() < UNSAFE_SHARE else "refuse")
             section = next(self._cycles[kind])
             phrasing = self._pick(section)
             assert phrasing is not None, f"{section.name} has no phrasing in {self.split}"
-            clause = self.clause(section, phrasing, lower)
-            clauses, pieces, order, noises = [clause], list(clause.pieces), phrasing.order, []
-        text, more = self._text(self._wrap(pieces, order, clause), lower, not clause.bare)
-        answer, gold = self._answer(clauses) if clauses[0].calls else self._words(section)
+            clauses = [self.clause(section, phrasing, lower)]
+            pieces, order, noises = list(clauses[0].pieces), phrasing.order, []
+        last = clauses[-1]
+        text, more = self._text(self._wrap(pieces, order, last), lower, not last.bare)
+        return Request(text, tuple(clauses), section, (*noises, *more))
+
+    def row(self, behaviour: str) -> dict[str, Any]:
+        """One row of a behaviour."""
+        drawn = self.draw(behaviour)
+        clauses = list(drawn.clauses)
+        answer, gold = self._answer(clauses) if clauses[0].calls else self._words(drawn.section)
         provenance = {"source": SOURCE, "template": "+".join(clause.phrasing.name for clause in clauses)}
-        if noises + more:
-            provenance["noise"] = ",".join(noises + more)
+        if drawn.noises:
+            provenance["noise"] = ",".join(drawn.noises)
         return {
-            "messages": [{"role": "user", "content": text}],
+            "messages": [{"role": "user", "content": drawn.text}],
             "completion": answer,
             "behaviour": behaviour,
             "gold": gold,
@@ -238,7 +255,8 @@ class Writer:
         }
 
     @staticmethod
-    def _words(section: Section) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _words(section: Section | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        assert section is not None
         answers = {"clarify": (section.ask, section.match), "refuse": CANNOT, "unsafe": UNSAFE}
         text, match = answers[section.kind]
         return {"role": "assistant", "content": text}, {"match": match}
