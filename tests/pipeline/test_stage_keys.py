@@ -141,6 +141,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "worth.budget", "seconds", "check worth package"),
     ("local", "worth.seeds", "2", "check worth evaluate package"),
     ("local", "data.labelled", "validation.jsonl", "check worth evaluate package"),
+    ("on-policy", "data.unanswered", "validation.jsonl", "check train worth evaluate package"),
     ("local", "export.quantization", "Q4_0", "check export package"),
     ("local", "export.parity_tolerance", "0.1", "check export package"),
     ("local", "evaluate.rows", "400", "check evaluate package"),

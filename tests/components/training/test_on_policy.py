@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,18 @@ class Stop(Exception):
 
 
 def own_run(
-    folder: Path, out: Path, rows: list[Example], share: float = 0.5, refresh: int = 3, stop_at: int | None = None
+    folder: Path,
+    out: Path,
+    rows: list[Example],
+    share: float = 0.5,
+    refresh: int = 3,
+    stop_at: int | None = None,
+    prompts: Sequence[Example] = (),
 ) -> tuple[LoopSummary, list[list[list[Example]]]]:
     """Train on a mixture of both texts; returns the summary and the rows of every step."""
     teacher, chat = load_causal_lm(folder), load_chat(folder)
     student, groups = from_teacher_layers(teacher, 2), []
-    how = StudentSamples(OnPolicy(share=share, refresh=refresh), chat, 128, 12)
+    how = StudentSamples(OnPolicy(share=share, refresh=refresh), chat, 128, 12, prompts)
     wrote, gave = StepLog.write, SamplingPlan.group
 
     def write(self: StepLog, line: LogLine) -> None:
@@ -198,6 +205,18 @@ def test_a_run_killed_within_a_round_ends_in_the_same_bits(tiny_model: Path, tmp
     own = [row for row in flat if isinstance(row, SampledAnswer)]
     assert 0.3 < len(own) / len(flat) < 0.7
     assert len({row.ids for row in own}) > 0.9 * len(own)  # sampled again each time
+
+
+def test_prompts_that_the_teacher_did_not_answer_are_answered_by_the_student_alone(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    *rows, one, two, three = rows_of(tiny_model, tmp_path)
+    prompts = [Example(row.ids[: row.n_prompt], row.n_prompt, eos_supervised=False) for row in (one, two, three)]
+    _, groups = own_run(tiny_model, tmp_path, rows, prompts=prompts)
+    flat = [row for group in groups for batch in group for row in batch]
+    own = [row for row in flat if isinstance(row, SampledAnswer)]
+    assert {row.ids[: row.n_prompt] for row in own} == {prompt.ids for prompt in prompts}
+    assert {row for row in flat if not isinstance(row, SampledAnswer)} <= set(rows)
 
 
 def test_fully_on_policy_the_loss_is_the_mean_over_sampled_tokens_and_falls(tiny_model: Path, tmp_path: Path) -> None:

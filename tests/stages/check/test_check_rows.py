@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures import TOOLS, light_row, write_jsonl
+from fixtures import TOOLS, light_row, light_rows, write_jsonl
 from potstill.cli.render.check import render_check
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.core import tools
@@ -165,6 +165,26 @@ def test_a_finetune_row_without_assistant_turn_is_reported(workshop: Workshop) -
 def test_the_same_row_is_a_fine_prompt(workshop: Workshop) -> None:
     workshop.spoil("train.jsonl", 3, lambda row: row.pop("completion"))
     assert check_recipe(workshop.recipe()).supervised_tokens["prompts"].rows == 23
+
+
+ON_POLICY = {"objective": {"name": "forward_kl", "on_policy": {}}}
+
+
+def test_prompts_that_only_the_student_answers_are_checked(workshop: Workshop) -> None:
+    write_jsonl(workshop.folder / "more.jsonl", [*light_rows(["perhaps "]), light_row("hall", "on", "x " * 400)])
+    recipe = workshop.recipe(data={"unanswered": "more.jsonl", "limit": {"unanswered": 12}}, train=ON_POLICY)
+    assert check_recipe(recipe).rows["unanswered"] == 12
+    recipe = workshop.recipe(data={"unanswered": "more.jsonl"}, train=ON_POLICY)
+    assert "more.jsonl:13" in workshop.refused(recipe)
+    recipe = workshop.recipe(data={"unanswered": "nowhere"}, train=ON_POLICY)
+    assert "nowhere: no such file" in workshop.refused(recipe)
+    recipe = workshop.recipe(data={"unanswered": "test.jsonl"}, train=ON_POLICY)
+    assert "test prompts are trained on too" in workshop.refused(recipe)
+
+
+def test_prompts_that_only_the_student_answers_need_on_policy(workshop: Workshop) -> None:
+    with pytest.raises(RecipeError, match=r"data.unanswered has prompts .* set train.objective.on_policy"):
+        workshop.recipe(data={"unanswered": "train.jsonl"})
 
 
 def test_labelled_rows_that_are_test_rows_are_refused(workshop: Workshop) -> None:

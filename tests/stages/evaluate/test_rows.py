@@ -117,7 +117,8 @@ def test_the_right_answer_is_shown_for_every_kind_of_row() -> None:
     assert expected_answer(Row(messages=user, gold=Gold(match="four"))) == "/four/"
 
 
-def test_rows_with_right_answers_are_rows_that_are_trained_on(tmp_path: Path) -> None:
-    labelled = HashedPath.of_file(write_jsonl(tmp_path / "labelled.jsonl", [light_row("hall", "on", "now ")]))
-    rows, leaked = read_test_rows(files(tmp_path, light_rows(["now "]), light_rows([""]), labelled=labelled))
+@pytest.mark.parametrize("kind", ["labelled", "unanswered"])
+def test_other_rows_that_are_trained_on_are_not_scored(tmp_path: Path, kind: str) -> None:
+    more = HashedPath.of_file(write_jsonl(tmp_path / "more.jsonl", [light_row("hall", "on", "now ")]))
+    rows, leaked = read_test_rows(files(tmp_path, light_rows(["now "]), light_rows([""]), **{kind: more}))
     assert (len(rows), leaked.rows) == (11, 1)

@@ -19,7 +19,7 @@ from potstill.core.records import Row, read_rows
 
 __all__ = ["KeptTokens", "Split", "Splits", "Workload", "kept_tokens", "read_splits"]
 
-Split = Literal["prompts", "validation", "test", "finetune", "labelled"]
+Split = Literal["prompts", "validation", "test", "finetune", "labelled", "unanswered"]
 Splits = Mapping[Split, Sequence[Row]]
 _SAMPLE = 64
 """Rows of a file whose tokens are counted."""
@@ -47,6 +47,8 @@ def read_splits(recipe: Recipe) -> dict[Split, list[Row]]:
         splits["finetune"] = read_rows(tune.rows, tools=data.tools, need_completion=True)
     if data.labelled:
         splits["labelled"] = read_rows(data.labelled, tools=data.tools, need_completion=True)
+    if data.unanswered:
+        splits["unanswered"] = read_rows(data.unanswered, tools=data.tools, limit=data.limit.get("unanswered"))
     return {name: as_chosen(rows, recipe.chat.reasoning) for name, rows in splits.items()}
 
 
@@ -188,7 +190,7 @@ def kept_tokens(recipe: Recipe, chat: ChatFormat) -> KeptTokens:
         DataError: a file is absent or broken, or the chat template refuses a row.
     """
     splits = read_splits(recipe)
-    trained: list[Sequence[Row]] = [splits["prompts"], splits.get("validation", [])]
+    trained: list[Sequence[Row]] = [splits["prompts"], splits.get("validation", []), splits.get("unanswered", [])]
     used = {chat.eos_id, *chat.stop_ids}
     counted = [row for rows in trained for row in _spread(rows)]
     for row in counted:

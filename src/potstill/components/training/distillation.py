@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from potstill.components.chat.format import ChatSettings
 from potstill.components.models.handover import base_model, teacher_weights
-from potstill.components.training.rows import GeneratedRows, training_examples
+from potstill.components.training.rows import GeneratedRows, UnansweredRows, training_examples
 from potstill.core.errors import RecipeError
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import LocalTeacher, Objective, Recipe, Schedule, Student
@@ -47,6 +47,7 @@ class StudentInputs:
     targets          the store of the targets step; None if the teacher computes its distributions online
     chat             template and context
     sampled_tokens   maximum length of an answer that the student samples; None if it samples none
+    unanswered       rows that only the student answers; None: it answers some of the generated rows
     seed             seed of everything random
     """
 
@@ -60,6 +61,7 @@ class StudentInputs:
     targets: HashedPath | None
     chat: ChatSettings
     sampled_tokens: int | None
+    unanswered: UnansweredRows | None
     seed: int
 
     @classmethod
@@ -76,6 +78,7 @@ class StudentInputs:
             targets=done.optional_path("targets", "store"),
             chat=ChatSettings.of(recipe.chat),
             sampled_tokens=recipe.generate.max_new_tokens if recipe.train.objective.on_policy else None,
+            unanswered=UnansweredRows.of(recipe),
             seed=recipe.seed,
             **more,
         )
@@ -139,6 +142,7 @@ class StudentRows:
     examples     rows to train on
     validation   rows for validation
     untrimmed    rows to train on, in the token ids of the tokenizer before it is trimmed
+    unanswered   prompts that only the student answers
     chat         the student's chat format
     tokenizer    folder of the student's tokenizer
     vocabulary   the tokens that a trimmed tokenizer has; None: it is not trimmed
@@ -148,6 +152,7 @@ class StudentRows:
     examples: Sequence[Example]
     validation: Sequence[Example]
     untrimmed: Sequence[Example]
+    unanswered: Sequence[Example]
     chat: ChatFormat
     tokenizer: Path
     vocabulary: Vocabulary | None
@@ -167,14 +172,17 @@ def _student_rows(inputs: StudentInputs, out: Path) -> StudentRows:
     chat, folder = inputs.chat.load(tokenizer.path), tokenizer.path
     splits = inputs.rows.read()
     untrimmed, validation = (training_examples(rows, chat, inputs.chat.context) for rows in splits)
+    unanswered = inputs.unanswered.prompts(chat, inputs.chat.context) if inputs.unanswered else []
     examples, vocabulary = untrimmed, None
     if inputs.student.vocabulary == "workload":
-        vocabulary = trim_vocabulary(folder, [*untrimmed, *validation], out)
-        examples, validation = ([vocabulary.example(e) for e in split] for split in (untrimmed, validation))
+        vocabulary = trim_vocabulary(folder, [*untrimmed, *validation, *unanswered], out)
+        examples, validation, unanswered = (
+            [vocabulary.example(e) for e in split] for split in (untrimmed, validation, unanswered)
+        )
         folder = out / "tokenizer"
         chat = inputs.chat.load(folder)
     rows = [row for split in splits for row in split]
-    return StudentRows(rows, examples, validation, untrimmed, chat, folder, vocabulary)
+    return StudentRows(rows, examples, validation, untrimmed, unanswered, chat, folder, vocabulary)
 
 
 def _load_teacher(inputs: StudentInputs) -> PreTrainedModel | None:
@@ -230,7 +238,9 @@ def _distillation(
     samples = None
     if objective.on_policy is not None:
         assert inputs.sampled_tokens is not None
-        samples = StudentSamples(objective.on_policy, rows.chat, inputs.chat.context, inputs.sampled_tokens)
+        samples = StudentSamples(
+            objective.on_policy, rows.chat, inputs.chat.context, inputs.sampled_tokens, rows.unanswered
+        )
     alignments = _alignments(inputs, objective, rows)
     task = LanguageTask(
         None if inputs.targets else teacher,

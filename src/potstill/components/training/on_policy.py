@@ -40,12 +40,14 @@ class StudentSamples:
     chat            the student's tokenizer
     context         maximum length of prompt and answer together, in tokens
     max_new_tokens  maximum length of an answer, in tokens
+    prompts         prompts that only the student answers; if there are none, it answers some of the training rows
     """
 
     settings: OnPolicy
     chat: ChatFormat
     context: int
     max_new_tokens: int
+    prompts: Sequence[Example] = ()
 
 
 class _State(TypedDict):
@@ -125,6 +127,9 @@ class SamplingPlan:
                 yield place, SampledAnswer(ids, len(prompt), answer.stopped, tuple(answer.log_probs))
 
     def _row(self, place: Place) -> Example:
+        """The row whose prompt the student answers."""
+        if prompts := self.samples.prompts:
+            return prompts[int(np.random.default_rng([self.seed, *place]).integers(len(prompts)))]
         step, micro, row = place
         return self.examples[self.steps[step][micro][row]]
 

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from potstill.components.chat.format import ChatFormat, Example
+from potstill.components.chat.reasoning import as_chosen
 from potstill.components.models.handover import optional_file
 from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
 from potstill.core.errors import DataError
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import LabelledData
-from potstill.core.records import LabelledRow, Row, read_labelled
+from potstill.core.recipe import LabelledData, Recipe
+from potstill.core.recipe.chat import Reasoning
+from potstill.core.records import LabelledRow, Row, read_labelled, read_rows
 from potstill.core.steps import Done
 
-__all__ = ["GeneratedRows", "LabelledRows", "training_examples"]
+__all__ = ["GeneratedRows", "LabelledRows", "UnansweredRows", "training_examples"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,48 @@ class GeneratedRows:
         """
         train = read_generated(self.train.path, self.tools.path)
         return train, read_generated(self.validation.path, self.tools.path) if self.validation else []
+
+
+@dataclass(frozen=True)
+class UnansweredRows:
+    """Rows that the student answers itself while it learns: the file, the rows to read of it, and their tools."""
+
+    file: HashedPath
+    limit: int | None
+    tools: HashedPath | None
+    reasoning: Reasoning
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> UnansweredRows | None:
+        """The rows of a recipe; None if it has none."""
+        data = recipe.data
+        if data.unanswered is None:
+            return None
+        return cls(
+            HashedPath.of_file(data.unanswered),
+            data.limit.get("unanswered"),
+            optional_file(data.tools),
+            recipe.chat.reasoning,
+        )
+
+    def prompts(self, chat: ChatFormat, context: int) -> list[Example]:
+        """The prompts in token ids, without an answer.
+
+        Raises:
+            DataError: the file is broken, or a prompt leaves no room for an answer.
+        """
+        tools = self.tools.path if self.tools else None
+        rows = as_chosen(read_rows(self.file.path, tools=tools, limit=self.limit), self.reasoning)
+        examples = []
+        for row in rows:
+            ids = chat.prompt_ids(row)
+            if len(ids) >= context:
+                raise DataError(
+                    f"{row.where}: the prompt has {len(ids)} tokens, which leave no room for an answer in chat.context "
+                    f"({context}). Raise chat.context, or remove the row."
+                )
+            examples.append(Example(tuple(ids), len(ids), eos_supervised=False))
+        return examples
 
 
 @dataclass(frozen=True)

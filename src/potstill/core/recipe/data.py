@@ -28,10 +28,15 @@ class Data(Section):
     labelled: LocalPath | None = None
     """Path of JSONL rows with right answers, for the rung `labels` of `worth`: what the same student learns without a
     teacher; default: the prompts that have an answer of their own."""
+    unanswered: LocalPath | None = None
+    """Path of JSONL rows whose prompts the teacher does not answer: with `train.objective.on_policy`, the student
+    answers these in place of the prompts above, and the teacher scores its answers; default: none."""
     tools: LocalPath | None = None
     """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
     limit: Annotated[
-        dict[Literal["prompts", "validation", "test"], Count], BeforeValidator(_limit_of_prompts), ELSEWHERE
+        dict[Literal["prompts", "validation", "test", "unanswered"], Count],
+        BeforeValidator(_limit_of_prompts),
+        ELSEWHERE,
     ] = Field(default_factory=dict)
     """Number of rows to use from the top of a file, for example {prompts: 1500, validation: 200, test: 300}, where
     a bare number limits the prompts; default: all rows."""

@@ -247,6 +247,11 @@ class Recipe(RecipeFile):
                 f"trainer.kernel: {self.trainer.kernel} is for targets: online, and stored targets are scored in plain "
                 "torch: leave it out"
             )
+        if self.data.unanswered and self.train.objective.on_policy is None:
+            raise ValueError(
+                "data.unanswered has prompts that the student answers itself while it learns: set "
+                "train.objective.on_policy, or leave data.unanswered out"
+            )
         if self.train.lora_rank and self.student.init == "scratch":
             raise ValueError("train.lora_rank leaves all other weights as they are: leave it out with init 'scratch'")
         if self.gates.beats_control and not self.train.has_control:

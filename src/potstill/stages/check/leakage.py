@@ -68,4 +68,4 @@ def validation_warning(splits: Splits) -> str | None:
 
 
 def _trained_on(splits: Splits) -> list[Row]:
-    return [*splits["prompts"], *splits.get("finetune", ()), *splits.get("labelled", ())]
+    return [*splits["prompts"], *splits.get("finetune", ()), *splits.get("labelled", ()), *splits.get("unanswered", ())]

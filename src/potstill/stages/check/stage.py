@@ -36,6 +36,7 @@ class CheckInputs:
     finetune: Finetune | None
     finetune_rows: HashedPath | None
     labelled: HashedPath | None
+    unanswered: HashedPath | None
     base: HashedPath | None
     licenses: dict[str, str]
 
@@ -47,6 +48,7 @@ class CheckInputs:
             "validation": self.validation and self.validation.path,
             "test": self.test.path,
             "labelled": self.labelled and self.labelled.path,
+            "unanswered": self.unanswered and self.unanswered.path,
             "tools": self.tools and self.tools.path,
             "limit": self.limit,
         }
@@ -87,6 +89,7 @@ def inputs(recipe: Recipe, done: Done) -> CheckInputs:
         finetune=teacher.finetune,
         finetune_rows=optional_file(teacher.finetune.rows) if teacher.finetune else None,
         labelled=optional_file(data.labelled),
+        unanswered=optional_file(data.unanswered),
         base=_model(student.model) if student.model else None,
         licenses={str(part): name for part, name in recipe.licenses.items()},
     )

@@ -25,6 +25,7 @@ class RowFiles:
     prompts         rows that the student learns from
     finetune_rows   rows that the teacher was fine-tuned on
     labelled        rows with right answers that a rung of the worth ladder learns from
+    unanswered      rows that the student answers itself while it learns
     validation      rows that the best weights were chosen on
     reasoning       whether the thinking of earlier turns is kept
     """
@@ -36,6 +37,8 @@ class RowFiles:
     prompts_limit: int | None
     finetune_rows: HashedPath | None
     labelled: HashedPath | None = None
+    unanswered: HashedPath | None = None
+    unanswered_limit: int | None = None
     validation: HashedPath | None = None
     validation_limit: int | None = None
     reasoning: Reasoning = "learn"
@@ -52,6 +55,8 @@ class RowFiles:
             prompts_limit=data.limit.get("prompts"),
             finetune_rows=HashedPath.of_file(finetune.rows) if finetune else None,
             labelled=HashedPath.of_file(data.labelled) if data.labelled else None,
+            unanswered=HashedPath.of_file(data.unanswered) if data.unanswered else None,
+            unanswered_limit=data.limit.get("unanswered"),
             validation=HashedPath.of_file(data.validation) if data.validation else None,
             validation_limit=data.limit.get("validation"),
             reasoning=recipe.chat.reasoning,
@@ -71,6 +76,8 @@ def read_test_rows(files: RowFiles) -> tuple[list[Row], LeakedRows]:
         used += read_rows(files.finetune_rows.path, tools=tools)
     if files.labelled:
         used += read_rows(files.labelled.path, tools=tools)
+    if files.unanswered:
+        used += read_rows(files.unanswered.path, tools=tools, limit=files.unanswered_limit)
     if files.validation:
         used += read_rows(files.validation.path, tools=tools, limit=files.validation_limit)
     test, used = (as_chosen(rows, files.reasoning) for rows in (test, used))
