@@ -52,6 +52,7 @@ class Work:
         self.url, self.student, self.context = url, student, 128
         self.train: dict[str, Any] = {}
         self.samples = 1
+        self.verify: list[str] = []
 
     def recipe(self) -> Recipe:
         return Recipe.model_validate(
@@ -63,7 +64,8 @@ class Work:
                 },
                 "chat": {"context": self.context},
                 "teacher": {"kind": "api", "model": "m", "base_url": self.url, "max_concurrency": 1},
-                "generate": {"max_new_tokens": 4, "temperature": 0.8, "samples": self.samples},
+                "generate": {"max_new_tokens": 4, "temperature": 0.8, "samples": self.samples}
+                | {"verify": self.verify},
                 "student": {"init": "checkpoint", "model": str(self.student)},
                 "train": {"objective": "sft", "epochs": 1, "batch_tokens": 512, "control": "none", **self.train},
                 "trainer": {"tracker": "none"},
@@ -103,6 +105,8 @@ def test_every_request_is_paid_once(endpoint: Callable[[Script], Endpoint], tiny
     work.student = make_model(tmp_path / "other", layers=1)
     assert paid("generate") == 0
     work.context = 96
+    assert paid("generate") == 0
+    work.verify = ["calls", "values"]
     assert paid("generate") == 0
     del work.prompts[3]
     assert paid("generate") == 0

@@ -96,6 +96,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("sampled", "generate.samples", "3", "check generate package"),
     ("local", "generate.batch_size", "3", "check generate evaluate package"),
     ("local", "generate.keep_truncated", "true", "check generate package"),
+    ("local", "generate.verify", "[values]", "check generate package"),
     ("local", "student.layers", "3", "check train worth package"),
     ("local", "student.layer_choice", "influence", "check train worth package"),
     ("local", "student.hidden", "32", "check train worth package"),

@@ -172,7 +172,7 @@ def _package(r: random.Random, folder: Path) -> Callable[[], object]:
     """A package with another manifest, or other files, than it was made with."""
     files = {"m.gguf": b"weights", "README.md": b"# m", "LICENSE": b""}
     entries = {name: file_entry(written(folder / name, data)).model_dump() for name, data in files.items()}
-    manifest = {"format": 4, "name": "m", "potstill": "0.1", "files": entries, "license": "mit", "recipe": {}}
+    manifest = {"format": 5, "name": "m", "potstill": "0.1", "files": entries, "license": "mit", "recipe": {}}
     manifest["sha256"] = manifest_digest(manifest)
     change = r.randrange(4)
     text = damaged_json(r, manifest) if change < 2 else json.dumps(manifest).encode()

@@ -218,7 +218,8 @@ def recipe(model: Path, workload: Path, **settings: object) -> Recipe:
             | {"prompts": workload / "train.jsonl", "tools": workload / "tools.json"},
             "chat": {"context": 128},
             "teacher": {"model": str(model)},
-            "generate": {"max_new_tokens": 6, "keep_truncated": True, "batch_size": 5} | settings,
+            "generate": {"max_new_tokens": 6, "keep_truncated": True, "batch_size": 5, "verify": {}}
+            | settings,
             "student": {"init": "teacher_layers", "layers": 2},
         }
     )  # fmt: skip

@@ -15,7 +15,7 @@ from potstill.core.tools import Tool, argument_validators
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
 
-__all__ = ["check_turns"]
+__all__ = ["call_problem", "check_turns"]
 
 _Kind = Literal["answer", "call", "result", "no result", "empty", "no tools"]
 _WARNINGS: dict[_Kind, str] = {
@@ -101,10 +101,11 @@ def _findings(row: Row, validators: Mapping[str, Validator]) -> Iterator[_Findin
 
 def _wrong_call(message: Message, validators: Mapping[str, Validator]) -> str | None:
     """What is wrong with the first wrong call of a message."""
-    return next((problem for entry in message.tool_calls if (problem := _problem(entry.call, validators))), None)
+    return next((problem for entry in message.tool_calls if (problem := call_problem(entry.call, validators))), None)
 
 
-def _problem(call: Call, validators: Mapping[str, Validator]) -> str | None:
+def call_problem(call: Call, validators: Mapping[str, Validator]) -> str | None:
+    """Why a call cannot be run, as a clause: its tool is not in the row, or its arguments do not fit the schema."""
     if call.name not in validators:
         return f"calls tool {call.name!r}, which the row does not have; its tools are {', '.join(validators)}"
     error = next(validators[call.name].iter_errors(call.arguments), None)

@@ -24,6 +24,7 @@ __all__ = [
     "GeneratedSplit",
     "SplitCounts",
     "TeacherIdentity",
+    "VerdictCounts",
     "logprobs_file",
     "read_generated",
     "read_logprobs",
@@ -92,7 +93,25 @@ _REASONS = {
     "refused": "the endpoint refuses the prompt",
     "boundary": "the answer cannot be separated from the prompt",
     "context": "prompt and answer are longer than chat.context",
+    "calls": "a call cannot be read or run",
+    "gold": "the row's gold says that the answer is wrong",
+    "values": "a value is not in the prompt",
+    "agreement": "most answers to the prompt differ",
+    "unknown": "no checker can tell",
 }
+
+
+class VerdictCounts(Part):
+    """How many answers of a split pass one checker, how many fail it, and how many it cannot judge.
+
+    passed    answers that it finds right, as far as it looks
+    failed    answers that it finds wrong; they are rejected
+    unknown   answers that it cannot judge
+    """
+
+    passed: int = 0
+    failed: int = 0
+    unknown: int = 0
 
 
 class SplitCounts(Part):
@@ -105,6 +124,7 @@ class SplitCounts(Part):
     completion_tokens   tokens of all answers
     thinking            number of answers with thinking
     left_out            number of kept answers of which the student's chat template leaves a part out, by part
+    verified            verdicts on the answers that are fit to learn from in form, by checker
     """
 
     prompts: int
@@ -114,6 +134,17 @@ class SplitCounts(Part):
     thinking: int = 0
     left_out: dict[str, int] = Field(default_factory=dict)
     own_answers: int = 0
+    verified: dict[str, VerdictCounts] = Field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> str | None:
+        """What each checker said, in words; None where none of them could judge any answer."""
+        if not any(counts.passed or counts.failed for counts in self.verified.values()):
+            return None
+        return "; ".join(
+            f"{name}: {counts.passed:,} pass, {counts.failed:,} fail, {counts.unknown:,} unknown"
+            for name, counts in self.verified.items()
+        )
 
     @property
     def lost(self) -> str | None:
@@ -135,7 +166,7 @@ class Generated(Artifact):
     """
 
     FILE: ClassVar[str] = "summary.json"
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     teacher: TeacherIdentity
     reasoning: Literal["learn", "drop"] = "learn"
@@ -151,6 +182,8 @@ class Generated(Artifact):
                 f"(chat.reasoning: {self.reasoning})."
             )
         for name, counts in self.splits.items():
+            if counts.verdicts:
+                found.append(f"generate: {name}: answers verified ({counts.verdicts}).")
             if counts.lost:
                 found.append(f"generate: {name}: {counts.lost}. They are in {REJECTED}, each with its reason.")
         for part, count in train.left_out.items():

@@ -129,7 +129,7 @@ class Manifest(_Manifest):
     metrics   all measurements, without the texts of regressions
     """
 
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     student: ManifestStudent
     answers: dict[str, SplitCounts]

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from potstill.core.recipe.fields import Count, NotNegative, Section, Share
 
-__all__ = ["Generate"]
+__all__ = ["AnswerChecker", "Generate", "UnknownAnswers", "Verify"]
+
+AnswerChecker = Literal["calls", "gold", "values", "agreement"]
+UnknownAnswers = Literal["keep", "reject"]
+
+
+def _keeps_unknown(value: Any) -> Any:
+    return dict.fromkeys(value, "keep") if isinstance(value, list) else value
+
+
+Verify = Annotated[dict[AnswerChecker, UnknownAnswers], BeforeValidator(_keeps_unknown)]
+"""Checkers of the teacher's answers, each with what becomes of the answers that it cannot judge."""
+
+
+def _certain() -> Verify:
+    """The checkers that fail an answer only where the row itself says that it is wrong."""
+    return {"calls": "keep", "gold": "keep"}
 
 
 class Generate(Section):
@@ -28,6 +44,21 @@ class Generate(Section):
     keep_truncated: bool = False
     """Whether answers cut off at max_new_tokens are kept and learnt without an end token, as text continuation needs;
     default: no."""
+    verify: Verify = Field(default_factory=_certain)
+    """Checkers whose verdict `fail` rejects an answer, each with what becomes of the answers that it cannot judge
+    (`keep` or `reject`), where a list of names keeps these: `calls` (each call can be read, names a tool of the row
+    and fits its schema), `gold` (the row's own gold and behaviour), `values` (values of calls stand in the prompt) and
+    `agreement` (the majority of at least 3 generate.samples); default: {calls: keep, gold: keep}."""
+
+    @model_validator(mode="after")
+    def _samples_agree(self) -> Self:
+        if "agreement" in self.verify and self.samples in (1, 2):
+            raise ValueError(
+                f"generate.verify: agreement needs at least 3 answers to a prompt for a majority, and "
+                f"generate.samples is {self.samples}: set generate.samples: 3 and a temperature above 0, or leave "
+                "agreement out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

@@ -31,6 +31,7 @@ from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
 from potstill.stages.generate.filter import filter_answers
 from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
+from potstill.stages.generate.verified import verify_rows
 
 __all__ = ["STAGE", "GenerateInputs", "make_inputs", "run"]
 
@@ -106,17 +107,15 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, inputs.validation_limit),
     }
-    own = inputs.settings.samples == 0
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, (source, limit) in sources.items():
-        tools_file = inputs.tools.path if inputs.tools else None
-        rows = read_rows(source.path, tools=tools_file, limit=limit, need_completion=own) if source else []
-        if not own:
-            rows = [row.model_copy(update={"completion": None}) for row in rows]
-        rows = as_chosen(rows, inputs.chat.reasoning)
+        rows = _prompts(inputs, source, limit)
         answers = _answers(inputs, teacher, rows, split)
-        kept, rejected = _filtered(inputs, teacher, rows, answers)
+        fit, rejected = _filtered(inputs, teacher, rows, answers)
+        verified = verify_rows(fit, inputs.settings.verify)
+        kept, rejected = verified.kept, [*rejected, *verified.rejected]
+        _require_all(rows, answers, len(kept) + len(rejected))
         write_rows(out / rows_file(split), kept, tools)
         if inputs.logprobs:
             from potstill.stages.generate.logprobs import write_logprobs
@@ -131,12 +130,33 @@ def run(inputs: GenerateInputs, out: Path) -> None:
             left_out=Counter(part for row in kept for part in left_out_of_answer(row, teacher.student_chat)),
             thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in given),
             completion_tokens=sum(answer.completion_tokens for answer in given),
-            own_answers=len(rows) if own else 0,
+            own_answers=len(rows) if inputs.settings.samples == 0 else 0,
+            verified=verified.counts,
         )
     write_rows(out / REJECTED, all_rejected, tools)
     write_json(out / TOOLS, list(tools))  # once for all rows, whose tools would otherwise be most of the file
     _require_kept(splits["train"], out)
     Generated(teacher=teacher.identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
+
+
+def _prompts(inputs: GenerateInputs, source: HashedPath | None, limit: int | None) -> list[Row]:
+    """The rows of a split, without their answers where the teacher gives them."""
+    if source is None:
+        return []
+    own, tools = inputs.settings.samples == 0, inputs.tools.path if inputs.tools else None
+    rows = read_rows(source.path, tools=tools, limit=limit, need_completion=own)
+    if not own:
+        rows = [row.model_copy(update={"completion": None}) for row in rows]
+    return as_chosen(rows, inputs.chat.reasoning)
+
+
+def _require_all(rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], done: int) -> None:
+    """Check that each answer is kept or rejected, and each repeated row is rejected once."""
+    asked = [len(answers.get(row_id, ())) for row_id in dict.fromkeys(row.row_id for row in rows)]
+    has_own = not any(asked)
+    expected = len(rows) if has_own else sum(asked) + len(rows) - len(asked)
+    if done != expected:
+        raise AssertionError(f"{expected} answers came in, and {done} were kept or rejected")
 
 
 def _answers(
@@ -191,7 +211,8 @@ def _require_kept(counts: SplitCounts, out: Path) -> None:
         raise StepError(
             f"{out}: none of the answers to {counts.prompts} prompts is fit to learn from ({reasons}); "
             f"they are in {REJECTED}. If they are cut off, raise generate.max_new_tokens, "
-            "or set generate.keep_truncated to continue text."
+            "or set generate.keep_truncated to continue text. If checkers reject them, compare some of them with "
+            "their rows, and choose others in generate.verify; no answer is asked for again."
         )
 
 
@@ -199,4 +220,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Generated.read(folder).findings()
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=8, confirm=_confirm)
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=9, confirm=_confirm)
