@@ -22,7 +22,7 @@ from potstill.core.artifacts.exported import (
     TemplateParity,
     TokenizationParity,
 )
-from potstill.core.artifacts.generated import Generated, SplitCounts, TeacherIdentity
+from potstill.core.artifacts.generated import Generated, SplitCounts, TeacherIdentity, VerdictCounts
 from potstill.core.artifacts.metrics import (
     Fidelity,
     FidelityDifference,
@@ -340,7 +340,9 @@ def summary(floor: float, divergence: bool) -> TrainSummary:
 
 def _fill(steps: dict[str, Path], recipe: Recipe, kind: str) -> None:
     identity = TeacherIdentity(kind="local", model="teacher", weights_sha256="ab" * 32)
-    split = SplitCounts(prompts=24, kept=23, rejected={"length": 1}, completion_tokens=801)
+    verified = {"gold": VerdictCounts(passed=20, failed=1, unknown=2)}
+    lost = {"length": 1, "gold": 1}
+    split = SplitCounts(prompts=24, kept=22, rejected=lost, completion_tokens=801, verified=verified)
     Generated(teacher=identity, splits={"train": split}).write(steps["generate"])
     write_jsonl(steps["generate"] / "train.jsonl", [])
     make_tokenizer(steps["train"] / "student")

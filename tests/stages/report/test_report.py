@@ -512,6 +512,11 @@ def test_a_page_says_that_readings_agree(tmp_path: Path) -> None:
     assert "reads the same calls and words in each answer" in page and "What users get" not in page
 
 
+def test_a_page_says_what_the_checkers_of_answers_said(usual: str) -> None:
+    assert "<dt>Answers trained on</dt><dd>22 of 24; 2 rejected (1 length, 1 gold)</dd>" in usual
+    assert "<dt>Answers verified</dt><dd>gold: 20 pass, 1 fail, 2 unknown</dd>" in usual
+
+
 def test_a_page_says_on_what_its_teacher_was_fine_tuned(tmp_path: Path) -> None:
     facts = read_facts(stage_inputs(STAGE, *packaged_run(tmp_path)))
     assert "<dt>Teacher fine-tuned on" not in render_page(facts)
