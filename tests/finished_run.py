@@ -14,6 +14,7 @@ import pytest
 from fixtures import TOOLS, light_rows, make_tokenizer, write_jsonl
 from potstill.components.chat.format import ChatFormat
 from potstill.core.artifacts.answers import answers_file, write_answers
+from potstill.core.artifacts.calibration import BrierDifference, Calibration
 from potstill.core.artifacts.exported import (
     Exported,
     LogProbParity,
@@ -42,6 +43,7 @@ from potstill.core.artifacts.verdict import Verdict
 from potstill.core.artifacts.worth import RungName, Worth
 from potstill.core.recipe import Recipe, load_recipe
 from potstill.core.records import read_rows
+from potstill.stages.evaluate.calibration import Confidences, calibration
 from potstill.stages.evaluate.worth import Ladder, RungScores
 from potstill.stages.package import example
 from potstill.stages.package.example import Example
@@ -138,6 +140,14 @@ def worth() -> Worth:
     return Ladder("exact", [1] * 430, [None] * 430, 0.9).worth(rungs, 422 / 430)
 
 
+def calibrations() -> Iterator[Calibration]:
+    """Of the models that decode in transformers, and of the rung that never saw the teacher."""
+    right = {name: sum(COUNTS[name].values()) for name in ("teacher", "start", "student", "control")} | {"labels": 290}
+    for name, k in right.items():
+        sure = [0.98] * k + [0.7] * (430 - k)
+        yield calibration(name, Confidences(sure, [i < k for i in range(430)], [None] * 430), 0.9)
+
+
 def metrics() -> Metrics:
     """What the evaluate step measures."""
     return Metrics(
@@ -154,8 +164,10 @@ def metrics() -> Metrics:
             student_vs_control=pair(9, 48, 430),
             gguf_vs_student=pair(4, 1, 430),
             student_vs_control_kl=FidelityDifference(kl=-0.1181, low=-0.141, high=-0.0982),
+            student_vs_control_brier=BrierDifference(brier=-0.0512, low=-0.0724, high=-0.0301),
         ),
         worth=worth(),
+        calibration=tuple(calibrations()),
         regressions=tuple(_regressions()),
         leaked=LeakedRows(rows=0, of=430, row_ids=()),
     )

@@ -17,6 +17,7 @@ def run_metrics(evaluated: Path, timed: Path) -> RunMetrics:
     metrics, speed = Metrics.read(evaluated), MeasuredSpeed.read(timed)
     models = metrics.models
     fidelity = models.gguf.fidelity
+    student = next((found for found in metrics.calibration if found.model == "student"), None)
     return RunMetrics(
         teacher_exact=_rate(models.teacher.exact),
         start_exact=_rate(models.start.exact) if models.start else None,
@@ -32,6 +33,8 @@ def run_metrics(evaluated: Path, timed: Path) -> RunMetrics:
         kl_mean=fidelity.kl_mean if fidelity else None,
         top1_agreement=fidelity.top1_agreement if fidelity else None,
         leaked_rows=metrics.leaked.rows,
+        ece=student.ece if student else None,
+        brier=student.brier if student else None,
     )
 
 
@@ -41,6 +44,7 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
     models, speed = metrics.models, metrics.speed
     teacher, student = models.teacher, models.student
     assert student.fidelity is not None
+    calibration = next(found for found in metrics.calibration if found.model == "student")
     return ClassifierRunMetrics(
         teacher_exact=teacher.exact.rate,
         start_exact=models.start.exact.rate,
@@ -54,6 +58,8 @@ def classifier_run_metrics(evaluated: Path) -> ClassifierRunMetrics:
         kl_mean=student.fidelity.kl_mean,
         top1_agreement=student.fidelity.top1_agreement,
         leaked_rows=metrics.leaked.rows,
+        ece=calibration.ece,
+        brier=calibration.brier,
     )
 
 

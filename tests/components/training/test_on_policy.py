@@ -66,6 +66,21 @@ def test_sampled_tokens_come_with_their_probability(tiny_model: Path, tmp_path: 
         torch.testing.assert_close(torch.tensor(row.log_probs).double(), want, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_an_answer_comes_with_the_models_own_probability(tiny_model: Path, tmp_path: Path, temperature: float) -> None:
+    rows = read_rows(write_jsonl(tmp_path / "rows.jsonl", light_rows([""])))[:4]
+    runtime = HFRuntime(load_causal_lm(tiny_model), load_chat(tiny_model), 128)
+    prompts = [runtime.chat.prompt_ids(row) for row in rows]
+    said = runtime.continue_ids(prompts, [1, 2, 3, 4], Sampling(9, temperature))
+    for prompt, out in zip(prompts, said, strict=True):
+        own = log_probs(runtime.model, Example((*prompt, *out.ids), len(prompt), out.stopped))
+        want = own.gather(1, torch.tensor(out.ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(out.own).double(), want, atol=1e-4, rtol=0)
+    answers = runtime.answer(rows, Sampling(9), "answer")
+    assert all(answer.log_prob is not None and answer.log_prob < 0 for answer in answers)
+    assert runtime.answer(rows[:1], Sampling(0), "answer")[0].log_prob is None  # no token, so no confidence
+
+
 def want_loss(objective: str, student: Any, teacher: Any, rows: list[Any], temperature: float) -> tuple[float, int]:
     """Sum over the tokens of rows, and the number of tokens, in float64 from plain passes."""
     total, tokens = 0.0, 0

@@ -44,6 +44,8 @@ class Answer:
     """Log-probabilities of the tokens, where an endpoint was asked for them: see `runtimes.log_probs.pack_tokens`."""
     parsed: ParsedAnswer | None = None
     """Calls and words as the runtime gives them to its users; None where it gives them the text alone."""
+    log_prob: float | None = None
+    """ln of the model's own probability of all tokens of the answer, at temperature 1; None where it is not known."""
     detail: str | None = None
     """Why a row is refused or an answer is unfinished, as a clause; None for all other answers."""
 

@@ -8,6 +8,7 @@ depend on the other rows of its batch.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,10 +36,12 @@ class Continuation:
 
     ids         token ids, including the end token if the model `stopped` by itself
     log_probs   ln of the probability with which each was sampled; 0 where the likeliest is taken
+    own         ln of the model's own probability of each, at temperature 1
     """
 
     ids: list[int]
     log_probs: list[float]
+    own: list[float]
     stopped: bool
 
 
@@ -75,7 +78,12 @@ class HFRuntime:
                     ids = out.ids[:-1] if out.stopped else out.ids
                     text = self.chat.decode(ids, after=prompts[index])
                     answers[index] = Answer(
-                        text, "stop" if out.stopped else "length", len(prompts[index]), len(ids), seconds
+                        text,
+                        "stop" if out.stopped else "length",
+                        len(prompts[index]),
+                        len(ids),
+                        seconds,
+                        log_prob=math.fsum(out.own) if out.ids else None,
                     )
                 if on_answers:
                     on_answers([(index, answers[index]) for index in batch])
@@ -115,7 +123,7 @@ class HFRuntime:
         input_ids = torch.tensor([[self.chat.eos_id] * (width - len(p)) + p for p in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         streams = [torch.Generator().manual_seed(s) for s in seeds]
-        outs = [Continuation([], [], False) for _ in prompts]
+        outs = [Continuation([], [], [], False) for _ in prompts]
         alive = list(range(len(prompts)))
         cache = DynamicCache()
         position_ids = (mask.cumsum(1) - 1).clamp_min(0)
@@ -128,12 +136,15 @@ class HFRuntime:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1, : self.chat.vocab_size]
-            chosen = _choose(logits_BV.float().cpu(), [streams[i] for i in alive], sampling)
+            logits_BV = logits_BV.float().cpu()
+            chosen = _choose(logits_BV, [streams[i] for i in alive], sampling)
+            own = logits_BV[range(len(chosen)), [token for token, _ in chosen]] - logits_BV.logsumexp(-1)
             keep: list[int] = []
-            for place, (token, log_prob) in enumerate(chosen):
+            for place, ((token, log_prob), own_log_prob) in enumerate(zip(chosen, own.tolist(), strict=True)):
                 out = outs[alive[place]]
                 out.ids.append(token)
                 out.log_probs.append(log_prob)
+                out.own.append(own_log_prob)
                 if token in self.chat.stop_ids:
                     outs[alive[place]] = replace(out, stopped=True)
                 else:

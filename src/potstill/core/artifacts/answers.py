@@ -71,6 +71,8 @@ class JudgedAnswer(Part):
     error           why the answer is wrong; None for one that is right or not judged
     tools           names of the tools that should be called, each once
     group           the row's group; None for a row without one
+    confidence      the model's own probability of this answer: the product of its tokens' probabilities at temperature
+                    1; None where they are not known
     """
 
     row_id: str
@@ -86,14 +88,16 @@ class JudgedAnswer(Part):
     error: AnswerError | None = None
     tools: tuple[str, ...] = ()
     group: str | None = None
+    confidence: float | None = None
 
 
 class ClassifiedRow(Part):
-    """A classifier's answer to one test row: the text, its right label, and the predicted one."""
+    """A classifier's answer to one test row: the text, its right label, the predicted one and its probability."""
 
     text: str
     label: str
     predicted: str
+    confidence: float
 
     @property
     def exact(self) -> bool:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from potstill.core.artifacts.answers import ERROR_NAMES, AnswerError
 from potstill.core.artifacts.base import Artifact, Part
+from potstill.core.artifacts.calibration import BrierDifference, Calibration
 from potstill.core.artifacts.counts import PairedCounts, Rate
 from potstill.core.artifacts.readings import Readings
 from potstill.core.artifacts.worth import Worth
@@ -217,6 +218,7 @@ class Paired(Part):
     student_vs_control_kl: FidelityDifference | None = None
     student_vs_start: PairedCounts | None = None
     student_vs_start_kl: FidelityDifference | None = None
+    student_vs_control_brier: BrierDifference | None = None
 
 
 class Regression(Part):
@@ -236,16 +238,19 @@ _UNANSWERED: tuple[AnswerError, ...] = ("cut_off", "unfinished", "refused")
 class Metrics(Artifact):
     """All measurements of a language model's run.
 
-    worth   the ladder; None where the test rows have neither right answers nor text of people, or there is one rung
+    worth         the ladder; None where the test rows have neither right answers nor text of people, or there is one
+                  rung
+    calibration   of each model that decodes in transformers, where rows have right answers
     """
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 7
+    FORMAT: ClassVar[int] = 8
 
     confidence: float
     models: Models
     paired: Paired
     worth: Worth | None
+    calibration: tuple[Calibration, ...]
     regressions: tuple[Regression, ...]
     leaked: LeakedRows
 
@@ -326,6 +331,7 @@ class ClassifierPaired(Part):
 
     student_vs_teacher: PairedCounts
     student_vs_control: PairedCounts | None
+    student_vs_control_brier: BrierDifference | None
 
 
 class ClassifierSpeed(Part):
@@ -341,11 +347,12 @@ class ClassifierMetrics(Artifact):
     """All measurements of a classifier's run."""
 
     FILE: ClassVar[str] = "metrics.json"
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     confidence: float
     models: ClassifierModels
     paired: ClassifierPaired
     worth: Worth
+    calibration: tuple[Calibration, ...]
     speed: ClassifierSpeed
     leaked: LeakedRows

@@ -38,7 +38,8 @@ class RunMetrics(Part):
 
     Rates are between 0 and 1; sizes in bytes; times in milliseconds; KL in nats per token; memory in 10^6 bytes.
     `start_exact` is the student's before training. `leaked_rows` is the number of test rows that were also trained on
-    or used for validation, and are left out of every score.
+    or used for validation, and are left out of every score. `ece` (expected calibration error) and `brier` (Brier
+    score) are those of the student's checkpoint, before export.
     """
 
     teacher_exact: float | None
@@ -55,6 +56,8 @@ class RunMetrics(Part):
     kl_mean: float | None
     top1_agreement: float | None
     leaked_rows: int
+    ece: float | None = None
+    brier: float | None = None
 
 
 class ClassifierRunMetrics(Part):
@@ -72,6 +75,8 @@ class ClassifierRunMetrics(Part):
     kl_mean: float
     top1_agreement: float
     leaked_rows: int
+    ece: float
+    brier: float
 
 
 class WorthEntry(Part):

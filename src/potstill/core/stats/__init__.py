@@ -5,6 +5,7 @@ Nothing here draws at random, and nothing needs more than the standard library.
 
 from __future__ import annotations
 
+from potstill.core.stats.calibration import brier_scores, calibrated_error, calibration_error
 from potstill.core.stats.clusters import Groups, effective_items, independent_items
 from potstill.core.stats.intervals import Interval
 from potstill.core.stats.means import mean_interval, mean_p_value
@@ -23,6 +24,9 @@ from potstill.core.stats.several import holm, p_value_from_interval
 __all__ = [
     "Groups",
     "Interval",
+    "brier_scores",
+    "calibrated_error",
+    "calibration_error",
     "effective_items",
     "holm",
     "independent_items",

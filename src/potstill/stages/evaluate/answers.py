@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class TestBench:
             error=_ENDINGS[answer.finish_reason] if cut and verdict.exact is not None else verdict.error,
             tools=tuple(dict.fromkeys(call.name for call in wanted)),
             group=row.group,
+            confidence=None if answer.log_prob is None else min(1.0, math.exp(answer.log_prob)),
         )
 
 

@@ -32,6 +32,7 @@ from potstill.core.recipe import ClassifierEvaluate, ClassifierRecipe
 from potstill.core.records import LabelledRow, read_labelled
 from potstill.core.steps import Done, Stage
 from potstill.stages.evaluate.bag_of_words import bag_of_words
+from potstill.stages.evaluate.calibration import Confidences, brier_difference, calibration
 from potstill.stages.evaluate.worth import Ladder, RungScores
 
 if TYPE_CHECKING:
@@ -99,14 +100,17 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
         torch.set_num_threads(threads)
     metrics: dict[str, ClassifierModelMetrics] = {}
     right: dict[str, list[bool]] = {}
+    confidences: dict[str, Confidences] = {}
     for name, model in models.items():
         labels = [model.labels[number] for number in logits[name].argmax(-1).tolist()]
+        sure = logits[name].softmax(-1).amax(-1).clamp(max=1.0).tolist()
         answers = [
-            ClassifiedRow(text=row.text, label=row.label, predicted=label)
-            for row, label in zip(rows, labels, strict=True)
+            ClassifiedRow(text=row.text, label=row.label, predicted=label, confidence=confidence)
+            for row, label, confidence in zip(rows, labels, sure, strict=True)
         ]
         write_answers(out / answers_file(name), answers)
         right[name] = [answer.exact for answer in answers]
+        confidences[name] = Confidences(sure, right[name], [None] * len(rows))
         fidelity = None if name == "teacher" else _fidelity(logits["teacher"], logits[name])
         metrics[name] = _model_metrics(model, folders[name], answers, fidelity, inputs)
     models_metrics = ClassifierModels(
@@ -115,18 +119,18 @@ def _run(inputs: ClassifierEvaluateInputs, out: Path) -> None:
         student=metrics["student"],
         control=metrics.get("control"),
     )
-    paired = _paired(right, inputs.confidence)
     ClassifierMetrics(
         confidence=inputs.confidence,
         models=models_metrics,
-        paired=paired,
+        paired=_paired(right, confidences, inputs.confidence),
         worth=_worth(inputs, rows, right),
+        calibration=tuple(calibration(name, found, inputs.confidence) for name, found in confidences.items()),
         speed=speed,
         leaked=leaked,
     ).write(out)
 
 
-STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=7)
+STAGE = Stage(name="evaluate", reads=("finetune", "train"), inputs=_inputs, run=_run, version=8)
 
 
 def scored_rows(test_file: HashedPath, *used_files: HashedPath | None) -> tuple[list[LabelledRow], LeakedRows]:
@@ -177,12 +181,13 @@ def _model_metrics(
     )
 
 
-def _paired(right: dict[str, list[bool]], confidence: float) -> ClassifierPaired:
-    """The student compared with the other models, from whether each row was classified right."""
+def _paired(right: dict[str, list[bool]], confidences: dict[str, Confidences], confidence: float) -> ClassifierPaired:
+    """The student compared with the other models, from whether each row was classified right, and how surely."""
     teacher = PairedCounts.of(right["student"], right["teacher"], None, confidence)
     assert teacher is not None  # there is at least one row
     control = PairedCounts.of(right["student"], right["control"], None, confidence) if "control" in right else None
-    return ClassifierPaired(student_vs_teacher=teacher, student_vs_control=control)
+    brier = brier_difference(confidences["student"], confidences.get("control"), confidence)
+    return ClassifierPaired(student_vs_teacher=teacher, student_vs_control=control, student_vs_control_brier=brier)
 
 
 def _worth(inputs: ClassifierEvaluateInputs, rows: Sequence[LabelledRow], right: dict[str, list[bool]]) -> Worth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from potstill.core.stats.beta import t_quantile
 from potstill.core.stats.intervals import Interval, tail_of
 
-__all__ = ["ratio_interval"]
+__all__ = ["by_group", "finite_ends", "ratio_interval"]
 
 _RESAMPLES = 2000
+_ELEMENTS = 1 << 20  # of an array of resampled rows
 Floats = NDArray[np.float64]
 
 
@@ -39,19 +41,49 @@ def ratio_interval(sums: Sequence[float], counts: Sequence[int], confidence: flo
     return Interval(-_upper(-totals, sizes, tail), _upper(totals, sizes, tail))
 
 
+def by_group(
+    values: Sequence[float], weights: Sequence[int], groups: Sequence[str | None]
+) -> tuple[list[float], list[int]]:
+    """Sums of the values and of the weights of each group; a row without a group is one of its own."""
+    sums: dict[object, float] = {}
+    sizes: dict[object, int] = {}
+    for number, (value, weight, group) in enumerate(zip(values, weights, groups, strict=True)):
+        key = number if group is None else group
+        sums[key] = sums.get(key, 0.0) + value
+        sizes[key] = sizes.get(key, 0) + weight
+    return list(sums.values()), list(sizes.values())
+
+
+def finite_ends(interval: Interval) -> tuple[float | None, float | None]:
+    """Lower and upper end; None for an infinite one."""
+    low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
+    return low, high
+
+
 def _upper(sums_R: Floats, counts_R: Floats, tail: float) -> float:
     """Upper end that misses with probability `tail`."""
     worst = int((sums_R - sums_R.sum() / counts_R.sum() * counts_R).argmax())
     sums_R, counts_R = np.append(sums_R, sums_R[worst]), np.append(counts_R, counts_R[worst])
     mean, error = (float(values[0]) for values in _estimates(sums_R[None], counts_R[None]))
-    drawn_BR = np.random.default_rng(0).integers(len(sums_R), size=(_RESAMPLES, len(sums_R)))
-    means_B, errors_B = _estimates(sums_R[drawn_BR], counts_R[drawn_BR])
+    means_B, errors_B = _resampled(sums_R, counts_R)
     usable_B = errors_B > 1e-9 * error
     if error == 0 or not usable_B.any():
         return mean
     distances_B = (mean - means_B[usable_B]) / errors_B[usable_B]
     reach = max(t_quantile(1 - tail, len(sums_R) - 2), float(np.quantile(distances_B, 1 - tail)))
     return mean + reach * error
+
+
+def _resampled(sums_R: Floats, counts_R: Floats) -> tuple[Floats, Floats]:
+    """`_estimates` of all resamples, a few at a time, so that many rows do not take much memory."""
+    rng, rows = np.random.default_rng(0), len(sums_R)
+    step = max(1, _ELEMENTS // rows)
+    found = []
+    for start in range(0, _RESAMPLES, step):
+        drawn_BR = rng.integers(rows, size=(min(step, _RESAMPLES - start), rows))
+        found.append(_estimates(sums_R[drawn_BR], counts_R[drawn_BR]))
+    means, errors = zip(*found, strict=True)
+    return np.concatenate(means), np.concatenate(errors)
 
 
 def _estimates(sums_BR: Floats, counts_BR: Floats) -> tuple[Floats, Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,11 @@ from potstill.components.models.safetensors import safetensors_format, safetenso
 from potstill.components.runtimes import Runtime
 from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
 from potstill.core.artifacts.answers import JudgedAnswer
-from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired
+from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired, PairedCounts
 from potstill.core.files import read_json
 from potstill.core.hashing import HashedPath
 from potstill.stages.evaluate.answers import TestBench
+from potstill.stages.evaluate.calibration import answers_brier_difference, answers_calibration
 from potstill.stages.evaluate.ladder import measure_worth
 from potstill.stages.evaluate.models import local_runtime, teacher_runtime
 from potstill.stages.evaluate.rows import read_test_rows
@@ -47,29 +48,43 @@ def measure(inputs: EvaluateInputs, out: Path) -> Metrics:
     rung_answers = {
         name: bench.answers(name, local_runtime(inputs, model.path)) for name, model in inputs.rungs.items()
     }
-    own: dict[str, list[JudgedAnswer] | None] = {
-        "start": start_answers,
-        "text": control_answers,
-        inputs.student_rung: student_answers,
-    }
+    own = {"start": start_answers, "text": control_answers, inputs.student_rung: student_answers}
     by_rung = {name: found for name, found in own.items() if found} | rung_answers
+    said: dict[str, list[JudgedAnswer] | None] = {
+        "teacher": teacher_answers,
+        "start": start_answers,
+        "student": student_answers,
+        "control": control_answers,
+    }
     chat = inputs.chat.load(inputs.student.path)
     gguf_answers, gguf = _measure_gguf(inputs, bench, texts, chat, student.params)
     level = inputs.confidence
     return Metrics(
         confidence=level,
         models=Models(teacher=teacher, start=start, student=student, control=control, gguf=gguf),
-        paired=Paired(
-            gguf_vs_teacher=paired_counts(gguf_answers, teacher_answers, level),
-            student_vs_control=paired_counts(student_answers, control_answers, level) if control_answers else None,
-            gguf_vs_student=paired_counts(gguf_answers, student_answers, level),
-            student_vs_control_kl=texts.difference("student", "control"),
-            student_vs_start=paired_counts(student_answers, start_answers, level) if start_answers else None,
-            student_vs_start_kl=texts.difference("student", "start"),
-        ),
+        paired=_paired(said | {"gguf": gguf_answers}, texts, level),
         worth=measure_worth(inputs, bench.rows, teacher_answers, by_rung, texts.entropy),
+        calibration=answers_calibration({**said, **rung_answers}, level),
         regressions=regressions(teacher_answers, gguf_answers),
         leaked=leaked,
+    )
+
+
+def _paired(said: Mapping[str, Sequence[JudgedAnswer] | None], texts: TeacherTexts, level: float) -> Paired:
+    """Comparisons of two models each, from the answers of all by name."""
+
+    def counts(first: str, second: str) -> PairedCounts | None:
+        a, b = said[first], said[second]
+        return paired_counts(a, b, level) if a and b else None
+
+    return Paired(
+        gguf_vs_teacher=counts("gguf", "teacher"),
+        student_vs_control=counts("student", "control"),
+        gguf_vs_student=counts("gguf", "student"),
+        student_vs_control_kl=texts.difference("student", "control"),
+        student_vs_start=counts("student", "start"),
+        student_vs_start_kl=texts.difference("student", "start"),
+        student_vs_control_brier=answers_brier_difference(said["student"], said["control"], level),
     )
 
 

@@ -107,7 +107,7 @@ STAGE = Stage(
     reads=("finetune", "train", "worth", "export"),
     inputs=_inputs,
     run=_run,
-    version=11,
+    version=12,
     confirm=_confirm,
     paid=("answers-*.jsonl",),
 )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from potstill.core.artifacts.counts import PairedCounts, Rate
 from potstill.core.artifacts.training import TrainSummary
 from potstill.core.artifacts.worth import Measure, RungName, RungScore, Step, Worth
-from potstill.core.stats import Interval, mean_interval, mean_p_value
-from potstill.stages.evaluate.means import ratio_interval
+from potstill.core.stats import mean_interval, mean_p_value
+from potstill.stages.evaluate.means import by_group, finite_ends, ratio_interval
 
 __all__ = ["Ladder", "RungScores"]
 
@@ -88,12 +88,12 @@ class Ladder:
         if over_seeds:
             if len(seeds) == 1:  # the same for every seed, such as the student before training
                 return None, None
-            return _ends(mean_interval([self._value([rows]) for rows in seeds], self.confidence))
+            return finite_ends(mean_interval([self._value([rows]) for rows in seeds], self.confidence))
         if self.measure == "exact":
             rate = Rate.of([bool(score) for score in seeds[0]], self.groups, self.confidence)
             assert rate is not None
             return rate.low, rate.high
-        return _ends(ratio_interval(*self._by_group(seeds[0]), self.confidence))
+        return finite_ends(ratio_interval(*by_group(seeds[0], self.weights, self.groups), self.confidence))
 
     def _compare(self, first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], over_seeds: bool) -> Step:
         """The first rung's gain over the second."""
@@ -101,37 +101,23 @@ class Ladder:
             count = max(len(first), len(second))
             pairs = zip(_for_seeds(first, count), _for_seeds(second, count), strict=True)
             gains = [self._sign * (self._value([a]) - self._value([b])) for a, b in pairs]
-            low, high = _ends(mean_interval(gains, self.confidence))
+            low, high = finite_ends(mean_interval(gains, self.confidence))
             return Step(gain=math.fsum(gains) / count, low=low, high=high, p=mean_p_value(gains))
         if self.measure == "exact":
             right = [[bool(score) for score in seeds[0]] for seeds in (first, second)]
             pair = PairedCounts.of(right[0], right[1], self.groups, self.confidence)
             assert pair is not None
             return Step(gain=pair.gain, low=pair.low, high=pair.high, p=pair.p_value)
-        gains, sizes = self._by_group([self._sign * (a - b) for a, b in zip(first[0], second[0], strict=True)])
-        low, high = _ends(ratio_interval(gains, sizes, self.confidence))
+        apart = [self._sign * (a - b) for a, b in zip(first[0], second[0], strict=True)]
+        gains, sizes = by_group(apart, self.weights, self.groups)
+        low, high = finite_ends(ratio_interval(gains, sizes, self.confidence))
         total, size = math.fsum(gains), sum(sizes)
         # what the standard error of a ratio is made of, moved to the mean that is tested
         residuals = (gain - total / size * weight for gain, weight in zip(gains, sizes, strict=True))
         p = mean_p_value([residual + total / len(gains) for residual in residuals])
         return Step(gain=total / size, low=low, high=high, p=p)
 
-    def _by_group(self, values: Sequence[float]) -> tuple[list[float], list[int]]:
-        """Sums of the values and of the weights of each group; a row without a group is one of its own."""
-        sums: dict[object, float] = {}
-        sizes: dict[object, int] = {}
-        for number, (value, weight, group) in enumerate(zip(values, self.weights, self.groups, strict=True)):
-            key = number if group is None else group
-            sums[key] = sums.get(key, 0.0) + value
-            sizes[key] = sizes.get(key, 0) + weight
-        return list(sums.values()), list(sizes.values())
-
 
 def _for_seeds(rows: Sequence[Sequence[float]], count: int) -> Sequence[Sequence[float]]:
     """The scores of `count` seeds; a rung that is not trained has the same for each."""
     return rows if len(rows) == count else [rows[0]] * count
-
-
-def _ends(interval: Interval) -> tuple[float | None, float | None]:
-    low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
-    return low, high

@@ -12,6 +12,7 @@ from potstill.core.artifacts.speed import SpeedTiming
 from potstill.core.artifacts.worth import Worth
 from potstill.core.format import format_interval, format_level, format_number, format_percent, format_size
 from potstill.stages.package import markdown
+from potstill.stages.package.calibration import calibration_section
 from potstill.stages.package.example import Example
 from potstill.stages.package.stage import PackageInputs
 from potstill.stages.package.usage import usage_section
@@ -40,6 +41,7 @@ def write_card(inputs: PackageInputs, manifest: Manifest, example: Example | Non
         markdown.gates_section(manifest.verdict),
         _quality(manifest.metrics),
         _worth(manifest.metrics.worth),
+        calibration_section(manifest.metrics),
         _notes(manifest),
         _runtime(manifest),
         usage_section(inputs, example),

@@ -24,6 +24,7 @@ from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.core.steps import Done, Stage
 from potstill.stages.package import markdown
+from potstill.stages.package.calibration import calibration_section
 from potstill.stages.package.folder import finish, link, new_package
 
 __all__ = ["STAGE", "ClassifierPackageInputs"]
@@ -86,7 +87,7 @@ def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=4)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=5)
 
 
 def _notice(inputs: ClassifierPackageInputs) -> str:
@@ -138,7 +139,7 @@ def _card(inputs: ClassifierPackageInputs, manifest: ClassifierManifest) -> str:
         "- Speed was measured on one machine, and differs on others."
     )
     limits += markdown.duties(inputs.licences.obligations)
-    sections = [opening, markdown.gates_section(verdict), _measurements(metrics), limits]
+    sections = [opening, markdown.gates_section(verdict), _measurements(metrics), calibration_section(metrics), limits]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(s for s in sections if s) + "\n"
 
 

@@ -58,4 +58,4 @@ def _run(inputs: ClassifierReportInputs, out: Path) -> None:
     write_text(out / "report.html", render_classifier_page(facts))
 
 
-STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run)
+STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=2)

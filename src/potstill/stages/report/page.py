@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from potstill import __version__
 from potstill.core.format import format_level
+from potstill.stages.report.calibration import calibration_section
 from potstill.stages.report.charts import MARKERS
 from potstill.stages.report.classified import (
     ClassifierFacts,
@@ -51,6 +52,7 @@ def render_page(facts: Facts) -> str:
             notes=facts.manifest.notes,
             cost=cost_section(facts),
             fidelity=fidelity_section(facts),
+            calibration=calibration_section(facts.metrics),
             training=training_section(facts),
             regressions=regressions_section(facts),
             teacher_right=exact.k if (exact := facts.metrics.models.teacher.exact) else 0,
@@ -72,6 +74,7 @@ def render_classifier_page(facts: ClassifierFacts) -> str:
             verdict=classifier_verdict(facts),
             page=classifier_sections(facts),
             worth=worth_section(facts.metrics.worth),
+            calibration=calibration_section(facts.metrics),
             provenance=classifier_provenance(facts),
         )
     )

@@ -88,4 +88,4 @@ def _run(inputs: ReportInputs, out: Path) -> None:
     write_text(out / "report.html", render_page(read_facts(inputs)))
 
 
-STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=6)

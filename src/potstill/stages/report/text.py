@@ -5,7 +5,7 @@ from __future__ import annotations
 from potstill.core.artifacts.metrics import Rate
 from potstill.core.format import format_interval, format_percent, format_value
 
-__all__ = ["BEHAVIOURS", "MODELS", "RateCell", "interval", "percent", "shorten", "unbroken", "value"]
+__all__ = ["BEHAVIOURS", "MODELS", "RateCell", "capital", "interval", "percent", "shorten", "unbroken", "value"]
 
 BEHAVIOURS = {
     "tool_call": "One tool call",
@@ -23,6 +23,11 @@ MODELS = {
 }
 _DASH = "\N{EN DASH}"
 _MAX_CHARACTERS = 4000
+
+
+def capital(text: str) -> str:
+    """The text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def unbroken(text: str) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from potstill.core.artifacts.worth import Worth
 from potstill.stages.report.charts import Dot, ladder_chart
-from potstill.stages.report.text import unbroken
+from potstill.stages.report.text import capital, unbroken
 
 __all__ = ["WorthSection", "worth_section"]
 
@@ -35,17 +35,13 @@ def worth_section(worth: Worth | None) -> WorthSection | None:
     """The ladder's section; None where nothing could be measured."""
     if worth is None:
         return None
-    cells = [[_capital(line[0]), *map(unbroken, line[1:])] for line in worth.cells()]
-    dots = [Dot(_capital(rung.title), rung.value, rung.low, rung.high) for rung in worth.rungs]
+    cells = [[capital(line[0]), *map(unbroken, line[1:])] for line in worth.cells()]
+    dots = [Dot(capital(rung.title), rung.value, rung.low, rung.high) for rung in worth.rungs]
     label = "The worth ladder. " + " ".join(f"{line[0]}: {line[1]}." for line in cells)
     return WorthSection(
         lead=worth.lead,
-        columns=[*map(_capital, worth.columns[:-1]), worth.columns[-1]],
+        columns=[*map(capital, worth.columns[:-1]), worth.columns[-1]],
         rows=cells,
         chart=ladder_chart(dots, worth.teacher, label, percent=worth.measure == "exact"),
         sentences=[unbroken(text) for text in (worth.sentence, worth.interval_sentence, *worth.advice)],
     )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
