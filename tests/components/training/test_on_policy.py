@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,10 @@ from potstill.components.training.checkpoints import StepLog
 from potstill.components.training.counts import Counts, Weights
 from potstill.components.training.learner import LanguageTask, Learner
 from potstill.components.training.loop import LoopOptions, train_model
-from potstill.components.training.on_policy import SamplingPlan, StudentSamples
+from potstill.components.training.on_policy import SamplingPlan, StudentSamples, sample_lengths
 from potstill.components.training.rows import training_examples
 from potstill.components.training.students import from_teacher_layers
-from potstill.core.artifacts.training import LogLine, LoopSummary
+from potstill.core.artifacts.training import LogLine, LoopSummary, StepValues, TrainSummary
 from potstill.core.recipe import DIVERGENCES, OnPolicy, Recipe, Schedule, Train
 from potstill.core.recipe.objective import ForwardKL
 from potstill.core.records import read_rows
@@ -163,6 +164,67 @@ def test_the_mean_is_over_sampled_tokens() -> None:
     assert "divergence" not in alone.means({"divergence": 0.0, "sampled_divergence": 1.0})
 
 
+def test_counts_have_the_lengths_of_sampled_answers() -> None:
+    whole, cut = SampledAnswer((1, 2, 3), 1, True, (-1.0,) * 2), SampledAnswer((1, *range(7)), 1, False, (-1.0,) * 7)
+    counts = Counts.of([[Example((1, 2, 3, 4), 1, True), whole], [cut, whole]])
+    assert counts.lengths() == {"sampled_length": pytest.approx(11 / 3), "sampled_cut_off": pytest.approx(1 / 3)}
+    assert Counts.of([[Example((1, 2, 3, 4), 1, True)]]).lengths() == {}
+
+
+def log_line(step: int, length: float | None, cut_off: float | None = 0.0) -> LogLine:
+    return LogLine(
+        step=step, layers=2, loss=1.0, grad_norm=1.0, learning_rate=1e-3, tokens=9, tokens_per_s=1.0, mfu=0.1,
+        sampled_length=length, sampled_cut_off=cut_off,
+    )  # fmt: skip
+
+
+def test_samples_that_end_up_longer_than_the_teachers_text_are_told() -> None:
+    growing = [log_line(step, 10.0 + step, step / 100) for step in range(40)]
+    found = sample_lengths([log_line(0, None, None), *growing], [8, 12])
+    assert found is not None
+    assert (found.text, found.first, found.last) == (10, 11.5, 47.5)
+    assert found.cut_off == pytest.approx(0.375)
+    assert found.too_long
+    summary = TrainSummary(
+        steps=40, kept=40, learning_rate=1e-3, supervised_tokens=1, tokens=1, seconds=1.0, resumed_at=0,
+        final=StepValues(loss=1.0, grad_norm=1.0, learning_rate=1e-3, tokens=9), samples=found, params=1,
+    )  # fmt: skip
+    (told,) = summary.findings("student", "train")
+    assert "47.5 tokens" in told and "37.5 %" in told and "The teacher's text has 10 tokens" in told
+    short = sample_lengths(
+        [log_line(step, 60.0 - step) for step in range(50)], [10]
+    )  # of a student that learns to stop
+    assert short is not None and short.last == 13
+    assert not summary.model_copy(update={"samples": short.model_copy(update={"last": 12.5})}).findings("it", "train")
+    assert sample_lengths([log_line(0, None, None)], [10]) is None
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+def test_a_token_that_ends_a_sample_is_learnt_like_all_others(tiny_model: Path, tmp_path: Path, at_once: bool) -> None:
+    """Every token that ends an answer, which padding has too, and special tokens within the answer."""
+    teacher, chat = load_causal_lm(tiny_model).eval(), load_chat(tiny_model)
+    student, row = from_teacher_layers(teacher, 2).eval(), rows_of(tiny_model, tmp_path)[0]
+    prompt, special = row.ids[: row.n_prompt], tuple(sorted(chat.stop_ids))
+    mine = [
+        SampledAnswer((*prompt, *(() if at_once else (7, *special, 9)), stop), len(prompt), True, ())
+        for stop in special
+    ]
+    mine = [dataclasses.replace(own, log_probs=(-1.0,) * own.n_supervised) for own in mine]
+    task = LanguageTask(
+        teacher, objective=ForwardKL(name="forward_kl"), student_samples=StudentSamples(OnPolicy(), chat, 128, 128)
+    )
+    for pad_id in {chat.eos_id, 0}:
+        batch = task.batch([*mine, row], pad_id)
+        assert batch.sampled is not None
+        told = sorted(batch.labels[batch.sampled].tolist())
+        assert told == sorted(token for own in mine for token in own.ids[own.n_prompt :])
+        with grouped_attention(student, teacher), torch.no_grad():
+            sums = Learner(student, task, teacher.config.vocab_size, False)(batch)
+        total, tokens = want_loss("forward_kl", student, teacher, mine, 1.0)
+        assert tokens == len(told)
+        assert sums.sampled_divergence.item() == pytest.approx(total, rel=2e-4, abs=1e-6)
+
+
 class Stop(Exception):
     """Stands for killing a run."""
 
@@ -235,13 +297,20 @@ def test_prompts_that_the_teacher_did_not_answer_are_answered_by_the_student_alo
 
 
 def test_fully_on_policy_the_loss_is_the_mean_over_sampled_tokens_and_falls(tiny_model: Path, tmp_path: Path) -> None:
-    _, groups = own_run(tiny_model, tmp_path, rows_of(tiny_model, tmp_path), share=1.0, refresh=1)
+    rows = rows_of(tiny_model, tmp_path)
+    summary, groups = own_run(tiny_model, tmp_path, rows, share=1.0, refresh=1)
     lines = [json.loads(line) for line in (tmp_path / "student.log.jsonl").read_text().splitlines()]
     for line, group in zip(lines, groups, strict=True):
         assert line["tokens"] == sum(row.n_supervised for batch in group for row in batch)
         assert line["loss"] == pytest.approx(line["sampled_divergence"], rel=1e-5)
+        own = [row for batch in group for row in batch]
+        assert line["sampled_length"] == pytest.approx(sum(row.n_supervised for row in own) / len(own))
+        assert line["sampled_cut_off"] == pytest.approx(sum(not row.eos_supervised for row in own) / len(own))
         assert "divergence" not in line
     assert lines[-1]["sampled_divergence"] < 0.5 * lines[0]["sampled_divergence"]
+    assert summary.samples is not None
+    assert summary.samples.text == pytest.approx(sum(row.n_supervised for row in rows) / len(rows))
+    assert summary.samples.first == pytest.approx(lines[0]["sampled_length"], rel=0.2)
 
 
 @pytest.mark.parametrize(

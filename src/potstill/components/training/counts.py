@@ -32,12 +32,16 @@ class Counts:
     sampled        supervised tokens that the student sampled
     sampled_share  fraction of rows with a sampled answer
     all            all tokens, prompts included
+    answers        sampled answers
+    cut_off        sampled answers that did not end
     """
 
     text: int
     sampled: int
     sampled_share: float
     all: int
+    answers: int
+    cut_off: int
 
     @staticmethod
     def of(group: Sequence[Sequence[Example]]) -> Counts:
@@ -45,7 +49,14 @@ class Counts:
         rows = [row for batch in group for row in batch]
         sampled_rows = [row for row in rows if isinstance(row, SampledAnswer)]
         tokens, sampled = (sum(row.n_supervised for row in some) for some in (rows, sampled_rows))
-        return Counts(tokens - sampled, sampled, len(sampled_rows) / len(rows), sum(map(count_tokens, group)))
+        return Counts(
+            text=tokens - sampled,
+            sampled=sampled,
+            sampled_share=len(sampled_rows) / len(rows),
+            all=sum(map(count_tokens, group)),
+            answers=len(sampled_rows),
+            cut_off=sum(not row.eos_supervised for row in sampled_rows),
+        )
 
     def weights(self, balance: float | None) -> Weights:
         """Each kind of text is averaged over its own tokens and weighted by its share of rows (GKD's lambda).
@@ -55,6 +66,12 @@ class Counts:
         text = (1.0 - self.sampled_share) / self.text if self.text else 0.0
         sampled = self.sampled_share / self.sampled if self.sampled else 0.0
         return Weights(text, sampled, None if balance is None else balance / self.all)
+
+    def lengths(self) -> dict[str, float]:
+        """Values for the log on the length of sampled answers; none without sampled answers."""
+        if not self.answers:
+            return {}
+        return {"sampled_length": self.sampled / self.answers, "sampled_cut_off": self.cut_off / self.answers}
 
     def means(self, sums: dict[str, float]) -> dict[str, float]:
         """Values for the log, from sums over the global batch; `loss` is weighted already."""

@@ -28,12 +28,12 @@ from potstill.components.training.checkpoints import StepLog, resume, save_check
 from potstill.components.training.counts import Counts
 from potstill.components.training.forward import layers_alone
 from potstill.components.training.learner import Sums
-from potstill.components.training.on_policy import SamplingPlan
+from potstill.components.training.on_policy import SamplingPlan, sample_lengths
 from potstill.components.training.optimizers import learning_rate, make_optimizers
 from potstill.components.training.ranks import finish, make_accelerator, require_even_shares
 from potstill.components.training.throughput import Speed
 from potstill.components.training.validation import Validation
-from potstill.core.artifacts.training import LogLine, LoopSummary, StepValues
+from potstill.core.artifacts.training import LogLine, LoopSummary, StepValues, read_log
 from potstill.core.errors import StepError
 from potstill.core.memory import keep_freed_memory
 from potstill.core.progress import progress_bar
@@ -163,7 +163,10 @@ def train_model(
     finish(accelerator, learner)
     measured.restore()
     summary = _summary(steps, examples, measured, StepValues.model_validate(values), schedule)
-    return summary.model_copy(update={"seconds": round(time.monotonic() - started, 2), "resumed_at": first})
+    seconds, samples = round(time.monotonic() - started, 2), None
+    if task.student_samples is not None and accelerator.is_main_process:
+        samples = sample_lengths(read_log(options.out, name), [e.n_supervised for e in examples])
+    return summary.model_copy(update={"seconds": seconds, "resumed_at": first, "samples": samples})
 
 
 def _plan(
@@ -282,6 +285,7 @@ class _Engine:
             values["hidden_weight"] = self.balance.current
             self._update_balance(self.balance, values["loss"], values["hidden"])
         norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        values |= counts.lengths()
         return values | {"grad_norm": norm, "learning_rate": rate, "tokens": counts.text + counts.sampled}
 
     def _backward(self, group: list[list[Any]], counts: Counts) -> dict[str, Tensor]:

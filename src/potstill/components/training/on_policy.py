@@ -20,14 +20,16 @@ from potstill.components.chat.format import ChatFormat, Example
 from potstill.components.runtimes import Sampling
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.components.training.batches import SampledAnswer
+from potstill.core.artifacts.training import LogLine, SampleLengths
 from potstill.core.errors import StepError
 from potstill.core.recipe import OnPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["SamplingPlan", "StudentSamples"]
+__all__ = ["SamplingPlan", "StudentSamples", "sample_lengths"]
 
+_PARTS = 10  # of a training, of which lengths are compared
 Place = tuple[int, int, int]
 """Step, micro-batch of the step, row of the micro-batch."""
 
@@ -140,6 +142,25 @@ class SamplingPlan:
     def load_state_dict(self, state: _State) -> None:
         """Continue from `state_dict`."""
         self.round, self.answers = state["round"], state["answers"]
+
+
+def sample_lengths(log: Sequence[LogLine], text: Sequence[int]) -> SampleLengths | None:
+    """How long the sampled answers were at the beginning and at the end of a training; None without any.
+
+    Args:
+        log: all steps.
+        text: length of the teacher's text of each row, in tokens.
+    """
+    found = [line for line in log if line.sampled_length is not None and line.sampled_cut_off is not None]
+    if not found:
+        return None
+    part = max(1, len(found) // _PARTS)
+    return SampleLengths(
+        text=sum(text) / len(text),
+        first=sum(line.sampled_length or 0.0 for line in found[:part]) / part,
+        last=sum(line.sampled_length or 0.0 for line in found[-part:]) / part,
+        cut_off=sum(line.sampled_cut_off or 0.0 for line in found[-part:]) / part,
+    )
 
 
 def _seed(seed: int, place: Place) -> int:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from potstill.core.artifacts.base import Artifact, Part, read_parts
+from potstill.core.format import format_percent
 
 __all__ = [
     "Finetuned",
     "LogLine",
     "LoopSummary",
+    "SampleLengths",
     "ServedRowCounts",
     "StepValues",
     "StoreStats",
@@ -22,6 +24,8 @@ __all__ = [
     "log_path",
     "read_log",
 ]
+
+_TOO_LONG = 1.25  # mean length of samples over that of the teacher's text; less may be chance
 
 
 class StepValues(Part):
@@ -35,6 +39,8 @@ class StepValues(Part):
     hidden                distance of hidden states, mean over tokens and layers
     hidden_weight         weight of `hidden` in the loss
     sampled_divergence    from the teacher, on the student's samples, in nats per sampled token
+    sampled_length        mean length of the student's samples, in tokens with the end token
+    sampled_cut_off       share of the student's samples that did not end
     grad_norm             norm of the gradient before it is clipped
     learning_rate         learning rate of the step
     tokens                supervised tokens (a classifier's: rows) of the global batch
@@ -50,6 +56,8 @@ class StepValues(Part):
     hidden: float | None = None
     hidden_weight: float | None = None
     sampled_divergence: float | None = None
+    sampled_length: float | None = None
+    sampled_cut_off: float | None = None
     grad_norm: float
     learning_rate: float
     tokens: int
@@ -99,6 +107,36 @@ class ValidationPoint(Part):
     cross_entropy: float
 
 
+class SampleLengths(Part):
+    """Mean length of the answers that a student sampled during a training, in tokens with the end token.
+
+    text      of the teacher's text
+    first     in the first tenth of the steps
+    last      in the last tenth of the steps
+    cut_off   share of the samples in the last tenth of the steps that did not end
+    """
+
+    text: float
+    first: float
+    last: float
+    cut_off: float
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the samples ended up longer than the teacher's text."""
+        return self.last > _TOO_LONG * self.text
+
+    def sentence(self, model: str) -> str:
+        """What is wrong, and what to do."""
+        return (
+            f"The answers that the {model} sampled in the last tenth of its steps have {self.last:.3g} tokens on "
+            f"average, and {format_percent(self.cut_off)} of them were cut off. The teacher's text has {self.text:.3g} "
+            f"tokens, and the samples in the first tenth of the steps had {self.first:.3g}. Lower "
+            "train.objective.on_policy.share or train.learning_rate, or start from a student that was fine-tuned on "
+            "the teacher's text."
+        )
+
+
 class LoopSummary(Part):
     """What a training did.
 
@@ -112,6 +150,7 @@ class LoopSummary(Part):
                        again count once
     resumed_at         step at which the last call went on; 0 for a training that was not interrupted
     final              values of the last step
+    samples            lengths of the student's samples; None for a training without samples
     validation         losses on validation rows, from before the first step to after the last; empty without rows
     """
 
@@ -123,6 +162,7 @@ class LoopSummary(Part):
     seconds: float
     resumed_at: int
     final: StepValues
+    samples: SampleLengths | None = None
     validation: tuple[ValidationPoint, ...] = ()
 
 
@@ -135,12 +175,17 @@ class TrainSummary(LoopSummary):
     params: int
 
     def findings(self, model: str, key: str) -> list[str]:
-        """A sentence about the kept weights if they are not the last, and about a training that made the model worse.
+        """A sentence about the kept weights if they are not the last, about a training that made the model worse, and
+        about samples that are too long.
 
         Args:
             model: what was trained, such as "student".
             key: section of the recipe with its learning rate.
         """
+        long = [self.samples.sentence(model)] if self.samples and self.samples.too_long else []
+        return [*long, *self._kept_weights(model, key)]
+
+    def _kept_weights(self, model: str, key: str) -> list[str]:
         if self.kept == self.steps:
             return []
         first, last = self.validation[0].loss, self.validation[-1].loss
