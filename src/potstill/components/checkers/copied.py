@@ -34,7 +34,8 @@ _SMALL = [
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 ]  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_VAGUE = ["half", "quarter", "noon", "midday", "midnight", "hundred", "thousand", "dozen"]
+_LARGE = {"dozen": 12.0, "hundred": 100.0, "thousand": 1000.0}
+_VAGUE = ["half", "quarter", "noon", "midday", "midnight"]
 """Words that are part of a number, or stand for a time."""
 
 
@@ -140,7 +141,7 @@ def _is_listed(schema: Mapping[str, Any]) -> bool:
 def _stands(value: str | int | float, plain: str, numbers: frozenset[float]) -> bool:
     """Whether a value is in a prompt that is made `_plain`, or among its numbers."""
     if not isinstance(value, str):
-        return float(value) in numbers
+        return abs(float(value)) in numbers
     text = _plain(value)
     # no letter or digit of the Latin script may follow; other scripts have no spaces between words
     return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", plain) is not None
@@ -152,15 +153,16 @@ def _plain(text: str) -> str:
 
 
 def _numbers(text: str) -> frozenset[float]:
-    """Numbers in digits and in English words up to 99; words that are only a part of a number count as NaN."""
+    """Numbers without their signs, in digits and in English words; words that are a part of one count as NaN."""
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)  # between thousands
     found = {float(digits) for digits in re.findall(r"\d+(?:\.\d+)?", text)}
     tens = 0.0  # of the word before
     for word in re.findall(r"[a-z]+", text.casefold()):
         if word in _SMALL:
             small = float(_SMALL.index(word))
             found |= {small, tens + small} if 0 < small < 10 else {small}
-        elif word in _VAGUE:
-            found.add(float("nan"))
+        elif word in _LARGE or word in _VAGUE:
+            found.add(_LARGE.get(word, float("nan")))
         tens = 20.0 + 10 * _TENS.index(word) if word in _TENS else 0.0
         found |= {tens} if tens else set()
     return frozenset(found)
