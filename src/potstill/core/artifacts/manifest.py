@@ -142,7 +142,7 @@ class Manifest(_Manifest):
 class ClassifierManifest(_Manifest):
     """Manifest of a classifier's package."""
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     task: Literal["classify"] = "classify"
     metrics: ClassifierMetrics
