@@ -140,6 +140,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("tuned", "trainer.precision", "bf16", "check finetune train worth package"),
     ("local", "worth.rungs", "[text]", "check worth evaluate package report"),
     ("local", "worth.budget", "seconds", "check worth package"),
+    ("local", "worth.ship", "text", "check export evaluate package report"),
+    ("hidden", "worth.ship", "distributions", "check export evaluate package"),
     ("local", "worth.seeds", "2", "check worth evaluate package"),
     ("local", "data.labelled", "validation.jsonl", "check worth evaluate package"),
     ("on-policy", "data.unanswered", "validation.jsonl", "check train worth evaluate package"),

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from finished_run import summary, write_exported
 from fixtures import light_rows, make_model, read_log, write_jsonl
 from potstill.core.artifacts.training import TrainedRungs
 from potstill.core.recipe import Recipe
+from potstill.stages.evaluate import stage as evaluate
+from potstill.stages.export import stage as export
 from potstill.stages.train import stage as train
 from potstill.stages.worth import stage as worth
 from stage_runs import run_stage, stage_inputs
@@ -109,3 +112,55 @@ def test_rows_without_an_answer_teach_nothing(recipe: dict[str, Any], workload: 
     _, found, folder = run_worth(recipe, workload, tmp_path)
     assert (found.models, found.labelled_rows) == ({}, 0)
     assert not (folder / "labels").exists()
+
+
+def shipped(recipe: dict[str, Any], ship: str | None, tmp_path: Path) -> Any:
+    """The inputs of evaluate for a rung that ships, over folders that stand for the finished steps."""
+    write_exported(tmp_path / "export", "lights-Q8_0.gguf")
+    trained = summary(0.1, divergence=True)
+    TrainedRungs(models={"labels": trained, "distributions": trained}, labelled_rows=4).write(tmp_path / "worth")
+    model = Recipe.model_validate(recipe | {"worth": {"ship": ship}})
+    steps = {name: tmp_path / name for name in ("train", "worth", "export", "generate")}
+    for stage in (evaluate.STAGE, export.STAGE):
+        yield stage_inputs(stage, model, steps)
+
+
+@pytest.mark.parametrize(
+    ("ship", "student", "others", "has_control"),
+    [
+        (None, "train/student", {"labels", "distributions"}, True),
+        ("text", "train/control", {"labels", "distributions", "recipe"}, False),
+        ("distributions", "worth/distributions", {"labels", "recipe"}, True),
+    ],
+)
+def test_the_rung_that_ships_is_exported_and_judged(
+    recipe: dict[str, Any], tmp_path: Path, ship: str | None, student: str, others: set[str], has_control: bool
+) -> None:
+    for name in ("train/student", "train/control", "train/start", "worth/labels", "worth/distributions", "export"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "weights").write_text(name)
+    for name in ("train/summary.json", "generate/train.jsonl", "generate/validation.jsonl", "generate/tools.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    judged, exported = shipped(recipe, ship, tmp_path)
+    assert judged.student.path == exported.student.path == tmp_path / student
+    assert set(judged.rungs) == others
+    assert (judged.control is not None) is has_control
+    assert judged.student_rung == (ship or "recipe")
+    if ship:
+        assert judged.rungs["recipe"].path == tmp_path / "train" / "student"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"worth": {"ship": "text"}, "train": {"control": "none"}}, "trains no such rung"),
+        ({"worth": {"ship": "distributions", "rungs": ["text"]}}, "trains no such rung"),
+        ({"worth": {"ship": "text"}, "gates": {"beats_control": True}}, "ships the control itself"),
+    ],
+)
+def test_a_rung_that_is_not_trained_cannot_ship(recipe: dict[str, Any], changes: Any, message: str) -> None:
+    if "train" in changes:
+        changes = changes | {"train": recipe["train"] | changes["train"]}
+    with pytest.raises(ValueError, match=message):
+        Recipe.model_validate(recipe | changes)

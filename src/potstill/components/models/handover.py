@@ -9,7 +9,7 @@ from potstill.core.hashing import HashedPath
 from potstill.core.recipe import ClassifierRecipe, Recipe
 from potstill.core.steps import Done
 
-__all__ = ["base_model", "classifier_teacher", "optional_file", "teacher_weights"]
+__all__ = ["base_model", "classifier_teacher", "optional_file", "shipped_model", "teacher_weights"]
 
 
 def teacher_weights(recipe: Recipe, done: Done) -> HashedPath | None:
@@ -22,6 +22,17 @@ def teacher_weights(recipe: Recipe, done: Done) -> HashedPath | None:
     if "finetune" in done:
         return done.path("finetune", "model")
     return HashedPath.of_model(resolve_model(recipe.teacher.model))
+
+
+def shipped_model(recipe: Recipe, done: Done) -> HashedPath:
+    """The checkpoint that is exported: the student's, or that of the rung `worth.ship`.
+
+    The stage that asks must declare that it reads `train` and `worth`.
+    """
+    ship = recipe.worth.ship
+    if ship is None or ship == recipe.student_rung:
+        return done.path("train", "student")
+    return done.path("worth", ship) if ship in recipe.worth_models else done.path("train", "control")
 
 
 def base_model(recipe: Recipe) -> HashedPath | None:

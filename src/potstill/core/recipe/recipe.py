@@ -142,6 +142,16 @@ class Recipe(RecipeFile):
         return "recipe" if objective.hidden or objective.on_policy else "distributions"
 
     @property
+    def shipped_rung(self) -> RungName:
+        """The rung of the worth ladder that is exported and judged."""
+        return self.worth.ship or self.student_rung
+
+    @property
+    def shipped_objective(self) -> str:
+        """Name of the objective of the model that ships."""
+        return "sft" if self.shipped_rung == "text" else self.train.objective.name
+
+    @property
     def worth_models(self) -> dict[str, RungName]:
         """The rungs that are trained apart from the student and its control, by the model's name, cheapest first.
 
@@ -254,6 +264,14 @@ class Recipe(RecipeFile):
             )
         if self.train.lora_rank and self.student.init == "scratch":
             raise ValueError("train.lora_rank leaves all other weights as they are: leave it out with init 'scratch'")
+        trained = {self.student_rung, *self.worth_models.values()} | ({"text"} if self.train.has_control else set())
+        if self.worth.ship and self.worth.ship not in trained:
+            raise ValueError(
+                f"worth.ship: {self.worth.ship}: this recipe trains no such rung. Take it into worth.rungs, or leave "
+                "worth.ship out"
+            )
+        if self.worth.ship == "text" and self.gates.beats_control:
+            raise ValueError("worth.ship: text ships the control itself, which gates.beats_control compares with")
         if self.gates.beats_control and not self.train.has_control:
             raise ValueError("gates.beats_control needs train.control: sft")
         if ("input" in self.prices) != ("output" in self.prices):

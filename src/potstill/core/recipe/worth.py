@@ -24,6 +24,9 @@ class Worth(Section):
     has rows and settings for."""
     budget: Literal["steps", "seconds"] = "steps"
     """What all rungs have in common: the number of optimizer steps, or the seconds of training; default: steps."""
+    ship: Literal["text", "distributions"] | None = None
+    """Rung that is exported, judged and packaged in place of the student, where the ladder shows no gain above it;
+    default: none, and the student ships."""
     seeds: Count = 1
     """Number of training seeds. With several, each rung is trained as often, and intervals are over seeds; default:
     1, with intervals over test rows."""

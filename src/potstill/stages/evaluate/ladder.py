@@ -46,7 +46,13 @@ def measure_worth(
         answers: the answers of the student, of what it was before training, and of the other rungs, by rung.
         entropy: the teacher's mean entropy per token of its answers, in nats; None where it is not known.
     """
-    if len({name.partition("-")[0] for name in answers} & {*inputs.shown_rungs, inputs.student_rung}) < 2:
+    if (
+        len(
+            {name.partition("-")[0] for name in answers}
+            & {*inputs.shown_rungs, inputs.student_rung, inputs.trained_rung}
+        )
+        < 2
+    ):
         return None
     found = _measured(inputs, rows, teacher, answers)
     student = Trained.read(inputs.trainings.path.parent).student
@@ -128,9 +134,9 @@ def _rungs(inputs: EvaluateInputs, scores: Scores) -> dict[RungName, RungScores]
     """The scores of each rung that the recipe shows, in order, with those of all its training seeds."""
     own = Trained.read(inputs.trainings.path.parent)
     others = TrainedRungs.read(inputs.rung_trainings.path.parent).models if inputs.rung_trainings else {}
-    trained: dict[str, TrainSummary | None] = {"text": own.control, inputs.student_rung: own.student, **others}
+    trained: dict[str, TrainSummary | None] = {"text": own.control, inputs.trained_rung: own.student, **others}
     names: tuple[RungName, ...] = get_args(RungName)
-    shown = (*inputs.shown_rungs, inputs.student_rung)
+    shown = (*inputs.shown_rungs, inputs.student_rung, inputs.trained_rung)
     found: dict[RungName, RungScores] = {}
     for rung in names:
         models = (rung, *(f"{rung}-{number}" for number in range(2, inputs.seeds + 1)))

@@ -27,7 +27,9 @@ class EvaluateInputs:
     weights      the teacher's weights; None for an endpoint
     base         the model that the student starts from, where it starts from a checkpoint
     start        the student before training; None where its weights were random
+    student      the checkpoint of the file that ships
     student_rung rung of the worth ladder that the student is
+    trained_rung rung that the student of `train.objective` is; another one where `worth.ship` is set
     shown_rungs  rungs that the recipe asks for
     seeds        number of training seeds
     rungs        models that the worth stage trained, by name
@@ -49,6 +51,7 @@ class EvaluateInputs:
     student: HashedPath
     control: HashedPath | None
     student_rung: RungName
+    trained_rung: RungName
     shown_rungs: tuple[Rung, ...]
     seeds: int
     rungs: dict[str, HashedPath]
@@ -65,7 +68,9 @@ class EvaluateInputs:
 
 def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
     answers, exported = recipe.generate, done.read("export", Exported)
-    rungs = done.read("worth", TrainedRungs).models if "worth" in done else {}
+    models = done.read("worth", TrainedRungs).models if "worth" in done else {}
+    rungs = {name: done.path("worth", name) for name in models} | {recipe.student_rung: done.path("train", "student")}
+    shipped = rungs.pop(recipe.shipped_rung, None) or done.path("train", "control")
     return EvaluateInputs(
         rows=RowFiles.of(recipe),
         chat=ChatSettings.of(recipe.chat),
@@ -74,12 +79,13 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         weights=teacher_weights(recipe, done),
         base=base_model(recipe),
         start=done.optional_path("train", "start"),
-        student=done.path("train", "student"),
-        control=done.optional_path("train", "control"),
-        student_rung=recipe.student_rung,
+        student=shipped,
+        control=None if recipe.shipped_rung == "text" else done.optional_path("train", "control"),
+        student_rung=recipe.shipped_rung,
+        trained_rung=recipe.student_rung,
         shown_rungs=recipe.worth.rungs,
         seeds=recipe.worth.seeds,
-        rungs={name: done.path("worth", name) for name in rungs},
+        rungs=dict(rungs),
         trainings=done.path("train", Trained.FILE),
         rung_trainings=done.optional_path("worth", TrainedRungs.FILE),
         kept=done.optional_path("train", "kept.json"),

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from potstill.components.chat.format import ChatSettings
+from potstill.components.models.handover import shipped_model
 from potstill.components.models.names import model_name
 from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.generated import TOOLS, read_generated, rows_file
@@ -48,7 +49,7 @@ def _inputs(recipe: Recipe, done: Done) -> ExportInputs:
     base = {"teacher_layers": recipe.teacher.model, "checkpoint": recipe.student.model, "scratch": None}
     base_model = base[recipe.student.init]
     return ExportInputs(
-        student=done.path("train", "student"),
+        student=shipped_model(recipe, done),
         validation=done.path("generate", rows_file("validation")),
         train=done.path("generate", rows_file("train")),
         tools=done.path("generate", TOOLS),
@@ -111,7 +112,7 @@ def _run(inputs: ExportInputs, out: Path) -> None:
     ).write(out)
 
 
-STAGE = Stage(name="export", reads=("generate", "train"), inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="export", reads=("generate", "train", "worth"), inputs=_inputs, run=_run, version=5)
 
 
 def file_metadata(inputs: ExportInputs) -> dict[str, str]:

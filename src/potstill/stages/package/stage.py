@@ -55,7 +55,7 @@ class PackageInputs:
 
     recipe, recipe_sha256   the recipe's values, without paths of this machine, and their hash
     teacher, base_model     names of the teacher, and of the model that the student descends from
-    objective               name of the training objective
+    objective               name of the objective of the model that ships
     system                  system message of the Modelfile
     data                    data files by the recipe's key
     student                 the checkpoint, for its tokenizer and chat template
@@ -104,7 +104,7 @@ def _inputs(recipe: Recipe, done: Done) -> PackageInputs:
         teacher=teacher_name(recipe),
         base_model=base_model_name(recipe),
         student_init=recipe.student.init,
-        objective=recipe.train.objective.name,
+        objective=recipe.shipped_objective,
         chat=ChatSettings.of(recipe.chat),
         sampling=Sampling(answers.max_new_tokens, answers.temperature, answers.top_p, recipe.seed),
         system=recipe.package.system,

@@ -41,7 +41,7 @@ class ReportInputs:
 
     price           price of the teacher's tokens; None: not known, and the page says nothing about costs
     teacher_kind    an `api` teacher charges for the answers that the student learns from
-    objective       name of the training objective
+    objective       name of the objective of the model that ships
     logs            training logs of `student` and `control`
     answers         the rows that the teacher answered
     steps           step.json of each finished step by stage
@@ -70,7 +70,7 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         economy=recipe.economy,
         price=find_price(recipe),
         teacher_kind=recipe.teacher.kind,
-        objective=recipe.train.objective.name,
+        objective=recipe.shipped_objective,
         metrics=done.path("evaluate", Metrics.FILE),
         verdict=done.path("gate", Verdict.FILE),
         manifest=done.path("package", "package", Manifest.FILE),
