@@ -98,7 +98,7 @@ def test_rows_of_one_group_count_as_one_text() -> None:
 
 
 def test_one_rung_is_no_ladder() -> None:
-    inputs: Any = SimpleNamespace(shown_rungs=(), student_rung="distributions")
+    inputs: Any = SimpleNamespace(shown_rungs=(), student_rung="distributions", trained_rung="distributions")
     answers = dict[str, list[JudgedAnswer]](start=[], text=[], distributions=[]) | {"distributions-2": []}
     assert measure_worth(inputs, [], [], answers, 0.1) is None
 

@@ -46,13 +46,8 @@ def measure_worth(
         answers: the answers of the student, of what it was before training, and of the other rungs, by rung.
         entropy: the teacher's mean entropy per token of its answers, in nats; None where it is not known.
     """
-    if (
-        len(
-            {name.partition("-")[0] for name in answers}
-            & {*inputs.shown_rungs, inputs.student_rung, inputs.trained_rung}
-        )
-        < 2
-    ):
+    shown = {*inputs.shown_rungs, inputs.student_rung, inputs.trained_rung}
+    if len({name.partition("-")[0] for name in answers} & shown) < 2:
         return None
     found = _measured(inputs, rows, teacher, answers)
     student = Trained.read(inputs.trainings.path.parent).student
