@@ -1,8 +1,8 @@
 """Run a Hugging Face causal language model on rows, in batches sorted by length.
 
-Greedy and sampled decoding are one short loop over the model's own KV cache. Prompts of a batch are padded on the left,
-and rows that have stopped leave the batch. Each row samples from its own random stream, so its random draws do not
-depend on the other rows of its batch.
+Greedy and sampled decoding are one short loop. What the prompts of a batch have in common is computed once
+(`decoding`), and rows that have stopped leave the batch. Each row samples from its own random stream, so its random
+draws do not depend on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes import Answer, OnAnswers, Sampling
 from potstill.components.runtimes.answer_store import AskedTogether
+from potstill.components.runtimes.decoding import decoding
 from potstill.core.memory import keep_freed_memory
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
@@ -116,50 +117,34 @@ class HFRuntime:
     @torch.inference_mode()
     def continue_ids(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Continuation]:
         """Decode a batch of prompts, each with a random stream from its own seed."""
-        from transformers import DynamicCache
-
-        device = self.model.device
-        width = max(map(len, prompts))
-        input_ids = torch.tensor([[self.chat.eos_id] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         streams = [torch.Generator().manual_seed(s) for s in seeds]
         outs = [Continuation([], [], [], False) for _ in prompts]
         alive = list(range(len(prompts)))
-        cache = DynamicCache()
-        position_ids = (mask.cumsum(1) - 1).clamp_min(0)
-        for _ in range(self._budget(width, sampling)):
-            logits_BV = self.model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1, : self.chat.vocab_size]
-            logits_BV = logits_BV.float().cpu()
-            chosen = _choose(logits_BV, [streams[i] for i in alive], sampling)
-            own = logits_BV[range(len(chosen)), [token for token, _ in chosen]] - logits_BV.logsumexp(-1)
-            keep: list[int] = []
-            for place, ((token, log_prob), own_log_prob) in enumerate(zip(chosen, own.tolist(), strict=True)):
-                out = outs[alive[place]]
-                out.ids.append(token)
-                out.log_probs.append(log_prob)
-                out.own.append(own_log_prob)
-                if token in self.chat.stop_ids:
-                    outs[alive[place]] = replace(out, stopped=True)
-                else:
-                    keep.append(place)
-            if not keep:
-                break
-            rows = torch.tensor(keep, device=device)
-            if len(keep) < len(alive):
-                cache.batch_select_indices(rows)
-                mask = mask[rows]
-                position_ids = position_ids[rows]
-                alive = [alive[place] for place in keep]
-            input_ids = torch.tensor([[chosen[place][0]] for place in keep], device=device)
-            mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
-            position_ids = position_ids[:, -1:] + 1
+        budget = self._budget(max(map(len, prompts)), sampling)
+        if not budget:
+            return outs
+        with decoding(self.model, prompts, self.chat.eos_id) as rows:
+            for step in range(budget):
+                logits_BV = rows.logits_BV[:, : self.chat.vocab_size].float().cpu()
+                chosen = _choose(logits_BV, [streams[i] for i in alive], sampling)
+                own = logits_BV[range(len(chosen)), [token for token, _ in chosen]] - logits_BV.logsumexp(-1)
+                keep: list[int] = []
+                for place, ((token, log_prob), own_log_prob) in enumerate(zip(chosen, own.tolist(), strict=True)):
+                    out = outs[alive[place]]
+                    out.ids.append(token)
+                    out.log_probs.append(log_prob)
+                    out.own.append(own_log_prob)
+                    if token in self.chat.stop_ids:
+                        outs[alive[place]] = replace(out, stopped=True)
+                    else:
+                        keep.append(place)
+                if not keep or step == budget - 1:
+                    break
+                if len(keep) < len(alive):
+                    keep = _without_gaps(keep)
+                    rows.keep(keep)
+                    alive = [alive[place] for place in keep]
+                rows.feed([chosen[place][0] for place in keep])
         return outs
 
     def log_probs_at(self, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
@@ -178,6 +163,14 @@ class HFRuntime:
 
 def _row_seed(row: Row, seed: int) -> int:
     return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:15], 16)
+
+
+def _without_gaps(keep: list[int]) -> list[int]:
+    """The same places in an order in which most of them stay where they are: the last ones fill the gaps."""
+    count = len(keep)
+    last = iter([place for place in keep if place >= count])
+    kept = set(keep)
+    return [place if place in kept else next(last) for place in range(count)]
 
 
 def _choose(logits_BV: Tensor, streams: list[torch.Generator], sampling: Sampling) -> list[tuple[int, float]]:
