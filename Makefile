@@ -48,7 +48,7 @@ lint: $(READY)
 # for an idle machine; benchmarks/README.md has each by itself
 bench: $(BENCH_READY)
 	mkdir -p runs/bench
-	for name in memory prefix targets loss step quality; do \
+	for name in memory prefix targets loss step quality equal_seconds; do \
 		$(BENCH)/bin/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; \
 	done
 

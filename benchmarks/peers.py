@@ -1,6 +1,6 @@
 """TRL's trainers on potstill's rows, with the same batches, learning rates, weight decay and clipping.
 
-Used by step.py and quality.py. TRL comes with `pip install "potstill[bench]"`.
+Used by step.py, quality.py and equal_seconds.py. TRL comes with `pip install "potstill[bench]"`.
 """
 
 from __future__ import annotations

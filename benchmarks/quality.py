@@ -140,14 +140,19 @@ def objective(world: World, variant: str, seed: int) -> LanguageTask:
     return LanguageTask(stored=TargetsReader(store(world, variant, seed)))
 
 
-def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
-    """Train one student, and return it with the CPU seconds."""
-    shape, rate, times = STARTS[start]
+def new_student(world: World, start: str, seed: int) -> Any:
+    """The student before training."""
+    shape = STARTS[start][0]
     kept = choose_layers(shape, world.teacher, world.train) if isinstance(shape, TeacherLayers) else []
-    student = StudentStart(
+    return StudentStart(
         shape, world.chat, CONTEXT, seed, teacher=world.teacher, kept_layers=kept, examples=world.train
     ).build()
-    plan = schedule(world, rate, times)
+
+
+def train(world: World, start: str, variant: str, seed: int) -> tuple[Any, float]:
+    """Train one student, and return it with the CPU seconds."""
+    _, rate, times = STARTS[start]
+    student, plan = new_student(world, start, seed), schedule(world, rate, times)
     begun = time.process_time()
     if variant == "TRL GKD":
         groups = plan_steps([len(r.ids) for r in world.train], STEP_TOKENS, 1, plan.epochs, seed)
