@@ -1,6 +1,7 @@
 """Distillation on real text in equal CPU seconds: TRL's GKDTrainer, and potstill.
 
-    OMP_NUM_THREADS=1 python benchmarks/equal_seconds.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N] [--tiny]
+    OMP_NUM_THREADS=1 python benchmarks/equal_seconds.py [--data FOLDER] [--json FILE] [--seeds N] [--steps N]
+        [--case CASE ...] [--only VARIANT] [--tiny]
 
 Teacher, stories, students and held-out stories are those of quality.py. For each seed, TRL trains a student for
 `--steps` steps. Then potstill trains the same student for as many steps as fit into the CPU seconds that TRL took.
@@ -76,7 +77,7 @@ def fit(world: World, start: str, variant: str, seed: int, steps: int) -> tuple[
     return student, cpu_seconds(lambda: train_model(student, task, world.train, [], plan, options))
 
 
-def compare(world: World, start: str, seed: int, per_byte: float) -> list[dict[str, Any]]:
+def compare(world: World, start: str, seed: int, variants: list[str], per_byte: float) -> list[dict[str, Any]]:
     """Train one student by TRL, and potstill's in as many CPU seconds; one result for each."""
     # a folder of its own, so that the stored targets are made, and counted, once per seed
     world = replace(world, folder=Path(tempfile.mkdtemp(dir=world.folder)))
@@ -95,7 +96,7 @@ def compare(world: World, start: str, seed: int, per_byte: float) -> list[dict[s
 
     student, allowed = fit(world, start, TRL, seed, world.steps)
     add(TRL, student, world.steps, allowed)
-    for variant in POTSTILL:
+    for variant in variants:
         # the teacher's own pass over the rows comes first, and leaves less time for steps
         prepared = cpu_seconds(lambda: store(world, "counts 50", seed)) if variant == STORED else 0.0
         trial = max(1, world.steps // TRIAL)
@@ -106,10 +107,10 @@ def compare(world: World, start: str, seed: int, per_byte: float) -> list[dict[s
     return found
 
 
-def warm_up(world: World, start: str) -> None:
+def warm_up(world: World, start: str, variants: list[str]) -> None:
     """Train by each variant for two steps on a few rows, so that everything is imported."""
     few = replace(world, train=world.train[:8], folder=Path(tempfile.mkdtemp(dir=world.folder)))
-    for variant in (TRL, *POTSTILL):
+    for variant in (TRL, *variants):
         fit(few, start, variant, 0, 2)
 
 
@@ -120,9 +121,9 @@ def tokens_per_byte(world: World, data: Path) -> float:
     return tokens / sum(len(tokenizer.decode(list(row.ids)).encode()) for row in world.held_out)
 
 
-def summarise(start: str, runs: list[dict[str, Any]]) -> None:
+def summarise(start: str, variants: list[str], runs: list[dict[str, Any]]) -> None:
     """Print means over seeds, and differences to TRL paired by seed."""
-    of = {variant: [run for run in runs if run["variant"] == variant] for variant in (TRL, *POTSTILL)}
+    of = {variant: [run for run in runs if run["variant"] == variant] for variant in (TRL, *variants)}
     for variant, its in of.items():
         steps, seconds = (statistics.mean(run[what] for run in its) for what in ("steps", "seconds"))
         print(f"{start}, {variant}, {len(its)} seeds: {steps:.0f} steps, {seconds:.1f} CPU s")
@@ -143,11 +144,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=4)
     parser.add_argument("--steps", type=int, default=200, help=f"of TRL, each of {STEP_TOKENS} tokens")
     parser.add_argument("--case", action="append", choices=list(STARTS), help="may be repeated; all where left out")
+    parser.add_argument("--only", choices=list(POTSTILL), help="the one variant of potstill's to train")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     args = parser.parse_args()
     if args.tiny:
         args.seeds, args.steps = 2, 4
     print(f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    variants = [args.only] if args.only else list(POTSTILL)
     rows = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     if any(row["trl_steps"] != args.steps for row in rows):
         sys.exit(f"{args.json} has results of another --steps. Name another file.")
@@ -157,12 +160,12 @@ def main() -> None:
         for start in args.case or STARTS:
             missing = [s for s in range(args.seeds) if not any(r["case"] == start and r["seed"] == s for r in rows)]
             if missing:
-                warm_up(world, start)
+                warm_up(world, start, variants)
             for seed in missing:
-                rows += compare(world, start, seed, per_byte)
+                rows += compare(world, start, seed, variants, per_byte)
                 if args.json:
                     write_json(args.json, rows)
-            summarise(start, [row for row in rows if row["case"] == start])
+            summarise(start, variants, [row for row in rows if row["case"] == start])
 
 
 if __name__ == "__main__":
