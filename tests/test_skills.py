@@ -84,3 +84,36 @@ def test_the_same_seed_gives_the_same_rows(rows: list[dict[str, Any]]) -> None:
 
     again = Skills(["ab", "cd", "ef"], 0)
     assert [again.row(kind) | {"kind": kind} for kind in SHARES for _ in range(60)] == rows
+
+
+def test_a_request_in_other_words_is_no_answer_to_it(rows: list[dict[str, Any]]) -> None:
+    from grammar import read_phrasings  # type: ignore[import-not-found]
+    from workload import CANNOT, UNSAFE  # type: ignore[import-not-found]
+
+    answers = {CANNOT[0], UNSAFE[0], *(section.ask for section in read_phrasings(HERE / "phrasings"))}
+    said = [row["messages"][1] for row in rows if row["kind"] in ("reword", "ask")]
+    assert len(said) == 120
+    assert all("tool_calls" not in answer and answer["content"] not in answers for answer in said)
+
+
+def test_a_request_is_reworded_with_its_values(rows: list[dict[str, Any]]) -> None:
+    from grammar import Phrasing
+    from skills import Skills
+    from slots import Fill  # type: ignore[import-not-found]
+    from workload import Clause
+
+    skills = Skills(["ab", "cd", "ef"], 0)
+
+    def plainly(name: str, fills: list[Fill], implied: tuple[tuple[str, str], ...] = (), calls: int = 1) -> str:
+        return str(skills._plainly(Clause((), tuple(fills), ({},) * calls, Phrasing(name, ("",), True, implied))))
+
+    attic, hall = Fill("room", "attic", "room", "attic"), Fill("room2", "hall", "room", "hall")
+    assert plainly("tool.set_light/train/25", [attic], (("state", "off"),)) == "turn off the attic light"
+    heat = Fill("degrees", "seventeen degrees", "degrees", 17)
+    assert plainly("tool.set_thermostat/train/9", [heat, attic]) == "set the attic thermostat to 17"
+    assert plainly("tool.start_vacuum/train/9", [attic, hall], calls=2) == "vacuum the attic; vacuum the hall"
+    assert (
+        plainly("clarify.set_light.room/train/0", [Fill("state", "on", "state", "on")], calls=0) == "turn on the light"
+    )
+    first, second = Fill("n", "3", "n", 3), Fill("n2", "4", "n", 4)
+    assert plainly("refuse.arithmetic/train/9", [first, second], calls=0) == "what is 3 times 4"
