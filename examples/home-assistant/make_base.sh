@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 BIN=../../.venv/bin
 
 mkdir -p build
-"$BIN/python" skills.py --tokenizer teacher --out build/skills.jsonl --rows 70000 --seed 0
+"$BIN/python" skills.py --tokenizer teacher --out build/skills.jsonl --rows 300000 --seed 0
 "$BIN/potstill" run base.yaml --until finetune --runs build/runs
 rm -rf base
 mkdir base

@@ -1,6 +1,6 @@
 """Write the rows that the base model learns from: general skills, and no request to the home assistant with its answer.
 
-    python examples/home-assistant/skills.py --tokenizer teacher --out build/skills.jsonl --rows 70000 --seed 0
+    python examples/home-assistant/skills.py --tokenizer teacher --out build/skills.jsonl --rows 300000 --seed 0
 
 The skills are those that a small public base model brings along: it copies words, works with the tools of other
 assistants (skills/tools.txt: it calls them, asks for what is missing, and refuses what no tool does or what is unsafe),
@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of make_tokenizer.py")
     parser.add_argument("--out", type=Path, required=True, help="file for the rows")
-    parser.add_argument("--rows", type=int, default=70_000, help="number of rows (default 70000)")
+    parser.add_argument("--rows", type=int, default=300_000, help="number of rows (default 300000)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same rows (default 0)")
     args = parser.parse_args()
     skills = Skills(pieces_of(args.tokenizer), args.seed)
