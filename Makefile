@@ -63,7 +63,7 @@ tutorial: $(READY)
 teacher: $(READY)
 	examples/home-assistant/make_teacher.sh
 
-# a student of its own before training; two hours on one core
+# the quickstart's student before training; two hours on one core
 base: $(READY)
 	examples/home-assistant/make_base.sh
 

@@ -197,6 +197,15 @@ def test_verdicts_are_in_the_rows_the_summary_and_the_words(
     assert all([each["verdict"] for each in row.provenance["verify"]] == ["pass", "pass"] for row in kept)
 
 
+def test_a_checker_that_could_judge_no_answer_is_not_spoken_of() -> None:
+    calls, gold = VerdictCounts(passed=3, failed=1, unknown=0), VerdictCounts(passed=0, failed=0, unknown=4)
+    found = SplitCounts(
+        prompts=4, kept=3, rejected={"calls": 1}, completion_tokens=9, verified={"calls": calls, "gold": gold}
+    )
+    assert found.verdicts == "calls: 3 pass, 1 fail, 0 unknown"
+    assert found.model_copy(update={"verified": {"gold": gold}}).verdicts is None
+
+
 def test_no_answer_that_passes_is_an_error_that_names_the_checkers(
     endpoint: Callable[[Script], Endpoint], tiny_model: Path, workload: Path, tmp_path: Path
 ) -> None:

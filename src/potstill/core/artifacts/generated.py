@@ -138,13 +138,13 @@ class SplitCounts(Part):
 
     @property
     def verdicts(self) -> str | None:
-        """What each checker said, in words; None where none of them could judge any answer."""
-        if not any(counts.passed or counts.failed for counts in self.verified.values()):
-            return None
-        return "; ".join(
+        """What each checker that could judge an answer said, in words; None where none could."""
+        said = [
             f"{name}: {counts.passed:,} pass, {counts.failed:,} fail, {counts.unknown:,} unknown"
             for name, counts in self.verified.items()
-        )
+            if counts.passed or counts.failed
+        ]
+        return "; ".join(said) or None
 
     @property
     def lost(self) -> str | None:
