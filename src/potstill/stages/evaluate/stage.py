@@ -85,7 +85,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         trained_rung=recipe.student_rung,
         shown_rungs=recipe.worth.rungs,
         seeds=recipe.worth.seeds,
-        rungs=dict(rungs),
+        rungs=rungs,
         trainings=done.path("train", Trained.FILE),
         rung_trainings=done.optional_path("worth", TrainedRungs.FILE),
         kept=done.optional_path("train", "kept.json"),
