@@ -340,6 +340,7 @@ def summary(floor: float, divergence: bool) -> TrainSummary:
         steps=240,
         kept=240,
         learning_rate=1e-3,
+        precision="fp32",
         tokens=216_000,
         supervised_tokens=61_000,
         seconds=81.2,

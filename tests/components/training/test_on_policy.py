@@ -186,8 +186,8 @@ def test_samples_that_end_up_longer_than_the_teachers_text_are_told() -> None:
     assert found.cut_off == pytest.approx(0.375)
     assert found.too_long
     summary = TrainSummary(
-        steps=40, kept=40, learning_rate=1e-3, supervised_tokens=1, tokens=1, seconds=1.0, resumed_at=0,
-        final=StepValues(loss=1.0, grad_norm=1.0, learning_rate=1e-3, tokens=9), samples=found, params=1,
+        steps=40, kept=40, learning_rate=1e-3, precision="fp32", supervised_tokens=1, tokens=1, seconds=1.0,
+        resumed_at=0, final=StepValues(loss=1.0, grad_norm=1.0, learning_rate=1e-3, tokens=9), samples=found, params=1,
     )  # fmt: skip
     (told,) = summary.findings("student", "train")
     assert "47.5 tokens" in told and "37.5 %" in told and "The teacher's text has 10 tokens" in told

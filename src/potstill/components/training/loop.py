@@ -30,6 +30,7 @@ from potstill.components.training.forward import layers_alone
 from potstill.components.training.learner import Sums
 from potstill.components.training.on_policy import SamplingPlan, sample_lengths
 from potstill.components.training.optimizers import learning_rate, make_optimizers
+from potstill.components.training.precision import with_known_precision
 from potstill.components.training.ranks import finish, make_accelerator, require_even_shares
 from potstill.components.training.throughput import Speed
 from potstill.components.training.validation import Validation
@@ -127,6 +128,7 @@ def train_model(
     """
     name = options.name
     accelerator = make_accelerator(options.out, schedule.tracker, name)
+    schedule = with_known_precision(schedule, accelerator.device)
     steps = _plan(accelerator, schedule, examples, options)
     set_seed(options.seed)
     learner, optimizers = _prepare(accelerator, model, task, options.vocab_size, schedule)
@@ -243,6 +245,7 @@ def _summary(
         steps=len(steps),
         kept=measured.best,
         learning_rate=schedule.learning_rate,
+        precision="bf16" if schedule.precision == "bf16" else "fp32",
         supervised_tokens=sum(e.n_supervised for e in seen),
         tokens=sum(len(e.ids) for e in seen),
         seconds=0.0,

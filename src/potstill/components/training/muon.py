@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potstill.components.training.precision import bf16_pays
+
 __all__ = ["Muon", "orthogonalized"]
 
 # Larger matrices fill the cores one by one, and a batch of them would cost memory.
@@ -47,7 +49,8 @@ class Muon(torch.optim.Muon):
         momenta = [self.state[p]["momentum_buffer"] for p in matrices]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         updates = torch._foreach_lerp(grads, momenta, group["momentum"]) if group["nesterov"] else momenta
-        wide = torch.stack([_lying(update).bfloat16() for update in updates])
+        dtype = torch.bfloat16 if bf16_pays(grads[0].device) else torch.float32
+        wide = torch.stack([_lying(update).to(dtype) for update in updates])
         wide = orthogonalized(wide, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * 0.2 * math.sqrt(wide.shape[-1])
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.components.runtimes.load import layer_list
+from potstill.components.training.precision import product_seconds
 from potstill.core.recipe import Schedule
 
 if TYPE_CHECKING:
@@ -63,13 +64,7 @@ def pass_flops(size: Size, lengths: Sequence[int], supervised: int) -> int:
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product on this machine: the best of five, measured once per process."""
     side = 1024 if device.type == "cpu" else 8192
-    a = torch.ones(side, side, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        started = time.perf_counter()
-        float((a @ a)[0, 0])  # reading a number waits for the product
-        best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
+    return 2 * side**3 / product_seconds(device, dtype, side, rounds=5)
 
 
 class Speed:

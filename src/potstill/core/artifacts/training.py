@@ -144,6 +144,7 @@ class LoopSummary(Part):
     kept               steps after which the kept weights were reached: those with the lowest loss on validation rows,
                        or all steps where there are no such rows
     learning_rate      peak learning rate
+    precision          number format of the forward pass, where the recipe's may be `auto`
     supervised_tokens  tokens that were learnt from, each as often as it was seen
     tokens             all tokens of those rows
     seconds            wall-clock seconds of all steps, over all calls; steps that were lost with a killed call and done
@@ -157,6 +158,7 @@ class LoopSummary(Part):
     steps: int
     kept: int
     learning_rate: float
+    precision: Literal["fp32", "bf16"]
     supervised_tokens: int
     tokens: int
     seconds: float
@@ -207,7 +209,7 @@ class Finetuned(Artifact):
     """The fine-tuned teacher; its weights are in `model`."""
 
     FILE: ClassVar[str] = "summary.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     model: TrainSummary
 
@@ -225,7 +227,7 @@ class Trained(Artifact):
     """
 
     FILE: ClassVar[str] = "summary.json"
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     student: TrainSummary
     control: TrainSummary | None
@@ -248,6 +250,7 @@ class TrainedRungs(Artifact):
     """
 
     FILE: ClassVar[str] = "summary.json"
+    FORMAT: ClassVar[int] = 2
 
     models: dict[str, TrainSummary]
     labelled_rows: int

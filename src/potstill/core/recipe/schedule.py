@@ -51,8 +51,9 @@ class Trainer(Section):
     """Length of the linear warm-up, as a fraction of the optimizer steps; default: 0.05."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay per step, as a multiple of the learning rate; default: 0.01."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the forward pass; `bf16` is autocast, with weights and optimizer in fp32; default: fp32."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Number format of the forward pass; `bf16` is autocast, with weights and optimizer in fp32; `auto` is bf16 on a
+    device that multiplies matrices faster in it, otherwise fp32; default: fp32."""
     activation_checkpointing: bool = False
     """Whether the backward pass runs each layer again from its input, which takes less memory and more time; default:
     no."""

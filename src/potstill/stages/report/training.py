@@ -75,7 +75,9 @@ def _summaries(facts: Facts) -> dict[str, TrainSummary]:
 def _said(facts: Facts) -> Iterator[str]:
     models, student, control = facts.metrics.models, facts.trained.student, facts.trained.control
     yield models.gain()
-    budget = f"{student.steps:,} optimizer steps at a peak learning rate of {student.learning_rate:g}"
+    budget = (
+        f"{student.steps:,} optimizer steps at a peak learning rate of {student.learning_rate:g} in {student.precision}"
+    )
     if control:
         yield f"The student and its control had the same budget: the same start, rows and seed, and {budget}."
     else:
