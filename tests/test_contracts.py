@@ -25,6 +25,7 @@ HEAVY = {
     "httpx",
     "httpx2",
     "safetensors",
+    "cryptography",
 }
 NOT_IN_CORE = HEAVY | {"tokenizers", "huggingface_hub", "numpy"}
 

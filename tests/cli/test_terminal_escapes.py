@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from forged_shards import write_store
+from made_package import manifest_of
 from potstill.cli.main import main
 from potstill.components.hardware.random_gguf import random_metadata, write_random_gguf
 from potstill.components.models.configs import from_config
+from potstill.core.artifacts.manifest import FileEntry
 from workshop import CONFIG, Workshop
 
 EVIL = "a\x1b[2J\x07\x9b31m\u202eb"
@@ -32,7 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_random_gguf(spec, folder / "m.gguf", random_metadata(spec) | {"general.name": EVIL})
     (folder / "package").mkdir()
     (folder / "package" / EVIL).touch()
-    (folder / "package" / "manifest.json").write_text(json.dumps({"files": {EVIL: {"bytes": 1, "sha256": "0"}}}))
+    (folder / "package" / "manifest.json").write_text(
+        json.dumps(manifest_of({EVIL: FileEntry(bytes=1, sha256="0" * 64)}))
+    )
     return folder
 
 

@@ -78,10 +78,10 @@ def test_from_rows_to_a_package(encoder: Path, tmp_path: Path) -> None:
     package = Path(out["package"])
     assert verify_package(package) == []
     manifest = json.loads((package / "manifest.json").read_text())
-    entry = manifest["metrics"]["models"]["student"]
+    entry = manifest["predicate"]["metrics"]["models"]["student"]
     assert entry["exact"]["n"] == entry["in_scope"]["n"] + entry["out_of_scope"]["n"] == 36
     assert entry["in_scope"]["n"] == 26
-    assert str(tmp_path) not in json.dumps(manifest | {"files": {}})
+    assert str(tmp_path) not in json.dumps(manifest["predicate"])
     assert "**Verdict: PASS.**" in (package / "README.md").read_text()
 
     # as anyone would load it, it says what was judged

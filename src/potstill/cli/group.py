@@ -16,7 +16,7 @@ __all__ = ["MESSAGE_CHARACTERS", "PotstillGroup"]
 _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
     "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
-    "tenacity": "api", "httpx2": "api", "bitsandbytes": "int8",
+    "tenacity": "api", "httpx2": "api", "bitsandbytes": "int8", "cryptography": "sign",
 }  # fmt: skip
 
 MESSAGE_CHARACTERS = 3000
@@ -25,7 +25,7 @@ MESSAGE_CHARACTERS = 3000
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
     "Make it": ("init", "data", "check", "run"),
-    "Look into a run and its package": ("targets", "verify", "bench"),
+    "Look into a run and its package": ("targets", "verify", "sign", "bench"),
 }
 
 _STAGES = ("finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")

@@ -16,7 +16,7 @@ from potstill.cli.bench import bench
 from potstill.cli.data import data, targets
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
-from potstill.cli.package import verify
+from potstill.cli.package import sign, verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
 from potstill.cli.run import check, run
 from potstill.core.environment import is_first_process
@@ -36,5 +36,5 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-for command in (devices, fit, search, plan, licences, calibrate, init, data, check, run, targets, verify, bench):
+for command in (devices, fit, search, plan, licences, calibrate, init, data, check, run, targets, verify, sign, bench):
     main.add_command(command)

@@ -130,6 +130,7 @@ class Stage(Generic[RecipeT, InputsT]):
                free disk space: given the step's directory and the run's, it returns warnings or raises an error
     paid       patterns of files in the step's directory that cost money or hours, such as journals of answers; where
                the step has changed on disk and runs again, those that are intact are carried over
+    later      files that a command may add to the finished step, such as a signature, by their path in its directory
     """
 
     name: str
@@ -140,6 +141,7 @@ class Stage(Generic[RecipeT, InputsT]):
     together: bool = False
     confirm: Callable[[Path, Path], list[str]] | None = None
     paid: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
 
 def blanked(value: Any) -> Any:
@@ -188,7 +190,7 @@ def run_step(
             time.sleep(_POLL_SECONDS)
         return read_step(directory)
     if _is_finished(directory):
-        problem = changed_file(directory, mark)
+        problem = changed_file(directory, mark, stage.later)
         if problem is None:
             return read_step(directory)
         note(_move_aside(directory, problem, stage.paid))
@@ -255,7 +257,7 @@ def read_step(directory: Path) -> StepResult:
     return StepResult(record.stage, directory, record.fingerprint, record.seconds, cached=True, files=done.files)
 
 
-def changed_file(directory: Path, mark: str) -> str | None:
+def changed_file(directory: Path, mark: str, later: tuple[str, ...] = ()) -> str | None:
     """What is no longer as the step left it, in a few words; None where every file is."""
     if not (directory / DoneRecord.FILE).exists():
         return "DONE was deleted"
@@ -271,7 +273,8 @@ def changed_file(directory: Path, mark: str) -> str | None:
             return f"{name} is missing"
         if hash_file(path) != sha:
             return f"{name} has changed"
-    added = sorted(name for name in _left_files(directory).keys() - done.files if not Path(name).name.startswith("."))
+    left = _left_files(directory).keys() - done.files - set(later)
+    added = sorted(name for name in left if not Path(name).name.startswith("."))
     return f"{printable(added[0])} was added" if added else None  # file managers add hidden files
 
 

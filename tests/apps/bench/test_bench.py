@@ -66,7 +66,8 @@ def test_what_is_no_package_is_refused(package: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="so it is not a package"):
         bench_package(tmp_path)
     manifest = json.loads((package / Manifest.FILE).read_text())
-    (tmp_path / Manifest.FILE).write_text(json.dumps({**manifest, "speed": None}))
+    manifest["predicate"]["speed"] = None
+    (tmp_path / Manifest.FILE).write_text(json.dumps(manifest))
     with pytest.raises(StepError, match="Give the package of a language model"):
         bench_package(tmp_path)
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from made_package import manifest_of
 from potstill.components.packages.verify import verify_package
-from potstill.core.artifacts.manifest import Manifest, manifest_digest
+from potstill.core.artifacts.manifest import FileEntry, Manifest
 from potstill.core.words import printable
 
-ENTRY = {"bytes": 1, "sha256": "0" * 64}
+ENTRY = FileEntry(bytes=1, sha256="0" * 64)
 
 
-def write_manifest(folder: Path, **value: Any) -> None:
-    (folder / Manifest.FILE).write_text(json.dumps({**value, "sha256": manifest_digest(value)}))
+def write_manifest(folder: Path, files: dict[str, FileEntry], **value: Any) -> None:
+    (folder / Manifest.FILE).write_text(json.dumps(manifest_of(files, **value)))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_a_manifest_that_was_changed_is_named(tmp_path: Path, change: dict[str, 
     write_manifest(tmp_path, files={}, license="cc-by-nc-4.0", metrics={"exact": 0.1, "kl": 1e-9})
     assert verify_package(tmp_path) == []
     value = json.loads((tmp_path / Manifest.FILE).read_text())
-    (tmp_path / Manifest.FILE).write_text(json.dumps(value | change))
+    value["predicate"] |= change
+    (tmp_path / Manifest.FILE).write_text(json.dumps(value))
     (problem,) = verify_package(tmp_path)
     assert problem.startswith("manifest.json has changed")

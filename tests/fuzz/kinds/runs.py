@@ -20,6 +20,7 @@ from fixtures import TEMPLATE
 from fuzz.harness import Make
 from fuzz.kinds.texts import byte_tokenizer
 from fuzz.mutate import damaged_bytes, damaged_json, written
+from made_package import FILES, manifest_of
 from modelfile import read_modelfile
 from potstill.cli.package import verify
 from potstill.components.chat.format import ChatFormat
@@ -30,7 +31,8 @@ from potstill.components.targets import TargetsReader, store_stats
 from potstill.components.training.checkpoints import newest_checkpoint
 from potstill.core.artifacts.base import Artifact
 from potstill.core.artifacts.generated import Generated
-from potstill.core.artifacts.manifest import Manifest, manifest_digest
+from potstill.core.artifacts.manifest import Manifest
+from potstill.core.artifacts.signature import Envelope
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.hashing import HashedPath, hash_file
@@ -170,18 +172,19 @@ def _targets(r: random.Random, folder: Path) -> Callable[[], object]:
 
 def _package(r: random.Random, folder: Path) -> Callable[[], object]:
     """A package with another manifest, or other files, than it was made with."""
-    files = {"m.gguf": b"weights", "README.md": b"# m", "LICENSE": b""}
-    entries = {name: file_entry(written(folder / name, data)).model_dump() for name, data in files.items()}
-    manifest = {"format": 5, "name": "m", "potstill": "0.1", "files": entries, "license": "mit", "recipe": {}}
-    manifest["sha256"] = manifest_digest(manifest)
+    entries = {name: file_entry(written(folder / name, data)) for name, data in FILES.items()}
+    manifest = manifest_of(entries, name="m", potstill="0.1", license="mit", recipe={})
     change = r.randrange(4)
     text = damaged_json(r, manifest) if change < 2 else json.dumps(manifest).encode()
     written(folder / Manifest.FILE, text)
+    if r.random() < 0.3:
+        signed = {"payloadType": Envelope.TYPE, "payload": r.choice(["", "e30=", "%"]), "signatures": [{}]}
+        written(folder / Envelope.FILE, damaged_json(r, signed))
     if change == 2:
-        name = r.choice(list(files))
-        written(folder / name, damaged_bytes(r, files[name]))
+        name = r.choice(list(FILES))
+        written(folder / name, damaged_bytes(r, FILES[name]))
     if r.random() < 0.2:
-        (folder / r.choice(["\x1b[2J", "x" * 200, "a\nb", "\udcff"])).symlink_to("/etc/passwd")
+        (folder / r.choice([Envelope.FILE, "\x1b[2J", "x" * 200, "a\nb", "\udcff"])).symlink_to("/etc/passwd")
 
     def call() -> None:
         result = CliRunner().invoke(verify, [str(folder)], catch_exceptions=False, standalone_mode=False)

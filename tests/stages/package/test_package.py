@@ -195,8 +195,10 @@ def test_manifest_cannot_point_outside(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["../../secret"] = {"sha256": hash_file(secret), "bytes": 1}
-    write_json(folder / "manifest.json", manifest | {"sha256": manifest_digest(manifest)})
+    outside = {"name": "../../secret", "digest": {"sha256": hash_file(secret)}, "annotations": {"bytes": 1}}
+    manifest["subject"].append(outside)
+    manifest["predicate"]["sha256"] = manifest_digest(manifest)
+    write_json(folder / "manifest.json", manifest)
     assert verify_package(folder) == ["../../secret is not a plain file in the package's own folder."]
 
 

@@ -1,1 +1,1 @@
-"""Packages: the entries of a manifest, a recipe without paths of this machine, and verification."""
+"""Packages: the entries of a manifest, a recipe without paths of this machine, verification, and signatures."""

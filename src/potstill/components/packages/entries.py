@@ -32,9 +32,4 @@ def data_file(file: HashedPath) -> DataFile:
 
 def step_entry(record: StepRecord) -> ManifestStep:
     """The entry of a step, from its own record."""
-    return ManifestStep(
-        fingerprint=record.fingerprint,
-        finished=record.finished,
-        seconds=record.seconds,
-        git_commit=record.git_commit,
-    )
+    return ManifestStep(fingerprint=record.fingerprint, git_commit=record.git_commit)

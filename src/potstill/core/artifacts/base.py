@@ -38,6 +38,11 @@ class Artifact(Part):
         """JSON values, the format number first."""
         return {"format": self.FORMAT, **self.model_dump(mode="json")}
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """The fields and the format number, from what `to_json` gave; a subclass with another layout undoes it."""
+        return value
+
     def write(self, folder: Path) -> None:
         """Write the artifact into a step's directory, whole or not at all."""
         write_json(folder / self.FILE, self.to_json())
@@ -64,6 +69,11 @@ class Artifact(Part):
         """
         what = f"{advice[0].upper()}{advice[1:]}."
         value = read_json_object(path, error=StepError, advice=what)
+        try:
+            value = cls.from_json(value)
+        except ValidationError as error:
+            problem = printable(first_problem(error))
+            raise StepError(f"{path}: not a valid {cls.__name__} ({problem}). {what}") from None
         found = value.pop("format", None)
         if found != cls.FORMAT:
             raise StepError(

@@ -1,17 +1,20 @@
-"""What a package says about itself: manifest.json, in the package's folder."""
+"""What a package says about itself: manifest.json, in the package's folder.
+
+On disk it is a statement of the in-toto attestation framework, version 1: its subjects are the package's files, and its
+predicate is everything else. Programs that read attestations can thus read it too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
-
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.artifacts.exported import Parity
 from potstill.core.artifacts.generated import SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics
 from potstill.core.artifacts.speed import MeasuredSpeed
+from potstill.core.artifacts.statement import Annotations, Digest, Statement, Subject
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.hashing import fingerprint
 
@@ -19,13 +22,13 @@ __all__ = [
     "ClassifierManifest",
     "DataFile",
     "FileEntry",
-    "FileList",
     "Manifest",
     "ManifestData",
     "ManifestStep",
     "ManifestStudent",
     "ManifestTeacher",
     "manifest_digest",
+    "manifest_files",
 ]
 
 
@@ -34,12 +37,6 @@ class FileEntry(Part):
 
     sha256: str
     bytes: int
-
-
-class FileList(BaseModel):
-    """The part of a manifest that verification needs: the package's files by name."""
-
-    files: dict[str, FileEntry]
 
 
 class DataFile(FileEntry):
@@ -57,11 +54,9 @@ class ManifestData(Part):
 
 
 class ManifestStep(Part):
-    """How one step of the run was made."""
+    """How one step of the run was made: the SHA-256 (hex) of its inputs, and the commit of potstill that ran it."""
 
     fingerprint: str
-    finished: str
-    seconds: float
     git_commit: str | None
 
 
@@ -100,6 +95,7 @@ class _Manifest(Artifact):
     """
 
     FILE: ClassVar[str] = "manifest.json"
+    PREDICATE: ClassVar[str] = "https://github.com/potstill/potstill/package"
 
     name: str
     potstill: str
@@ -115,9 +111,22 @@ class _Manifest(Artifact):
     sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, with the hash of all others."""
-        value = super().to_json()
-        return value | {"sha256": manifest_digest(value)}
+        """The statement, with the hash of all its other values in the predicate."""
+        predicate = super().to_json()
+        del predicate["files"]
+        subjects = tuple(
+            Subject(name=name, digest=Digest(sha256=entry.sha256), annotations=Annotations(bytes=entry.bytes))
+            for name, entry in sorted(self.files.items())
+        )
+        value = Statement(subject=subjects, predicate_type=self.PREDICATE, predicate=predicate).to_json()
+        predicate["sha256"] = manifest_digest(value)
+        return value | {"predicate": predicate}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a manifest from a statement."""
+        statement = Statement.model_validate(value)
+        return statement.predicate | {"files": _files(statement)}
 
 
 class Manifest(_Manifest):
@@ -129,7 +138,7 @@ class Manifest(_Manifest):
     metrics   all measurements, without the texts of regressions
     """
 
-    FORMAT: ClassVar[int] = 5
+    FORMAT: ClassVar[int] = 6
 
     student: ManifestStudent
     answers: dict[str, SplitCounts]
@@ -142,12 +151,29 @@ class Manifest(_Manifest):
 class ClassifierManifest(_Manifest):
     """Manifest of a classifier's package."""
 
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     task: Literal["classify"] = "classify"
     metrics: ClassifierMetrics
 
 
+def manifest_files(value: Mapping[str, Any]) -> dict[str, FileEntry]:
+    """The package's files by name, from a manifest's JSON object.
+
+    Raises:
+        pydantic.ValidationError: the object is not such a statement.
+    """
+    return _files(Statement.model_validate(value))
+
+
+def _files(statement: Statement) -> dict[str, FileEntry]:
+    return {
+        subject.name: FileEntry(sha256=subject.digest.sha256, bytes=subject.annotations.bytes)
+        for subject in statement.subject
+    }
+
+
 def manifest_digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a manifest's JSON object without its `sha256`."""
-    return fingerprint({key: item for key, item in value.items() if key != "sha256"})
+    """SHA-256 (hex) of a manifest's JSON object without the `sha256` of its predicate."""
+    predicate = {key: item for key, item in value["predicate"].items() if key != "sha256"}
+    return fingerprint({**value, "predicate": predicate})

@@ -25,7 +25,7 @@ from potstill.core.recipe import ClassifierRecipe, recipe_hash
 from potstill.core.steps import Done, Stage
 from potstill.stages.package import markdown
 from potstill.stages.package.calibration import calibration_section
-from potstill.stages.package.folder import finish, link, new_package
+from potstill.stages.package.folder import LATER, finish, link, new_package
 
 __all__ = ["STAGE", "ClassifierPackageInputs"]
 
@@ -87,7 +87,7 @@ def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=5)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=6, later=LATER)
 
 
 def _notice(inputs: ClassifierPackageInputs) -> str:

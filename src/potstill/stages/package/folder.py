@@ -11,12 +11,15 @@ from typing import TypeVar
 
 from potstill.components.packages.entries import file_entry
 from potstill.core.artifacts.manifest import ClassifierManifest, Manifest
+from potstill.core.artifacts.signature import Envelope
 from potstill.core.files import replacing, write_text
 
-__all__ = ["CARD", "PACKAGE", "finish", "link", "new_package"]
+__all__ = ["CARD", "LATER", "PACKAGE", "finish", "link", "new_package"]
 
 PACKAGE = "package"
 CARD = "README.md"
+LATER = (f"{PACKAGE}/{Envelope.FILE}",)
+"""What `potstill sign` adds to the finished step."""
 ManifestT = TypeVar("ManifestT", Manifest, ClassifierManifest)
 
 

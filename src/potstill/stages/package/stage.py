@@ -29,7 +29,7 @@ from potstill.core.files import write_text
 from potstill.core.hashing import HashedPath
 from potstill.core.recipe import Recipe, recipe_hash
 from potstill.core.steps import Done, Stage
-from potstill.stages.package.folder import finish, link, new_package
+from potstill.stages.package.folder import LATER, finish, link, new_package
 
 if TYPE_CHECKING:
     from potstill.stages.package.example import Example
@@ -139,7 +139,7 @@ def _run(inputs: PackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest, example))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=8)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=9, later=LATER)
 
 
 def _example(inputs: PackageInputs, chat: ChatFormat, folder: Path) -> Example | None:
