@@ -39,3 +39,11 @@ def test_other_weights_than_the_last_are_named(tmp_path: Path) -> None:
     assert section
     assert section.summaries[0].steps == "240, weights of step 96"
     assert any("keeps the weights of step 96 of 240" in sentence for sentence in section.said)
+
+
+def test_another_rung_that_ships_is_named(tmp_path: Path) -> None:
+    found = facts(tmp_path)
+    for ships, named in ((None, False), ("text", True)):
+        section = training_section(replace(found, ships=ships))
+        assert section
+        assert ("The model that ships is not this student but the rung" in " ".join(section.said)) is named

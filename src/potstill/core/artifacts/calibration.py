@@ -6,6 +6,7 @@ from potstill.core.artifacts.base import Part
 from potstill.core.artifacts.counts import difference_word
 from potstill.core.artifacts.worth import RUNG_NAMES
 from potstill.core.format import format_interval, format_level, format_number, format_percent
+from potstill.core.stats.calibration import BINS
 
 __all__ = [
     "ANSWER_CONFIDENCE",
@@ -23,10 +24,10 @@ ANSWER_CONFIDENCE = (
 )
 CLASS_CONFIDENCE = "The confidence is the probability of the class that the model chooses."
 CALIBRATION_LEAD = (
-    "ECE (expected calibration error) is the mean distance between confidence and share of right answers in 15 groups "
-    "of answers. Groups are samples, so a perfectly calibrated model shows the number in parentheses, and not 0. The "
-    "Brier score is the mean squared difference between the confidence and 1 for right or 0 for wrong. Less is better "
-    "for both."
+    "ECE (expected calibration error) is the mean distance between confidence and share of right answers in "
+    f"{BINS} groups of answers. Groups are samples, so a perfectly calibrated model shows the number in parentheses, "
+    "and not 0. The Brier score is the mean squared difference between the confidence and 1 for right or 0 for wrong. "
+    "Less is better for both."
 )
 CALIBRATION_COLUMNS = ("model", "answers", "right", "mean confidence", "ECE", "Brier score")
 """Titles of the columns of `Calibration.cells`."""
@@ -43,7 +44,7 @@ class Calibration(Part):
     confidence       mean confidence
     over             mean confidence minus share of right answers; positive for a model that is too sure
     over_low         lower end of its interval; None where there are too few answers, and likewise all other ends
-    ece              expected calibration error, in 15 groups of the same size
+    ece              expected calibration error, in groups of the same size
     ece_calibrated   what a perfectly calibrated model with the same confidences shows on average
     brier            Brier score: mean squared difference of the confidence and 1 for right, 0 for wrong
     """

@@ -14,6 +14,7 @@ from potstill.core.artifacts.speed import MeasuredSpeed
 from potstill.core.artifacts.step import StepRecord
 from potstill.core.artifacts.training import LogLine, Trained, read_log
 from potstill.core.artifacts.verdict import Verdict
+from potstill.core.recipe import RungName
 from potstill.stages.report.stage import ReportInputs
 
 __all__ = ["AnswerTokens", "Facts", "read_facts"]
@@ -34,6 +35,7 @@ class _AnsweredRow(BaseModel):
 class Facts:
     """The stage's inputs, and the artifacts that they name.
 
+    ships     rung of the worth ladder that ships in place of the student; None: the student
     logs      training logs by model
     answers   tokens of each row that the teacher answered
     steps     records of the run's steps by stage
@@ -44,6 +46,7 @@ class Facts:
     verdict: Verdict
     manifest: Manifest
     trained: Trained
+    ships: RungName | None
     logs: Mapping[str, Sequence[LogLine]]
     answers: Sequence[AnswerTokens]
     steps: Mapping[str, StepRecord]
@@ -63,6 +66,7 @@ def read_facts(inputs: ReportInputs) -> Facts:
         verdict=Verdict.read(inputs.verdict.path.parent),
         manifest=Manifest.read(inputs.manifest.path.parent),
         trained=Trained.read(inputs.trained.path.parent),
+        ships=inputs.ships,
         logs={name: read_log(inputs.trained.path.parent, name) for name in inputs.logs},
         answers=[row for row in rows if row.prompt_tokens and row.completion_tokens],
         steps={name: StepRecord.read(file.path.parent) for name, file in inputs.steps.items()},

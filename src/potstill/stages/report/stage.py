@@ -15,7 +15,7 @@ from potstill.core.artifacts.training import Trained
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.files import write_text
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Economy, Recipe, Target
+from potstill.core.recipe import Economy, Recipe, RungName, Target
 from potstill.core.steps import Done, Stage
 
 __all__ = ["STAGE", "ReportInputs"]
@@ -42,6 +42,7 @@ class ReportInputs:
     price           price of the teacher's tokens; None: not known, and the page says nothing about costs
     teacher_kind    an `api` teacher charges for the answers that the student learns from
     objective       name of the objective of the model that ships
+    ships           rung of the worth ladder that ships in place of the student; None: the student
     logs            training logs of `student` and `control`
     answers         the rows that the teacher answered
     steps           step.json of each finished step by stage
@@ -53,6 +54,7 @@ class ReportInputs:
     price: ListedPrice | None
     teacher_kind: Literal["local", "api"]
     objective: str
+    ships: RungName | None
     metrics: HashedPath
     verdict: HashedPath
     manifest: HashedPath
@@ -71,6 +73,7 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         price=find_price(recipe),
         teacher_kind=recipe.teacher.kind,
         objective=recipe.shipped_objective,
+        ships=recipe.shipped_rung if recipe.shipped_rung != recipe.student_rung else None,
         metrics=done.path("evaluate", Metrics.FILE),
         verdict=done.path("gate", Verdict.FILE),
         manifest=done.path("package", "package", Manifest.FILE),
@@ -88,4 +91,4 @@ def _run(inputs: ReportInputs, out: Path) -> None:
     write_text(out / "report.html", render_page(read_facts(inputs)))
 
 
-STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=6)
+STAGE = Stage(name="report", reads=_STEPS, inputs=_inputs, run=_run, version=7)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from potstill.core.artifacts.training import TrainSummary
+from potstill.core.artifacts.worth import RUNG_NAMES
 from potstill.core.format import format_duration, format_large
 from potstill.stages.report.charts import Line, training_chart
 from potstill.stages.report.facts import Facts
@@ -82,6 +83,11 @@ def _said(facts: Facts) -> Iterator[str]:
         yield f"The student and its control had the same budget: the same start, rows and seed, and {budget}."
     else:
         yield f"The student had {budget}."
+    if facts.ships:
+        yield (
+            "The model that ships is not this student but the rung of the worth ladder that learnt from "
+            f"{RUNG_NAMES[facts.ships]} (worth.ship)."
+        )
     yield facts.metrics.harm(student.learning_rate)
     yield from facts.trained.findings()
 
