@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from potstill.cli.options import json_option, load, load_language, recipe_argument
+from potstill.cli.options import json_option, load, load_language, recipe_argument, runs_option
+
+if TYPE_CHECKING:
+    from potstill.apps.plan.search import SearchResult
 
 __all__ = ["calibrate", "devices", "fit", "licences", "plan", "search"]
 
@@ -99,12 +102,27 @@ def fit(model: str, as_json: bool, **options: Any) -> None:
 @click.option(
     "--write", metavar="ID|ROW", help="RECIPE: put this student into the recipe; a row where a device is named."
 )
+@click.option(
+    "--measure", type=click.IntRange(min=1), metavar="N", help="RECIPE: train N of the students for a short time."
+)
+@click.option(
+    "--share",
+    type=float,
+    default=0.1,
+    show_default=True,
+    metavar="S",
+    help="Share of the recipe's training that they have.",
+)
+@runs_option
 @json_option
-def search(model: str, as_json: bool, **options: Any) -> None:
+def search(model: str, as_json: bool, measure: int | None, share: float, runs: Path, **options: Any) -> None:
     """List students that a device can run.
 
     They are cut from the teacher, or known small models. MODEL is the teacher: a config.json, a model's folder, a hub
     id, or a shape. A RECIPE is a .yaml file; its teacher, target and rows count.
+
+    With --measure, students are ranked by their loss on validation rows after a short training. The teacher's answers
+    are made first, and kept for the run.
     """
     from potstill.apps.plan.search import SearchOptions, search_students
     from potstill.apps.plan.write import write_student
@@ -112,13 +130,34 @@ def search(model: str, as_json: bool, **options: Any) -> None:
     from potstill.cli.render.search import render_search
 
     path = Path(model) if _is_recipe(model) else None
-    found = search_students(load_language(path) if path else None, model, SearchOptions(**options))
+    recipe = load_language(path) if path else None
+    if measure:
+        from potstill.apps.plan.measured import require_measurable
+
+        require_measurable(recipe, share)
+    found = search_students(recipe, model, SearchOptions(**options))
+    if path and measure:
+        found = _measured(path, found, measure, share, runs)
     written = found.written
     if path and written:  # before anything is printed, so that a refused write prints nothing
         write_student(path, written.student, written.quantization)
     print_json(found) if as_json else print_page(render_search(found))
     if path and written:
         say(f"{path}: student and export.quantization are those of {written.id} now.", err=True)
+
+
+def _measured(path: Path, found: SearchResult, number: int, share: float, runs: Path) -> SearchResult:
+    """The result with students that were trained for a short time."""
+    from dataclasses import replace
+
+    from potstill.apps.plan.measured import chosen_students, measured_student, short_recipe
+    from potstill.cli.run import run_pipeline
+
+    measured = []
+    for row in chosen_students(found, number):
+        result = run_pipeline(short_recipe(path, row, share), runs, until="train", variant=row.id.replace("/", "-"))
+        measured.append(measured_student(row, result.folder("train")))
+    return replace(found, measured=tuple(sorted(measured, key=lambda one: one.loss)))
 
 
 def _is_recipe(name: str) -> bool:

@@ -70,19 +70,19 @@ def parse_sweep(sweep: tuple[str, ...]) -> list[dict[str, str]]:
     return [dict(chosen) for chosen in itertools.product(*axes)]
 
 
-def _pipeline(recipe: AnyRecipe, runs: Path, until: str | None = None, variant: str = "") -> RunResult:
+def run_pipeline(recipe: AnyRecipe, runs: Path, until: str | None = None, variant: str = "") -> RunResult:
     """Run a recipe's stages and print each as it ends, on stderr."""
     from potstill.cli.render.run import announce_run, print_note, print_step
-    from potstill.pipeline.run import run as run_pipeline
+    from potstill.pipeline import run as pipeline
 
     announce_run(recipe, runs / recipe.name)
-    return run_pipeline(recipe, runs, until=until, on_step=print_step, on_note=print_note, variant=variant)
+    return pipeline.run(recipe, runs, until=until, on_step=print_step, on_note=print_note, variant=variant)
 
 
 def _run_until(recipe: AnyRecipe, runs: Path, stage: str, as_json: bool) -> int:
     from potstill.cli.render.run import print_stage
 
-    result = _pipeline(recipe, runs, until=stage)
+    result = run_pipeline(recipe, runs, until=stage)
     if as_json:
         click.echo(json.dumps(result.report().to_json()))
     else:
@@ -96,7 +96,7 @@ def _run_all(recipes: list[AnyRecipe], variants: list[dict[str, str]], runs: Pat
     results = []
     for recipe, changes in zip(recipes, variants, strict=True):
         variant = ",".join(f"{key}={value}" for key, value in changes.items()).replace("/", "-")
-        results.append(_pipeline(recipe, runs, variant=variant))
+        results.append(run_pipeline(recipe, runs, variant=variant))
     reports = [result.report(changes) for result, changes in zip(results, variants, strict=True)]
     swept = variants != [{}]
     if as_json:

@@ -39,7 +39,7 @@ from potstill.core.files import read_json_object
 from potstill.core.format import format_size
 from potstill.core.recipe import Quantization, Recipe, Target
 
-__all__ = ["SearchOptions", "SearchResult", "StudentRow", "search_students"]
+__all__ = ["Measured", "SearchOptions", "SearchResult", "StudentRow", "search_students"]
 
 _SHOWN = 12
 _PROMPT = 512
@@ -134,6 +134,26 @@ class StudentRow:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A student after a short training.
+
+    id          the student's id in the search's result, without the quantization
+    kept        its parameters over the teacher's, without embeddings
+    parameters  their number, embeddings included
+    loss        lowest loss on validation rows, in nats per supervised token
+    steps       number of optimizer steps
+    seconds     of the training, wall clock
+    """
+
+    id: str
+    kept: float
+    parameters: int
+    loss: float
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The students that a device can run.
 
@@ -143,6 +163,7 @@ class SearchResult:
     students         those that no student of higher value outruns
     shown            rows for a short table
     written          the student that `write` chose
+    measured         students that were trained for a short time, that with the lowest loss first
     """
 
     teacher: str
@@ -158,6 +179,7 @@ class SearchResult:
     shown: tuple[int, ...]
     written: StudentRow | None
     notes: tuple[str, ...]
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True)

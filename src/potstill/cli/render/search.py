@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from potstill.apps.plan.search import SearchResult, StudentRow
+from potstill.apps.plan.search import Measured, SearchResult, StudentRow
 from potstill.cli.render.tables import aligned
 from potstill.core.format import format_count, format_duration, format_size, format_speed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 __all__ = ["render_search"]
 
@@ -32,7 +34,23 @@ def render_search(found: SearchResult) -> RenderableType:
             parts.append(Text(f"expect {band}:", style="italic"))
         number = f"{row.row:>{len('row')}}"
         parts += [Text(f"{number}  ").append(row.id, style="bold"), Text(" " * len(number) + line[len(number) :])]
-    return Group(*parts, Text(), *map(Text, _notes(found, with_training)))
+    return Group(*parts, Text(), *_measured(found.measured), *map(Text, _notes(found, with_training)))
+
+
+def _measured(students: Sequence[Measured]) -> list[Text]:
+    """Students after a short training, that with the lowest loss first; empty without any."""
+    from rich.text import Text
+
+    if not students:
+        return []
+    head = ("kept", "loss", "steps", "time", "student")
+    cells = [
+        (
+            f"{one.kept:.0%}", f"{one.loss:.4g}", f"{one.steps:,}", format_duration(one.seconds, short=True), one.id,
+        ) for one in students
+    ]  # fmt: skip
+    title = "measured: loss on validation rows after a short training, in nats per token; less is better"
+    return [Text(title, style="italic"), *map(Text, aligned([head, *cells], left=(4,))), Text()]
 
 
 def _cells(row: StudentRow) -> list[str]:
