@@ -19,7 +19,8 @@ _NAMES = {str: "string", int: "integer", float: "number", bool: "true or false",
 _FIELD = re.compile(r"^(\w+(?:, \w+)*) {2,}(\S.*)$")
 
 
-LINES = {"JudgedAnswer": "answers-MODEL.jsonl", "ClassifiedRow": "answers-MODEL.jsonl", "LogLine": "NAME.log.jsonl"}
+LINES = {"JudgedAnswer": "answers-MODEL.jsonl", "ClassifiedRow": "answers-MODEL.jsonl", "LogLine": "NAME.log.jsonl",
+         "FrozenItem": "frozen.jsonl", "ItemResult": "item-results.jsonl"}  # fmt: skip
 """Classes of the lines of JSONL files, and those files."""
 
 

@@ -25,6 +25,7 @@ MESSAGE_CHARACTERS = 3000
 _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
     "Make it": ("init", "data", "check", "run"),
+    "Test what you ship": ("suite", "evaluate", "release", "gate", "compare", "history", "bisect"),
     "Look into a run and its package": ("targets", "verify", "sign", "bench"),
 }
 

@@ -19,6 +19,7 @@ from potstill.cli.init import init
 from potstill.cli.package import sign, verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
 from potstill.cli.run import check, run
+from potstill.cli.suite import suite
 from potstill.core.environment import is_first_process
 
 __all__ = ["main"]
@@ -36,5 +37,11 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-for command in (devices, fit, search, plan, licences, calibrate, init, data, check, run, targets, verify, sign, bench):
+_COMMANDS = (
+    *(devices, fit, search, plan, licences, calibrate),
+    *(init, data, check, run),
+    *(suite,),
+    *(targets, verify, sign, bench),
+)
+for command in _COMMANDS:
     main.add_command(command)

@@ -20,7 +20,7 @@ from potstill.core.words import printable
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
 
-__all__ = ["Tool", "argument_validators", "canonical_tools", "dropped_by_ollama", "read_tools"]
+__all__ = ["Tool", "argument_validators", "canonical_tools", "dropped_by_ollama", "read_tools", "schema_validator"]
 
 Tool = dict[str, Any]
 """`{"type": "function", "function": {"name": ..., "description": ..., "parameters": {JSON Schema}}}`"""
@@ -221,16 +221,27 @@ def _validators(tools_json: str) -> Mapping[str, Validator]:
     return validators
 
 
-def _validator(name: str, schema: Any) -> Validator:
+def schema_validator(schema: Any) -> Validator:
+    """A validator of JSON values.
+
+    Raises:
+        ValueError: not a valid JSON Schema, or one that refers to another document; the message says what is wrong.
+    """
     import jsonschema_rs
 
     try:
         jsonschema_rs.meta.validate(schema)
         limited = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS)
-        validator = jsonschema_rs.validator_for(schema, retriever=_refuse_remote, pattern_options=limited)
+        return jsonschema_rs.validator_for(schema, retriever=_refuse_remote, pattern_options=limited)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
-        reason = printable(str(error).splitlines()[0])
-        raise _InvalidTool(f"the parameters of tool {name!r} are not a valid JSON Schema: {reason}") from None
+        raise ValueError(printable(str(error).splitlines()[0])) from None
+
+
+def _validator(name: str, schema: Any) -> Validator:
+    try:
+        validator = schema_validator(schema)
+    except ValueError as error:
+        raise _InvalidTool(f"the parameters of tool {name!r} are not a valid JSON Schema: {error}") from None
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise _InvalidTool(f'the parameters of tool {name!r} must be a JSON Schema with "type": "object"')
     return validator

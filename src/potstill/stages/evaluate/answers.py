@@ -11,9 +11,9 @@ from pathlib import Path
 from potstill.components.checkers.calls import right_calls
 from potstill.components.checkers.judge import judge_answer
 from potstill.components.runtimes import Answer, Runtime, Sampling
+from potstill.components.runtimes.readings import as_served, own_reading, same_reading, shown
 from potstill.core.artifacts.answers import AnswerError, JudgedAnswer, answers_file, read_answers, write_answers
 from potstill.core.records import Row
-from potstill.stages.evaluate.readings import as_served, own_reading, same_reading, shown
 
 __all__ = ["TestBench", "expected_answer"]
 

@@ -1,0 +1,1 @@
+"""Suites: test items, their identity, append-only versions, checks and importers."""
