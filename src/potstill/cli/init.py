@@ -1,4 +1,4 @@
-"""`potstill init`: a tokenizer and a model to start from, where there is none."""
+"""`potstill init`: a recipe from what you have; or a tokenizer and a model to start from, where there is none."""
 
 from __future__ import annotations
 
@@ -13,26 +13,79 @@ __all__ = ["init"]
 
 @click.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("more", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", "rows", required=True, metavar="ROWS", type=click.Path(path_type=Path),
-    help="JSONL file of training rows whose text the tokenizer is trained on.",
+    "--from", "sources", multiple=True, metavar="FILE...", type=click.Path(path_type=Path),
+    help="Write a recipe from these files or folders: rows, tables, logs, tools, a task in words.",
+)  # fmt: skip
+@click.option("--teacher", metavar="MODEL", help="Teacher of the recipe: a hub id, a folder, or an endpoint's name.")
+@click.option("--endpoint", metavar="URL", help="Address of the teacher's endpoint, if it is behind one.")
+@click.option("--student", metavar="MODEL", help="Model that the student starts from.")
+@click.option(
+    "--tokenizer", "rows", metavar="ROWS", type=click.Path(path_type=Path),
+    help="Instead of a recipe: train a tokenizer on the text of this JSONL file of training rows.",
 )  # fmt: skip
 @click.option("--tools", metavar="FILE", type=click.Path(path_type=Path), help="JSON file of the rows' tools.")
 @click.option("--vocabulary", type=int, default=4096, show_default=True, metavar="N", help="Tokens of the vocabulary.")
 @click.option("--shape", metavar="SHAPE", help="Also write a model of this shape with random weights.")
 @click.option("--context", type=int, default=1024, show_default=True, metavar="N", help="Longest text, in tokens.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the random weights.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the split, or of random weights."
+)
 @json_option
 def init(
+    folder: Path, more: tuple[Path, ...], sources: tuple[Path, ...], teacher: str | None, endpoint: str | None,
+    student: str | None, rows: Path | None, tools: Path | None, vocabulary: int, shape: str | None, context: int,
+    seed: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a recipe with split rows, or a tokenizer, into FOLDER.
+
+    With --from, FOLDER gets a recipe, rows for training, validation and test, and the tools. The files may be JSONL or
+    CSV of prompts with or without answers, folders of examples, an OpenAPI document or a list of tools, logs in the
+    shape of OpenAI's API, and a text file that says what the task is.
+
+    With --tokenizer, FOLDER gets a tokenizer, and with --shape also a model with random weights, which a recipe names
+    as student.model (init: checkpoint) or as teacher.model (with finetune). SHAPE is written as in 'potstill fit', such
+    as llama:layers=4,hidden=256,ffn=704,heads=4.
+    """
+    if bool(sources) == bool(rows):
+        raise click.UsageError(
+            "Give --from with files to write a recipe, or --tokenizer with rows to train a tokenizer."
+        )
+    if more and not sources:
+        raise click.UsageError(f"Unexpected {more[0]}. Files to start from come after --from.")
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise click.UsageError(f"{folder} exists and is not an empty folder. Name a new one.")
+    if sources:
+        _start(folder, (*sources, *more), teacher, student, endpoint, seed, as_json)
+    elif rows:
+        _tokenizer(folder, rows, tools, vocabulary, shape, context, seed, as_json)
+
+
+def _start(
+    folder: Path, sources: tuple[Path, ...], teacher: str | None, student: str | None, endpoint: str | None, seed: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write a recipe."""
+    from potstill.apps.init.sources.files import read_sources
+    from potstill.apps.init.start import Models, start_recipe
+    from potstill.cli.render.init import say_started
+    from potstill.cli.render.page import print_json
+
+    chosen = {"teacher": teacher, "student": student, "endpoint": endpoint}
+    models = Models(**{name: value for name, value in chosen.items() if value})
+    started = start_recipe(read_sources(sources), folder, models, seed)
+    if as_json:
+        print_json(started)
+    else:
+        say_started(started)
+
+
+def _tokenizer(
     folder: Path, rows: Path, tools: Path | None, vocabulary: int, shape: str | None, context: int, seed: int,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a tokenizer on your rows, and write it into FOLDER.
-
-    With --shape, FOLDER also gets a model with random weights, which a recipe names as student.model (init: checkpoint)
-    or as teacher.model (with finetune). SHAPE is written as in 'potstill fit', such as
-    llama:layers=4,hidden=256,ffn=704,heads=4.
-    """
+    """Train a tokenizer, and write a model with random weights if a shape is given."""
     from potstill.apps.init.model import write_random_model
     from potstill.apps.init.tokenizer import train_tokenizer
     from potstill.cli.render.page import print_json, say
@@ -40,8 +93,6 @@ def init(
     from potstill.core.recipe import Shape
     from potstill.core.records import read_rows
 
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise click.UsageError(f"{folder} exists and is not an empty folder. Name a new one.")
     try:
         wanted = Shape.parse(shape) if shape else None
     except ValueError as error:

@@ -1,0 +1,1 @@
+"""What `potstill init --from` reads: rows, tables, tools, logs of requests, and a task in words."""

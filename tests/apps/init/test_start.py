@@ -1,0 +1,180 @@
+"""A folder with a recipe is made from files: split without near-duplicates across, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures import ROOT, write_jsonl
+from potstill.apps.init.gates import suggested_gates
+from potstill.apps.init.guess import guess_answers
+from potstill.apps.init.sampled import rows_of_tools
+from potstill.apps.init.split import asked_text, split_rows
+from potstill.cli.main import main
+from potstill.components.filters.near_duplicates import THRESHOLD, resemblance
+from potstill.core.errors import DataError
+from potstill.core.recipe import load_recipe
+from potstill.core.records import Message, Row, parse_row, read_rows
+from potstill.core.tools import argument_validators, canonical_tools
+
+HOME = ROOT / "examples" / "home-assistant"
+SPLITS = ("train", "validation", "test")
+
+
+def init(*options: Any) -> Result:
+    return CliRunner().invoke(main, ["init", *map(str, options)])
+
+
+def row(text: str, answer: Any = None, **others: Any) -> Row:
+    completion = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+    return parse_row(
+        {"messages": [{"role": "user", "content": text}], "completion": completion, **others}, (), False, "x"
+    )
+
+
+SENTENCE = "please turn the kitchen lights on off now and set a timer for ten minutes"
+WORDS = st.sampled_from(SENTENCE.split())
+
+
+@given(
+    st.lists(st.lists(WORDS, min_size=4, max_size=9).map(" ".join), min_size=12, max_size=60, unique=True),
+    st.integers(0, 5),
+)
+def test_near_duplicates_and_groups_stay_in_one_split(texts: list[str], seed: int) -> None:
+    rows = [row(text, group=str(number // 3) if number < 9 else None) for number, text in enumerate(texts)]
+    try:
+        split = split_rows(rows, seed)
+    except DataError:  # the texts are too much alike
+        return
+    parts = [split.train, split.validation, split.test]
+    assert sorted(r.row_id for part in parts for r in part) == sorted(r.row_id for r in rows)
+    assert split.train and split.validation and split.test
+    for one, other in ((a, b) for a in range(3) for b in range(a)):
+        for a, b in product(parts[one], parts[other]):
+            assert resemblance(asked_text(a), asked_text(b)) < THRESHOLD + 0.1
+            assert a.group is None or a.group != b.group
+
+
+def test_the_shares_of_the_splits() -> None:
+    rows = [
+        row(f"question {number} {random.Random(number).random()} {number * 7919 % 1000003}") for number in range(200)
+    ]
+    split = split_rows(rows, 0)
+    assert (len(split.test), len(split.validation), len(split.train)) == (40, 20, 140)
+    assert [r.row_id for r in split_rows(rows, 0).test] == [r.row_id for r in split.test]
+    assert [r.row_id for r in split_rows(rows, 1).test] != [r.row_id for r in split.test]
+
+
+def test_turns_of_one_conversation_stay_together() -> None:
+    rows = []
+    for number in range(12):
+        first = [Message(role="user", content=f"hello {number} {'abcdefghijkl'[number] * 9}")]
+        later = [*first, Message(role="assistant", content="Hi."), Message(role="user", content="Tell me more please")]
+        rows += [Row(messages=tuple(first)), Row(messages=tuple(later))]
+    split = split_rows(rows, 3)
+    for part in (split.train, split.validation, split.test):
+        assert len(part) % 2 == 0 and part
+
+
+def test_too_few_different_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="2 different prompts, and at least 3"):
+        split_rows([row("turn it on"), row("Turn it on!"), row("what is the weather")], 0)
+
+
+def test_behaviours_and_golds_come_from_right_answers() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]}
+    rows = [
+        row("1", call, tools=[tool]), row("2", "Which room do you mean?", tools=[tool]),
+        row("3", "Sorry, I cannot do that.", tools=[tool]), row("4", '{"a": 1}'), row("5", "Paris"),
+        row("6", "There are many ways to look at this. " * 5), row("7"),
+    ]  # fmt: skip
+    found = guess_answers(rows, right=True)
+    assert [r.behaviour for r in found.rows] == ["tool_call", "clarify", "refuse", *["answer"] * 4]
+    assert found.rows[0].gold and found.rows[0].gold.calls[0].arguments == {"a": [1]}
+    assert found.rows[4].gold and found.rows[4].gold.equals == ("Paris",)
+    assert found.rows[5].gold and found.rows[5].gold.continuation
+    assert found.counts["free text"] == found.counts["no answer"] == 1 and found.judged == 5
+    assert all(r.gold is None for r in guess_answers(rows, right=False).rows)
+
+
+def test_answers_that_are_a_few_classes_are_labels() -> None:
+    rows = [row(str(number), ["refund", "shipping"][number % 2]) for number in range(20)]
+    assert guess_answers(rows, right=True).counts == {"label": 20}
+
+
+def test_calls_made_from_schemas_fit_them() -> None:
+    tools = canonical_tools(json.loads((HOME / "tools.json").read_text()), "x")
+    rows = rows_of_tools(tools, 5, 0)
+    validators = argument_validators(tools, "x")
+    assert {r.completion.tool_calls[0].function.name for r in rows if r.completion} == set(validators)
+    for each in rows:
+        assert each.completion is not None and each.gold is not None
+        call = each.completion.tool_calls[0].call
+        assert validators[call.name].is_valid(call.arguments)
+        assert each.gold.calls[0].arguments == {name: [value] for name, value in call.arguments.items()}
+
+
+def test_gates_are_those_that_the_rows_can_decide() -> None:
+    def judged(count: int) -> list[Row]:
+        return [row(str(number), "yes", gold={"equals": ["yes"]}) for number in range(count)]
+
+    assert suggested_gates(judged(5)) is None
+    few, many = suggested_gates(judged(30)), suggested_gates(judged(1000))
+    assert few is not None and (few.retention, few.quantization_drop) == (0.8, None)
+    assert many is not None and (many.retention, many.quantization_drop) == (0.9, 0.02)
+
+
+def test_a_recipe_is_written_that_check_accepts(tmp_path: Path) -> None:
+    models = ["--teacher", HOME / "teacher", "--student", HOME / "base"]
+    made = init(tmp_path / "new", "--from", HOME / "data" / "labelled.jsonl", HOME / "tools.json", *models)
+    assert made.exit_code == 0, made.output
+    assert "rows; their answers are taken as right" in made.output
+    recipe = load_recipe(tmp_path / "new" / "recipe.yaml")
+    rows = {
+        name: read_rows(tmp_path / "new" / f"{name}.jsonl", tools=tmp_path / "new" / "tools.json") for name in SPLITS
+    }
+    assert sum(map(len, rows.values())) == 300 and all(r.gold for r in rows["test"] if r.behaviour == "tool_call")
+    checked = CliRunner().invoke(main, ["check", str(recipe.folder / "recipe.yaml"), "--runs", str(tmp_path / "runs")])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_a_log_is_learnt_from_without_asking_again(tmp_path: Path) -> None:
+    entries = []
+    for word in ("wombat", "glacier", "harpsichord", "nebula", "quince", "trebuchet"):
+        message = {"role": "assistant", "content": f"A {word}."}
+        asked = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"{word} is what?"}]}
+        entries.append({"request": asked, "response": {"choices": [{"message": message, "finish_reason": "stop"}]}})
+    write_jsonl(tmp_path / "log.jsonl", [*entries, entries[0]])
+    made = init(tmp_path / "new", "--from", tmp_path / "log.jsonl", "--student", HOME / "base")
+    assert made.exit_code == 0, made.output
+    assert "gpt-4o-mini" in made.output and "1 prompt repeat" in made.output
+    recipe = load_recipe(tmp_path / "new" / "recipe.yaml")
+    assert recipe.teacher.kind == "api" and recipe.generate.samples == 0  # type: ignore[union-attr]
+    checked = CliRunner().invoke(main, ["check", str(recipe.folder / "recipe.yaml"), "--runs", str(tmp_path / "runs")])
+    assert checked.exit_code == 0, checked.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"messages": [}\n', "not valid JSON"), ('{"prompt": "a"}\n', "1 different prompts"), ("", "the file is empty")],
+)
+def test_bad_input_is_one_paragraph_and_leaves_nothing(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(text)
+    made = init(tmp_path / "new", "--from", tmp_path / "x.jsonl")
+    assert made.exit_code == 2 and message in made.output and "Traceback" not in made.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jsonl"]
+
+
+def test_one_of_the_two_ways_is_chosen(tmp_path: Path) -> None:
+    assert init(tmp_path / "new").exit_code == 2
+    assert init(tmp_path / "new", "--tokenizer", "a", "--from", "b").exit_code == 2
+    assert init(tmp_path / "new", "x.jsonl", "--tokenizer", "a").exit_code == 2
