@@ -12,12 +12,19 @@ __all__ = ["init"]
 
 
 @click.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[FOLDER]", required=False, type=click.Path(path_type=Path))
 @click.argument("more", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @click.option(
     "--from", "sources", multiple=True, metavar="FILE...", type=click.Path(path_type=Path),
     help="Write a recipe from these files or folders: rows, tables, logs, tools, a task in words.",
 )  # fmt: skip
+@click.option(
+    "--from-log", "log", metavar="FILE", type=click.Path(path_type=Path),
+    help="Print what a log of requests holds; with FOLDER, also write a recipe from it.",
+)  # fmt: skip
+@click.option(
+    "--price", nargs=2, type=float, metavar="IN OUT", help="With --from-log: price of 10^6 tokens of prompt, of answer."
+)
 @click.option("--teacher", metavar="MODEL", help="Teacher of the recipe: a hub id, a folder, or an endpoint's name.")
 @click.option("--endpoint", metavar="URL", help="Address of the teacher's endpoint, if it is behind one.")
 @click.option("--student", metavar="MODEL", help="Model that the student starts from.")
@@ -34,9 +41,9 @@ __all__ = ["init"]
 )
 @json_option
 def init(
-    folder: Path, more: tuple[Path, ...], sources: tuple[Path, ...], teacher: str | None, endpoint: str | None,
-    student: str | None, rows: Path | None, tools: Path | None, vocabulary: int, shape: str | None, context: int,
-    seed: int, as_json: bool,
+    folder: Path | None, more: tuple[Path, ...], sources: tuple[Path, ...], log: Path | None,
+    price: tuple[float, float] | None, teacher: str | None, endpoint: str | None, student: str | None,
+    rows: Path | None, tools: Path | None, vocabulary: int, shape: str | None, context: int, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a recipe with split rows, or a tokenizer, into FOLDER.
 
@@ -44,22 +51,49 @@ def init(
     CSV of prompts with or without answers, folders of examples, an OpenAPI document or a list of tools, logs in the
     shape of OpenAI's API, and a text file that says what the task is.
 
+    With --from-log, the tasks in a log are printed: how much of it a program can check, how much of the traffic a
+    student could take, and what it costs today.
+
     With --tokenizer, FOLDER gets a tokenizer, and with --shape also a model with random weights, which a recipe names
     as student.model (init: checkpoint) or as teacher.model (with finetune). SHAPE is written as in 'potstill fit', such
     as llama:layers=4,hidden=256,ffn=704,heads=4.
     """
-    if bool(sources) == bool(rows):
+    ways = {"--from": sources, "--from-log": log, "--tokenizer": rows}
+    if sum(map(bool, ways.values())) != 1:
         raise click.UsageError(
-            "Give --from with files to write a recipe, or --tokenizer with rows to train a tokenizer."
+            "Give one of --from with files to write a recipe, --from-log with a log of requests, or --tokenizer with "
+            "rows to train a tokenizer."
         )
     if more and not sources:
-        raise click.UsageError(f"Unexpected {more[0]}. Files to start from come after --from.")
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise click.UsageError(f"Unexpected {more[0]}. Only --from takes several files.")
+    if price and not log:
+        raise click.UsageError("--price is for --from-log.")
+    if folder is None and not log:
+        raise click.UsageError("Missing FOLDER: name a new folder.")
+    if folder and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise click.UsageError(f"{folder} exists and is not an empty folder. Name a new one.")
-    if sources:
-        _start(folder, (*sources, *more), teacher, student, endpoint, seed, as_json)
-    elif rows:
+    if log:
+        _audit(log, price, as_json=as_json and folder is None)
+    if folder and rows:
         _tokenizer(folder, rows, tools, vocabulary, shape, context, seed, as_json)
+    elif folder:
+        _start(folder, (log,) if log else (*sources, *more), teacher, student, endpoint, seed, as_json)
+
+
+def _audit(log: Path, price: tuple[float, float] | None, *, as_json: bool) -> None:
+    """Print what a log holds."""
+    from potstill.apps.init.audit import audit_log
+    from potstill.apps.init.sources.files import read_sources
+    from potstill.cli.render.init import say_audit
+    from potstill.cli.render.page import print_json
+    from potstill.core.recipe.terms import TokenPrice
+
+    found = read_sources([log])
+    audit = audit_log(found.requests, len(found.left_out), TokenPrice(*price) if price else None)
+    if as_json:
+        print_json({**vars(audit), "checkable": audit.checkable, "takeable": audit.takeable})
+    else:
+        say_audit(audit)
 
 
 def _start(

@@ -21,17 +21,17 @@ _FEW = 3  # times that a class is named in the mean
 class Answers:
     """Rows with their behaviours and golds, and what their answers are.
 
-    counts   number of rows by what their answer is: a behaviour with calls, `clarify`, `refuse`, `label`, `JSON`,
-             `short answer`, `free text` or `no answer`
+    kinds    what the answer of each row is: a behaviour with calls, `clarify`, `refuse`, `label`, `JSON`, `short
+             answer`, `free text` or `no answer`
     """
 
     rows: list[Row]
-    counts: Counter[str]
+    kinds: list[str]
 
     @property
-    def judged(self) -> int:
-        """Rows whose answers a program can compare with what is right."""
-        return sum(self.counts.values()) - self.counts["no answer"] - self.counts["free text"]
+    def counts(self) -> Counter[str]:
+        """Number of rows of each kind."""
+        return Counter(self.kinds)
 
 
 def guess_answers(rows: Sequence[Row], *, right: bool) -> Answers:
@@ -44,13 +44,8 @@ def guess_answers(rows: Sequence[Row], *, right: bool) -> Answers:
     texts = [row.completion.content or "" for row in rows if row.completion and not row.completion.tool_calls]
     distinct = {text.strip().casefold() for text in texts}
     labels = distinct if len(texts) >= _FEW * len(distinct) and max(map(len, distinct), default=0) <= _SHORT else set()
-    counts: Counter[str] = Counter()
-    out = []
-    for row in rows:
-        kind = _kind(row, labels)
-        counts[kind] += 1
-        out.append(_guessed(row, kind, right=right))
-    return Answers(out, counts)
+    kinds = [_kind(row, labels) for row in rows]
+    return Answers([_guessed(row, kind, right=right) for row, kind in zip(rows, kinds, strict=True)], kinds)
 
 
 def _kind(row: Row, labels: set[str]) -> str:

@@ -6,6 +6,7 @@ prices.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from potstill.core.recipe import Economy, Recipe
 
-__all__ = ["Comparison", "ListedPrice", "compare", "device_cost", "find_price"]
+__all__ = ["Comparison", "ListedPrice", "compare", "device_cost", "find_price", "listed_price"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def find_price(recipe: Recipe) -> ListedPrice | None:
         return ListedPrice(own.input, own.output, "prices")
     host = urlsplit(teacher.base_url).hostname if teacher.base_url else None
     return next((entry.price for entry in _listed() if entry.host == host and teacher.model in entry.models), None)
+
+
+def listed_price(model: str) -> ListedPrice | None:
+    """The price in prices.toml of a model, at any host; a date at the end of its name does not count."""
+    name = re.sub(r"-\d{4}-?\d{2}-?\d{2}$", "", model)
+    return next((entry.price for entry in _listed() if name in entry.models), None)
 
 
 def device_cost(seconds: float, economy: Economy) -> float:
