@@ -72,7 +72,7 @@ def test_the_cost_is_that_of_the_tokens(log: Path) -> None:
 def test_the_audit_is_printed_and_a_recipe_is_written(log: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "new"), "--from-log", str(log)])
     assert done.exit_code == 0, done.output
-    assert "2 tasks; 1 request belong to none" in done.output and "30 requests (73.2 %)" in done.output
+    assert "2 tasks; requests that belong to none: 1." in done.output and "30 requests (73.2 %)" in done.output
     assert (tmp_path / "new" / "recipe.yaml").is_file()
 
 

@@ -55,7 +55,7 @@ def say_audit(audit: Audit) -> None:
         say(line.rstrip())
     say("")
     say(
-        f"{format_count(len(audit.tasks), 'task')}; {format_count(audit.others, 'request')} belong to none. "
+        f"{format_count(len(audit.tasks), 'task')}; requests that belong to none: {audit.others:,}. "
         f"A program can check the answers of {_share(audit.checkable, audit)}."
     )
     say(
@@ -72,7 +72,8 @@ def _share(count: int, audit: Audit) -> str:
 def _said_of_cost(cost: LogCost) -> str:
     month = f", which is {format_price(cost.per_month)} for 30 days" if cost.per_month is not None else ""
     guessed = f", with the tokens of {cost.estimated:,} estimated" if cost.estimated else ""
-    return (
-        f"Cost of {format_count(cost.priced, 'request')} with a known price{guessed}: "
-        f"{format_price(cost.total)}{month}; of those that a student could take: {format_price(cost.takeable)}. Prices: {', '.join(cost.sources)}."
+    said = (
+        f"Cost of {format_count(cost.priced, 'request')} with a known price{guessed}: {format_price(cost.total)}{month}"
     )
+    taken = f"of those that a student could take: {format_price(cost.takeable)}"
+    return f"{said}; {taken}. Prices: {', '.join(cost.sources)}."
