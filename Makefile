@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) --upgrade pip
 	# torch first, and pinned: a plain newest torch brings gigabytes of CUDA packages
 	$(PIP) torch
-	$(PIP) --editable ".[train,run,api,sign,dev]"
+	$(PIP) --editable ".[train,run,api,serve,sign,dev]"
 	touch $(READY)
 
 $(BENCH_READY): pyproject.toml constraints.txt

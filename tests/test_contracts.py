@@ -26,14 +26,17 @@ HEAVY = {
     "httpx2",
     "safetensors",
     "cryptography",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
 }
 NOT_IN_CORE = HEAVY | {"tokenizers", "huggingface_hub", "numpy"}
 
 LAYERS = ("core", "components", "stages", "pipeline", "apps", "cli")
 """From the bottom to the top. `pipeline` and `apps` stand on one level: neither imports the other."""
 COMPONENTS = (
-    "chat", "losses", "models", "conversion", "checkers", "filters", "licences", "runtimes", "suites", "parity",
-    "targets", "hardware", "sizing", "packages", "training",
+    "chat", "losses", "models", "conversion", "checkers", "filters", "licences", "runtimes", "suites", "deferral",
+    "parity", "targets", "hardware", "sizing", "packages", "training",
 )  # fmt: skip
 """A component imports core and those before it."""
 

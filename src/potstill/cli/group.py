@@ -17,6 +17,7 @@ _EXTRA_OF = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train", "zstandard": "train",
     "gguf": "run", "xllamacpp": "run", "httpx": "run", "matplotlib": "run", "openai": "api",
     "tenacity": "api", "httpx2": "api", "bitsandbytes": "int8", "cryptography": "sign",
+    "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
 }  # fmt: skip
 
 MESSAGE_CHARACTERS = 3000
@@ -27,6 +28,7 @@ _SECTIONS = {
     "Make it": ("init", "data", "check", "run"),
     "Test what you ship": ("suite", "evaluate", "release", "gate", "compare", "history", "bisect"),
     "Look into a run and its package": ("targets", "verify", "sign", "bench"),
+    "Use it": ("serve",),
 }
 
 _STAGES = ("finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")

@@ -19,6 +19,7 @@ from potstill.cli.init import init
 from potstill.cli.package import sign, verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
 from potstill.cli.run import check, run
+from potstill.cli.serve import serve
 from potstill.cli.suite import suite
 from potstill.core.environment import is_first_process
 
@@ -42,6 +43,7 @@ _COMMANDS = (
     *(init, data, check, run),
     *(suite,),
     *(targets, verify, sign, bench),
+    *(serve,),
 )
 for command in _COMMANDS:
     main.add_command(command)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from potstill.components.chat.call_values import BadCall, as_call, read_json
 from potstill.components.chat.tool_calls import ParsedAnswer
 
-__all__ = ["ChatReply", "cannot_read"]
+__all__ = ["ChatCompletion", "ChatReply", "TokenLogProb", "cannot_read"]
 
 
 class _Function(BaseModel):
@@ -24,9 +24,25 @@ class _Message(BaseModel):
     tool_calls: tuple[_Call, ...] = ()
 
 
+class _Alternative(BaseModel):
+    bytes: tuple[int, ...] | None = None
+    logprob: float
+
+
+class TokenLogProb(_Alternative):
+    """A token of the answer, its log-probability in nats before sampling, and the likeliest tokens at its place."""
+
+    top_logprobs: tuple[_Alternative, ...] = ()
+
+
+class _LogProbs(BaseModel):
+    content: tuple[TokenLogProb, ...] | None = None
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str
+    logprobs: _LogProbs | None = None
 
 
 class _Verbose(BaseModel):
@@ -41,14 +57,14 @@ class _Verbose(BaseModel):
 
 class _Usage(BaseModel):
     prompt_tokens: int
+    completion_tokens: int = 0
 
 
-class ChatReply(BaseModel):
-    """A chat completion of llama.cpp's server, asked for with `verbose` and `return_tokens`."""
+class ChatCompletion(BaseModel):
+    """A chat completion of an OpenAI-compatible server."""
 
     choices: tuple[_Choice, ...] = Field(min_length=1)
     usage: _Usage
-    verbose: _Verbose = Field(alias="__verbose")
 
     @property
     def cut_off(self) -> bool:
@@ -70,6 +86,18 @@ class ChatReply(BaseModel):
         except BadCall as bad:
             return ParsedAnswer(tuple(calls), message.content or "", str(bad))
         return ParsedAnswer(tuple(calls), message.content or "")
+
+    @property
+    def token_log_probs(self) -> tuple[TokenLogProb, ...]:
+        """The tokens of the answer; empty where they were not asked for."""
+        given = self.choices[0].logprobs
+        return (given.content or ()) if given else ()
+
+
+class ChatReply(ChatCompletion):
+    """A chat completion of llama.cpp's server, asked for with `verbose` and `return_tokens`."""
+
+    verbose: _Verbose = Field(alias="__verbose")
 
 
 def cannot_read(status: int, reason: str) -> bool:

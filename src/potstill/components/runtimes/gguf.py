@@ -71,6 +71,7 @@ class GGUFServer:
         kv_type: type of the KV cache.
         exact: compute attention in 32 bits. A device does not run the file like this, but an F32 file then gives its
             checkpoint's log-probabilities to 1e-5 nats; with llama.cpp's usual attention the difference is 0.03.
+        alias: name of the model in the server's replies; None: the file's path.
 
     Raises:
         StepError: on entry, when llama.cpp cannot load the file; from any method, when the server has ended.
@@ -90,11 +91,13 @@ class GGUFServer:
         threads: int = 1,
         kv_type: str = "f16",
         exact: bool = False,
+        alias: str | None = None,
     ) -> None:
         self.model = model
         self.parallel = parallel
         self._arguments = [str(model), f"--context={context}", f"--parallel={parallel}", f"--threads={threads}"]
         self._arguments += ["--exact"] if exact else [f"--kv-type={kv_type}"]
+        self._arguments += [f"--alias={alias}"] if alias else []
         size = model.stat().st_size if model.is_file() else 0  # llama.cpp says what is wrong with another path
         self._memory = _memory_limit(size, context, threads)
         self._seconds = min(threads * (_LOAD_SECONDS + size / _LOAD_BYTES), _START_SECONDS)
@@ -137,6 +140,10 @@ class GGUFServer:
     def pid(self) -> int:
         """Process id of the server."""
         return self._process.pid
+
+    def wait(self) -> int:
+        """Wait until the process ends, for whatever reason; returns its exit code."""
+        return self._process.wait()
 
     def peak_rss_mb(self) -> float:
         """Peak memory of the server's process in MB (10^6 bytes), mapped file pages included."""

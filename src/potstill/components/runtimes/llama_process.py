@@ -1,7 +1,7 @@
 """llama.cpp's HTTP server in a process of its own, so that its memory and its crashes are its own.
 
     python -m potstill.components.runtimes.llama_process MODEL
-        --context N --parallel P --threads T [--kv-type K] [--exact] [--memory BYTES] [--load-seconds S]
+        --context N --parallel P --threads T [--kv-type K] [--exact] [--alias NAME] [--memory BYTES] [--load-seconds S]
 
 The first line on stdout is a JSON object: `address`, `api_key` and `load_seconds`. Each line written to stdin is
 answered with one more: `peak_rss_mb`, in MB of a million bytes. The process ends when stdin closes, which it also does
@@ -37,6 +37,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kv-type", default="f16", help="type of the KV cache")
     parser.add_argument("--exact", action="store_true", help="32-bit KV cache, no flash attention")
+    parser.add_argument("--alias", help="name of the model in replies; by default the file's path")
     parser.add_argument("--memory", type=int, help="most bytes of private memory; the mapped file is not counted")
     parser.add_argument("--load-seconds", type=int, help="most seconds of processor time until the model is loaded")
     return parser.parse_args(argv)
@@ -47,6 +48,8 @@ def _parameters(args: argparse.Namespace, api_key: str) -> Any:
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = args.model
+    if args.alias:
+        parameters.model_alias = [args.alias]
     parameters.n_ctx = args.context
     parameters.n_parallel = args.parallel
     parameters.cpuparams.n_threads = args.threads
