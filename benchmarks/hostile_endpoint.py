@@ -3,7 +3,7 @@
     python benchmarks/hostile_endpoint.py [--rows 10000] [--seed 0]
 
 The endpoint is a local server. What it does to a row is drawn from the seed, and faults that pass come before the
-answer. The rows are asked in two calls with one store of answers, the second of which must send nothing.
+answer. The rows are asked in two calls with one journal, the second of which must send nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.components.runtimes import Sampling, endpoint
-from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
+from potstill.components.runtimes.journal import Journal
+from potstill.components.runtimes.journaled import JournaledRuntime
 from potstill.core.recipe.teacher import ApiTeacher
 from potstill.core.records import Message, Row
 
@@ -127,8 +128,8 @@ def main() -> None:
     with served(behaviours) as server, tempfile.TemporaryDirectory() as folder:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         teacher = ApiTeacher(kind="api", model="m", base_url=url)
-        store = AnswerStore.for_step(Path(folder) / "runs" / "r" / "generate-0", teacher, None)
-        runtime = StoredRuntime(endpoint.EndpointRuntime(url, "m", "OPENAI_API_KEY", 8), store)
+        journal = Journal.for_step(Path(folder) / "runs" / "r" / "generate-0", teacher, None)
+        runtime = JournaledRuntime(endpoint.EndpointRuntime(url, "m", "OPENAI_API_KEY", 8), journal)
         begun = time.monotonic()
         answers = runtime.answer(rows, Sampling(8), "rows")
         seconds, sent = time.monotonic() - begun, server.asked.total()

@@ -17,12 +17,14 @@ import queue
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,9 +160,12 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def answers(runs: Path) -> list[str]:
-    """Keys of the stored answers of teachers, each as often as it was stored."""
-    files = sorted((runs / ".answers").glob("*.jsonl"))
-    return sorted(json.loads(line)["key"] for file in files for line in file.read_text().splitlines())
+    """Keys of the answers in the journals of teachers."""
+    found = []
+    for file in sorted((runs / ".answers").glob("*.sqlite")):
+        with closing(sqlite3.connect(file)) as connection:
+            found += [str(key) for (key,) in connection.execute("SELECT key FROM requests WHERE state != 'asked'")]
+    return sorted(found)
 
 
 def check_end(runs: Path, base: Path, found: Found) -> None:

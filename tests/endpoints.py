@@ -23,6 +23,7 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.script = script
         self.requests: list[tuple[str, dict[str, Any], str | None]] = []
+        self.headers: list[dict[str, str]] = []  # of each request, by their names in lower case
         self.lock = threading.Lock()
         self.open = self.most_open = 0
 
@@ -39,6 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         endpoint = self.server
         with endpoint.lock:
             endpoint.requests.append((self.path, body, self.headers.get("Authorization")))
+            endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
             endpoint.open += 1
             endpoint.most_open = max(endpoint.most_open, endpoint.open)
         status, reply = endpoint.script(body)

@@ -163,7 +163,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     reference = json.loads(potstill("run", "recipe.yaml", "--json", cwd=whole).stdout)
     kills = 0
     for markers in (
-        ".answers/*.jsonl",
+        ".answers/*.sqlite",
         "tiny/train-*/student.log.jsonl",
         "tiny/train-*/control.log.jsonl",
         "tiny/export-*",

@@ -16,7 +16,7 @@ from potstill.core.errors import StepError
 
 COUNT, FEW = 60, 8
 """Inputs of each kind, and of one whose inputs start a process each."""
-ALWAYS_ACCEPTED = ("answer", "store", "journal")
+ALWAYS_ACCEPTED = ("answer", "answers", "journal")
 """Kinds of which no input is an error: every answer of a model is judged, a damaged line of a store is dropped, and a
 damaged step runs again."""
 

@@ -12,7 +12,7 @@ from potstill.core.errors import RecipeError
 if TYPE_CHECKING:
     from potstill.core.recipe import AnyRecipe, Recipe
 
-__all__ = ["json_option", "load", "load_language", "recipe_argument", "runs_option", "tracker_option"]
+__all__ = ["json_option", "load", "load_language", "offline_option", "recipe_argument", "runs_option", "tracker_option"]
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 runs_option = click.option(
@@ -30,14 +30,29 @@ tracker_option = click.option(
 )
 
 
-def load(path: Path, tracker: str | None = None, changes: dict[str, str] | None = None) -> AnyRecipe:
+offline_option = click.option(
+    "--offline", is_flag=True, help="Send nothing to an endpoint: all answers must be in the journal of earlier runs."
+)
+
+
+def load(
+    path: Path, tracker: str | None = None, changes: dict[str, str] | None = None, *, offline: bool = False
+) -> AnyRecipe:
     """A recipe, with dotted keys changed as `--sweep` asks."""
     from potstill.core.recipe import load_recipe
 
     recipe = load_recipe(path, changes)
     if tracker:
         recipe = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"tracker": tracker})})
-    return recipe
+    return _offline(recipe, path) if offline else recipe
+
+
+def _offline(recipe: AnyRecipe, path: Path) -> AnyRecipe:
+    from potstill.core.recipe import ApiTeacher
+
+    if not isinstance(recipe.teacher, ApiTeacher):
+        raise RecipeError(f"{path}: --offline is for a teacher behind an endpoint (kind: api): leave it out.")
+    return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"offline": True})})
 
 
 def load_language(path: Path) -> Recipe:

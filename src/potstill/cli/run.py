@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from potstill.cli.options import json_option, load, recipe_argument, runs_option, tracker_option
+from potstill.cli.options import json_option, load, offline_option, recipe_argument, runs_option, tracker_option
 
 if TYPE_CHECKING:
     from potstill.core.recipe import AnyRecipe
@@ -37,12 +37,19 @@ def check(recipe: Path, runs: Path, as_json: bool) -> None:
 @runs_option
 @json_option
 @tracker_option
+@offline_option
 @click.option("--until", type=click.Choice(_STAGES), metavar="STAGE", help="Stop after this stage.")
 @click.option(
     "--sweep", multiple=True, metavar="KEY=V1,V2", help="Run once for each value; stages in common run only once."
 )
 def run(
-    recipe: Path, runs: Path, as_json: bool, tracker: str | None, until: str | None, sweep: tuple[str, ...]
+    recipe: Path,
+    runs: Path,
+    as_json: bool,
+    tracker: str | None,
+    offline: bool,
+    until: str | None,
+    sweep: tuple[str, ...],
 ) -> None:
     """Run a recipe to the end: a package, a report, and a verdict.
 
@@ -53,7 +60,7 @@ def run(
     if until is not None and sweep:
         raise click.UsageError("--until and --sweep cannot be combined: a sweep compares verdicts.")
     # all variants are read before the first one runs, so that an invalid value is not found after hours
-    recipes = [load(recipe, tracker, changes) for changes in variants]
+    recipes = [load(recipe, tracker, changes, offline=offline) for changes in variants]
     if until is not None:
         sys.exit(_run_until(recipes[0], runs, until, as_json))
     sys.exit(_run_all(recipes, variants, runs, as_json))

@@ -6,7 +6,8 @@
     │   └── DataError        a data file or a row is not valid (file and line are named)
     ├── StepError            a step could not finish
     │   ├── ParityError      the exported file does not compute the same as the checkpoint
-    │   └── TeacherError     the teacher cannot be loaded or does not answer
+    │   ├── TeacherError     the teacher cannot be loaded or does not answer
+    │   └── BudgetError      the recipe's budget is used up
     └── MissingExtra         exit code 1: an optional dependency is not installed
 
 A message is one paragraph for the user: what is wrong, where (file, line, key), and what to do.
@@ -15,6 +16,7 @@ A message is one paragraph for the user: what is wrong, where (file, line, key),
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "DataError",
     "MissingExtra",
     "ParityError",
@@ -56,6 +58,10 @@ class ParityError(StepError):
 
 class TeacherError(StepError):
     """The teacher cannot be loaded or does not answer."""
+
+
+class BudgetError(StepError):
+    """The recipe's budget is used up; all answers so far are kept."""
 
 
 class MissingExtra(PotstillError):

@@ -9,11 +9,19 @@ from contextlib import contextmanager
 
 from potstill.core.environment import is_first_process
 from potstill.core.format import format_duration
+from potstill.core.words import printable
 
-__all__ = ["Ticker", "progress_bar"]
+__all__ = ["Ticker", "progress_bar", "say"]
 
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 20.0
+_LONGEST_SENTENCE = 1000  # characters
+
+
+def say(text: str) -> None:
+    """Print a sentence about the work of a stage, as a line of its own on stderr."""
+    if is_first_process():
+        print(f"  {printable(text, _LONGEST_SENTENCE)}", file=sys.stderr, flush=True)
 
 
 class Ticker:

@@ -19,9 +19,10 @@ from potstill.components.chat.tool_calls import parse_answer
 from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes import endpoint as endpoint_module
 from potstill.components.runtimes.endpoint import EndpointRuntime
+from potstill.components.runtimes.endpoint_retries import _TRIES_BUSY
 from potstill.components.runtimes.gguf import GGUFServer
 from potstill.components.runtimes.gguf_runtime import GGUFRuntime
-from potstill.core.errors import TeacherError
+from potstill.core.errors import TeacherError, UsageError
 from potstill.core.records import Function, Message, Row, ToolCall
 
 SAMPLING = Sampling(max_new_tokens=12)
@@ -56,8 +57,8 @@ def test_llama_cpp_answers_as_over_its_own_protocol(
         monkeypatch.setenv(KEY, "wrong")
         with pytest.raises(TeacherError, match=rf"the key is refused \(401: .*variable {KEY}"):
             EndpointRuntime(f"{server.address}/v1", "any", KEY, 2).answer(rows, SAMPLING, "test")
-    with pytest.raises(TeacherError, match=r"127\.0\.0\.1:\d+/v1: cannot be reached .*Start the server"):
-        EndpointRuntime(f"{server.address}/v1", "any", KEY, 2, max_retries=0).answer(rows, SAMPLING, "test")
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:\d+/v1: cannot be reached .*Start the server"):
+        EndpointRuntime(f"{server.address}/v1", "any", KEY, 2, most_tries=1).answer(rows, SAMPLING, "test")
 
 
 # ---- a scripted endpoint ----
@@ -223,7 +224,7 @@ def test_an_odd_row_is_refused_and_the_others_are_answered(
 ) -> None:
     monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
     server = endpoint(lambda sent: (status, body) if sent["messages"][0]["content"] == "1" else (200, reply("fine")))
-    first, odd, last = ask(server, [user(str(i)) for i in range(3)], max_retries=1)
+    first, odd, last = ask(server, [user(str(i)) for i in range(3)], most_tries=2)
     assert first.text == last.text == "fine"
     assert (odd.text, odd.finish_reason) == ("", "refused")
     assert odd.detail and re.search(detail, odd.detail) and odd.detail.isprintable() and len(odd.detail) < 600
@@ -264,24 +265,21 @@ def test_an_odd_reply_is_tried_again(endpoint: Callable[[Script], Endpoint], mon
     assert len(server.requests) == 3
 
 
-def test_a_limit_is_waited_out_longer_than_a_minute() -> None:
-    """The library's six retries take 23 s when it is not told how long to wait."""
-    tries = (
-        sum(min(0.5 * 2**n, 8.0) for n in range(endpoint_module._MAX_RETRIES)) * 0.75
-    )  # it shortens pauses at random
-    pauses = sum(endpoint_module._PAUSE_SECONDS * 2**n for n in range(endpoint_module._ROUNDS - 1))
-    assert endpoint_module._ROUNDS * tries + pauses > 60
+def test_a_limit_per_minute_is_waited_out() -> None:
+    """At an endpoint that does not say for how long to wait."""
+    longest, first = endpoint_module._LONGEST_PAUSE, endpoint_module._PAUSE_SECONDS
+    assert sum(min(first * 2**n, longest) for n in range(_TRIES_BUSY - 1)) > 120
 
 
-@pytest.mark.parametrize(("status", "requests"), [(429, 4), (503, 4), (529, 4), (500, 1)])
+@pytest.mark.parametrize(("status", "requests"), [(429, 10), (503, 10), (529, 10), (500, 7), (400, 1)])
 def test_a_busy_endpoint_is_waited_for(
     endpoint: Callable[[Script], Endpoint], status: int, requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
-    busy = iter([(status, {"error": {"message": "busy"}})] * 3)
+    busy = iter([(status, {"error": {"message": "busy context"}})] * 9)
     server = endpoint(lambda body: next(busy, (200, reply("at last"))))
-    (answer,) = ask(server, [user("x")], max_retries=0)
-    assert (answer.text, len(server.requests)) == ("at last" if requests == 4 else "", requests)
+    (answer,) = ask(server, [user("x")])
+    assert (answer.text, len(server.requests)) == ("at last" if requests == 10 else "", requests)
 
 
 def test_a_redirect_is_refused(endpoint: Callable[[Script], Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,21 +310,21 @@ def test_a_reply_is_read_with_a_limit_of_size(
 ) -> None:
     monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(endpoint_module, "_MOST_BYTES", 1 << 20)
-    runtime = EndpointRuntime(misbehaving(behaviour), "m", KEY, 2, max_retries=0, timeout=10.0)
+    runtime = EndpointRuntime(misbehaving(behaviour), "m", KEY, 2, most_tries=1, timeout=10.0)
     (answer,) = runtime.answer([user("x")], SAMPLING, "test")
     assert answer.finish_reason == "refused" and answer.detail and detail in answer.detail
 
 
 def test_a_compressed_error_still_says_what_to_do(misbehaving: Callable[[str], str]) -> None:
     with pytest.raises(TeacherError, match="the key is refused"):
-        EndpointRuntime(misbehaving("bomb 401"), "m", KEY, 2, max_retries=0).answer([user("x")], SAMPLING, "test")
+        EndpointRuntime(misbehaving("bomb 401"), "m", KEY, 2, most_tries=1).answer([user("x")], SAMPLING, "test")
 
 
 @pytest.mark.parametrize("behaviour", ["trickle", "silent", "trickle 500"])
 def test_a_reply_is_read_with_a_limit_of_time(misbehaving: Callable[[str], str], behaviour: str) -> None:
-    runtime = EndpointRuntime(misbehaving(behaviour), "m", KEY, 2, max_retries=0, timeout=1.0)
-    with pytest.raises(TeacherError, match="no whole answer within 1 s"):
-        runtime.answer([user("x")], SAMPLING, "test")
+    runtime = EndpointRuntime(misbehaving(behaviour), "m", KEY, 2, most_tries=1, timeout=1.0)
+    (answer,) = runtime.answer([user("x")], SAMPLING, "test")
+    assert answer.finish_reason == "refused" and answer.detail == "there is no whole answer within 1 s"
 
 
 def test_passing_errors_are_tried_again(endpoint: Callable[[Script], Endpoint]) -> None:
@@ -344,7 +342,7 @@ def test_passing_errors_are_tried_again(endpoint: Callable[[Script], Endpoint]) 
         (
             429,
             {"error": {"message": "quota"}},
-            r"over its limit, also after waiting for more than a minute \(429: quota\).*max_concurrency",
+            r"over its limit, also after waiting for minutes, .* \(429: quota\).*max_concurrency",
         ),
         (402, {"error": {"message": "insufficient credits"}}, r"no credit left \(402: insufficient credits\)\. Add"),
         (429, {"error": {"message": "quota", "code": "insufficient_quota"}}, r"no credit left \(429: quota\)"),
@@ -363,14 +361,42 @@ def test_lasting_errors_say_what_to_do(
     monkeypatch.setattr(endpoint_module, "_PAUSE_SECONDS", 0.001)
     server = endpoint(lambda request: (status, body))
     with pytest.raises(TeacherError, match=rf"^{server.url}: (.|\n)*{told}") as caught:
-        ask(server, [user("x")], max_retries=1)
+        ask(server, [user("x")], most_tries=2)
     assert "\n" not in str(caught.value)
 
 
 def test_only_an_endpoint_on_this_machine_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY, raising=False)
     for url in ("http://localhost:11434/v1", "http://127.0.0.2:1/v1", "http://[::1]:8080/v1"):
-        EndpointRuntime(url, "m", KEY, 1)
+        assert EndpointRuntime(url, "m", KEY, 1).require_key() == "none"
     for url in ("https://api.example.org/v1", "http://192.168.1.5/v1", "http://localhost.example.org/v1"):
-        with pytest.raises(TeacherError, match=f"{url}: the environment variable {KEY} is not set"):
-            EndpointRuntime(url, "m", KEY, 1)
+        with pytest.raises(UsageError, match=f"{url}: the environment variable {KEY} is not set"):
+            EndpointRuntime(url, "m", KEY, 1).answer([user("x")], SAMPLING, "test")
+
+
+def test_an_endpoint_that_was_never_there_is_wrong_usage_and_one_that_is_lost_is_not(
+    endpoint: Callable[[Script], Endpoint],
+) -> None:
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:9/v1: cannot be reached .*correct teacher\.base_url"):
+        EndpointRuntime("http://127.0.0.1:9/v1", "m", KEY, 2, most_tries=1).answer([user("x")], SAMPLING, "test")
+    server = endpoint(lambda body: (200, reply("fine")))
+    runtime = EndpointRuntime(server.url, "m", KEY, 1, most_tries=1)
+    runtime.answer([user("x")], SAMPLING, "test")
+    server.server_close()
+    with pytest.raises(TeacherError, match="cannot be reached"):
+        runtime.answer([user("x")], SAMPLING, "test")
+
+
+def test_each_try_of_a_request_has_its_idempotency_key(endpoint: Callable[[Script], Endpoint]) -> None:
+    replies = iter([(500, {"error": {"message": "oops"}})])
+    server = endpoint(lambda body: next(replies, (200, reply("at last"))))
+    ask(server, [user("x")])
+    ask(server, [user("y")])
+    first, again, other = (headers["idempotency-key"] for headers in server.headers)
+    assert first == again != other and len(first) == 64
+
+
+def test_the_endpoint_says_which_model_has_answered(endpoint: Callable[[Script], Endpoint]) -> None:
+    replies = iter([reply("a") | {"model": "small\n"}, reply("b") | {"model": 3}])
+    server = endpoint(lambda body: (200, next(replies)))
+    assert [ask(server, [user("x")])[0].model for _ in range(2)] == ["small", None]

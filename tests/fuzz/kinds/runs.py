@@ -25,8 +25,8 @@ from modelfile import read_modelfile
 from potstill.cli.package import verify
 from potstill.components.chat.format import ChatFormat
 from potstill.components.packages.entries import file_entry
-from potstill.components.runtimes import Sampling
-from potstill.components.runtimes.answer_store import AnswerStore
+from potstill.components.runtimes import Answer, Sampling
+from potstill.components.runtimes.journal import Journal, Usage
 from potstill.components.targets import TargetsReader, store_stats
 from potstill.components.training.checkpoints import newest_checkpoint
 from potstill.core.artifacts.base import Artifact
@@ -36,7 +36,6 @@ from potstill.core.artifacts.signature import Envelope
 from potstill.core.artifacts.step import DoneRecord, StepRecord
 from potstill.core.artifacts.verdict import Verdict
 from potstill.core.hashing import HashedPath, hash_file
-from potstill.core.recipe.teacher import ApiTeacher
 from potstill.core.steps import Stage, run_step, step_fingerprint
 from potstill.stages.package.ollama import write_modelfile
 from potstill.stages.package.workload import Workload
@@ -78,16 +77,26 @@ def _artifact(r: random.Random, folder: Path) -> Callable[[], object]:
 
 
 @cache
-def _store_lines() -> bytes:
-    line = {"key": "0" * 64, "check": "0" * 64, "answers": [{"text": "a", "finish_reason": "stop"}]}
-    return 3 * (json.dumps(line, separators=(",", ":")).encode() + b"\n")
+def _journal_bytes() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "j.sqlite"
+        kept = Journal(path, "teacher", "run")
+        with kept.opened() as opened:
+            for key in ("0" * 64, "1" * 64):
+                opened.ask({key: Usage(1, 2)})
+                opened.end({key: [Answer("a", "stop", 1, 2, 0.1)]})
+        return path.read_bytes()
 
 
-def _store(r: random.Random, folder: Path) -> Callable[[], object]:
-    teacher = ApiTeacher(kind="api", model="m", base_url="http://localhost:1/v1")
-    store = AnswerStore.for_step(folder / "runs" / "r" / "generate-0", teacher, None)
-    written(store.path, damaged_bytes(r, _store_lines()))
-    return lambda: store.read(["0" * 64])
+def _teacher_journal(r: random.Random, folder: Path) -> Callable[[], object]:
+    kept = Journal(folder / "j.sqlite", "teacher", "run")
+    written(kept.path, damaged_bytes(r, _journal_bytes()))
+
+    def read() -> object:
+        with kept.opened() as opened:
+            return opened.read(["0" * 64])
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -250,7 +259,7 @@ def _modelfile(r: random.Random, folder: Path) -> Callable[[], object]:
 
 RUN_KINDS: list[tuple[str, Make, float]] = [
     ("artifact", _artifact, 2.0),
-    ("store", _store, 1.0),
+    ("answers", _teacher_journal, 1.0),
     ("journal", _journal, 0.3),
     ("checkpoint", _checkpoint, 1.0),
     ("targets", _targets, 1.0),

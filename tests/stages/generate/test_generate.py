@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from fixtures import light_rows, write_jsonl
 from potstill.components.chat.format import load_chat
 from potstill.components.runtimes import Answer, FinishReason, OnAnswers, Sampling
-from potstill.components.runtimes.answer_store import StoredRuntime
 from potstill.components.runtimes.hf import HFRuntime
+from potstill.components.runtimes.journaled import JournaledRuntime
 from potstill.components.sizing.workload import read_splits
 from potstill.core.artifacts.generated import (
     TOOLS,
@@ -45,6 +45,10 @@ class Scripted:
         self.say, self.finish = say, finish
         self.asked: list[str] = []
         self.labels: list[str] = []
+        self.planned = 0
+
+    def announce(self, planned: Sequence[tuple[Sequence[Row], Sampling]]) -> None:
+        self.planned = sum(len(rows) for rows, _ in planned)
 
     def answer(
         self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
@@ -282,7 +286,7 @@ def test_batched_answers_are_those_of_transformers_own_generate(
     import torch
 
     loaded = load_teacher(inputs(recipe(tiny_model, workload)), step(tmp_path))
-    assert loaded.chat is not None and isinstance(loaded.runtime, StoredRuntime)
+    assert loaded.chat is not None and isinstance(loaded.runtime, JournaledRuntime)
     asked = rows(tmp_path)
     answers = loaded.runtime.answer(asked, Sampling(12), "test")
     assert isinstance(loaded.runtime.teacher, HFRuntime)
@@ -351,7 +355,7 @@ def test_each_sample_is_a_row_and_has_a_seed_of_its_own(
     found = Generated.read(tmp_path).splits
     assert (found["train"].prompts, found["train"].kept) == (24, 72)
     assert (found["validation"].prompts, found["validation"].kept) == (6, 6)
-    assert len(runtime.asked) == 72 + 6
+    assert len(runtime.asked) == runtime.planned == 72 + 6
     answered = read_generated(tmp_path / rows_file("train"), tmp_path / TOOLS)
     assert [row.completion.content for row in answered[:3] if row.completion] == [
         f"said with seed {i}" for i in range(3)

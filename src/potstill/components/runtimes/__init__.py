@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.core.records import Row
 
-__all__ = ["Answer", "FinishReason", "OnAnswers", "Runtime", "Sampling"]
+__all__ = ["Answer", "FinishReason", "OnAnswers", "OnAsk", "Runtime", "Sampling"]
 
 FinishReason = Literal["stop", "length", "unfinished", "refused"]
 """How an answer ended. Only after `stop` is an end token learnt.
@@ -48,10 +48,15 @@ class Answer:
     """ln of the model's own probability of all tokens of the answer, at temperature 1; None where it is not known."""
     detail: str | None = None
     """Why a row is refused or an answer is unfinished, as a clause; None for all other answers."""
+    model: str | None = None
+    """The model that an endpoint says has answered; None where it does not say."""
 
 
 OnAnswers = Callable[[list[tuple[int, Answer]]], None]
 """Called with pairs (index into rows, answer) as soon as answers arrive, so that nothing that was paid for is lost."""
+
+OnAsk = Callable[[list[int]], None]
+"""Called with indices into rows right before these rows are sent together. It may raise an error to end the run."""
 
 
 class Runtime(Protocol):

@@ -6,36 +6,35 @@ import asyncio
 import ipaddress
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from potstill.components.runtimes import Answer, OnAnswers, Sampling
-from potstill.components.runtimes.answer_store import AskedTogether
-from potstill.components.runtimes.endpoint_errors import EndpointErrors, RefusedRow, is_exhausted
+from potstill.components.runtimes import Answer, OnAnswers, OnAsk, Sampling
+from potstill.components.runtimes.adaptive_limit import AdaptiveLimit
+from potstill.components.runtimes.endpoint_errors import EndpointErrors, RefusedRow
 from potstill.components.runtimes.endpoint_reply import Choice, OddReply, Reply, finish_reason, hermes_text, read_reply
+from potstill.components.runtimes.endpoint_retries import is_throttled, retry_after, tries_of
+from potstill.components.runtimes.journaled import AskedTogether
 from potstill.components.runtimes.log_probs import pack_tokens, read_tokens
-from potstill.core.errors import TeacherError
+from potstill.core.errors import UsageError
+from potstill.core.hashing import fingerprint
 from potstill.core.progress import Ticker, progress_bar
 from potstill.core.records import Row, with_call_ids
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from tenacity import RetryCallState
 
 __all__ = ["EndpointRuntime", "request_body"]
 
 _TIMEOUT_SECONDS = 1200.0
-"""Time for one row, with all tries: a slow machine takes minutes for a long answer."""
-_MAX_RETRIES = 6
-"""Tries after connection errors, 408, 409, 429 and 5xx, with pauses that grow to 8 s or are as long as the endpoint
-asks for: 23 s in all."""
-_BUSY = (429, 503, 529)
-"""Statuses of a limit and of an overloaded server."""
-_ROUNDS = 4
-"""Rounds of such tries while the endpoint is busy, so that a limit per minute is waited out; and tries of an odd
-reply."""
-_PAUSE_SECONDS = 5.0
-"""Pause after the first round. It doubles with each."""
+"""Time for one try of a request: a slow machine takes minutes for a long answer."""
+_CONNECT_SECONDS = 20.0
+_PAUSE_SECONDS = 0.5
+"""Pause after the first try. It doubles with each, unless the endpoint says how long to wait."""
+_LONGEST_PAUSE = 60.0
 _MOST_BYTES = 64 << 20
 """Size of the longest reply that is read."""
 
@@ -48,12 +47,9 @@ class EndpointRuntime:
         model: the endpoint's name for the model.
         api_key_env: environment variable that holds the key; an endpoint on this machine needs none.
         max_concurrency: maximum number of requests in flight.
-        max_retries: number of retries of a request that may still succeed.
+        most_tries: maximum number of tries of a request that may still succeed; None: as many as its error is worth.
         top_logprobs: number of log-probabilities to request at each token of an answer; None: do not request any.
-        timeout: seconds after which a row without a whole answer ends the run.
-
-    Raises:
-        TeacherError: the variable is not set, and the endpoint is not on this machine.
+        timeout: seconds after which a try without a whole answer is given up.
     """
 
     def __init__(
@@ -63,26 +59,34 @@ class EndpointRuntime:
         api_key_env: str,
         max_concurrency: int,
         *,
-        max_retries: int = _MAX_RETRIES,
+        most_tries: int | None = None,
         top_logprobs: int | None = None,
         timeout: float = _TIMEOUT_SECONDS,
     ) -> None:
         self.base_url = base_url
         self.model = model
+        self.api_key_env = api_key_env
         self.max_concurrency = max_concurrency
-        self.max_retries = max_retries
+        self.most_tries = most_tries
         self.top_logprobs = top_logprobs
         self.timeout = timeout
         self._errors = EndpointErrors(base_url, model, api_key_env, top_logprobs, timeout)
         self._gave_logprobs = False
-        host = urlsplit(base_url).hostname or ""
-        key = os.environ.get(api_key_env)
-        if not key and not _is_local(host):
-            raise TeacherError(
-                f"{base_url}: the environment variable {api_key_env} is not set, so there is no key for this endpoint. "
-                "Set it, or name another in teacher.api_key_env; if the endpoint wants no key, set it to any text."
+
+    def require_key(self) -> str:
+        """The key for the endpoint; an endpoint on this machine needs none.
+
+        Raises:
+            UsageError: the variable is not set, and the endpoint is not on this machine.
+        """
+        key = os.environ.get(self.api_key_env)
+        if not key and not _is_local(urlsplit(self.base_url).hostname or ""):
+            raise UsageError(
+                f"{self.base_url}: the environment variable {self.api_key_env} is not set, so there is no key for this "
+                "endpoint. Set it, or name another in teacher.api_key_env; if the endpoint wants no key, set it to any "
+                "text."
             )
-        self._key = key or "none"
+        return key or "none"
 
     def requests(self, rows: Sequence[Row], sampling: Sampling) -> list[AskedTogether]:
         """See `Teacher`: each row on its own."""
@@ -93,25 +97,39 @@ class EndpointRuntime:
         return request_body(self.base_url, self.model, row, sampling, self.top_logprobs)
 
     def answer(
-        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        label: str,
+        on_answers: OnAnswers | None = None,
+        on_ask: OnAsk | None = None,
     ) -> list[Answer]:
-        """See `Runtime`. Tool calls come back as text in Hermes markup, so that one parser judges every runtime.
+        """See `Runtime` and `Teacher`. Tool calls come back as text in Hermes markup, which one parser reads.
 
-        `on_answers` is called with each answer as it arrives, also with those of rows that the endpoint refuses; it may
-        raise an error to end the run. When a request fails for a reason that concerns all rows, no further request is
-        sent; requests in flight are waited for, because they are paid for.
+        `on_answers` is called with each answer as it arrives, also with those of rows that the endpoint refuses. Both
+        functions may raise an error to end the run. When a request fails for a reason that concerns all rows, no
+        further request is sent; requests in flight are waited for, because they are paid for.
 
         Raises:
-            TeacherError: the endpoint cannot be reached; rejects the key, the model or a parameter; redirects; is over
-                its limit; or does not return the requested log-probabilities with its first answer in words.
+            TeacherError: the endpoint rejects the key, the model or a parameter; redirects; is over its limit; is lost;
+                or does not return the requested log-probabilities with its first answer in words.
+            UsageError: there is no key, or the endpoint cannot be reached at all.
         """
+        key = self.require_key()
         with progress_bar(label, len(rows)) as ticker:
-            answers = asyncio.run(self._answer_all(rows, sampling, ticker, on_answers))
+            answers = asyncio.run(self._answer_all(rows, sampling, key, ticker, on_answers, on_ask))
         return [answers[index] for index in range(len(rows))]
 
     async def _answer_all(
-        self, rows: Sequence[Row], sampling: Sampling, ticker: Ticker, on_answers: OnAnswers | None
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        key: str,
+        ticker: Ticker,
+        on_answers: OnAnswers | None,
+        on_ask: OnAsk | None,
     ) -> dict[int, Answer]:
+        import httpx2
         from openai import AsyncOpenAI
 
         from potstill.components.runtimes.endpoint_limits import limited_client
@@ -119,14 +137,22 @@ class EndpointRuntime:
         answers: dict[int, Answer] = {}
         errors: list[Exception] = []
         waiting = iter(enumerate(rows))
+        limit = AdaptiveLimit(self.max_concurrency)
+
+        def before(index: int) -> None:
+            if errors:
+                raise _Stopped
+            if on_ask:
+                on_ask([index])
 
         async def work(client: AsyncOpenAI) -> None:
             for index, row in waiting:
                 try:
-                    answers[index] = await self._ask(client, row, sampling)
+                    answers[index] = await self._ask(client, row, sampling, limit, partial(before, index))
                     if on_answers:
                         on_answers([(index, answers[index])])
-                    ticker.advance()
+                    lowered = int(limit.limit) < self.max_concurrency
+                    ticker.advance(1, **({"concurrency": int(limit.limit)} if lowered else {}))
                 except Exception as error:  # raised below, once the other workers have the answers that they paid for
                     errors.append(error)
                 if errors:
@@ -134,9 +160,9 @@ class EndpointRuntime:
 
         async with AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self._key,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
+            api_key=key,
+            timeout=httpx2.Timeout(self.timeout, connect=min(_CONNECT_SECONDS, self.timeout)),
+            max_retries=0,  # tenacity tries again, and `limit` counts every try
             http_client=limited_client(_MOST_BYTES),
         ) as client:
             await asyncio.gather(*(work(client) for _ in range(min(self.max_concurrency, len(rows)))))
@@ -144,29 +170,33 @@ class EndpointRuntime:
             raise errors[0]
         return answers
 
-    async def _ask(self, client: AsyncOpenAI, row: Row, sampling: Sampling) -> Answer:
-        """The answer to one row; a busy endpoint is waited for, and odd replies are tried again."""
-        from openai import APIStatusError, OpenAIError
-        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+    async def _ask(
+        self, client: AsyncOpenAI, row: Row, sampling: Sampling, limit: AdaptiveLimit, before: Callable[[], None]
+    ) -> Answer:
+        """The answer to one row, or its refusal; `before` is called right before the request is sent first."""
+        from openai import OpenAIError
+        from tenacity import AsyncRetrying, wait_exponential, wait_random
 
-        def may_pass(error: BaseException) -> bool:
-            if isinstance(error, APIStatusError):
-                return error.status_code in _BUSY and not is_exhausted(error)
-            return isinstance(error, OddReply)
+        backoff = wait_exponential(multiplier=_PAUSE_SECONDS, max=_LONGEST_PAUSE) + wait_random(0, _PAUSE_SECONDS)
 
-        rounds = AsyncRetrying(
-            retry=retry_if_exception(may_pass),
-            stop=stop_after_attempt(_ROUNDS),
-            wait=wait_exponential(multiplier=_PAUSE_SECONDS),
-            reraise=True,
-        )
+        def is_last(state: RetryCallState) -> bool:
+            tries = tries_of(_error(state))
+            return state.attempt_number >= min(tries, self.most_tries or tries)
+
+        def pause(state: RetryCallState) -> float:
+            asked = retry_after(_error(state))
+            return backoff(state) if asked is None else asked
+
+        retrying = AsyncRetrying(stop=is_last, wait=pause, reraise=True)
         begun, request = time.monotonic(), self.request(row, sampling)
         try:
-            async with asyncio.timeout(self.timeout):
-                answer: Answer = await rounds(self._request_once, client, request)
-                return answer
+            async for attempt in retrying:
+                with attempt:
+                    first = attempt.retry_state.attempt_number == 1
+                    return await self._try(client, request, limit, before if first else None)
+            raise AssertionError  # tenacity returns or raises
         except TimeoutError:
-            raise self._errors.timed_out() from None
+            return _refused(f"there is no whole answer within {self.timeout:.0f} s", begun)
         except OddReply as error:
             return _refused(f"its reply is not one of OpenAI's chat completions: {error}", begun)
         except OpenAIError as error:
@@ -176,9 +206,35 @@ class EndpointRuntime:
                 return _refused(str(refused), begun)
             raise
 
+    async def _try(
+        self,
+        client: AsyncOpenAI,
+        request: dict[str, Any],
+        limit: AdaptiveLimit,
+        before: Callable[[], None] | None,
+    ) -> Answer:
+        """Send a request once, when there is room for it."""
+        from openai import APIStatusError
+
+        async with limit.slot() as slot:
+            if before:
+                before()
+            try:
+                async with asyncio.timeout(self.timeout):
+                    answer = await self._request_once(client, request)
+            except APIStatusError as error:
+                self._errors.reached = True
+                if is_throttled(error):
+                    slot.throttled(retry_after(error))
+                raise
+            self._errors.reached = True
+            slot.succeeded()
+            return answer
+
     async def _request_once(self, client: AsyncOpenAI, request: dict[str, Any]) -> Answer:
         begun = time.monotonic()
-        async with client.chat.completions.with_streaming_response.create(**request) as response:
+        headers = {"Idempotency-Key": fingerprint({"endpoint": self.base_url, "request": request})}
+        async with client.chat.completions.with_streaming_response.create(**request, extra_headers=headers) as response:
             body = await response.read()
         return self._read(read_reply(body), time.monotonic() - begun)
 
@@ -193,6 +249,7 @@ class EndpointRuntime:
             seconds=seconds,
             tokens=self._tokens(choice) if self.top_logprobs else None,
             detail=f"finish_reason {choice.finish_reason!r}"[:80] if ended == "unfinished" else None,
+            model=reply.reported_model,
         )
 
     def _tokens(self, choice: Choice) -> str | None:
@@ -228,6 +285,17 @@ def request_body(
     if sampling.temperature > 0:
         request |= {"top_p": sampling.top_p, "seed": sampling.seed}
     return request
+
+
+class _Stopped(Exception):
+    """Another row has ended the run."""
+
+
+def _error(state: RetryCallState) -> BaseException:
+    """What ended a try."""
+    found = state.outcome.exception() if state.outcome else None
+    assert found is not None
+    return found
 
 
 def _refused(detail: str, begun: float) -> Answer:

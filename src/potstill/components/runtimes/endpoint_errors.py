@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from potstill.core.errors import TeacherError
+from potstill.core.errors import TeacherError, UsageError
 from potstill.core.words import printable
 
 if TYPE_CHECKING:
@@ -39,18 +39,22 @@ class EndpointErrors:
         model: the endpoint's name of the model.
         api_key_env: environment variable that holds the key.
         top_logprobs: number of log-probabilities that are requested at each token; None: none.
-        timeout: seconds that a row may take.
+        timeout: seconds that a try may take.
+
+    `reached` is set once the endpoint has replied.
     """
 
     def __init__(self, base_url: str, model: str, api_key_env: str, top_logprobs: int | None, timeout: float) -> None:
         self.base_url, self.model, self.api_key_env, self.top_logprobs = base_url, model, api_key_env, top_logprobs
         self.timeout = timeout
+        self.reached = False
 
     def raise_for(self, error: OpenAIError) -> None:
         """Raise what an error of the client means.
 
         Raises:
             TeacherError: it concerns every row: address, key, money, model, or a parameter that is sent with each.
+            UsageError: the endpoint has never been reached.
             RefusedRow: it concerns this row.
         """
         import openai
@@ -58,19 +62,13 @@ class EndpointErrors:
         reason = _reason(error)
         if isinstance(error, openai.APIStatusError):
             raise self._of_status(error, reason)
-        if isinstance(error, openai.APITimeoutError):
-            raise self.timed_out()
+        if isinstance(error, openai.APITimeoutError) and not _not_connected(error):
+            raise RefusedRow(f"there is no whole answer within {self.timeout:.0f} s")
         if _broke_off(error):
             raise RefusedRow(f"the connection breaks off before there is a reply ({reason})")
+        kind = TeacherError if self.reached else UsageError  # before the first reply, the address is wrong
         advice = "Start the server, or correct teacher.base_url, then run again"
-        raise TeacherError(f"{self.base_url}: cannot be reached ({reason}). {advice}; answers so far are kept.")
-
-    def timed_out(self) -> TeacherError:
-        """The error for a request without an answer."""
-        return TeacherError(
-            f"{self.base_url}: no whole answer within {self.timeout:.0f} s. Lower teacher.max_concurrency or "
-            "generate.max_new_tokens, then run again; answers so far are kept."
-        )
+        raise kind(f"{self.base_url}: cannot be reached ({reason}). {advice}; answers so far are kept.")
 
     def without_logprobs(self, reason: str) -> TeacherError:
         """The error for an endpoint that does not give the log-probabilities that it is asked for."""
@@ -110,8 +108,8 @@ class EndpointErrors:
             )
         if status == 429:
             return TeacherError(
-                f"{where}over its limit, also after waiting for more than a minute ({reason}). Lower "
-                "teacher.max_concurrency or wait, then run again; answers so far are kept."
+                f"{where}over its limit, also after waiting for minutes, or for longer than is waited for ({reason}). "
+                "Lower teacher.max_concurrency or wait, then run again; answers so far are kept."
             )
         if status in (400, 422) and self.top_logprobs and "logprobs" in reason.lower():
             return self.without_logprobs(reason)
@@ -131,6 +129,13 @@ class EndpointErrors:
 def is_exhausted(error: OpenAIError) -> bool:
     """Whether an account has used up its credit, so that waiting does not help."""
     return getattr(error, "code", None) == "insufficient_quota"
+
+
+def _not_connected(error: OpenAIError) -> bool:
+    """Whether there was no connection in time."""
+    import httpx2
+
+    return isinstance(error.__cause__, httpx2.ConnectTimeout)
 
 
 def _broke_off(error: OpenAIError) -> bool:

@@ -18,6 +18,7 @@ from potstill.core.words import printable
 
 __all__ = ["Choice", "OddReply", "Reply", "finish_reason", "hermes_text", "read_reply"]
 
+_LONGEST_NAME = 200  # characters
 _MOST_TOKENS = 1 << 40  # a count above this is not one
 
 
@@ -81,6 +82,12 @@ class Reply(BaseModel):
 
     choices: list[Choice] = Field(min_length=1)
     usage: Any = None
+    model: Any = None
+
+    @property
+    def reported_model(self) -> str | None:
+        """The model that says it has answered; None where the endpoint names none."""
+        return printable(self.model, _LONGEST_NAME) if isinstance(self.model, str) and self.model else None
 
     def tokens(self, key: str) -> int:
         """A count in `usage`, such as `prompt_tokens`; 0 where the endpoint does not give it."""

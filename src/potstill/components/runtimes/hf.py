@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from potstill.components.chat.format import ChatFormat
-from potstill.components.runtimes import Answer, OnAnswers, Sampling
-from potstill.components.runtimes.answer_store import AskedTogether
+from potstill.components.runtimes import Answer, OnAnswers, OnAsk, Sampling
 from potstill.components.runtimes.decoding import decoding
+from potstill.components.runtimes.journaled import AskedTogether
 from potstill.core.memory import keep_freed_memory
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row
@@ -64,13 +64,20 @@ class HFRuntime:
         self.batch_size = batch_size
 
     def answer(
-        self, rows: Sequence[Row], sampling: Sampling, label: str, on_answers: OnAnswers | None = None
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        label: str,
+        on_answers: OnAnswers | None = None,
+        on_ask: OnAsk | None = None,
     ) -> list[Answer]:
-        """See `Runtime`."""
+        """See `Runtime` and `Teacher`."""
         prompts = [self.chat.prompt_ids(row) for row in rows]
         answers: dict[int, Answer] = {}
         with progress_bar(label, len(rows)) as ticker:
             for batch in self._batches(prompts):
+                if on_ask:
+                    on_ask(batch)
                 seeds = [_row_seed(rows[i], sampling.seed) for i in batch]
                 begun = time.monotonic()
                 outs = self.continue_ids([prompts[i] for i in batch], seeds, sampling)

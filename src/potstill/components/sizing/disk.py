@@ -13,7 +13,7 @@ from potstill.core.recipe import Recipe
 __all__ = ["disk_need", "pending_download"]
 
 _ROW_BYTES = 1000
-"""Provenance of a generated row, and its line in the store of answers."""
+"""Provenance of a generated row, and its row in the journal of the teacher."""
 _TOKEN_BYTES = 4
 _LOGPROB_BYTES = 8
 """One log-probability that an endpoint gives, packed."""

@@ -14,9 +14,11 @@ from importlib import resources
 from typing import Literal
 from urllib.parse import urlsplit
 
-from potstill.core.recipe import Economy, Recipe
+from potstill.components.runtimes.spending import Billing
+from potstill.core.errors import RecipeError
+from potstill.core.recipe import Economy, Recipe, TokenPrice
 
-__all__ = ["Comparison", "ListedPrice", "compare", "device_cost", "find_price", "listed_price"]
+__all__ = ["Comparison", "ListedPrice", "billing", "compare", "device_cost", "find_price", "listed_price"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,25 @@ def listed_price(model: str) -> ListedPrice | None:
     """The price in prices.toml of a model, at any host; a date at the end of its name does not count."""
     name = re.sub(r"-\d{4}-?\d{2}-?\d{2}$", "", model)
     return next((entry.price for entry in _listed() if name in entry.models), None)
+
+
+def billing(recipe: Recipe) -> Billing:
+    """What the recipe's endpoint charges, and what the run may spend.
+
+    Raises:
+        RecipeError: a limit of money, and no price is known.
+    """
+    price = find_price(recipe)
+    if price is None and recipe.budget.money is not None:
+        raise RecipeError(
+            f"budget.money: no price is known for {recipe.teacher.model} at {recipe.teacher.base_url}. Set prices, as "
+            "{input: 2.0, output: 8.0} for 10^6 tokens of each, or limit budget.tokens."
+        )
+    return Billing(
+        budget=recipe.budget,
+        price=TokenPrice(price.input, price.output) if price else None,
+        source=price.label if price else "",
+    )
 
 
 def device_cost(seconds: float, economy: Economy) -> float:

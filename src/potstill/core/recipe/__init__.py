@@ -4,6 +4,7 @@ Unknown keys are errors that name the nearest known key. Paths are relative to t
 `load_recipe` passes as context.
 """
 
+from potstill.core.recipe.budget import Budget
 from potstill.core.recipe.chat import Chat
 from potstill.core.recipe.classifier import (
     ClassifierEvaluate,
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_SERVED_LOGPROBS",
     "AnyRecipe",
     "ApiTeacher",
+    "Budget",
     "Chat",
     "ClassifierEvaluate",
     "ClassifierGates",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from potstill.core.recipe.budget import Budget
 from potstill.core.recipe.chat import Chat
 from potstill.core.recipe.data import Data
 from potstill.core.recipe.fields import Section
@@ -55,6 +56,7 @@ class Recipe(RecipeFile):
     data: Data
     chat: Chat = Chat()
     teacher: Teacher
+    budget: Budget = Budget()
     generate: Generate = Generate()
     student: Student
     train: Train = Train()
@@ -274,6 +276,8 @@ class Recipe(RecipeFile):
             raise ValueError("worth.ship: text ships the control itself, which gates.beats_control compares with")
         if self.gates.beats_control and not self.train.has_control:
             raise ValueError("gates.beats_control needs train.control: sft")
+        if self.budget.is_set and teacher.kind == "local":
+            raise ValueError("budget limits what is asked of an endpoint, and the teacher is local: leave budget out")
         if ("input" in self.prices) != ("output" in self.prices):
             raise ValueError("prices.input and prices.output belong together: set both, or neither")
         if "student" in self.licenses and self.student.init != "checkpoint":

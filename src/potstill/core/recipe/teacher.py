@@ -140,7 +140,10 @@ class ApiTeacher(Section):
     api_key_env: Annotated[str, AfterValidator(_variable_name), COSMETIC] = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; default: OPENAI_API_KEY."""
     max_concurrency: Annotated[Count, COSMETIC] = 8
-    """Maximum number of requests in flight; default: 8."""
+    """Maximum number of requests in flight, which falls by itself while the endpoint has too much to do; default: 8."""
+    offline: Annotated[bool, COSMETIC, Field(exclude=True)] = False
+    """Whether nothing is sent, so that every answer must be in the journal of earlier runs, and no key is needed;
+    default: no."""
 
     offload: ClassVar[None] = None
     finetune: ClassVar[None] = None

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from potstill.components.chat.format import ChatFormat, load_chat
 from potstill.components.models.safetensors import safetensors_format, safetensors_parameters
 from potstill.components.runtimes import Runtime
-from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
+from potstill.components.runtimes.journal import Journal
+from potstill.components.runtimes.journaled import JournaledRuntime
+from potstill.components.runtimes.spending import Account
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.metrics import Metrics, ModelMetrics, Models, Paired, PairedCounts
 from potstill.core.files import read_json
@@ -94,8 +96,14 @@ def _paired(said: Mapping[str, Sequence[JudgedAnswer] | None], texts: TeacherTex
 def _measure_teacher(inputs: EvaluateInputs, bench: TestBench) -> tuple[list[JudgedAnswer], ModelMetrics, TeacherTexts]:
     """The teacher's answers and metrics, and its own text to compare distributions on (none from an endpoint)."""
     runtime = teacher_runtime(inputs)
-    store = AnswerStore.for_step(bench.out, inputs.teacher, inputs.weights)
-    answers = bench.answers("teacher", StoredRuntime(runtime, store))
+    section, journal = inputs.teacher, Journal.for_step(bench.out, inputs.teacher, inputs.weights)
+    if section.kind == "api":
+        account = Account.of(inputs.billing, section.max_concurrency)
+        journaled = JournaledRuntime(runtime, journal, account, offline=section.offline)
+        journaled.announce([(bench.rows, bench.sampling)])
+    else:
+        journaled = JournaledRuntime(runtime, journal)
+    answers = bench.answers("teacher", journaled)
     if inputs.weights is None:
         return answers, model_metrics(answers, confidence=inputs.confidence), TeacherTexts()
     metrics = model_metrics(answers, _size(inputs.weights.path), confidence=inputs.confidence)

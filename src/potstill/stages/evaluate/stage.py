@@ -8,6 +8,8 @@ from pathlib import Path
 from potstill.components.chat.format import ChatSettings
 from potstill.components.models.handover import base_model, teacher_weights
 from potstill.components.runtimes import Sampling
+from potstill.components.runtimes.spending import Billing
+from potstill.components.sizing.prices import billing
 from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.training import Trained, TrainedRungs
@@ -39,6 +41,7 @@ class EvaluateInputs:
     quantization format of the shipped file
     batch_size   rows that a local model decodes together
     confidence   level of every interval
+    billing      what an endpoint charges, and what may be spent
     """
 
     rows: RowFiles
@@ -64,6 +67,7 @@ class EvaluateInputs:
     batch_size: int
     settings: Evaluate
     confidence: float
+    billing: Billing
 
 
 def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
@@ -95,6 +99,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         batch_size=answers.batch_size,
         settings=recipe.evaluate,
         confidence=recipe.gates.confidence,
+        billing=billing(recipe),
     )
 
 

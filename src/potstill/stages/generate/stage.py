@@ -12,6 +12,8 @@ from potstill.components.chat.losses import left_out_of_answer
 from potstill.components.chat.reasoning import as_chosen, holds_thinking
 from potstill.components.models.handover import base_model, optional_file, teacher_weights
 from potstill.components.runtimes import Answer, Sampling
+from potstill.components.runtimes.spending import Billing
+from potstill.components.sizing.prices import billing
 from potstill.core.artifacts.generated import (
     REJECTED,
     TOOLS,
@@ -54,6 +56,7 @@ class GenerateInputs:
     settings     how the teacher answers
     logprobs     number of log-probabilities that an endpoint is asked for at each token
     seed         seed of the sampling
+    billing      what an endpoint charges, and what may be spent
     """
 
     teacher: LocalTeacher | ApiTeacher
@@ -70,6 +73,7 @@ class GenerateInputs:
     settings: Generate
     logprobs: int | None
     seed: int
+    billing: Billing
 
 
 def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
@@ -91,6 +95,7 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         settings=recipe.generate,
         logprobs=recipe.requested_logprobs,
         seed=recipe.seed,
+        billing=billing(recipe),
     )
 
 
@@ -99,6 +104,8 @@ def run(inputs: GenerateInputs, out: Path) -> None:
 
     Raises:
         TeacherError: the teacher does not answer.
+        BudgetError: the budget is used up.
+        UsageError: the budget has no room for the first requests, or an answer is missing offline.
         StepError: no answer can be learnt from, or an endpoint that is asked for log-probabilities gives none, or gives
             those of other tokens than the student's.
     """
@@ -107,10 +114,11 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, inputs.validation_limit),
     }
+    prompts = {split: _prompts(inputs, source, limit) for split, (source, limit) in sources.items()}
+    teacher.runtime.announce([each for split, rows in prompts.items() for each in _planned(inputs, rows, split)])
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
-    for split, (source, limit) in sources.items():
-        rows = _prompts(inputs, source, limit)
+    for split, rows in prompts.items():
         answers = _answers(inputs, teacher, rows, split)
         fit, rejected = _filtered(inputs, teacher, rows, answers)
         verified = verify_rows(fit, inputs.settings.verify)
@@ -159,6 +167,15 @@ def _require_all(rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], d
         raise AssertionError(f"{expected} answers came in, and {done} were kept or rejected")
 
 
+def _planned(inputs: GenerateInputs, rows: Sequence[Row], split: GeneratedSplit) -> list[tuple[list[Row], Sampling]]:
+    """What the teacher is asked for a split, sample by sample: each distinct prompt once."""
+    settings, distinct = inputs.settings, list({row.row_id: row for row in rows}.values())
+    count = settings.samples if split == "train" else min(settings.samples, 1)
+    # the seed makes another sample another request
+    seeds = range(inputs.seed, inputs.seed + count)
+    return [(distinct, Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, n)) for n in seeds]
+
+
 def _answers(
     inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: GeneratedSplit
 ) -> dict[str, list[Answer]]:
@@ -166,27 +183,20 @@ def _answers(
 
     Where log-probabilities are asked for, the first answers are checked first.
     """
-    settings = inputs.settings
-    distinct = list({row.row_id: row for row in rows}.values())
-    repeated = f" ({len(rows) - len(distinct):,} repeated)" if len(rows) > len(distinct) else ""
-
-    def ask(asked: Sequence[Row], label: str, sample: int = 0) -> list[Answer]:
-        # the seed makes another sample another request
-        seed = inputs.seed + sample
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
-        return teacher.runtime.answer(asked, sampling, label)
-
+    planned = _planned(inputs, rows, split)
+    found: dict[str, list[Answer]] = {row.row_id: [] for row in rows}
+    repeated = f" ({len(rows) - len(found):,} repeated)" if len(rows) > len(found) else ""
     if inputs.logprobs and split == "train":
         from potstill.stages.generate.logprobs import FIRST_ROWS, check_first_answers
 
-        first = distinct[:FIRST_ROWS]
-        answers = {row.row_id: [answer] for row, answer in zip(first, ask(first, "first rows"), strict=True)}
+        asked, sampling = planned[0]
+        first = asked[:FIRST_ROWS]
+        given = teacher.runtime.answer(first, sampling, "first rows")
+        answers = {row.row_id: [answer] for row, answer in zip(first, given, strict=True)}
         check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
-    count = settings.samples if split == "train" else min(settings.samples, 1)
-    found: dict[str, list[Answer]] = {row.row_id: [] for row in distinct}
-    for sample in range(count):
-        label = f"answer {split} rows{repeated}" + (f", sample {sample + 1} of {count}" if count > 1 else "")
-        for row, answer in zip(distinct, ask(distinct, label, sample), strict=True):
+    for number, (asked, sampling) in enumerate(planned, 1):
+        label = f"answer {split} rows{repeated}" + (f", sample {number} of {len(planned)}" if len(planned) > 1 else "")
+        for row, answer in zip(asked, teacher.runtime.answer(asked, sampling, label), strict=True):
             found[row.row_id].append(answer)
     return found
 
@@ -220,4 +230,4 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return Generated.read(folder).findings()
 
 
-STAGE = Stage("generate", ("finetune",), make_inputs, run, version=9, confirm=_confirm)
+STAGE = Stage("generate", ("finetune",), make_inputs, run, version=10, confirm=_confirm)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.components.chat.format import ChatFormat
-from potstill.components.runtimes import Runtime
-from potstill.components.runtimes.answer_store import AnswerStore, StoredRuntime
+from potstill.components.runtimes.journal import Journal
+from potstill.components.runtimes.journaled import JournaledRuntime
+from potstill.components.runtimes.spending import Account
 from potstill.core.artifacts.generated import TeacherIdentity
 from potstill.core.hashing import hash_model
 
@@ -26,14 +27,14 @@ class LoadedTeacher:
     student_chat   the chat format in which the student reads the rows
     """
 
-    runtime: Runtime
+    runtime: JournaledRuntime
     chat: ChatFormat | None
     student_chat: ChatFormat
     identity: TeacherIdentity
 
 
 def load_teacher(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
-    """Load a local teacher, or connect to the endpoint; its answers are kept in the store that the step `out` uses.
+    """Load a local teacher, or connect to the endpoint; its requests go through a journal.
 
     Raises:
         TeacherError: the endpoint cannot be used.
@@ -61,8 +62,8 @@ def _local(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
     )
     student_chat = inputs.chat.load(inputs.reader.path) if inputs.reader else chat
     runtime = HFRuntime(model, chat, inputs.chat.context, inputs.settings.batch_size)
-    store = AnswerStore.for_step(out, section, weights)
-    return LoadedTeacher(StoredRuntime(runtime, store), chat, student_chat, identity)
+    journal = Journal.for_step(out, section, weights)
+    return LoadedTeacher(JournaledRuntime(runtime, journal), chat, student_chat, identity)
 
 
 def _endpoint(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
@@ -75,5 +76,6 @@ def _endpoint(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
         section.base_url, section.model, section.api_key_env, section.max_concurrency, top_logprobs=inputs.logprobs
     )
     identity = TeacherIdentity(kind="api", model=section.model, endpoint=section.base_url)
-    store = AnswerStore.for_step(out, section, None)
-    return LoadedTeacher(StoredRuntime(runtime, store), None, inputs.chat.load(inputs.reader.path), identity)
+    account = Account.of(inputs.billing, section.max_concurrency)
+    journaled = JournaledRuntime(runtime, Journal.for_step(out, section, None), account, offline=section.offline)
+    return LoadedTeacher(journaled, None, inputs.chat.load(inputs.reader.path), identity)
