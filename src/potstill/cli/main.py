@@ -14,10 +14,12 @@ import click
 from potstill import __version__
 from potstill.cli.bench import bench
 from potstill.cli.data import data, targets
+from potstill.cli.evaluate import evaluate
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
 from potstill.cli.package import sign, verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
+from potstill.cli.release import bisect, compare, gate, history, release
 from potstill.cli.run import check, run
 from potstill.cli.serve import serve
 from potstill.cli.suite import suite
@@ -41,7 +43,7 @@ def main() -> None:
 _COMMANDS = (
     *(devices, fit, search, plan, licences, calibrate),
     *(init, data, check, run),
-    *(suite,),
+    *(suite, evaluate, release, gate, compare, history, bisect),
     *(targets, verify, sign, bench),
     *(serve,),
 )

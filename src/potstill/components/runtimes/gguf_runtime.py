@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
@@ -21,7 +21,7 @@ from potstill.core.errors import ParityError, StepError
 from potstill.core.progress import progress_bar
 from potstill.core.records import Row, first_problem
 
-__all__ = ["GGUFRuntime", "ask_chat", "chat_request"]
+__all__ = ["GGUFRuntime", "answer_in_threads", "ask_chat", "chat_request", "row_seed"]
 
 Array = NDArray[np.float32]
 
@@ -57,20 +57,7 @@ class GGUFRuntime:
         Raises:
             ParityError: the endpoint makes another prompt from a row than the checkpoint's template does.
         """
-        answers: dict[int, Answer] = {}
-        with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(self.parallel) as pool:
-            futures = {pool.submit(self._answer, row, sampling): index for index, row in enumerate(rows)}
-            try:
-                for future in as_completed(futures):
-                    index = futures[future]
-                    answers[index] = future.result()
-                    if on_answers:
-                        on_answers([(index, answers[index])])
-                    ticker.advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [answers[index] for index in range(len(rows))]
+        return answer_in_threads(lambda row: self._answer(row, sampling), rows, self.parallel, label, on_answers)
 
     def _answer(self, row: Row, sampling: Sampling) -> Answer:
         prompt = self.chat.prompt_ids(row)
@@ -98,7 +85,7 @@ class GGUFRuntime:
             "samplers": ["temperature", "top_p"],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": _row_seed(row, sampling.seed),
+            "seed": row_seed(row, sampling.seed),
             "cache_prompt": True,
         }
 
@@ -123,6 +110,26 @@ class GGUFRuntime:
     def log_probs_at(self, ids: Sequence[int], positions: Sequence[int]) -> Array:
         """See `HFRuntime.log_probs_at`. Each position is a request, so the others are not asked for."""
         return np.concatenate([self.log_probs(ids[: position + 1], position) for position in positions])
+
+
+def answer_in_threads(
+    ask: Callable[[Row], Answer], rows: Sequence[Row], parallel: int, label: str, on_answers: OnAnswers | None
+) -> list[Answer]:
+    """Answers in the order of the rows, `parallel` requests at the same time; see `Runtime.answer`."""
+    answers: dict[int, Answer] = {}
+    with progress_bar(label, len(rows)) as ticker, ThreadPoolExecutor(parallel) as pool:
+        futures = {pool.submit(ask, row): index for index, row in enumerate(rows)}
+        try:
+            for future in as_completed(futures):
+                index = futures[future]
+                answers[index] = future.result()
+                if on_answers:
+                    on_answers([(index, answers[index])])
+                ticker.advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [answers[index] for index in range(len(rows))]
 
 
 def ask_chat(server: GGUFServer, request: dict[str, Any]) -> ChatReply | ParsedAnswer:
@@ -154,6 +161,6 @@ def chat_request(row: Row, chat: ChatFormat) -> dict[str, Any]:
     return request
 
 
-def _row_seed(row: Row, seed: int) -> int:
+def row_seed(row: Row, seed: int) -> int:
     """A seed of 32 bits that is different for each row."""
     return int(hashlib.sha256(f"{seed}\0{row.row_id}".encode()).hexdigest()[:8], 16)

@@ -54,14 +54,19 @@ class HFRuntime:
         chat: its tokenizer and template.
         context: maximum number of tokens of prompt and answer together.
         batch_size: maximum number of rows that are decoded together.
+        by_length: whether prompts of similar length are decoded together, which is faster. Otherwise the batches are
+            made in the order of the rows, so that rows at the end do not change the batches of those before.
     """
 
-    def __init__(self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64) -> None:
+    def __init__(
+        self, model: PreTrainedModel, chat: ChatFormat, context: int, batch_size: int = 64, *, by_length: bool = True
+    ) -> None:
         keep_freed_memory()
         self.model = model.eval()
         self.chat = chat
         self.context = context
         self.batch_size = batch_size
+        self.by_length = by_length
 
     def answer(
         self,
@@ -113,8 +118,8 @@ class HFRuntime:
         return found
 
     def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Prompts of similar length together."""
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        """Prompts of similar length together, or in their order."""
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) if self.by_length else 0, i))
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _budget(self, width: int, sampling: Sampling) -> int:

@@ -14,7 +14,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +61,10 @@ class StoredRow(NamedTuple):
 
 def answers_json(answers: Sequence[Answer]) -> bytes:
     """Answers as JSON, without the values that are None."""
-    values = [{name: value for name, value in asdict(answer).items() if value is not None} for answer in answers]
+    values = [
+        {name: value for name, value in answer.items() if value is not None}
+        for answer in _ANSWERS.dump_python(list(answers), mode="json")
+    ]
     return json.dumps(values, separators=(",", ":")).encode()
 
 

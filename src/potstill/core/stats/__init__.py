@@ -9,7 +9,7 @@ from potstill.core.stats.calibration import brier_scores, calibrated_error, cali
 from potstill.core.stats.clusters import Groups, effective_items, independent_items
 from potstill.core.stats.intervals import Interval
 from potstill.core.stats.means import mean_interval, mean_p_value
-from potstill.core.stats.pairs import paired_interval, paired_p_value
+from potstill.core.stats.pairs import drop_p_value, lowest_drop, paired_interval, paired_p_value
 from potstill.core.stats.planning import (
     items_for_pairs,
     items_for_rate,
@@ -18,7 +18,7 @@ from potstill.core.stats.planning import (
     items_if_unchanged,
 )
 from potstill.core.stats.quantiles import quantile, quantile_interval
-from potstill.core.stats.rates import rate_interval, rate_p_value
+from potstill.core.stats.rates import rate_interval, rate_p_value, wilson_interval
 from potstill.core.stats.several import holm, p_value_from_interval
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "brier_scores",
     "calibrated_error",
     "calibration_error",
+    "drop_p_value",
     "effective_items",
     "holm",
     "independent_items",
@@ -35,6 +36,7 @@ __all__ = [
     "items_if_all_better",
     "items_if_all_right",
     "items_if_unchanged",
+    "lowest_drop",
     "mean_interval",
     "mean_p_value",
     "p_value_from_interval",
@@ -44,4 +46,5 @@ __all__ = [
     "quantile_interval",
     "rate_interval",
     "rate_p_value",
+    "wilson_interval",
 ]

@@ -15,7 +15,7 @@ from potstill.core.stats.beta import at_least, z_quantile
 from potstill.core.stats.intervals import Interval, tail_of
 from potstill.core.stats.rates import rate_interval
 
-__all__ = ["lowest_drop", "paired_interval", "paired_p_value"]
+__all__ = ["drop_p_value", "lowest_drop", "paired_interval", "paired_p_value"]
 
 
 def paired_p_value(b: float, c: float) -> float:
@@ -31,6 +31,19 @@ def paired_p_value(b: float, c: float) -> float:
     if b < 0 or c < 0:
         raise ValueError(f"counts must not be negative, got b={b}, c={c}")
     return min(1.0, 2 * at_least(max(b, c), b + c, 0.5))
+
+
+def drop_p_value(b: float, c: float) -> float:
+    """One-sided exact p-value of "no drop": P(X >= b) for X ~ Binomial(b + c, 1/2).
+
+    Source: as `paired_p_value`.
+
+    Raises:
+        ValueError: a negative count.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must not be negative, got b={b}, c={c}")
+    return at_least(b, b + c, 0.5)
 
 
 def paired_interval(b: float, c: float, n: float, confidence: float) -> Interval:

@@ -1,0 +1,1 @@
+"""Releases: record, gate, compare, history, bisect."""
