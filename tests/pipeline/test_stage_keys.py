@@ -45,6 +45,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train": {"objective": "sft"},
         "prices": {"input": 1, "output": 2},
     },
+    "several": LANGUAGE
+    | {
+        "teacher": {"teachers": [{**ENDPOINT, "model": name} for name in ("m", "n")]},
+        "student": CHECKPOINT,
+        "train": {"objective": "sft"},
+    },
     "sampled": LANGUAGE | {"generate": {"temperature": 0.8, "samples": 2}},
     "checkpoint": LANGUAGE | {"student": CHECKPOINT},
     "scratch": LANGUAGE | {"student": {"init": "scratch", "shape": "llama:layers=1,hidden=8,ffn=16,heads=2"}},
@@ -102,6 +108,13 @@ CASES: list[tuple[str, str, str, str]] = [
     ("endpoint", "budget.tokens", "9", "package"),
     ("endpoint", "budget.minutes", "9", "package"),
     ("priced", "budget.money", "9", "package"),
+    (
+        "several",
+        "teacher.teachers",
+        "[{model: m, base_url: 'http://localhost:1/v1'}, {model: o, base_url: 'http://localhost:1/v1'}]",
+        "check generate evaluate package",
+    ),
+    ("several", "teacher.policy", "vote", "check generate evaluate package"),
     ("local", "generate.max_new_tokens", "9", "check generate evaluate package"),
     ("local", "generate.temperature", "0.5", "check generate evaluate package"),
     ("local", "generate.top_p", "0.5", "check generate evaluate package"),

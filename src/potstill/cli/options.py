@@ -48,9 +48,9 @@ def load(
 
 
 def _offline(recipe: AnyRecipe, path: Path) -> AnyRecipe:
-    from potstill.core.recipe import ApiTeacher
+    from potstill.core.recipe import ApiTeacher, SeveralTeachers
 
-    if not isinstance(recipe.teacher, ApiTeacher):
+    if not isinstance(recipe.teacher, ApiTeacher | SeveralTeachers):
         raise RecipeError(f"{path}: --offline is for a teacher behind an endpoint (kind: api): leave it out.")
     return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"offline": True})})
 

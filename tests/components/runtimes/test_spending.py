@@ -15,9 +15,11 @@ from potstill.components.runtimes.journal import Journal, Spent, Usage
 from potstill.components.runtimes.journaled import JournaledRuntime
 from potstill.components.runtimes.spending import Account, Billing, Spending, estimate
 from potstill.core.errors import BudgetError, UsageError
+from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Budget, TokenPrice
 from potstill.core.recipe.teacher import ApiTeacher
 from potstill.core.records import Message, Row
+from potstill.core.steps import blanked
 
 SAMPLING = Sampling(max_new_tokens=20)
 ROWS = [Row(messages=(Message(role="user", content=f"{n} words"),)) for n in range(30)]
@@ -112,6 +114,12 @@ def test_minutes_are_counted_from_the_first_request() -> None:
     now[0] += 1
     with pytest.raises(BudgetError, match=r"^budget\.minutes: 2 minutes are over\."):
         account.reserve(Usage(1, 1))
+
+
+def test_a_stage_receives_the_price_and_the_budget_and_hashes_neither() -> None:
+    billing = Billing(budget=Budget(money=3.0), price=TokenPrice(1.0, 2.0), source="a list")
+    assert blanked(billing) == billing
+    assert hashed_value(billing) == hashed_value(Billing())
 
 
 def test_what_is_reserved_is_given_back() -> None:

@@ -33,7 +33,7 @@ from potstill.core.steps import Done
 from potstill.stages.generate import stage
 from potstill.stages.generate.filter import filter_answers
 from potstill.stages.generate.stage import STAGE, GenerateInputs, make_inputs
-from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
+from potstill.stages.generate.teachers import LoadedTeacher, load_teachers
 
 CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "attic", "state": "on"}}\n</tool_call>'
 
@@ -75,7 +75,7 @@ def test_progress_counts_repeated_prompts(
     twice = [*read_rows(given.data.prompts), read_rows(given.data.prompts)[0]]
     write_rows(prompts := tmp_path / "twice.jsonl", twice)
     given = given.model_copy(update={"data": given.data.model_copy(update={"prompts": prompts, "validation": None})})
-    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    monkeypatch.setattr(stage, "load_teachers", lambda inputs, out: [teacher(runtime, tiny_model)])
     STAGE.run(inputs(given), tmp_path)
     assert runtime.labels[0] == "answer train rows (1 repeated)"
     assert len(runtime.asked) == len(twice) - 1
@@ -118,6 +118,25 @@ def test_unfit_answers_are_rejected_with_their_reason(
         assert row.provenance["finish_reason"] == finish
         assert row.provenance["teacher"] == {"kind": "local", "model": "scripted"}
         assert row.provenance.get("rejected") == reason
+
+
+def test_an_answer_of_another_model_than_usual_is_rejected(tiny_model: Path, tmp_path: Path) -> None:
+    asked = rows(tmp_path, 6)
+    reported = ["proxied", "proxied", "Scripted-2026", "fallback", None, "proxied"]  # `scripted` is asked for
+    answers = {
+        row.row_id: [Answer(CALL, "stop", 5, 7, 0.1, model=model)] for row, model in zip(asked, reported, strict=True)
+    }
+    kept, rejected = filter_answers(asked, answers, teacher(Scripted(), tiny_model), keep_truncated=False, context=512)
+    assert [row.provenance.get("reported_model") for row in kept] == [
+        "proxied",
+        "proxied",
+        "Scripted-2026",
+        None,
+        "proxied",
+    ]
+    assert [(row.provenance["reported_model"], row.provenance["rejected"]) for row in rejected] == [
+        ("fallback", "model")
+    ]
 
 
 def test_an_answer_too_long_for_the_student_is_rejected(tiny_model: Path, tmp_path: Path) -> None:
@@ -192,7 +211,7 @@ def test_what_the_students_template_leaves_out_of_answers_is_counted(
     asker = LoadedTeacher(
         Scripted("So:\n" + CALL), None, load_chat(silent), TeacherIdentity(kind="api", model="scripted")
     )
-    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: asker)
+    monkeypatch.setattr(stage, "load_teachers", lambda inputs, out: [asker])
     STAGE.run(inputs(recipe(tiny_model, workload)), tmp_path)
     found = Generated.read(tmp_path)
     kept = found.splits["train"].kept
@@ -285,7 +304,7 @@ def test_batched_answers_are_those_of_transformers_own_generate(
 ) -> None:
     import torch
 
-    loaded = load_teacher(inputs(recipe(tiny_model, workload)), step(tmp_path))
+    (loaded,) = load_teachers(inputs(recipe(tiny_model, workload)), step(tmp_path))
     assert loaded.chat is not None and isinstance(loaded.runtime, JournaledRuntime)
     asked = rows(tmp_path)
     answers = loaded.runtime.answer(asked, Sampling(12), "test")
@@ -350,7 +369,7 @@ def test_each_sample_is_a_row_and_has_a_seed_of_its_own(
             return [Answer(f"said with seed {sampling.seed}", "stop", 5, 7, 0.1) for _ in rows]
 
     runtime = Sampled()
-    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    monkeypatch.setattr(stage, "load_teachers", lambda inputs, out: [teacher(runtime, tiny_model)])
     STAGE.run(inputs(recipe(tiny_model, workload, temperature=0.8, samples=3)), tmp_path)
     found = Generated.read(tmp_path).splits
     assert (found["train"].prompts, found["train"].kept) == (24, 72)
@@ -377,7 +396,7 @@ def test_rows_with_own_answers_are_learnt_from_without_asking(
     prompts = write_jsonl(tmp_path / "own.jsonl", [*said, *others])
     given, runtime = recipe(tiny_model, workload, samples=0), Scripted()
     given = given.model_copy(update={"data": given.data.model_copy(update={"prompts": prompts, "validation": None})})
-    monkeypatch.setattr(stage, "load_teacher", lambda inputs, out: teacher(runtime, tiny_model))
+    monkeypatch.setattr(stage, "load_teachers", lambda inputs, out: [teacher(runtime, tiny_model)])
     STAGE.run(inputs(given), tmp_path)
     counts = Generated.read(tmp_path).splits["train"]
     assert (counts.own_answers, counts.kept, counts.rejected) == (3 + len(others), 2 + len(others), {"repeated": 1})

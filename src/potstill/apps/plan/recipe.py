@@ -249,7 +249,7 @@ def _answer_cost(
     both = compare(
         find_price(recipe),
         recipe.economy,
-        teacher_kind=recipe.teacher.kind,
+        teacher_kind="local" if recipe.teacher.kind == "local" else "api",
         rows=rows,
         prompt=work.prompt,
         answer=work.answer,

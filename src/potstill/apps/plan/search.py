@@ -296,7 +296,7 @@ def _setting(recipe: Recipe | None, model: str, options: SearchOptions) -> _Sett
 
 def _teacher_chat(recipe: Recipe) -> ChatFormat:
     teacher = recipe.teacher
-    if teacher.kind == "api":
+    if teacher.kind != "local":
         raise UsageError(
             "students are cut from a teacher with weights, and this recipe's teacher is behind an endpoint. Search "
             "with the config.json of a model of the size that you would like as teacher, in place of the recipe."

@@ -15,7 +15,7 @@ from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.checkers.normalise import normalised
 from potstill.components.checkers.verdicts import PASS, Candidate, Finding, fails, unknown
 
-__all__ = ["check_agreement"]
+__all__ = ["check_agreement", "compared_answer"]
 
 _FEWEST = 2  # answers that must be the same
 
@@ -30,7 +30,7 @@ def check_agreement(candidates: Sequence[Candidate]) -> list[Finding]:
     prompts = [candidate.row.row_id for candidate in candidates]
     for prompt, candidate in zip(prompts, candidates, strict=True):
         if candidate.answer is not None:
-            said[prompt][_whole(candidate.answer)] += 1
+            said[prompt][compared_answer(candidate.answer)] += 1
             called[prompt][_calls(candidate.answer)] += 1
     return [
         unknown() if each.answer is None else _finding(each.answer, said[prompt], called[prompt])
@@ -45,7 +45,7 @@ def _finding(answer: ParsedAnswer, said: Counter[str], called: Counter[str]) -> 
         return unknown(f"no majority among {total} answers")
     if _calls(answer) != common:
         return fails(f"{count} of {total} answers are {f'calls {common}' if common else 'words without a call'}")
-    same = said[_whole(answer)]
+    same = said[compared_answer(answer)]
     return PASS if same >= _FEWEST and 2 * same > total else unknown("other words than most answers")
 
 
@@ -55,8 +55,8 @@ def _calls(answer: ParsedAnswer) -> str:
     return ", ".join(made)
 
 
-def _whole(answer: ParsedAnswer) -> str:
-    """What is said: the calls, or the words where there are none."""
+def compared_answer(answer: ParsedAnswer) -> str:
+    """What an answer says, as it is compared with others: the calls, or the words where there are none."""
     return _calls(answer) or f"words: {_plain(answer.content)}"
 
 

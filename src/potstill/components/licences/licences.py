@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from potstill.core.recipe import AnyRecipe, ClassifierRecipe, Recipe, Teacher
+from potstill.core.recipe import AnyRecipe, ApiTeacher, ClassifierRecipe, LocalTeacher, Recipe, Teacher
 
 __all__ = [
     "ALLOWED", "BLOCKED", "OBLIGATIONS", "Answer", "Chain", "LicenceVerdict", "Terms", "is_hosted", "licence_verdict",
-    "load_terms",
+    "load_terms", "teacher_licences",
 ]  # fmt: skip
 
 Answer = Literal["allowed", "allowed with obligations", "blocked or unknown"]
@@ -148,6 +148,13 @@ def is_hosted(teacher: Teacher) -> bool:
         return teacher.kind == "api" and not private
 
 
+def teacher_licences(recipe: Recipe) -> list[tuple[LocalTeacher | ApiTeacher, str]]:
+    """Each teacher with its licence, or "unknown"; a hosted endpoint is judged by its own terms instead."""
+    named = recipe.licenses.get("teacher", "unknown")
+    members = [(member, member.license or named) for member in recipe.member_teachers]
+    return list(members) or [(recipe.lead_teacher, named)]
+
+
 def licence_verdict(recipe: AnyRecipe) -> LicenceVerdict:
     """The verdict on the teacher's outputs, the weights that the student starts from, its tokenizer, and the data.
 
@@ -177,15 +184,17 @@ def _classifier_chain(recipe: ClassifierRecipe) -> Chain:
 
 
 def _language_chain(recipe: Recipe) -> Chain:
-    teacher, student = recipe.teacher, recipe.student
+    student = recipe.student
     licence, base = (recipe.license_of(part) for part in ("teacher", "student"))
     starts = {"teacher_layers": licence, "checkpoint": base}.get(student.init)
     chain = Chain(starts.lower() if starts else None)
-    if is_hosted(teacher):
-        host = _host(teacher)
-        chain.add(f"the endpoint {host}", _by_host(host), f"terms of {host}", "outputs")
-    else:
-        chain.add("the teacher", _by_tag(licence), licence, "outputs")
+    for member, own in teacher_licences(recipe):
+        if is_hosted(member):
+            host = _host(member)
+            chain.add(f"the endpoint {host}", _by_host(host), f"terms of {host}", "outputs")
+        else:
+            what = f"the teacher {member.model}" if recipe.member_teachers else "the teacher"
+            chain.add(what, _by_tag(own), own, "outputs")
     if student.init == "checkpoint":
         chain.add("the base student with its tokenizer", _by_tag(base), base, "weights")
     else:

@@ -17,7 +17,7 @@ def teacher_weights(recipe: Recipe, done: Done) -> HashedPath | None:
 
     The stage that asks must declare that it reads `finetune`.
     """
-    if recipe.teacher.kind == "api":
+    if recipe.teacher.kind != "local":
         return None
     if "finetune" in done:
         return done.path("finetune", "model")

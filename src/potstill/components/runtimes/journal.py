@@ -95,11 +95,13 @@ class Journal:
     path       the file
     identity   which teacher answers, beyond the name: the hash of its weights, or its address
     run        name of the run that asks
+    teacher    what messages call the teacher
     """
 
     path: Path
     identity: str
     run: str
+    teacher: str = "the teacher"
 
     @classmethod
     def for_step(cls, step: Path, teacher: LocalTeacher | ApiTeacher, weights: HashedPath | None) -> Journal:
@@ -111,14 +113,14 @@ class Journal:
             weights: folder of a local teacher; None for an endpoint.
         """
         if teacher.kind == "api":
-            name, identity = teacher.model, teacher.base_url
+            name, identity, shown = teacher.model, teacher.base_url, f"{teacher.model} at {teacher.base_url}"
         else:
             assert weights is not None
-            name, identity = weights.path.name, f"{teacher.dtype} {weights.sha256}"
+            name, identity, shown = weights.path.name, f"{teacher.dtype} {weights.sha256}", weights.path.name
         short = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].strip("-.") or "teacher"
         mark = fingerprint({"name": name, "identity": identity})[:8]
         folder = step.absolute().parent
-        return cls(folder.parent / ".answers" / f"{short}-{mark}.sqlite", identity, folder.name)
+        return cls(folder.parent / ".answers" / f"{short}-{mark}.sqlite", identity, folder.name, shown)
 
     def key(self, request: Mapping[str, Any]) -> str:
         """SHA-256 (hex) of a request to this teacher."""

@@ -119,6 +119,8 @@ class JournaledRuntime:
             for rows, sampling in planned
             for _, request in self.teacher.requests(rows, sampling)
         }
+        if not requests:
+            return
         with self.journal.opened() as journal:
             known = journal.read(requests)
             missing = [key for key in requests if key not in known]
@@ -130,7 +132,7 @@ class JournaledRuntime:
         estimates = [requests[key] for key in missing]
         count, held = format_count(len(missing), "request"), len(requests) - len(missing)
         stored = f" ({held:,} more are in the journal)" if held else ""
-        say(f"{self.journal.identity}: {count}{stored}, {self.account.describe(estimates)}.")
+        say(f"{self.journal.teacher}: {count}{stored}, {self.account.describe(estimates)}.")
         if again:
             say(
                 f"{format_count(again, 'request')} of these had been sent when an earlier run was killed, so the "
@@ -176,7 +178,7 @@ class JournaledRuntime:
     def _require_online(self, missing: int, total: int) -> None:
         if self.offline and missing:
             raise UsageError(
-                f"{missing:,} of {format_count(total, 'answer')} of {self.journal.identity} are not in the journal "
+                f"{missing:,} of {format_count(total, 'answer')} of {self.journal.teacher} are not in the journal "
                 f"{self.journal.path}, and offline nothing is sent. Run once without --offline (teacher.offline) to "
                 "ask for them."
             )
@@ -219,7 +221,7 @@ class _Asking:
         """The answers by the key of their request."""
         asked, teacher = [self._rows[place] for place in self._places], self._runtime.teacher
         teacher.answer(asked, self._sampling, label, self._keep, self._ask)
-        self._refusals.require_answer(self._runtime.journal.identity)
+        self._refusals.require_answer(self._runtime.journal.teacher)
         return {key: [self._fresh[place] for place in places] for key, places in self._groups.items()}
 
     def _ask(self, indices: list[int]) -> None:
@@ -247,6 +249,6 @@ class _Asking:
                 reserved = self._reserved.pop(key)
                 account.settle(reserved, billed(answers, reserved))
         for place, answer in arrived:
-            self._refusals.count(answer, self._rows[place], self._runtime.journal.identity)
+            self._refusals.count(answer, self._rows[place], self._runtime.journal.teacher)
         if self._on_answers:
             self._on_answers(arrived)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from potstill.components.runtimes.spending import Billing
 from potstill.core.errors import RecipeError
-from potstill.core.recipe import Economy, Recipe, TokenPrice
+from potstill.core.recipe import ApiTeacher, Economy, LocalTeacher, MemberTeacher, Recipe, Teacher, TokenPrice
 
 __all__ = ["Comparison", "ListedPrice", "billing", "compare", "device_cost", "find_price", "listed_price"]
 
@@ -60,11 +60,22 @@ def _listed() -> tuple[_Entry, ...]:
     )
 
 
-def find_price(recipe: Recipe) -> ListedPrice | None:
-    """The recipe's own price, or that of prices.toml for this endpoint and model; None where neither has one."""
-    teacher = recipe.teacher
+def find_price(recipe: Recipe, teacher: LocalTeacher | ApiTeacher | None = None) -> ListedPrice | None:
+    """A teacher's own price, the recipe's, or that of prices.toml for this endpoint and model; None without any.
+
+    Args:
+        recipe: the recipe.
+        teacher: one of several teachers; by default the recipe's only one.
+    """
+    if isinstance(teacher, MemberTeacher):
+        member = teacher.token_price
+        return ListedPrice(member.input, member.output, "teacher.teachers.prices") if member else _listed_for(teacher)
     if own := recipe.token_price:
         return ListedPrice(own.input, own.output, "prices")
+    return _listed_for(recipe.teacher)
+
+
+def _listed_for(teacher: Teacher) -> ListedPrice | None:
     host = urlsplit(teacher.base_url).hostname if teacher.base_url else None
     return next((entry.price for entry in _listed() if entry.host == host and teacher.model in entry.models), None)
 
@@ -75,16 +86,16 @@ def listed_price(model: str) -> ListedPrice | None:
     return next((entry.price for entry in _listed() if name in entry.models), None)
 
 
-def billing(recipe: Recipe) -> Billing:
-    """What the recipe's endpoint charges, and what the run may spend.
+def billing(recipe: Recipe, teacher: LocalTeacher | ApiTeacher) -> Billing:
+    """What an endpoint of the recipe charges, and what the run may spend.
 
     Raises:
         RecipeError: a limit of money, and no price is known.
     """
-    price = find_price(recipe)
+    price = find_price(recipe, teacher)
     if price is None and recipe.budget.money is not None:
         raise RecipeError(
-            f"budget.money: no price is known for {recipe.teacher.model} at {recipe.teacher.base_url}. Set prices, as "
+            f"budget.money: no price is known for {teacher.model} at {teacher.base_url}. Set prices, as "
             "{input: 2.0, output: 8.0} for 10^6 tokens of each, or limit budget.tokens."
         )
     return Billing(

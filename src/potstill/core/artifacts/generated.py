@@ -15,6 +15,7 @@ from pydantic import Field
 
 from potstill.core.artifacts.base import Artifact, Part
 from potstill.core.files import read_json_lines
+from potstill.core.format import format_percent
 from potstill.core.records import Row, read_rows
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Generated",
     "GeneratedSplit",
     "SplitCounts",
+    "TeacherCounts",
     "TeacherIdentity",
     "VerdictCounts",
     "logprobs_file",
@@ -89,6 +91,7 @@ _REASONS = {
     "repeated": "the prompt is repeated",
     "empty": "the answer is empty",
     "length": "the answer is cut off at generate.max_new_tokens or chat.context",
+    "model": "another model answered",
     "unfinished": "the endpoint ended the answer for a reason of its own, such as a content filter",
     "refused": "the endpoint refuses the prompt",
     "boundary": "the answer cannot be separated from the prompt",
@@ -98,6 +101,9 @@ _REASONS = {
     "values": "a value is not in the prompt",
     "agreement": "most answers to the prompt differ",
     "unknown": "no checker can tell",
+    "superseded": "another teacher's answer was taken, or asked for",
+    "outvoted": "most teachers, or the right one, answer otherwise",
+    "no majority": "the teachers disagree",
 }
 
 
@@ -113,6 +119,26 @@ class VerdictCounts(Part):
     failed: int = 0
     unknown: int = 0
 
+    def __add__(self, other: VerdictCounts) -> VerdictCounts:
+        return VerdictCounts(
+            passed=self.passed + other.passed,
+            failed=self.failed + other.failed,
+            unknown=self.unknown + other.unknown,
+        )
+
+
+class TeacherCounts(Part):
+    """What one of several teachers did for a split.
+
+    teacher   who it is
+    prompts   number of prompts that it was asked
+    wins      number of these whose answer to learn from is its own, or the same as its own
+    """
+
+    teacher: TeacherIdentity
+    prompts: int
+    wins: int
+
 
 class SplitCounts(Part):
     """Counts of one split.
@@ -125,6 +151,9 @@ class SplitCounts(Part):
     thinking            number of answers with thinking
     left_out            number of kept answers of which the student's chat template leaves a part out, by part
     verified            verdicts on the answers that are fit to learn from in form, by checker
+    teachers            what each of several teachers did; empty for a single one
+    compared            number of prompts to which several teachers gave an answer that is fit in form
+    agreed              number of these to which all of them gave the same
     """
 
     prompts: int
@@ -135,6 +164,24 @@ class SplitCounts(Part):
     left_out: dict[str, int] = Field(default_factory=dict)
     own_answers: int = 0
     verified: dict[str, VerdictCounts] = Field(default_factory=dict)
+    teachers: tuple[TeacherCounts, ...] = ()
+    compared: int = 0
+    agreed: int = 0
+
+    @property
+    def shares(self) -> str | None:
+        """How often each of several teachers won, and how often they agree, in words; None for a single one."""
+        if not any(each.prompts for each in self.teachers):
+            return None
+        said = [
+            f"{each.teacher.model}: {each.wins:,} of {each.prompts:,} prompts won"
+            + (f" ({format_percent(each.wins / each.prompts)})" if each.prompts else "")
+            for each in self.teachers
+        ]
+        if self.compared:
+            share = format_percent(self.agreed / self.compared)
+            said.append(f"all that answered agree on {self.agreed:,} of {self.compared:,} prompts ({share})")
+        return "; ".join(said)
 
     @property
     def verdicts(self) -> str | None:
@@ -166,7 +213,7 @@ class Generated(Artifact):
     """
 
     FILE: ClassVar[str] = "summary.json"
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     teacher: TeacherIdentity
     reasoning: Literal["learn", "drop"] = "learn"
@@ -182,6 +229,8 @@ class Generated(Artifact):
                 f"(chat.reasoning: {self.reasoning})."
             )
         for name, counts in self.splits.items():
+            if counts.shares:
+                found.append(f"generate: {name}: teachers ({counts.shares}).")
             if counts.verdicts:
                 found.append(f"generate: {name}: answers verified ({counts.verdicts}).")
             if counts.lost:

@@ -23,12 +23,13 @@ from potstill.core.recipe.load import AnyRecipe, load_recipe
 from potstill.core.recipe.objective import DIVERGENCES, Divergence, Hidden, Objective, OnPolicy, Sft
 from potstill.core.recipe.recipe import Recipe
 from potstill.core.recipe.schedule import Optimization, Schedule, Trainer
+from potstill.core.recipe.several import MemberTeacher, SeveralTeachers, Teacher
 from potstill.core.recipe.shape import Shape
 from potstill.core.recipe.shipping import Evaluate, Export, Package, Quantization
 from potstill.core.recipe.student import FromCheckpoint, FromScratch, Student, TeacherLayers
 from potstill.core.recipe.target import Target
 from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, CountTargets, StoredTargets, TopKTargets
-from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload, Teacher
+from potstill.core.recipe.teacher import ApiTeacher, Finetune, LocalTeacher, Offload
 from potstill.core.recipe.terms import Economy, TokenPrice
 from potstill.core.recipe.train import Train
 from potstill.core.recipe.worth import Rung, RungName, Worth
@@ -62,6 +63,7 @@ __all__ = [
     "Hidden",
     "LabelledData",
     "LocalTeacher",
+    "MemberTeacher",
     "Objective",
     "Offload",
     "OnPolicy",
@@ -73,6 +75,7 @@ __all__ = [
     "RungName",
     "Schedule",
     "Section",
+    "SeveralTeachers",
     "Sft",
     "Shape",
     "StoredTargets",

@@ -14,11 +14,12 @@ from potstill.core.recipe.fields import Section
 from potstill.core.recipe.gates import Gates
 from potstill.core.recipe.generate import Generate
 from potstill.core.recipe.schedule import Schedule, Trainer
+from potstill.core.recipe.several import MemberTeacher, Teacher
 from potstill.core.recipe.shipping import Evaluate, Export, Package
 from potstill.core.recipe.student import Student
 from potstill.core.recipe.target import Target
 from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, StoredTargets, TopKTargets
-from potstill.core.recipe.teacher import LocalTeacher, Teacher
+from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
 from potstill.core.recipe.terms import ASSUMED_DEVICE_HOUR, Economy, Licenses, Prices, TokenPrice
 from potstill.core.recipe.train import Train
 from potstill.core.recipe.worth import RungName, Worth
@@ -93,6 +94,25 @@ class Recipe(RecipeFile):
         settings = self.teacher.finetune
         assert settings is not None
         return Schedule.of(settings, self.trainer, scratch=settings.shape is not None)
+
+    @property
+    def member_teachers(self) -> tuple[MemberTeacher, ...]:
+        """The teachers of a recipe with several; none where there is one."""
+        return self.teacher.teachers if self.teacher.kind == "several" else ()
+
+    @property
+    def lead_teacher(self) -> LocalTeacher | ApiTeacher:
+        """The teacher that the student is compared with."""
+        if self.teacher.kind != "several":
+            return self.teacher
+        return self.teacher.lead.model_copy(update={"offline": self.teacher.offline})
+
+    def license_of(self, part: Literal["data", "teacher", "student", "package"]) -> str:
+        """Licence of a part of the run, or "unknown"; that of several teachers has all of theirs."""
+        named = super().license_of(part)
+        if part != "teacher" or not self.member_teachers:
+            return named
+        return ", ".join(dict.fromkeys(member.license or named for member in self.member_teachers))
 
     @property
     def local_teacher(self) -> LocalTeacher:
@@ -180,9 +200,15 @@ class Recipe(RecipeFile):
 
     @model_validator(mode="after")
     def _endpoint_can_teach(self) -> Self:
-        if self.teacher.kind != "api":
+        if self.teacher.kind == "local":
             return self
         stored = self.stored_targets
+        if self.teacher.kind == "several" and self.train.objective.name != "sft":
+            raise ValueError("several teachers teach by their text alone: set train.objective: sft")
+        if self.teacher.kind == "several" and self.generate.samples == 0:
+            raise ValueError("generate.samples: 0 asks no teacher, and this recipe has several: leave it out")
+        if self.teacher.kind == "several" and self.teacher.policy == "vote" and self.generate.samples > 1:
+            raise ValueError("policy: vote counts one answer of each teacher: leave generate.samples out")
         if self.scores_online or (stored is None and self.train.has_control):
             raise ValueError(
                 "an api teacher cannot run while the student trains: set train.objective: sft to learn from its text; "

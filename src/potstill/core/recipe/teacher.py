@@ -16,12 +16,11 @@ from potstill.core.recipe.fields import (
     ModelName,
     OneLine,
     Section,
-    shorthand,
 )
 from potstill.core.recipe.schedule import LoraOptimization
 from potstill.core.recipe.shape import ShapeText
 
-__all__ = ["ApiTeacher", "Finetune", "LocalTeacher", "Offload", "Teacher"]
+__all__ = ["ApiTeacher", "Finetune", "LocalTeacher", "Offload"]
 
 Offload = Literal["cpu", "disk"]
 
@@ -53,7 +52,7 @@ class LocalTeacher(Section):
     """A model that transformers runs on this machine."""
 
     kind: Literal["local"] = "local"
-    """Kind of teacher: `local` or `api`; default: local."""
+    """Kind of teacher: `local`, `api` or `several`; default: several where there are `teachers`, or else local."""
     model: ModelName
     """Model folder, or hub id with an optional revision (ID@COMMIT, tag or branch); required."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -132,7 +131,7 @@ class ApiTeacher(Section):
     """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["api"]
-    """Kind of teacher: `local` or `api`; default: local."""
+    """Kind of teacher: `local`, `api` or `several`; default: several where there are `teachers`, or else local."""
     model: OneLine
     """Name by which the endpoint knows the model; required."""
     base_url: Annotated[str, AfterValidator(_plain_address)]
@@ -147,6 +146,3 @@ class ApiTeacher(Section):
 
     offload: ClassVar[None] = None
     finetune: ClassVar[None] = None
-
-
-Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind"), shorthand("kind", default="local")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from potstill.core.recipe.fields import ELSEWHERE, NotNegative, OneLine
 
@@ -29,7 +29,8 @@ class Economy:
     train_hour: float
 
 
-class TokenPrice(NamedTuple):
+@dataclass(frozen=True)
+class TokenPrice:
     """Price of 10^6 tokens of prompt and of answer, in the currency of the recipe."""
 
     input: float

@@ -11,7 +11,7 @@ from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import is_judged
 from potstill.components.checkers.turns import check_turns
 from potstill.components.conversion.rules import export_notes, require_exportable
-from potstill.components.licences.licences import is_hosted, licence_verdict
+from potstill.components.licences.licences import is_hosted, licence_verdict, teacher_licences
 from potstill.components.models.recipe_models import Model, Models, load_models
 from potstill.components.packages.modelfile import modelfile_stops
 from potstill.components.sizing.disk import disk_need, pending_download
@@ -185,9 +185,10 @@ def _model_warnings(recipe: Recipe, models: Models) -> list[str]:
 
 def _licence_warnings(recipe: Recipe) -> list[str]:
     """What `potstill licences` says against shipping, before anything is paid for."""
+    unnamed = any(tag == "unknown" and not is_hosted(teacher) for teacher, tag in teacher_licences(recipe))
     keys = {
         # a hosted endpoint is judged by its own terms
-        "licenses.teacher": None if is_hosted(recipe.teacher) else recipe.license_of("teacher"),
+        "licenses.teacher": "unknown" if unnamed else None,
         "licenses.student": recipe.license_of("student") if recipe.student.init == "checkpoint" else None,
         "licenses.data": recipe.license_of("data"),
         "licenses.package": recipe.license_of("package"),

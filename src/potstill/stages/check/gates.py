@@ -33,7 +33,7 @@ def require_gates(recipe: Recipe, test: Sequence[Row]) -> None:
                 f"gates.{name}: {recipe.data.test} has no row that says what is right (gold, or a completion), {advice}"
             )
     for name in ("kl_mean", "top1_agreement"):
-        if getattr(gates, name) is not None and recipe.teacher.kind == "api":
+        if getattr(gates, name) is not None and recipe.teacher.kind != "local":
             raise RecipeError(
                 f"gates.{name}: an endpoint gives no whole distributions, so the gate could never be judged. Leave it "
                 "out."

@@ -23,6 +23,7 @@ class CheckInputs:
 
     teacher, base   a model's name, as the recipe has it, with the hash of its files; None where there is no such model
     licenses        licences by the names of the recipe
+    member_licenses licences of several teachers
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class CheckInputs:
     unanswered: HashedPath | None
     base: HashedPath | None
     licenses: dict[str, str]
+    member_licenses: tuple[str | None, ...]
 
     def whole_recipe(self) -> Recipe:
         """The recipe with all of its parts."""
@@ -57,6 +59,9 @@ class CheckInputs:
             rows = {"rows": self.finetune_rows.path} if self.finetune_rows else {}
             finetune = self.finetune and self.finetune.model_copy(update=rows)
             teacher = {"model": str(self.teacher.path), "finetune": finetune}
+        if recipe.member_teachers:
+            named = zip(recipe.member_teachers, self.member_licenses, strict=True)
+            teacher = {"teachers": tuple(member.model_copy(update={"license": tag}) for member, tag in named)}
         student = {"model": str(self.base.path)} if self.base else {}
         return recipe.model_copy(
             update={
@@ -92,6 +97,7 @@ def inputs(recipe: Recipe, done: Done) -> CheckInputs:
         unanswered=optional_file(data.unanswered),
         base=_model(student.model) if student.model else None,
         licenses={str(part): name for part, name in recipe.licenses.items()},
+        member_licenses=tuple(member.license for member in recipe.member_teachers),
     )
 
 

@@ -79,7 +79,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         rows=RowFiles.of(recipe),
         chat=ChatSettings.of(recipe.chat),
         tool_format=recipe.chat.tool_format,
-        teacher=recipe.teacher,
+        teacher=recipe.lead_teacher,
         weights=teacher_weights(recipe, done),
         base=base_model(recipe),
         start=done.optional_path("train", "start"),
@@ -99,7 +99,7 @@ def _inputs(recipe: Recipe, done: Done) -> EvaluateInputs:
         batch_size=answers.batch_size,
         settings=recipe.evaluate,
         confidence=recipe.gates.confidence,
-        billing=billing(recipe),
+        billing=billing(recipe, recipe.lead_teacher),
     )
 
 

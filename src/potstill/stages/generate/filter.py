@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -16,13 +17,14 @@ from potstill.core.recipe.chat import Reasoning
 from potstill.core.records import Message, Row, ToolCall
 from potstill.stages.generate.teachers import LoadedTeacher
 
-__all__ = ["Reason", "filter_answers"]
+__all__ = ["Reason", "filter_answers", "is_called", "usual_model"]
 
-Reason = Literal["repeated", "refused", "unfinished", "empty", "length", "boundary", "context"]
+Reason = Literal["repeated", "refused", "model", "unfinished", "empty", "length", "boundary", "context"]
 """Why an answer is rejected.
 
 repeated     an earlier row has the same prompt, or the same prompt and answer where rows have their own
 refused      the endpoint always refuses the row
+model        the endpoint says that another model has answered than for most rows, and not the one that was asked
 unfinished   the endpoint ended the answer before its end, and not at the limit of tokens
 empty        the answer has no text, or only thinking
 length       the answer was cut off at the limit of tokens
@@ -53,9 +55,10 @@ def filter_answers(
     kept: list[Row] = []
     rejected: list[Row] = []
     seen: set[str] = set()
+    usual = usual_model(answers)
     for row in rows:
         mark = row.row_id if row.completion is None else f"{row.row_id} {row.completion.model_dump_json()}"
-        for answered, reason in _judged(row, answers.get(row.row_id, ()), teacher, keep_truncated, reasoning):
+        for answered, reason in _judged(row, answers.get(row.row_id, ()), teacher, keep_truncated, reasoning, usual):
             reason = "repeated" if mark in seen else reason or _reject_rendered(answered, teacher.student_chat, context)
             if reason is None:
                 kept.append(answered)
@@ -69,7 +72,12 @@ def filter_answers(
 
 
 def _judged(
-    row: Row, answers: Sequence[Answer], teacher: LoadedTeacher, keep_truncated: bool, reasoning: Reasoning
+    row: Row,
+    answers: Sequence[Answer],
+    teacher: LoadedTeacher,
+    keep_truncated: bool,
+    reasoning: Reasoning,
+    usual: str | None,
 ) -> Iterator[tuple[Row, Reason | None]]:
     """The row with each of its answers, and why an answer by itself is rejected."""
     if row.completion is not None:
@@ -78,7 +86,19 @@ def _judged(
     for answer in answers:
         if reasoning == "drop":
             answer = replace(answer, text=without_thinking(answer.text)[0].lstrip())
-        yield _answered(row, answer, teacher), _reject_answer(answer, keep_truncated)
+        other = answer.model not in (None, usual) and not is_called(answer.model or "", teacher.identity.model)
+        yield _answered(row, answer, teacher), "model" if other else _reject_answer(answer, keep_truncated)
+
+
+def usual_model(answers: Mapping[str, Sequence[Answer]]) -> str | None:
+    """The model that an endpoint says has given most of the answers; None where it says nothing."""
+    said = Counter(answer.model for given in answers.values() for answer in given if answer.model)
+    return said.most_common(1)[0][0] if said else None
+
+
+def is_called(reported: str, asked: str) -> bool:
+    """Whether a model that an endpoint reports can be the one that was asked: it may add a date or a folder."""
+    return asked.lower() in reported.lower() or reported.lower() in asked.lower()
 
 
 def _reject_answer(answer: Answer, keep_truncated: bool) -> Reason | None:
@@ -108,6 +128,8 @@ def _answered(row: Row, answer: Answer, teacher: LoadedTeacher) -> Row:
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
     }
+    if answer.model:
+        provenance["reported_model"] = answer.model
     if answer.detail:
         provenance["detail"] = answer.detail
     completion = _message(row, answer.text, teacher.chat)

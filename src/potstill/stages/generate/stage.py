@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from potstill.components.chat.format import ChatSettings
 from potstill.components.chat.losses import left_out_of_answer
 from potstill.components.chat.reasoning import as_chosen, holds_thinking
 from potstill.components.models.handover import base_model, optional_file, teacher_weights
-from potstill.components.runtimes import Answer, Sampling
 from potstill.components.runtimes.spending import Billing
 from potstill.components.sizing.prices import billing
 from potstill.core.artifacts.generated import (
@@ -26,14 +25,12 @@ from potstill.core.artifacts.generated import (
 from potstill.core.errors import StepError
 from potstill.core.files import write_json
 from potstill.core.hashing import HashedPath
-from potstill.core.recipe import Generate, Recipe, split_revision
-from potstill.core.recipe.teacher import ApiTeacher, LocalTeacher
+from potstill.core.recipe import ApiTeacher, Generate, LocalTeacher, Recipe, SeveralTeachers, split_revision
 from potstill.core.records import Message, Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
-from potstill.stages.generate.filter import filter_answers
-from potstill.stages.generate.teachers import LoadedTeacher, load_teacher
-from potstill.stages.generate.verified import verify_rows
+from potstill.stages.generate.teachers import LoadedTeacher, lead_of, load_teachers
+from potstill.stages.generate.teaching import Taught, announce, teach
 
 __all__ = ["STAGE", "GenerateInputs", "make_inputs", "run"]
 
@@ -57,9 +54,10 @@ class GenerateInputs:
     logprobs     number of log-probabilities that an endpoint is asked for at each token
     seed         seed of the sampling
     billing      what an endpoint charges, and what may be spent
+    member_billing   the same of each of several teachers
     """
 
-    teacher: LocalTeacher | ApiTeacher
+    teacher: LocalTeacher | ApiTeacher | SeveralTeachers
     name: str
     revision: str | None
     weights: HashedPath | None
@@ -74,6 +72,7 @@ class GenerateInputs:
     logprobs: int | None
     seed: int
     billing: Billing
+    member_billing: tuple[Billing, ...]
 
 
 def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
@@ -95,7 +94,8 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         settings=recipe.generate,
         logprobs=recipe.requested_logprobs,
         seed=recipe.seed,
-        billing=billing(recipe),
+        billing=billing(recipe, recipe.lead_teacher),
+        member_billing=tuple(billing(recipe, member) for member in recipe.member_teachers),
     )
 
 
@@ -109,42 +109,28 @@ def run(inputs: GenerateInputs, out: Path) -> None:
         StepError: no answer can be learnt from, or an endpoint that is asked for log-probabilities gives none, or gives
             those of other tokens than the student's.
     """
-    teacher, tools = load_teacher(inputs, out), read_tools(inputs.tools.path) if inputs.tools else ()
+    teachers, tools = load_teachers(inputs, out), read_tools(inputs.tools.path) if inputs.tools else ()
     sources: dict[GeneratedSplit, tuple[HashedPath | None, int | None]] = {
         "train": (inputs.prompts, inputs.limit),
         "validation": (inputs.validation, inputs.validation_limit),
     }
     prompts = {split: _prompts(inputs, source, limit) for split, (source, limit) in sources.items()}
-    teacher.runtime.announce([each for split, rows in prompts.items() for each in _planned(inputs, rows, split)])
+    announce(inputs, teachers, [(rows, split) for split, rows in prompts.items()])
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, rows in prompts.items():
-        answers = _answers(inputs, teacher, rows, split)
-        fit, rejected = _filtered(inputs, teacher, rows, answers)
-        verified = verify_rows(fit, inputs.settings.verify)
-        kept, rejected = verified.kept, [*rejected, *verified.rejected]
-        _require_all(rows, answers, len(kept) + len(rejected))
-        write_rows(out / rows_file(split), kept, tools)
+        taught = teach(inputs, teachers, rows, split)
+        write_rows(out / rows_file(split), taught.kept, tools)
         if inputs.logprobs:
             from potstill.stages.generate.logprobs import write_logprobs
 
-            write_logprobs(out / logprobs_file(split), kept, answers)
-        all_rejected += rejected
-        given = [answer for each in answers.values() for answer in each]
-        splits[split] = SplitCounts(
-            prompts=len(rows),
-            kept=len(kept),
-            rejected=Counter(row.provenance["rejected"] for row in rejected),
-            left_out=Counter(part for row in kept for part in left_out_of_answer(row, teacher.student_chat)),
-            thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in given),
-            completion_tokens=sum(answer.completion_tokens for answer in given),
-            own_answers=len(rows) if inputs.settings.samples == 0 else 0,
-            verified=verified.counts,
-        )
+            write_logprobs(out / logprobs_file(split), taught.kept, taught.answers)
+        all_rejected += taught.rejected
+        splits[split] = _counts(inputs, teachers, rows, taught)
     write_rows(out / REJECTED, all_rejected, tools)
     write_json(out / TOOLS, list(tools))  # once for all rows, whose tools would otherwise be most of the file
     _require_kept(splits["train"], out)
-    Generated(teacher=teacher.identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
+    Generated(teacher=lead_of(inputs, teachers).identity, reasoning=inputs.chat.reasoning, splits=splits).write(out)
 
 
 def _prompts(inputs: GenerateInputs, source: HashedPath | None, limit: int | None) -> list[Row]:
@@ -158,60 +144,24 @@ def _prompts(inputs: GenerateInputs, source: HashedPath | None, limit: int | Non
     return as_chosen(rows, inputs.chat.reasoning)
 
 
-def _require_all(rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], done: int) -> None:
-    """Check that each answer is kept or rejected, and each repeated row is rejected once."""
-    asked = [len(answers.get(row_id, ())) for row_id in dict.fromkeys(row.row_id for row in rows)]
-    has_own = not any(asked)
-    expected = len(rows) if has_own else sum(asked) + len(rows) - len(asked)
-    if done != expected:
-        raise AssertionError(f"{expected} answers came in, and {done} were kept or rejected")
-
-
-def _planned(inputs: GenerateInputs, rows: Sequence[Row], split: GeneratedSplit) -> list[tuple[list[Row], Sampling]]:
-    """What the teacher is asked for a split, sample by sample: each distinct prompt once."""
-    settings, distinct = inputs.settings, list({row.row_id: row for row in rows}.values())
-    count = settings.samples if split == "train" else min(settings.samples, 1)
-    # the seed makes another sample another request
-    seeds = range(inputs.seed, inputs.seed + count)
-    return [(distinct, Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, n)) for n in seeds]
-
-
-def _answers(
-    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], split: GeneratedSplit
-) -> dict[str, list[Answer]]:
-    """The teacher's answers to each distinct prompt by row id; none where the rows have their own.
-
-    Where log-probabilities are asked for, the first answers are checked first.
-    """
-    planned = _planned(inputs, rows, split)
-    found: dict[str, list[Answer]] = {row.row_id: [] for row in rows}
-    repeated = f" ({len(rows) - len(found):,} repeated)" if len(rows) > len(found) else ""
-    if inputs.logprobs and split == "train":
-        from potstill.stages.generate.logprobs import FIRST_ROWS, check_first_answers
-
-        asked, sampling = planned[0]
-        first = asked[:FIRST_ROWS]
-        given = teacher.runtime.answer(first, sampling, "first rows")
-        answers = {row.row_id: [answer] for row, answer in zip(first, given, strict=True)}
-        check_first_answers(teacher, _filtered(inputs, teacher, first, answers)[0], answers)
-    for number, (asked, sampling) in enumerate(planned, 1):
-        label = f"answer {split} rows{repeated}" + (f", sample {number} of {len(planned)}" if len(planned) > 1 else "")
-        for row, answer in zip(asked, teacher.runtime.answer(asked, sampling, label), strict=True):
-            found[row.row_id].append(answer)
-    return found
-
-
-def _filtered(
-    inputs: GenerateInputs, teacher: LoadedTeacher, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]]
-) -> tuple[list[Row], list[Row]]:
-    """Rows to learn from, and rejected rows."""
-    return filter_answers(
-        rows,
-        answers,
-        teacher,
-        keep_truncated=inputs.settings.keep_truncated,
-        context=inputs.chat.context,
-        reasoning=inputs.chat.reasoning,
+def _counts(
+    inputs: GenerateInputs, teachers: Sequence[LoadedTeacher], rows: Sequence[Row], taught: Taught
+) -> SplitCounts:
+    """The counts of a split."""
+    given = [answer for each in taught.answers.values() for answer in each]
+    chat = teachers[0].student_chat
+    return SplitCounts(
+        prompts=len(rows),
+        kept=len(taught.kept),
+        rejected=Counter(row.provenance["rejected"] for row in taught.rejected),
+        left_out=Counter(part for row in taught.kept for part in left_out_of_answer(row, chat)),
+        thinking=sum(holds_thinking(Message(role="assistant", content=answer.text)) for answer in given),
+        completion_tokens=sum(answer.completion_tokens for answer in given),
+        own_answers=len(rows) if inputs.settings.samples == 0 else 0,
+        verified=taught.verified,
+        teachers=tuple(taught.teachers) if len(teachers) > 1 else (),
+        compared=taught.compared,
+        agreed=taught.agreed,
     )
 
 

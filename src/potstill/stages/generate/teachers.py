@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING
 from potstill.components.chat.format import ChatFormat
 from potstill.components.runtimes.journal import Journal
 from potstill.components.runtimes.journaled import JournaledRuntime
-from potstill.components.runtimes.spending import Account
+from potstill.components.runtimes.spending import Account, Billing, Spending
 from potstill.core.artifacts.generated import TeacherIdentity
 from potstill.core.hashing import hash_model
+from potstill.core.recipe import ApiTeacher
 
 if TYPE_CHECKING:
     from potstill.stages.generate.stage import GenerateInputs
 
-__all__ = ["LoadedTeacher", "load_teacher"]
+__all__ = ["LoadedTeacher", "lead_of", "load_teachers"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,28 @@ class LoadedTeacher:
     identity: TeacherIdentity
 
 
-def load_teacher(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
-    """Load a local teacher, or connect to the endpoint; its requests go through a journal.
+def load_teachers(inputs: GenerateInputs, out: Path) -> list[LoadedTeacher]:
+    """Load a local teacher, or connect to one or several endpoints; their requests go through journals.
 
     Raises:
-        TeacherError: the endpoint cannot be used.
         RecipeError: the folder holds no model that transformers can load.
     """
-    return _local(inputs, out) if inputs.teacher.kind == "local" else _endpoint(inputs, out)
+    section = inputs.teacher
+    if section.kind == "local":
+        return [_local(inputs, out)]
+    spending = Spending(inputs.billing.budget)  # several teachers share the budget
+    if section.kind == "api":
+        return [_endpoint(inputs, section, inputs.billing, spending, out)]
+    return [
+        _endpoint(inputs, member.model_copy(update={"offline": section.offline}), bill, spending, out)
+        for member, bill in zip(section.teachers, inputs.member_billing, strict=True)
+    ]
+
+
+def lead_of(inputs: GenerateInputs, teachers: Sequence[LoadedTeacher]) -> LoadedTeacher:
+    """The teacher that the student is compared with."""
+    section = inputs.teacher
+    return teachers[section.teachers.index(section.lead)] if section.kind == "several" else teachers[0]
 
 
 def _local(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
@@ -66,16 +82,16 @@ def _local(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
     return LoadedTeacher(JournaledRuntime(runtime, journal), chat, student_chat, identity)
 
 
-def _endpoint(inputs: GenerateInputs, out: Path) -> LoadedTeacher:
+def _endpoint(
+    inputs: GenerateInputs, section: ApiTeacher, bill: Billing, spending: Spending, out: Path
+) -> LoadedTeacher:
     from potstill.components.runtimes.endpoint import EndpointRuntime
 
-    section = inputs.teacher
-    assert section.kind == "api"
     assert inputs.reader is not None  # a recipe with an endpoint starts from a checkpoint
     runtime = EndpointRuntime(
         section.base_url, section.model, section.api_key_env, section.max_concurrency, top_logprobs=inputs.logprobs
     )
     identity = TeacherIdentity(kind="api", model=section.model, endpoint=section.base_url)
-    account = Account.of(inputs.billing, section.max_concurrency)
+    account = Account(spending, bill.price, bill.source, section.max_concurrency)
     journaled = JournaledRuntime(runtime, Journal.for_step(out, section, None), account, offline=section.offline)
     return LoadedTeacher(journaled, None, inputs.chat.load(inputs.reader.path), identity)

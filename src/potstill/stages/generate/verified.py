@@ -13,7 +13,7 @@ from potstill.core.artifacts.generated import VerdictCounts
 from potstill.core.recipe.generate import AnswerChecker, UnknownAnswers
 from potstill.core.records import Row
 
-__all__ = ["VERSION", "Verified", "verify_rows"]
+__all__ = ["VERSION", "Verified", "passes", "passes_gold", "verify_rows"]
 
 VERSION = 1
 """Of all checkers, in the provenance of rows; raised when one of them judges otherwise than before."""
@@ -48,6 +48,18 @@ def verify_rows(rows: Sequence[Row], checkers: Mapping[AnswerChecker, UnknownAns
             provenance["rejected"] = reason
         (kept if reason is None else rejected).append(row.model_copy(update={"provenance": provenance}))
     return Verified(kept, rejected, {name: _counts([each[name] for each in findings]) for name in checkers})
+
+
+def passes(row: Row) -> bool:
+    """Whether a checker finds the answer of a verified row right, and none finds it wrong."""
+    said = [each["verdict"] for each in row.provenance.get("verify", ())]
+    return "pass" in said and "fail" not in said
+
+
+def passes_gold(row: Row) -> bool:
+    """Whether the row's own gold says that its answer is right."""
+    found = row.provenance.get("verify", ())
+    return any(each["checker"] == f"gold@{VERSION}" and each["verdict"] == "pass" for each in found)
 
 
 def _reason(

@@ -91,6 +91,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str | None]]:
         ("Teacher fine-tuned on", tuned_on(manifest)),
         ("Student started from", f"{_STARTS[student.init]} ({student.base_model})"),
         ("Answers trained on", _answers(answers) if answers else None),
+        ("Teachers", answers.shares if answers else None),
         ("Answers verified", answers.verdicts if answers else None),
         ("Licence of the data", manifest.data.license),
         ("Licence of this model", manifest.license),

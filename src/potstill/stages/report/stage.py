@@ -71,7 +71,7 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         target=recipe.target,
         economy=recipe.economy,
         price=find_price(recipe),
-        teacher_kind=recipe.teacher.kind,
+        teacher_kind="local" if recipe.teacher.kind == "local" else "api",
         objective=recipe.shipped_objective,
         ships=recipe.shipped_rung if recipe.shipped_rung != recipe.student_rung else None,
         metrics=done.path("evaluate", Metrics.FILE),

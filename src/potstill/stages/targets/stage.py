@@ -97,6 +97,7 @@ def _teacher(recipe: Recipe, done: Done) -> LocalScoring | Endpoint:
     student_model = base_model(recipe)
     assert student_model is not None  # a recipe with an endpoint has student.model
     train, validation = (done.optional_path("generate", logprobs_file(split)) for split in _SPLITS)
+    assert recipe.teacher.kind == "api"  # several teachers give no distributions
     return Endpoint(recipe.teacher, student_model, train, validation)
 
 
