@@ -14,7 +14,7 @@ from potstill.components.runtimes.endpoint import EndpointRuntime
 from potstill.components.runtimes.journal import Journal, Spent, Usage
 from potstill.components.runtimes.journaled import JournaledRuntime
 from potstill.components.runtimes.spending import Account, Billing, Spending, estimate
-from potstill.core.errors import BudgetError, UsageError
+from potstill.core.errors import BudgetError, TeacherError, UsageError
 from potstill.core.hashing import hashed_value
 from potstill.core.recipe import Budget, TokenPrice
 from potstill.core.recipe.teacher import ApiTeacher
@@ -114,6 +114,36 @@ def test_minutes_are_counted_from_the_first_request() -> None:
     now[0] += 1
     with pytest.raises(BudgetError, match=r"^budget\.minutes: 2 minutes are over\."):
         account.reserve(Usage(1, 1))
+
+
+def test_requests_that_end_with_an_error_are_not_spent(
+    endpoint: Callable[[Script], Endpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expired = [True]
+    server = endpoint(lambda body: (401, {"error": {"message": "expired"}}) if expired[0] else fine(body))
+    with pytest.raises(TeacherError, match="the key is refused"):
+        run(runtime(tmp_path, server, Budget(requests=len(ROWS))))
+    expired[0] = False
+    assert run(runtime(tmp_path, server, Budget(requests=len(ROWS)))) == ["fine"] * len(ROWS)
+    assert "killed" not in capsys.readouterr().err
+
+
+def test_requests_that_were_on_their_way_at_a_kill_are_spent_and_said(
+    endpoint: Callable[[Script], Endpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    server = endpoint(fine)
+    killed = runtime(tmp_path, server, Budget())
+    killed.teacher._request_once = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(killed)
+    capsys.readouterr()
+    with pytest.raises(BudgetError, match=r"budget\.requests: 30, of which 30 are spent"):
+        run(runtime(tmp_path, server, Budget(requests=len(ROWS))))
+    assert len(server.requests) == len(ROWS) - 1
+    assert "1 request of these had been sent when an earlier run was killed" in capsys.readouterr().err
 
 
 def test_a_stage_receives_the_price_and_the_budget_and_hashes_neither() -> None:

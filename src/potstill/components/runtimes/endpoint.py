@@ -139,10 +139,10 @@ class EndpointRuntime:
         waiting = iter(enumerate(rows))
         limit = AdaptiveLimit(self.max_concurrency)
 
-        def before(index: int) -> None:
+        def before(index: int, attempt: int) -> None:
             if errors:
                 raise _Stopped
-            if on_ask:
+            if on_ask and attempt == 1:
                 on_ask([index])
 
         async def work(client: AsyncOpenAI) -> None:
@@ -171,9 +171,9 @@ class EndpointRuntime:
         return answers
 
     async def _ask(
-        self, client: AsyncOpenAI, row: Row, sampling: Sampling, limit: AdaptiveLimit, before: Callable[[], None]
+        self, client: AsyncOpenAI, row: Row, sampling: Sampling, limit: AdaptiveLimit, before: Callable[[int], None]
     ) -> Answer:
-        """The answer to one row, or its refusal; `before` is called right before the request is sent first."""
+        """The answer to one row, or its refusal; `before` is called with the number of each try before it is sent."""
         from openai import OpenAIError
         from tenacity import AsyncRetrying, wait_exponential, wait_random
 
@@ -192,8 +192,8 @@ class EndpointRuntime:
         try:
             async for attempt in retrying:
                 with attempt:
-                    first = attempt.retry_state.attempt_number == 1
-                    return await self._try(client, request, limit, before if first else None)
+                    number = attempt.retry_state.attempt_number
+                    return await self._try(client, request, limit, partial(before, number))
             raise AssertionError  # tenacity returns or raises
         except TimeoutError:
             return _refused(f"there is no whole answer within {self.timeout:.0f} s", begun)
@@ -207,18 +207,13 @@ class EndpointRuntime:
             raise
 
     async def _try(
-        self,
-        client: AsyncOpenAI,
-        request: dict[str, Any],
-        limit: AdaptiveLimit,
-        before: Callable[[], None] | None,
+        self, client: AsyncOpenAI, request: dict[str, Any], limit: AdaptiveLimit, before: Callable[[], None]
     ) -> Answer:
         """Send a request once, when there is room for it."""
         from openai import APIStatusError
 
         async with limit.slot() as slot:
-            if before:
-                before()
+            before()
             try:
                 async with asyncio.timeout(self.timeout):
                     answer = await self._request_once(client, request)

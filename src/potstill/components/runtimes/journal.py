@@ -61,9 +61,11 @@ _END = """
     UPDATE requests SET state = :state, reason = :reason, ended = :now, answers = :answers, digest = :digest,
         prompt_tokens = prompt_tokens + :prompt, completion_tokens = completion_tokens + :completion
     WHERE key = :key"""
-_WITHDRAW = """
-    UPDATE requests SET state = 'asked', reason = NULL, answers = NULL, digest = NULL
-    WHERE key = ? AND state = 'rejected'"""
+_TAKE_BACK = """
+    UPDATE requests SET sent = sent - 1, prompt_tokens = prompt_tokens - :prompt,
+        completion_tokens = completion_tokens - :completion
+    WHERE key = :key"""
+_WITHDRAW = "DELETE FROM requests WHERE key = ? AND state = 'rejected'"
 
 
 class Usage(NamedTuple):
@@ -240,6 +242,14 @@ class OpenJournal:
             "answers": content,
             "digest": answers_digest(key, state, content),
         }
+
+    def take_back(self) -> None:
+        """Forget the requests that ended with an error of the teacher, which it does not bill."""
+        rows = [{"key": k, "prompt": use.prompt, "completion": use.completion} for k, use in self._estimates.items()]
+        self._estimates.clear()
+        with _usable(self._path), self._connection:
+            self._connection.executemany(_TAKE_BACK, rows)
+            self._connection.execute("DELETE FROM requests WHERE state = 'asked' AND sent = 0")
 
     def withdraw(self, keys: Collection[str]) -> None:
         """Forget that requests were rejected, because the reason was not in them."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from potstill.components.runtimes import Answer, OnAnswers, OnAsk, Sampling
 from potstill.components.runtimes.journal import Journal, OpenJournal, Usage, billed
 from potstill.components.runtimes.spending import Account, estimate
-from potstill.core.errors import TeacherError, UsageError
+from potstill.core.errors import PotstillError, TeacherError, UsageError
 from potstill.core.format import format_count
 from potstill.core.progress import say
 from potstill.core.records import Row
@@ -168,8 +168,10 @@ class JournaledRuntime:
             asking = _Asking(self, journal, rows, sampling, missing, requests, known, on_answers)
             try:
                 fresh = asking.run(label) if missing else {}
-            except TeacherError:
-                journal.withdraw(groups)
+            except PotstillError as error:  # the teacher has ended every request, and a kill would not
+                journal.take_back()
+                if isinstance(error, TeacherError):
+                    journal.withdraw(groups)
                 raise
         answers = known | fresh
         by_place = {p: answer for key, places, _ in plan for p, answer in zip(places, answers[key], strict=True)}
