@@ -59,6 +59,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "skew": objective(name="skew_kl"),
     "hidden": objective(hidden={}),
     "on-policy": objective(on_policy={}),
+    "finished": LANGUAGE | {"export": {"quantization": "Q4_0", "finish": {}}},
     "classifier": CLASSIFIER,
 }
 ORDER = (
@@ -172,6 +173,11 @@ CASES: list[tuple[str, str, str, str]] = [
     ("on-policy", "data.unanswered", "validation.jsonl", "check train worth evaluate package"),
     ("local", "export.quantization", "Q4_0", "check export package"),
     ("local", "export.parity_tolerance", "0.1", "check export package"),
+    ("finished", "export.finish.steps", "9", "check export package"),
+    ("finished", "export.finish.rows", "9", "check export package"),
+    ("finished", "export.finish.learning_rate", "1e-6", "check export package"),
+    ("finished", "export.finish.norm_learning_rate", "1e-6", "check export package"),
+    ("finished", "seed", "1", "check generate train worth export evaluate package"),
     ("local", "evaluate.rows", "400", "check evaluate package"),
     ("local", "evaluate.threads", "1", "speed package"),
     ("local", "gates.alpha", "0.1", "check evaluate gate package"),

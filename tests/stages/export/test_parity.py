@@ -506,3 +506,32 @@ def test_a_date_that_training_never_saw_is_kept_out(steps: dict[str, Path], tmp_
     (tmp_path / "dated.jinja").write_text(dated + TEMPLATE)
     chosen = recipe(chat={"template": str(tmp_path / "dated.jinja"), "context": 256})
     assert export(chosen, steps).parity.template == TemplateParity(rows=3, identical=3)
+
+
+def test_a_finished_file_has_what_was_trained_and_says_so(steps: dict[str, Path]) -> None:
+    generated = steps["generate"]
+    (generated / "validation.jsonl").write_text((generated / "train.jsonl").read_text())
+    finish = {"steps": 10, "rows": 2, "learning_rate": 1e-4, "norm_learning_rate": 1e-3}
+    plain = export(recipe(export={"quantization": "Q4_0"}), steps)
+    before = (steps["export"] / plain.file).read_bytes()
+    found = export(recipe(export={"quantization": "Q4_0", "finish": finish}), steps)
+    assert sorted(p.name for p in steps["export"].iterdir()) == ["exported.json", "lights-Q4_0.gguf"]
+    assert plain.finished is None and found.finished is not None
+    assert found.finished.kl_after < found.finished.kl_before and found.finished.weight_difference <= 1e-6
+    assert found.bytes == plain.bytes and (steps["export"] / found.file).read_bytes() != before
+
+
+def test_a_file_with_other_weights_than_were_trained_is_refused(
+    steps: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated = steps["generate"]
+    (generated / "validation.jsonl").write_text((generated / "train.jsonl").read_text())
+    monkeypatch.setattr("potstill.components.conversion.file_weights.largest_difference", lambda *given: 2e-6)
+    with pytest.raises(ParityError, match="differs from the model that was trained by 2e-06"):
+        export(recipe(export={"quantization": "Q4_0", "finish": {"steps": 1}}), steps)
+    assert not (steps["export"] / "exported.json").exists()
+
+
+def test_a_format_without_blocks_cannot_be_finished() -> None:
+    with pytest.raises(ValueError, match="finish trains through a quantized format, and F16 is none"):
+        recipe(export={"quantization": "F16", "finish": {}})

@@ -28,7 +28,7 @@ from potstill.components.models.gguf_types import is_large
 from potstill.core.errors import StepError
 from potstill.core.files import replacing
 
-__all__ = ["ConversionSummary", "convert_checkpoint"]
+__all__ = ["ConversionSummary", "convert_checkpoint", "file_types"]
 
 _ROPE_FREQS = "rope_freqs.weight"
 # Keys that say how to read the file. They come from the checkpoint, never from the caller.
@@ -110,6 +110,18 @@ def convert_checkpoint(
         chat_template=bool(template),
         notes=(*tokenizer.notes, *_shape_notes(tensors, types, quantization)),
     )
+
+
+def file_types(checkpoint: Path, quantization: str) -> dict[str, GGMLQuantizationType]:
+    """Type of each of a checkpoint's tensors in a file of this quantization, by the checkpoint's name of the tensor.
+
+    Raises:
+        StepError: as `convert_checkpoint`.
+    """
+    parameters = read_hyperparameters(checkpoint)
+    tensors = plan_tensors(Weights(checkpoint), parameters)
+    types = _types(tensors, parameters, quantization, importance=False)
+    return {tensor.source: types[tensor.name] for tensor in tensors}
 
 
 def _types(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from potstill.components.models import gguf_types
 from potstill.core.errors import StepError
 
-__all__ = ["QUANTIZATIONS", "file_type", "quantize", "quantized_nbytes", "tensor_type"]
+__all__ = ["QUANTIZATIONS", "file_type", "quantize", "quantized_nbytes", "stored_values", "tensor_type"]
 
 _Type = GGMLQuantizationType
 
@@ -152,6 +152,19 @@ def quantize(
         )
     out: NDArray[Any] = gguf.quantize(array, qtype)
     return out
+
+
+def stored_values(array: NDArray[np.float32], qtype: GGMLQuantizationType) -> NDArray[np.float32]:
+    """The values that a file in this type has for a tensor: quantized, and read back.
+
+    Raises:
+        StepError: as `quantize`.
+    """
+    if qtype is _Type.F32:
+        return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(all="ignore"):  # huge weights give NaN, as they do in llama.cpp
+        values: NDArray[np.float32] = gguf.dequantize(quantize(array, qtype), qtype)
+    return values
 
 
 def _checked_importance(importance: NDArray[np.float32], columns: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from potstill.components.conversion.architecture import Hyperparameters
 from potstill.core.errors import DataError, StepError
 from potstill.core.files import read_json_object
 
-__all__ = ["Tensor", "Weights", "plan_tensors", "source_name"]
+__all__ = ["Tensor", "Weights", "in_file_order", "plan_tensors", "source_name"]
 
 _BLOCK_WEIGHTS = 1 << 24
 _READABLE = ("F32", "F16", "BF16")
@@ -92,11 +92,17 @@ class Weights:
                 block: NDArray[np.float32] = (
                     part.astype(np.float32) if isinstance(part, np.ndarray) else part.float().numpy()
                 )
-                if tensor.heads:
-                    # transformers rotates the two halves of a head, llama.cpp rotates neighbours: interleave them
-                    halves = block.reshape(-1, 2, head // 2, *block.shape[1:])
-                    block = halves.swapaxes(1, 2).reshape(block.shape)
-                yield block
+                yield in_file_order(tensor, block)
+
+
+def in_file_order(tensor: Tensor, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of a tensor, whole heads of them, in the order that llama.cpp needs."""
+    if not tensor.heads:
+        return rows
+    # transformers rotates the two halves of a head, llama.cpp rotates neighbours: interleave them
+    head = tensor.shape[0] // tensor.heads
+    halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _safetensors_files(checkpoint: Path) -> list[Path]:

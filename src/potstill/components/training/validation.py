@@ -28,7 +28,7 @@ from potstill.core.files import replacing
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Validation"]
+__all__ = ["Validation", "mean_losses"]
 
 _MEASUREMENTS = 10
 
@@ -118,10 +118,10 @@ class Validation:
 
     def _losses(self, batches: Sequence[Any]) -> dict[str, float]:
         """Losses of the model and of its shallow layers. `loss` is the mean of both, as training minimizes both."""
-        found = _mean_losses(self._learner, batches)
+        found = mean_losses(self._learner, batches)
         if self._shallow:
             with layers_alone(self._model, self._shallow):
-                alone = _mean_losses(self._learner, batches)
+                alone = mean_losses(self._learner, batches)
             found["loss"] = (found["loss"] + alone.pop("loss")) / 2
             found |= {f"shallow_validation_{key}": value for key, value in alone.items()}
         # all processes must agree on what is best, to the last bit
@@ -154,7 +154,7 @@ def _whole(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _mean_losses(learner: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+def mean_losses(learner: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
     """Means per supervised token or row, in nats."""
     totals, tokens = dict.fromkeys(("loss", "divergence", "cross_entropy"), 0.0), 0
     learner.eval()  # no dropout

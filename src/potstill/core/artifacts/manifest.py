@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from potstill.core.artifacts.base import Artifact, Part
-from potstill.core.artifacts.exported import Parity
+from potstill.core.artifacts.exported import Finished, Parity
 from potstill.core.artifacts.generated import SplitCounts, TeacherIdentity
 from potstill.core.artifacts.metrics import ClassifierMetrics, Metrics
 from potstill.core.artifacts.speed import MeasuredSpeed
@@ -135,6 +135,7 @@ class Manifest(_Manifest):
     speed     speed and memory of the file on the machine that made the package
     answers   counts of the teacher's answers by split
     notes     differences between llama.cpp and the checkpoint that a user should know
+    finished  how the quantized model was trained before it was written; None: it was not
     metrics   all measurements, without the texts of regressions
     """
 
@@ -144,6 +145,7 @@ class Manifest(_Manifest):
     answers: dict[str, SplitCounts]
     parity: Parity
     notes: tuple[str, ...]
+    finished: Finished | None
     speed: MeasuredSpeed
     metrics: Metrics
 

@@ -25,7 +25,7 @@ from potstill.core.recipe.recipe import Recipe
 from potstill.core.recipe.schedule import Optimization, Schedule, Trainer
 from potstill.core.recipe.several import MemberTeacher, SeveralTeachers, Teacher
 from potstill.core.recipe.shape import Shape
-from potstill.core.recipe.shipping import Evaluate, Export, Package, Quantization
+from potstill.core.recipe.shipping import Evaluate, Export, Finish, Package, Quantization
 from potstill.core.recipe.student import FromCheckpoint, FromScratch, Student, TeacherLayers
 from potstill.core.recipe.target import Target
 from potstill.core.recipe.targets import MAX_SERVED_LOGPROBS, CountTargets, StoredTargets, TopKTargets
@@ -56,6 +56,7 @@ __all__ = [
     "Evaluate",
     "Export",
     "Finetune",
+    "Finish",
     "FromCheckpoint",
     "FromScratch",
     "Gates",

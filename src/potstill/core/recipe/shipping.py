@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from potstill.core.recipe.fields import COSMETIC, Count, ModelfileText, Positive, Section
 
-__all__ = ["Evaluate", "Export", "Package", "Quantization"]
+__all__ = ["Evaluate", "Export", "Finish", "Package", "Quantization"]
 
 Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
+
+_PLAIN = ("F32", "F16", "BF16")
+
+
+class Finish(Section):
+    """A short training through the quantized format of the file: the quantized model learns the distributions of the
+    checkpoint that it is made from."""
+
+    steps: Count = 200
+    """Number of optimizer steps; default: 200."""
+    rows: Count = 8
+    """Number of rows per step; default: 8."""
+    learning_rate: Positive = 1e-5
+    """Learning rate of the weights that are quantized; default: 1e-5."""
+    norm_learning_rate: Positive = 1e-4
+    """Learning rate of the weights that are stored in F32, such as norms; default: 1e-4."""
 
 
 class Export(Section):
@@ -20,6 +36,17 @@ class Export(Section):
     """Number format of the weights, by llama.cpp's name; default: Q8_0."""
     parity_tolerance: Positive = 0.05
     """Maximum difference of log-probability between the F16 file and the checkpoint, in nats; default: 0.05."""
+    finish: Finish | None = None
+    """Train the quantized model for a few steps before it is written; default: no."""
+
+    @model_validator(mode="after")
+    def _finish_has_blocks(self) -> Self:
+        if self.finish and self.quantization in _PLAIN:
+            raise ValueError(
+                f"finish trains through a quantized format, and {self.quantization} is none: leave finish out, or set "
+                "quantization to Q8_0 or smaller"
+            )
+        return self
 
 
 class Evaluate(Section):

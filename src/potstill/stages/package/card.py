@@ -197,6 +197,8 @@ def _provenance(inputs: PackageInputs, manifest: Manifest) -> str:
     how = "the teacher's text alone"
     if inputs.objective != "sft":
         how = f"the teacher's distributions ({_OBJECTIVES.get(inputs.objective, inputs.objective)})"
+    if manifest.finished:
+        lines.append(f"- {manifest.finished.sentence}")
     lines.append(f"- Objective: {how}. Recipe: SHA-256 `{manifest.recipe_sha256[:_SHORT]}`.")
     return "## Provenance\n\n" + "\n".join(lines) + "\n\nThe full record is in `manifest.json`."
 

@@ -187,6 +187,7 @@ def _manifest(inputs: PackageInputs, folder: Path) -> Manifest:
         answers=generated.splits,
         parity=exported.parity,
         notes=exported.notes,
+        finished=exported.finished,
         speed=MeasuredSpeed.read(inputs.speed.path.parent).at(metrics.confidence),
         metrics=metrics.model_copy(update={"regressions": ()}),
         steps={name: step_entry(record) for name, record in records.items()},

@@ -97,6 +97,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str | None]]:
         ("Licence of this model", manifest.license),
         ("Quantization", student.quantization),
         ("Parity with the checkpoint", _parity(manifest.parity)),
+        ("Finished", manifest.finished.sentence if manifest.finished else None),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
 
