@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, multinomial
 
-from potstill.core.stats import Interval, paired_interval, paired_p_value
+from potstill.core.stats import Interval, drop_p_value, paired_interval, paired_p_value
 
 counts = st.integers(0, 40)
 
@@ -95,3 +95,11 @@ def test_the_interval_covers_and_rarely_errs(n: int) -> None:
 def test_senseless_input_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"must|needs"):
         call()
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (0, 5), (5, 0), (8, 3), (30, 30), (200, 150)])
+def test_the_one_sided_p_value_is_that_of_scipy(b: int, c: int) -> None:
+    expected = binomtest(b, b + c, 0.5, alternative="greater").pvalue if b + c else 1.0
+    assert drop_p_value(b, c) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="must not be negative"):
+        drop_p_value(-1, c)

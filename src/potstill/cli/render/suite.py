@@ -17,7 +17,7 @@ __all__ = ["render_evaluation"]
 def render_evaluation(results: SuiteResults, items: Sequence[ItemResult], confidence: float) -> str:
     """The page as text."""
     found = rates(items, confidence)
-    rows = [("tag", "right", "rate", f"{format_level(confidence)} interval (Wilson)")]
+    rows = [("tag", "right", "rate", f"{format_level(confidence)} interval")]
     for each in found:
         right = f"{each.right:,} of {each.items:,}"
         rows.append((each.tag, right, format_percent(each.rate), format_interval(each.low, each.high, "rate")))

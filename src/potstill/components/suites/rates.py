@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from potstill.core.artifacts.suite_results import ItemResult
-from potstill.core.stats import Interval, effective_items, wilson_interval
+from potstill.core.stats import Interval, effective_items, rate_interval
 
 __all__ = ["ALL", "TagRate", "rates", "tags_of", "worst"]
 
@@ -18,7 +18,7 @@ _FEWEST = 5  # items of a slice that can be called the worst
 
 @dataclass(frozen=True)
 class TagRate:
-    """Rate of right answers to the items of a tag, with Wilson's interval.
+    """Rate of right answers to the items of a tag, with its exact interval.
 
     tag     the tag, or `all items`
     right   number of right answers
@@ -58,5 +58,5 @@ def _rate(tag: str, items: Sequence[ItemResult], confidence: float) -> TagRate:
     counted = effective_items(values, [item.group for item in items], confidence)
     # Kish's effective size: items of unequal weight count as fewer
     counted *= total**2 / math.fsum(item.weight**2 for item in items) / len(items)
-    interval: Interval = wilson_interval(rate * counted, counted, confidence)
+    interval: Interval = rate_interval(rate * counted, counted, confidence)
     return TagRate(tag, sum(item.right for item in items), len(items), rate, interval.low, interval.high)

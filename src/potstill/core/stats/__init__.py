@@ -18,7 +18,7 @@ from potstill.core.stats.planning import (
     items_if_unchanged,
 )
 from potstill.core.stats.quantiles import quantile, quantile_interval
-from potstill.core.stats.rates import rate_interval, rate_p_value, wilson_interval
+from potstill.core.stats.rates import rate_interval, rate_p_value
 from potstill.core.stats.several import holm, p_value_from_interval
 
 __all__ = [
@@ -46,5 +46,4 @@ __all__ = [
     "quantile_interval",
     "rate_interval",
     "rate_p_value",
-    "wilson_interval",
 ]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 from potstill.core.stats.beta import at_least, beta_quantile
 from potstill.core.stats.intervals import Interval, tail_of
 
-__all__ = ["rate_interval", "rate_p_value", "wilson_interval"]
+__all__ = ["rate_interval", "rate_p_value"]
 
 
 def rate_interval(k: float, n: float, confidence: float) -> Interval:
@@ -40,25 +39,3 @@ def rate_p_value(k: float, n: float, rate: float) -> float:
     `rate_interval` excludes the rate exactly when this is below 1 - confidence.
     """
     return min(1.0, 2 * min(at_least(k, n, rate), 1 - at_least(k + 1, n, rate)))
-
-
-def wilson_interval(k: float, n: float, confidence: float) -> Interval:
-    """Two-sided score interval of a rate, k right out of n; [0, 1] when n is 0.
-
-    Its mean coverage is close to the confidence, where that of `rate_interval` is at least the confidence for every
-    rate. Effective counts of clustered items need not be whole numbers.
-
-    Source: Wilson (1927), Journal of the American Statistical Association 22:209-212.
-
-    Raises:
-        ValueError: not 0 <= k <= n, or confidence not between 0 and 1.
-    """
-    tail = tail_of(confidence)
-    k = n if math.isclose(k, n, rel_tol=1e-9) else k
-    if not 0 <= k <= n:
-        raise ValueError(f"needs 0 <= k <= n, got k={k}, n={n}")
-    if n == 0:
-        return Interval(0.0, 1.0)
-    z2 = NormalDist().inv_cdf(1 - tail) ** 2
-    middle, reach = k + z2 / 2, math.sqrt(z2 * (k * (n - k) / n + z2 / 4))
-    return Interval(max(0.0, (middle - reach) / (n + z2)), min(1.0, (middle + reach) / (n + z2)))
