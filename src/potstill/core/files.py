@@ -184,7 +184,8 @@ def read_text(
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as found:
-        raise error(f"{path}: not UTF-8 text ({found.reason} at byte {found.start}). {advice}".rstrip()) from None
+        advice = advice or "Save the file as UTF-8."
+        raise error(f"{path}: not UTF-8 text ({found.reason} at byte {found.start}). {advice}") from None
 
 
 def _open_regular(path: Path, error: type[PotstillError], advice: str) -> IO[bytes]:

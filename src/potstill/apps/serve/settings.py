@@ -95,7 +95,7 @@ def read_keys(environment: str, file: Path | None) -> frozenset[str]:
     """
     given = environment.split(",")
     if file is not None:
-        lines = [line.strip() for line in read_text(file, advice="Write one API key per line.").splitlines()]
+        lines = [line.strip() for line in read_text(file, advice="Write one API key per line.").split("\n")]
         lines = [line for line in lines if line and not line.startswith("#")]
         if not lines:
             raise UsageError(f"{file}: no API key. Write one API key per line.")
