@@ -135,6 +135,39 @@ def test_a_table_whose_columns_say_nothing_is_refused(tmp_path: Path) -> None:
         read_sources([tmp_path / "t.csv"])
 
 
+@pytest.mark.parametrize(
+    ("text", "asked", "answer"),
+    [
+        ('prompt,answer\nA,B\n"Say ""hi"", now","""hi"""\n', 'Say "hi", now', '"hi"'),
+        ("prompt\nGood morning, is it open?\n", "Good morning, is it open?", None),
+        ("prompt,answer\nIs\u2028it\x0bopen?,Yes\n", "Is\u2028it\x0bopen?", "Yes"),
+        ('prompt; answer\n"Is it; open?"; Yes, it is.\n', "Is it; open?", "Yes, it is."),
+        ("\ufeffprompt|answer\r\nIs it, open?|Yes\r\n", "Is it, open?", "Yes"),
+    ],
+    ids=["quotes", "one column", "line separators", "semicolons", "byte order mark"],
+)
+def test_cells_of_a_csv_file_are_whole(text: str, asked: str, answer: str | None, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text, newline="")
+    assert said(read_sources([tmp_path / "t.csv"]).requests[-1]) == ([("user", asked)], answer)
+
+
+def test_a_line_with_more_cells_than_the_header_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,answer\nIs it open, now?,Yes.\nIs it open?,Yes.\n")
+    found = read_sources([tmp_path / "t.csv"])
+    assert len(found.requests) == 1 and "t.csv:2: the line has more cells than the header" in found.left_out[0]
+
+
+@pytest.mark.parametrize(("label", "answer"), [(0, "0"), (False, "false"), ({"a": "é"}, '{"a": "é"}'), (None, None)])
+def test_answers_of_a_table_that_are_not_text_become_json(label: Any, answer: str | None, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "Is it open?", "label": label}])
+    assert said(only(read_sources([tmp_path / "t.jsonl"]))) == ([("user", "Is it open?")], answer)
+
+
+def test_a_prompt_of_a_table_must_be_text(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [{"text": ["Is it open?"]}, {"text": "Is it open?"}])
+    assert "t.jsonl:1: the column 'text' must hold text, found list" in read_sources([tmp_path / "t.jsonl"]).left_out[0]
+
+
 def test_a_folder_has_prompts_in_text_files_and_a_task(tmp_path: Path) -> None:
     folder = tmp_path / "examples" / "deep"
     folder.mkdir(parents=True)
@@ -178,6 +211,29 @@ def test_operations_of_an_openapi_document_become_tools(suffix: str, tmp_path: P
     assert not validator.is_valid({"id": 1, "name": 3})
 
 
+def test_schemas_that_refer_to_each_other_are_cut(tmp_path: Path) -> None:
+    names = "ABCDEFGH"
+    each = {name: {"$ref": f"#/components/schemas/{name}"} for name in names}
+    schemas = {name: {"type": "object", "properties": each, "required": ["A"]} for name in names}
+    body = {"content": {"application/json": {"schema": each["A"]}}}
+    document = {"paths": {"/x": {"post": {"requestBody": body}}}, "components": {"schemas": schemas}}
+    (tmp_path / "api.json").write_text(json.dumps(document))
+    (tool,) = read_sources([tmp_path / "api.json"]).tools
+    properties = tool["function"]["parameters"]["properties"]
+    assert set(properties) == set(names) and properties["H"]["required"] == ["A"]
+    assert json.dumps(tool).count("{") < 1000
+
+
+def test_an_operation_may_have_a_number_as_its_name_and_dates_as_values(tmp_path: Path) -> None:
+    (tmp_path / "api.yaml").write_text(
+        "paths: {/x: {get: {operationId: 5, parameters: [{in: query, name: day, schema: {type: string, "
+        "default: 2020-01-31}}], responses: {200: {}}}}}"
+    )
+    (tool,) = read_sources([tmp_path / "api.yaml"]).tools
+    assert tool["function"]["name"] == "5"
+    assert tool["function"]["parameters"]["properties"]["day"]["default"] == "2020-01-31"
+
+
 def test_tools_of_other_kinds_are_read(tmp_path: Path) -> None:
     mcp = {"tools": [{"name": "look_up", "description": "Look up.", "inputSchema": {"type": "object"}}]}
     for value in (mcp, mcp["tools"], [TOOL], {"functions": [TOOL["function"]]}):
@@ -193,8 +249,12 @@ def test_tools_of_other_kinds_are_read(tmp_path: Path) -> None:
         ("x.jsonl", '{"messages": [\n', r"x\.jsonl:1: not valid JSON"),
         ("x.json", "[1, 2]", "entry 1: must be a JSON object"),
         ("x.pdf", "", "files of this kind are not read"),
-        ("x.json", '{"paths": {}}', "no operation that could be a tool"),
+        ("x.json", '{"paths": {}}', "there is no tool in it"),
         ("x.yaml", "a: b: c", "not valid YAML"),
+        ("x.yaml", "2020-01-01: 5", "a key or a number that JSON does not have"),
+        ("x.json", '{"tools": []}', "there is no tool in it"),
+        ("x.csv", 'prompt,answer\n"Is it open?,Yes.\n', r"x\.csv:1: not valid CSV"),
+        ("x.csv", "prompt,answer,answer\na,b,c\n", "two columns have the name 'answer'"),
     ],
 )
 def test_bad_files_are_refused(name: str, text: str, message: str, tmp_path: Path) -> None:

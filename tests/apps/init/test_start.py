@@ -85,7 +85,7 @@ def test_turns_of_one_conversation_stay_together() -> None:
 
 
 def test_too_few_different_rows_are_refused() -> None:
-    with pytest.raises(DataError, match="2 different prompts, and at least 3"):
+    with pytest.raises(DataError, match="in 2 groups, and at least 3"):
         split_rows([row("turn it on"), row("Turn it on!"), row("what is the weather")], 0)
 
 
@@ -147,6 +147,13 @@ def test_a_recipe_is_written_that_check_accepts(tmp_path: Path) -> None:
     assert checked.exit_code == 0, checked.output
 
 
+def test_repeated_prompts_with_other_answers_are_counted(tmp_path: Path) -> None:
+    lines = [f"What is {word}?,{word}" for word in ("wombat", "glacier", "harpsichord", "nebula", "quince")]
+    (tmp_path / "t.csv").write_text("\n".join(("prompt,answer", *lines, lines[0], "What is quince?,fruit\n")))
+    made = init(tmp_path / "new", "--from", tmp_path / "t.csv")
+    assert "same tools: 2 rows, 1 of them with another answer than the first" in made.output
+
+
 def test_a_log_is_learnt_from_without_asking_again(tmp_path: Path) -> None:
     entries = []
     for word in ("wombat", "glacier", "harpsichord", "nebula", "quince", "trebuchet"):
@@ -156,7 +163,7 @@ def test_a_log_is_learnt_from_without_asking_again(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "log.jsonl", [*entries, entries[0]])
     made = init(tmp_path / "new", "--from", tmp_path / "log.jsonl", "--student", HOME / "base")
     assert made.exit_code == 0, made.output
-    assert "gpt-4o-mini" in made.output and "1 prompt repeat" in made.output
+    assert "gpt-4o-mini" in made.output and "same tools: 1 row" in made.output
     recipe = load_recipe(tmp_path / "new" / "recipe.yaml")
     assert recipe.teacher.kind == "api" and recipe.generate.samples == 0  # type: ignore[union-attr]
     checked = CliRunner().invoke(main, ["check", str(recipe.folder / "recipe.yaml"), "--runs", str(tmp_path / "runs")])
@@ -165,7 +172,7 @@ def test_a_log_is_learnt_from_without_asking_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"messages": [}\n', "not valid JSON"), ('{"prompt": "a"}\n', "1 different prompts"), ("", "the file is empty")],
+    [('{"messages": [}\n', "not valid JSON"), ('{"prompt": "a"}\n', "1 row in 1 group"), ("", "the file is empty")],
 )
 def test_bad_input_is_one_paragraph_and_leaves_nothing(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(text)

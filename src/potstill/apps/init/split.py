@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from potstill.components.filters.groups import linked_groups
 from potstill.components.filters.near_duplicates import duplicate_groups
 from potstill.core.errors import DataError
+from potstill.core.format import format_count
 from potstill.core.records import Row
 
 __all__ = ["Split", "asked_text", "split_rows"]
@@ -54,8 +55,9 @@ def split_rows(rows: Sequence[Row], seed: int) -> Split:
         groups[group].append(number)
     if len(groups) < _FEWEST:
         raise DataError(
-            f"the {len(rows)} rows are {len(groups)} different prompts, and at least {_FEWEST} are needed: one to "
-            "learn from, one for validation and one for test. Add rows that differ from each other."
+            f"the files have {format_count(len(rows), 'row')} in {format_count(len(groups), 'group')}, and at least "
+            f"{_FEWEST} groups are needed: one to learn from, one for validation and one for test. Rows with the same "
+            "group, turns of a conversation and near-duplicates are one group. Add rows that differ from each other."
         )
     order = list(groups.values())
     random.Random(seed).shuffle(order)

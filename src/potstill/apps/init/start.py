@@ -165,12 +165,15 @@ def _asked_models(models: Models, requests: Sequence[Request], guesses: list[str
 def _without_repeats(rows: Sequence[Row], guesses: list[str]) -> list[Row]:
     """One row for each prompt: the first with an answer, or else the first."""
     first: dict[str, Row] = {}
+    differing = 0
     for row in rows:
         before = first.setdefault(row.row_id, row)
+        differing += None not in (before.completion, row.completion) and before.completion != row.completion
         if before.completion is None and row.completion is not None:
             first[row.row_id] = row
     if repeated := len(rows) - len(first):
-        guesses.append(f"{format_count(repeated, 'prompt')} repeat others with the same tools, and were left out")
+        others = f", {differing:,} of them with another answer than the first" if differing else ""
+        guesses.append(f"Left out as repeated prompts with the same tools: {format_count(repeated, 'row')}{others}")
     return list(first.values())
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from potstill.apps.init.sources.tables import Columns, guess_columns, is_row, re
 from potstill.apps.init.sources.tools import is_tools, read_tool_file
 from potstill.core.errors import DataError
 from potstill.core.files import read_json, read_json_lines, read_text
+from potstill.core.format import format_count
 from potstill.core.recipe.yaml_text import BadYaml, read_yaml
 from potstill.core.records import parse_row
 
@@ -21,6 +25,8 @@ __all__ = ["KINDS", "read_sources"]
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".yaml", ".yml", ".txt", ".md")
 _TASK_NAMES = ("task", "readme", "description")
 _ANSWER_SUFFIX = ".answer"
+_DELIMITERS = ",;\t|"
+_NO_DELIMITER = "\x1f"  # of a table with one column, whose cells may have commas
 
 
 def read_sources(paths: Iterable[Path]) -> Found:
@@ -54,10 +60,7 @@ def _read_file(path: Path, found: Found) -> None:
     elif suffix in (".csv", ".tsv"):
         _read_objects(path, _table_rows(path), found)
     elif suffix in (".yaml", ".yml"):
-        try:
-            _read_value(path, read_yaml(read_text(path)), found)
-        except BadYaml as error:
-            raise DataError(f"{path}: not valid YAML: {error}.") from None
+        _read_value(path, _yaml_value(path), found)
     elif suffix in (".txt", ".md"):
         found.task = "\n\n".join(filter(None, (found.task, read_text(path).strip())))
         found.guesses.append(f"{path.name}: the task in words")
@@ -70,7 +73,7 @@ def _read_value(path: Path, value: Any, found: Found) -> None:
     if is_tools(value) and not (isinstance(value, Mapping) and "messages" in value):
         tools = read_tool_file(value, str(path))
         found.tools = (*found.tools, *(tool for tool in tools if tool not in found.tools))
-        found.guesses.append(f"{path.name}: {len(tools)} tools")
+        found.guesses.append(f"{path.name}: {format_count(len(tools), 'tool')}")
         return
     entries = value if isinstance(value, list) else [value]
     objects = [(f"{path}, entry {n}", each) for n, each in enumerate(entries, 1)]
@@ -81,18 +84,42 @@ def _read_value(path: Path, value: Any, found: Found) -> None:
     _read_objects(path, iter(objects), found)
 
 
+def _yaml_value(path: Path) -> Any:
+    """The value of a YAML file as JSON has it: dates become text, and keys too."""
+    try:
+        return json.loads(json.dumps(read_yaml(read_text(path)), default=str, allow_nan=False))
+    except BadYaml as error:
+        raise DataError(f"{path}: not valid YAML: {error}.") from None
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{path}: it has a key or a number that JSON does not have, such as a date as a key, or .nan. Put quotes "
+            "around it."
+        ) from None
+
+
 def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     text = read_text(path)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=_delimiter(path, text), skipinitialspace=True, strict=True
+    )
     try:
-        dialect: Any = "excel-tab" if path.suffix.lower() == ".tsv" else csv.Sniffer().sniff(text[:8192], ",;\t|")
-    except csv.Error:  # one column
-        dialect = "excel"
-    try:
-        reader = csv.DictReader(text.splitlines(keepends=True), dialect=dialect, restkey="")
+        names = reader.fieldnames or ()
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise DataError(f"{path}: two columns have the name {repeated!r}. Rename one of them.")
         for value in reader:
             yield f"{path}:{reader.line_num}", value
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error}).") from None
+        raise DataError(
+            f"{path}:{reader.line_num}: not valid CSV ({error}). Put cells with quotes, delimiters or line feeds in "
+            "double quotes, and double the quotes in them."
+        ) from None
+
+
+def _delimiter(path: Path, text: str) -> str:
+    """What separates the cells: the most frequent candidate in the header, where texts of users do not matter."""
+    header = re.sub('"[^"]*"', "", text.partition("\n")[0])
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
+    return delimiter if delimiter in header else _NO_DELIMITER
 
 
 def _read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], found: Found) -> None:
@@ -101,7 +128,7 @@ def _read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], fou
     for where, value in objects:
         if not kind:
             kind = "log" if is_logged(value) else "rows" if is_row(value) else "table"
-            columns = guess_columns(list(value), where) if kind == "table" else columns
+            columns = guess_columns([name for name in value if name is not None], where) if kind == "table" else columns
         try:
             found.requests.append(_request(kind, value, columns, where))
         except DataError as error:
@@ -119,6 +146,8 @@ def _read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], fou
 
 
 def _request(kind: str, value: Mapping[str, Any], columns: Columns, where: str) -> Request:
+    if None in value:  # what csv.DictReader names the cells without a header
+        raise DataError(f"{where}: the line has more cells than the header. Put cells with commas in double quotes.")
     if kind == "log":
         return read_logged(value, where)
     return read_row(value, where) if kind == "rows" else read_table_row(value, columns, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,10 @@ def read_table_row(value: Mapping[str, Any], columns: Columns, where: str) -> Re
     Raises:
         DataError: the line has no prompt.
     """
-    texts = {role: str(value.get(name) or "").strip() for role, name in columns.items()}
+    prompt = value.get(columns["prompt"])
+    if isinstance(prompt, dict | list):
+        raise DataError(f"{where}: the column {columns['prompt']!r} must hold text, found {type(prompt).__name__}.")
+    texts = {role: _text(value.get(name)) for role, name in columns.items()}
     if not texts["prompt"]:
         raise DataError(f"{where}: the column {columns['prompt']!r} is empty.")
     system = [{"role": "system", "content": texts["system"]}] if texts.get("system") else []
@@ -91,3 +95,10 @@ def read_table_row(value: Mapping[str, Any], columns: Columns, where: str) -> Re
     if texts.get("group"):
         row["group"] = texts["group"]
     return Request(parse_row(row, (), False, where))
+
+
+def _text(value: Any) -> str:
+    """The text of a cell; a table in JSONL may have numbers, and objects as answers."""
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

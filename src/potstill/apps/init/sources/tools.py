@@ -13,7 +13,8 @@ __all__ = ["is_tools", "read_tool_file"]
 
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 _LISTS = ("tools", "functions")
-_DEEPEST = 12  # references within references; a schema that refers to itself is cut there
+_DEEPEST = 12  # references and schemas within each other
+_MOST_SCHEMAS = 500  # of one parameter or body: what is nested deeper is cut off, and then anything is allowed there
 _KEYWORDS = (
     "type", "description", "enum", "properties", "required", "items", "anyOf", "oneOf", "allOf", "minimum", "maximum",
     "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "default", "const", "additionalProperties",
@@ -44,10 +45,14 @@ def read_tool_file(value: Any, where: str) -> tuple[Tool, ...]:
     if isinstance(value, Mapping) and "paths" in value:
         found = list(_operations(value, where))
     else:
-        listed = value if isinstance(value, list) else next(value[key] for key in _LISTS if value.get(key))
+        listed = (
+            value if isinstance(value, list) else next(value[key] for key in _LISTS if isinstance(value.get(key), list))
+        )
         found = [_plain_tool(each) for each in listed]
     if not found:
-        raise DataError(f"{where}: the document has no operation that could be a tool.")
+        raise DataError(
+            f"{where}: there is no tool in it. Give a list of tools, or an OpenAPI document with operations."
+        )
     tools = canonical_tools(found, where)
     argument_validators(tools, where)
     return tools
@@ -73,7 +78,7 @@ def _operations(document: Mapping[str, Any], where: str) -> Iterator[dict[str, A
             operation = entry.get(method) if isinstance(entry, Mapping) else None
             if not isinstance(operation, Mapping):
                 continue
-            name = _name(operation.get("operationId") or f"{method}_{path}", taken)
+            name = _name(str(operation.get("operationId") or f"{method}_{path}"), taken)
             about = operation.get("summary") or operation.get("description") or f"{method.upper()} {path}"
             given = [each for part in (entry, operation) for each in _listed(part.get("parameters"))]
             parameters = _parameters(document, given, operation.get("requestBody"))
@@ -101,7 +106,7 @@ def _parameters(document: Mapping[str, Any], given: list[Any], body: Any) -> dic
         if each.get("in") == "body":
             body = {"content": {"application/json": {"schema": each.get("schema", {})}}}
         elif each.get("in") in ("query", "path", "formData") and isinstance(each.get("name"), str):
-            schema = _schema(document, each.get("schema", each))
+            schema = _plain_schema(document, each.get("schema", each))
             if each.get("description"):
                 schema["description"] = each["description"]
             properties[each["name"]] = schema
@@ -121,7 +126,7 @@ def _body_schema(document: Mapping[str, Any], body: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not content:
         return {}
     chosen = content.get("application/json") or next(iter(content.values()))
-    return _schema(document, chosen.get("schema", {})) if isinstance(chosen, Mapping) else {}
+    return _plain_schema(document, chosen.get("schema", {})) if isinstance(chosen, Mapping) else {}
 
 
 def _resolved(document: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
@@ -137,22 +142,43 @@ def _resolved(document: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) and "$ref" not in value else {}
 
 
-def _schema(document: Mapping[str, Any], value: Any, depth: int = 0) -> dict[str, Any]:
-    """A JSON Schema without references; deeper than a dozen levels, anything is allowed."""
-    if depth > _DEEPEST:
+def _plain_schema(document: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    """A JSON Schema without references, as deep as it can be with at most `_MOST_SCHEMAS` schemas in it.
+
+    Schemas that refer to themselves or to each other would grow with a power of the depth.
+    """
+    for depth in range(_DEEPEST, 0, -1):
+        try:
+            return _schema(document, value, depth, [_MOST_SCHEMAS])
+        except _TooLarge:
+            continue
+    return {}
+
+
+class _TooLarge(Exception):
+    """A schema has more schemas in it than are left."""
+
+
+def _schema(document: Mapping[str, Any], value: Any, depth: int, left: list[int]) -> dict[str, Any]:
+    """A JSON Schema without references; below the depth, anything is allowed. `left` holds how many may be made."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise _TooLarge
+    if depth == 0:
         return {}
     found = _resolved(document, value)
     out = {key: found[key] for key in _KEYWORDS if key in found}
     if isinstance(out.get("required"), bool):  # of a parameter in OpenAPI 2.0
         del out["required"]
     if isinstance(out.get("properties"), Mapping):
-        out["properties"] = {name: _schema(document, each, depth + 1) for name, each in out["properties"].items()}
+        named = out["properties"].items()
+        out["properties"] = {name: _schema(document, each, depth - 1, left) for name, each in named}
     for key in ("anyOf", "oneOf", "allOf"):
         if isinstance(out.get(key), list):
-            out[key] = [_schema(document, each, depth + 1) for each in out[key]]
+            out[key] = [_schema(document, each, depth - 1, left) for each in out[key]]
     for key in ("items", "additionalProperties"):
         if isinstance(out.get(key), Mapping):
-            out[key] = _schema(document, out[key], depth + 1)
+            out[key] = _schema(document, out[key], depth - 1, left)
     if found.get("nullable") is True and isinstance(out.get("type"), str):
         out["type"] = [out["type"], "null"]
     return out
