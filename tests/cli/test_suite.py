@@ -27,7 +27,9 @@ def test_the_kinds_of_the_help_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_kind_can_be_added_on_the_command_line(tmp_path: Path, kind: str) -> None:
-    value = {"schema": "{}", "calls": "[]", "numeric": "3"}.get(kind, "x")
+    value = {"schema": "{}", "calls": "[]", "numeric": "3", "constraints": '[{"name": "punctuation:no_comma"}]'}.get(
+        kind, "x"
+    )
     assert expected_value(kind, value, "here")["kind"] == kind
     assert potstill("suite", "new", tmp_path / "s").exit_code == 0
     done = potstill("suite", "add", tmp_path / "s", "--prompt", "Hi", "--expect", f"{kind}={value}", "--tag", "a b")

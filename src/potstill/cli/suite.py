@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["suite"]
 
 _SHOWN = 20
-KINDS = ("bfcl", "clinc150", "csv", "gsm8k", "items", "promptfoo", "rows")
+KINDS = ("bfcl", "clinc150", "csv", "gsm8k", "ifeval", "items", "promptfoo", "rows")
 
 suite_argument = click.argument("folder", metavar="SUITE", type=click.Path(path_type=Path))
 

@@ -53,6 +53,11 @@ def is_right(expected: dict[str, Any], text: str, tools: list[dict[str, Any]] | 
         ({"kind": "numeric", "value": "0.33", "tolerance": "0.01"}, ["1/3", "0.34"], ["0.3401", "0.3"]),
         ({"kind": "contains_all", "texts": ["red", "blue"]}, ["Blue and RED"], ["red", ""]),
         ({"kind": "contains_all", "texts": ["red"], "absent": ["green"]}, ["red"], ["red or green"]),
+        (
+            {"kind": "constraints", "rules": [{"name": "punctuation:no_comma"}, {"name": "startend:quotation"}]},
+            ['"No comma"'],
+            ["No comma", '"One, two"', ""],
+        ),
         ({"kind": "refusal"}, ["Sorry, I cannot do that."], ["Done.", "Which room?", ""]),
         ({"kind": "clarification"}, ["Which room do you mean?"], ["Done.", "Sorry, I cannot do that."]),
         ({"kind": "clarification", "match": "room"}, ["Which room?"], ["Which level?"]),
@@ -152,6 +157,9 @@ def test_what_can_never_be_answered_is_named(expected: dict[str, Any], message: 
         {"kind": "one_of", "texts": []},
         {"kind": "exact", "text": ""},
         {"kind": "exact", "text": "a", "extra": 1},
+        {"kind": "constraints", "rules": [{"name": "be:nice"}]},
+        {"kind": "constraints", "rules": [{"name": "keywords:existence"}]},
+        {"kind": "constraints", "rules": [{"name": "punctuation:no_comma", "values": {"x": 1}}]},
         {},
     ],
 )

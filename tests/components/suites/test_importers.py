@@ -136,6 +136,30 @@ def test_bfcl_without_its_answers(tmp_path: Path) -> None:
         imported("bfcl", write_bfcl(tmp_path, "simple", None))
 
 
+def test_ifeval(tmp_path: Path) -> None:
+    lines = [
+        {
+            "key": 1,
+            "prompt": "Write 2 words, no commas",
+            "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+            "kwargs": [{"num_words": None}, {"num_words": 2.0, "relation": "at least", "letter": None}],
+        },
+        {
+            "key": 2,
+            "prompt": "In Hindi",
+            "instruction_id_list": ["language:response_language"],
+            "kwargs": [{"language": "hi"}],
+        },
+    ]
+    found = imported("ifeval", write_jsonl(tmp_path / "input_data.jsonl", lines))
+    assert found.left_out == {"the instruction 'language:response_language' cannot be verified": 1}
+    (item,) = found.items
+    assert item.tags == ("punctuation", "length_constraints")
+    assert says(item, "two words")
+    assert not says(item, "one")
+    assert not says(item, "one, two")
+
+
 def test_promptfoo(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("Translate to {{ language }}: {{text}}")
     messages = [{"role": "system", "content": "{{language}}"}, {"role": "user", "content": "{{text}}"}]

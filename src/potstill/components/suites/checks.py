@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.components.chat.tool_calls import ParsedAnswer
 from potstill.components.checkers.golds import check_golds
+from potstill.components.checkers.instructions import follows
 from potstill.components.checkers.judge import judge_answer
 from potstill.components.checkers.numeric import final_number
 from potstill.components.checkers.phrases import plain
-from potstill.components.suites.expected import Calls, ContainsAll, Expected, FitsSchema, Numeric
+from potstill.components.suites.expected import Calls, Constraints, ContainsAll, Expected, FitsSchema, Numeric
 from potstill.components.suites.items import Item
 from potstill.core.artifacts.answers import AnswerError
 from potstill.core.errors import DataError
@@ -110,6 +111,10 @@ def _contains_all(expected: ContainsAll, text: str) -> bool:
     return all(_folded(t) in said for t in expected.texts) and not any(_folded(t) in said for t in expected.absent)
 
 
+def _follows(expected: Constraints, text: str) -> bool:
+    return all(follows(text, rule.name, rule.values) for rule in expected.rules)
+
+
 def _folded(text: str) -> str:
     return " ".join(plain(text).casefold().split())
 
@@ -119,6 +124,7 @@ WORDS: dict[str, Callable[[Any, str], bool]] = {
     "schema": _fits,
     "numeric": _is_number,
     "contains_all": _contains_all,
+    "constraints": _follows,
 }
 """Checks of answers in words, by the kind of expectation: what is expected, and the answer's text."""
 
@@ -157,6 +163,8 @@ def expected_text(expected: Expected) -> str:
         case "contains_all":
             absent = f", without {', '.join(expected.absent)}" if expected.absent else ""
             return f"contains {', '.join(expected.texts)}{absent}"
+        case "constraints":
+            return "; ".join(f"{rule.name} {json.dumps(rule.values, ensure_ascii=False)}" for rule in expected.rules)
         case "calls":
             shown = (f"{c.name}({json.dumps(c.arguments, ensure_ascii=False)})" for c in expected.calls)
             return "\n".join(shown) or "no call"

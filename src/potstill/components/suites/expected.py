@@ -6,8 +6,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from potstill.components.checkers.instructions import check_instruction
 from potstill.core.artifacts.base import Part
 from potstill.core.records import GoldCall
 
@@ -15,6 +16,7 @@ __all__ = [
     "KINDS",
     "Calls",
     "Clarification",
+    "Constraints",
     "ContainsAll",
     "Exact",
     "Expected",
@@ -23,6 +25,7 @@ __all__ = [
     "OneOf",
     "Refusal",
     "Regex",
+    "Rule",
 ]
 
 Texts: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -122,8 +125,30 @@ class ContainsAll(Part):
     absent: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
+class Rule(Part):
+    """An instruction on the form of an answer, by IFEval's name, with its parameters."""
+
+    name: str
+    values: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Rule:
+        check_instruction(self.name, self.values)
+        return self
+
+
+class Constraints(Part):
+    """The answer follows every one of these instructions on its form."""
+
+    kind: Literal["constraints"] = "constraints"
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+
 Expected: TypeAlias = Annotated[
-    Exact | OneOf | Regex | FitsSchema | Calls | Numeric | Refusal | Clarification | ContainsAll,
+    Exact | OneOf | Regex | FitsSchema | Calls | Numeric | Refusal | Clarification | ContainsAll | Constraints,
     Field(discriminator="kind"),
 ]
-KINDS = ("exact", "one_of", "regex", "schema", "calls", "numeric", "refusal", "clarification", "contains_all")
+KINDS = (
+    "exact", "one_of", "regex", "schema", "calls", "numeric", "refusal", "clarification", "contains_all", "constraints",
+)  # fmt: skip
+"""The names of all kinds."""

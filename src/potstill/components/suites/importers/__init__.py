@@ -6,6 +6,7 @@ from potstill.components.suites.importers.bfcl import import_bfcl
 from potstill.components.suites.importers.clinc150 import import_clinc150
 from potstill.components.suites.importers.csv_file import import_csv
 from potstill.components.suites.importers.gsm8k import import_gsm8k
+from potstill.components.suites.importers.ifeval import import_ifeval
 from potstill.components.suites.importers.imported import Imported, Importer, Source
 from potstill.components.suites.importers.promptfoo import import_promptfoo
 from potstill.components.suites.importers.rows import import_items, import_rows
@@ -19,6 +20,7 @@ IMPORTERS: dict[str, Importer] = {
     "clinc150": import_clinc150,
     "gsm8k": import_gsm8k,
     "bfcl": import_bfcl,
+    "ifeval": import_ifeval,
     "promptfoo": import_promptfoo,
 }
 """Importers by the name of the kind of file."""

@@ -23,7 +23,7 @@ def import_csv(source: Source) -> Imported:
 
     Columns: `prompt` and `expected`, and optionally `kind` (default: exact), `system`, `tags` (separated by ";"),
     `core` (true or false), `group`, `weight` and `source`. Several texts of one_of and contains_all are separated by
-    "|"; the schema of schema and the calls of calls are JSON.
+    "|"; the schema of schema, the calls of calls and the rules of constraints are JSON.
     """
     text = read_text(source.path, advice="Give the path of a CSV file.")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -75,13 +75,14 @@ def expected_value(kind: str, text: str, where: str) -> dict[str, Any]:
     key = {
         "exact": "text", "one_of": "texts", "regex": "pattern", "schema": "json_schema", "calls": "calls",
         "numeric": "value", "refusal": "match", "clarification": "match", "contains_all": "texts",
+        "constraints": "rules",
     }.get(kind, "value")  # fmt: skip
     value: Any = text.strip()
     if kind in ("refusal", "clarification") and not value:
         return {"kind": kind}
     if key == "texts":
         value = [part.strip() for part in value.split("|") if part.strip()]
-    elif kind in ("schema", "calls"):
+    elif kind in ("schema", "calls", "constraints"):
         try:
             value = json.loads(value)
         except ValueError as error:
