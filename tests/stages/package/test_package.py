@@ -31,7 +31,7 @@ from potstill.stages.package.turns import prints_schemas
 from potstill.stages.package.workload import workload_of
 from stage_runs import run_stage
 
-FILES = {"LICENSE", "Modelfile", "README.md", "lights-Q8_0.gguf", "manifest.json", "tools.json"}
+FILES = {"LICENSE", "Modelfile", "README.md", "bom.cdx.json", "lights-Q8_0.gguf", "manifest.json", "tools.json"}
 
 
 @pytest.fixture(autouse=True)

@@ -87,7 +87,7 @@ def _run(inputs: ClassifierPackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: _card(inputs, manifest))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=6, later=LATER)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=7, later=LATER)
 
 
 def _notice(inputs: ClassifierPackageInputs) -> str:

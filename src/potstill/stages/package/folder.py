@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from potstill.components.packages.bom import BOM, bill_of_materials
 from potstill.components.packages.entries import file_entry
 from potstill.core.artifacts.manifest import ClassifierManifest, Manifest
 from potstill.core.artifacts.signature import Envelope
-from potstill.core.files import replacing, write_text
+from potstill.core.files import replacing, write_json, write_text
 
 __all__ = ["CARD", "LATER", "PACKAGE", "finish", "link", "new_package"]
 
@@ -41,8 +42,9 @@ def link(source: Path, folder: Path) -> None:
 
 
 def finish(folder: Path, manifest: ManifestT, card: Callable[[ManifestT], str]) -> None:
-    """Add the model card, its entry in the manifest, and the manifest."""
-    path = folder / CARD
-    write_text(path, card(manifest))
-    files = dict(sorted({**manifest.files, CARD: file_entry(path)}.items()))
+    """Add the bill of materials, the model card, and the manifest with the entries of both."""
+    write_json(folder / BOM, bill_of_materials(manifest))
+    write_text(folder / CARD, card(manifest))
+    added = {name: file_entry(folder / name) for name in (BOM, CARD)}
+    files = dict(sorted({**manifest.files, **added}.items()))
     manifest.model_copy(update={"files": files}).write(folder)

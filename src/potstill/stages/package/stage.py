@@ -139,7 +139,7 @@ def _run(inputs: PackageInputs, out: Path) -> None:
         finish(folder, _manifest(inputs, folder), lambda manifest: write_card(inputs, manifest, example))
 
 
-STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=9, later=LATER)
+STAGE = Stage(name="package", reads=_STEPS, inputs=_inputs, run=_run, version=10, later=LATER)
 
 
 def _example(inputs: PackageInputs, chat: ChatFormat, folder: Path) -> Example | None:
