@@ -95,7 +95,8 @@ def teach(
         return _vote(inputs, teachers, rows, split).in_order(rows)
     if policy == "route":
         return _route(inputs, teachers, rows, split).in_order(rows)
-    return _cascade(inputs, teachers, rows, split).in_order(rows)  # one teacher is a cascade of one
+    done = _cascade(inputs, teachers, rows, split)  # one teacher is a cascade of one
+    return done.in_order(rows) if policy else done
 
 
 def _policy(inputs: GenerateInputs) -> str | None:
@@ -125,7 +126,8 @@ def _cascade(
         done.add_verdicts(verified.counts)
         done.teachers.append(_counts(teacher, asked, {row.row_id for row in kept}))
         left = list({row.row_id: row for row in left if row.row_id not in settled}.values())
-    done.compare(all_fit)
+    if len(teachers) > 1:
+        done.compare(all_fit)
     return done
 
 
