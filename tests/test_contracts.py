@@ -35,8 +35,8 @@ NOT_IN_CORE = HEAVY | {"tokenizers", "huggingface_hub", "numpy"}
 LAYERS = ("core", "components", "stages", "pipeline", "apps", "cli")
 """From the bottom to the top. `pipeline` and `apps` stand on one level: neither imports the other."""
 COMPONENTS = (
-    "chat", "losses", "models", "conversion", "checkers", "filters", "licences", "runtimes", "suites", "deferral",
-    "parity", "targets", "hardware", "sizing", "packages", "training",
+    "chat", "losses", "models", "conversion", "checkers", "filters", "curriculum", "licences", "runtimes", "suites",
+    "deferral", "parity", "targets", "hardware", "sizing", "packages", "training",
 )  # fmt: skip
 """A component imports core and those before it."""
 

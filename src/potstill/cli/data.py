@@ -1,4 +1,4 @@
-"""`potstill data`: rows from answers that exist. `potstill targets`: what a store of distributions holds."""
+"""`potstill data`: rows from existing answers, and what a run learns from. `potstill targets`: a store of targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from potstill.cli.options import json_option
+from potstill.cli.options import json_option, runs_option
 
 __all__ = ["data", "targets"]
 
@@ -36,7 +36,7 @@ def stats(folder: Path, as_json: bool) -> None:
 
 @click.group()
 def data() -> None:
-    """Make rows from answers that you already have."""
+    """Make rows from answers that you already have, and look at what a run learns from."""
 
 
 @data.command()
@@ -66,3 +66,46 @@ def batch(requests: Path, results: Path, rows: Path, as_json: bool) -> None:
     if found.left_out:
         more = "; ..." if len(found.left_out) > _SHOWN else ""
         say(f"{format_count(len(found.left_out), 'request')} left out. {'; '.join(found.left_out[:_SHOWN])}{more}")
+
+
+@data.command()
+@click.argument("path", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
+@runs_option
+@json_option
+def coverage(path: Path, runs: Path, as_json: bool) -> None:
+    """Print the quotas of a curriculum, the accepted rows of each, and what is missing.
+
+    RECIPE_OR_RUN is a recipe with data.curriculum or the directory of a run. Before the first run, the prompts that the
+    recipe starts from are counted.
+    """
+    from potstill.apps.data.step import find_coverage
+    from potstill.cli.render.data import say_coverage
+    from potstill.cli.render.page import print_json
+
+    found, accepted = find_coverage(path, runs)
+    if as_json:
+        print_json({"accepted": accepted, **found.to_json()})
+    else:
+        say_coverage(found, accepted=accepted)
+
+
+@data.command()
+@click.argument("path", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
+@click.option("--rejected", is_flag=True, help="Show the rejected rows, each with its reason.")
+@click.option("--reason", metavar="NAME", help="Only rows that were rejected for this reason, such as gold.")
+@runs_option
+@json_option
+def rows(path: Path, rejected: bool, reason: str | None, runs: Path, as_json: bool) -> None:
+    """Page through the rows that a run learns from, or through the rejected ones."""
+    from potstill.apps.data.step import find_rows
+    from potstill.cli.render.data import row_pages
+    from potstill.cli.render.page import print_json, say
+
+    found = find_rows(path, runs, rejected=rejected or reason is not None)
+    shown = [row for row in found if reason is None or row.provenance.get("rejected") == reason]
+    if as_json:
+        print_json({"rows": [row.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for row in shown]})
+    elif shown:
+        click.echo_via_pager(row_pages(shown))
+    else:
+        say("There are no such rows.")

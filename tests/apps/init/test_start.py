@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from fixtures import ROOT, write_jsonl
 from potstill.apps.init.gates import suggested_gates
 from potstill.apps.init.guess import guess_answers
-from potstill.apps.init.sampled import rows_of_tools
 from potstill.apps.init.split import asked_text, split_rows
 from potstill.cli.main import main
+from potstill.components.curriculum.sampled import rows_of_tools
 from potstill.components.filters.near_duplicates import THRESHOLD, resemblance
 from potstill.core.errors import DataError
 from potstill.core.recipe import load_recipe

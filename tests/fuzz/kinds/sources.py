@@ -12,8 +12,8 @@ from fixtures import TOOLS, light_row
 from fuzz.harness import Make
 from fuzz.mutate import damaged_bytes, damaged_json, written
 from potstill.apps.init.guess import guess_answers
-from potstill.apps.init.sampled import rows_of_tools
 from potstill.apps.init.sources.files import read_sources
+from potstill.components.curriculum.sampled import rows_of_tools
 
 __all__ = ["SOURCE_KINDS"]
 

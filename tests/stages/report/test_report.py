@@ -19,6 +19,7 @@ import pytest
 
 from finished_run import EVIL, RECIPE, finished_run, made_up_example, pair
 from fixtures import write_jsonl
+from potstill.core.artifacts.coverage import Coverage, CoverageCell
 from potstill.core.artifacts.manifest import DataFile
 from potstill.core.artifacts.metrics import (
     LeakedRows,
@@ -527,3 +528,13 @@ def test_a_page_says_on_what_its_teacher_was_fine_tuned(tmp_path: Path) -> None:
     assert "<dt>Teacher fine-tuned on</dt><dd>gold.jsonl, 800 rows</dd>" in render_page(
         replace(facts, manifest=manifest)
     )
+
+
+def test_the_quotas_of_a_curriculum_are_shown(tmp_path: Path) -> None:
+    recipe, steps = packaged_run(tmp_path)
+    facts = read_facts(stage_inputs(STAGE, recipe, steps))
+    assert "What the training rows cover" not in render_page(facts)
+    cells = (CoverageCell(of={"label": "<b>", "noise": "typos"}, quota=5, accepted=3, written=4),)
+    page = render_page(replace(facts, coverage=Coverage(curriculum="c@1", rows=9, written=4, cells=cells)))
+    assert "c@1: 0 of 1 quotas are met (label: &lt;b&gt;, noise: typos lacks 2 of 5)" in page
+    assert "<td>5</td><td>3</td><td>4</td><td>2</td>" in page

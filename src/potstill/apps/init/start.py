@@ -10,17 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from potstill.apps.init.curriculum import curriculum_values
 from potstill.apps.init.gates import suggested_gates
 from potstill.apps.init.guess import guess_answers
 from potstill.apps.init.lengths import estimate_lengths
-from potstill.apps.init.sampled import rows_of_tools
 from potstill.apps.init.sources.found import Found, Request
 from potstill.apps.init.split import Split, split_rows
 from potstill.components.checkers.judge import is_judged
+from potstill.components.curriculum.sampled import rows_of_tools
+from potstill.components.curriculum.spec import Curriculum
+from potstill.components.curriculum.steering import require_reachable
 from potstill.core.errors import DataError
 from potstill.core.files import replacing, write_json, write_text
 from potstill.core.format import format_count
-from potstill.core.recipe import load_recipe
+from potstill.core.recipe import Recipe, load_recipe
 from potstill.core.records import Row, write_rows
 from potstill.core.tools import Tool
 from potstill.core.words import printable
@@ -77,14 +80,18 @@ def start_recipe(found: Found, folder: Path, models: Models, seed: int) -> Start
     judged = [row for row in split.test if is_judged(row)]
     guesses.append(_said_of_answers(answers.counts, len(judged), len(split.test)))
     lengths = estimate_lengths(rows, models.student)
+    name = _name(folder)
+    wants_more = not own_answers and (found.task or not found.requests)
+    task = found.task or "Call the tools that users ask for."
+    curriculum = curriculum_values(name, task, answers, shared) if wants_more else None
     values = {
-        "name": _name(folder),
+        "name": name,
         "seed": seed,
         "train": len(split.train),
         "validation": len(split.validation),
         "test": len(split.test),
         "tools": len(shared),
-        "curriculum": False,
+        "curriculum": curriculum is not None,
         "context": lengths.context,
         "counted": lengths.counted,
         "max_new_tokens": lengths.answer,
@@ -101,6 +108,8 @@ def start_recipe(found: Found, folder: Path, models: Models, seed: int) -> Start
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as building:
         building.mkdir()
+        if curriculum:
+            write_text(building / "curriculum.yaml", _filled("curriculum.yaml.jinja", curriculum))
         _write(building, split, shared, values)
         files = tuple(sorted(path.name for path in building.iterdir()))
     counts = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
@@ -112,18 +121,20 @@ def _write(folder: Path, split: Split, tools: tuple[Tool, ...], values: Mapping[
         write_rows(folder / f"{name}.jsonl", rows, tools)
     if tools:
         write_json(folder / "tools.json", list(tools))
-    write_text(folder / "recipe.yaml", _recipe_text(values))
-    load_recipe(folder / "recipe.yaml")
+    write_text(folder / "recipe.yaml", _filled("recipe.yaml.jinja", values))
+    recipe = load_recipe(folder / "recipe.yaml")
+    if isinstance(recipe, Recipe) and recipe.data.curriculum:
+        require_reachable(Curriculum.read(recipe.data.curriculum), split.train, recipe.data.curriculum)
 
 
-def _recipe_text(values: Mapping[str, Any]) -> str:
+def _filled(template: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("potstill.apps.init", "."), undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.get_template("recipe.yaml.jinja").render(values)
+    return environment.get_template(template).render(values)
 
 
 def _requests(found: Found, seed: int, guesses: list[str]) -> list[Request]:

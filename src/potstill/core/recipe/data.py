@@ -33,6 +33,9 @@ class Data(Section):
     answers these in place of the prompts above, and the teacher scores its answers; default: none."""
     tools: LocalPath | None = None
     """Path of a JSON file with the tools of every row that names none of its own, in OpenAI's format; default: none."""
+    curriculum: LocalPath | None = None
+    """Path of a YAML file that says which prompts the teacher writes in addition, and how many rows of each kind are
+    learnt from; default: none."""
     limit: Annotated[
         dict[Literal["prompts", "validation", "test", "unanswered"], Count],
         BeforeValidator(_limit_of_prompts),

@@ -285,6 +285,11 @@ class Recipe(RecipeFile):
                 f"trainer.kernel: {self.trainer.kernel} is for targets: online, and stored targets are scored in plain "
                 "torch: leave it out"
             )
+        if self.data.curriculum and self.generate.samples == 0:
+            raise ValueError(
+                "data.curriculum has prompts written, which the teacher answers: leave generate.samples: 0 out, or "
+                "data.curriculum"
+            )
         if self.data.unanswered and self.train.objective.on_policy is None:
             raise ValueError(
                 "data.unanswered has prompts that the student answers itself while it learns: set "

@@ -11,6 +11,8 @@ from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import is_judged
 from potstill.components.checkers.turns import check_turns
 from potstill.components.conversion.rules import export_notes, require_exportable
+from potstill.components.curriculum.spec import Curriculum
+from potstill.components.curriculum.steering import require_reachable
 from potstill.components.licences.licences import is_hosted, licence_verdict, teacher_licences
 from potstill.components.models.recipe_models import Model, Models, load_models
 from potstill.components.packages.modelfile import modelfile_stops
@@ -52,6 +54,8 @@ def check_recipe(recipe: Recipe) -> CheckResult:
     for name, rows in splits.items():
         check_golds(rows)
         turns += check_turns("teacher.finetune.rows" if name == "finetune" else f"data.{name}", rows)
+    if recipe.data.curriculum:
+        require_reachable(Curriculum.read(recipe.data.curriculum), splits["prompts"], recipe.data.curriculum)
     models = load_models(recipe)
     require_stored(recipe, models)
     require_exportable(recipe, models.student)

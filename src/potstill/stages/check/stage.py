@@ -38,6 +38,7 @@ class CheckInputs:
     finetune_rows: HashedPath | None
     labelled: HashedPath | None
     unanswered: HashedPath | None
+    curriculum: HashedPath | None
     base: HashedPath | None
     licenses: dict[str, str]
     member_licenses: tuple[str | None, ...]
@@ -51,6 +52,7 @@ class CheckInputs:
             "test": self.test.path,
             "labelled": self.labelled and self.labelled.path,
             "unanswered": self.unanswered and self.unanswered.path,
+            "curriculum": self.curriculum and self.curriculum.path,
             "tools": self.tools and self.tools.path,
             "limit": self.limit,
         }
@@ -95,6 +97,7 @@ def inputs(recipe: Recipe, done: Done) -> CheckInputs:
         finetune_rows=optional_file(teacher.finetune.rows) if teacher.finetune else None,
         labelled=optional_file(data.labelled),
         unanswered=optional_file(data.unanswered),
+        curriculum=optional_file(data.curriculum),
         base=_model(student.model) if student.model else None,
         licenses={str(part): name for part, name in recipe.licenses.items()},
         member_licenses=tuple(member.license for member in recipe.member_teachers),

@@ -29,6 +29,7 @@ from potstill.core.recipe import ApiTeacher, Generate, LocalTeacher, Recipe, Sev
 from potstill.core.records import Message, Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
+from potstill.stages.generate.curriculum import coverage_findings, with_written_prompts, write_coverage
 from potstill.stages.generate.teachers import LoadedTeacher, lead_of, load_teachers
 from potstill.stages.generate.teaching import Taught, announce, teach
 
@@ -48,6 +49,7 @@ class GenerateInputs:
     prompts      rows to learn from
     validation   rows of the validation curve
     tools        tools of the rows that name none
+    curriculum   what the accepted rows must cover; the teacher writes prompts until they do
     limit        number of prompts to use, from the top of the file
     validation_limit   the same of the validation rows
     settings     how the teacher answers
@@ -66,6 +68,7 @@ class GenerateInputs:
     prompts: HashedPath
     validation: HashedPath | None
     tools: HashedPath | None
+    curriculum: HashedPath | None
     limit: int | None
     validation_limit: int | None
     settings: Generate
@@ -89,6 +92,7 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         prompts=HashedPath.of_file(data.prompts),
         validation=optional_file(data.validation),
         tools=optional_file(data.tools),
+        curriculum=optional_file(data.curriculum),
         limit=data.limit.get("prompts"),
         validation_limit=data.limit.get("validation"),
         settings=recipe.generate,
@@ -116,11 +120,15 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     }
     prompts = {split: _prompts(inputs, source, limit) for split, (source, limit) in sources.items()}
     announce(inputs, teachers, [(rows, split) for split, rows in prompts.items()])
+    if inputs.curriculum:
+        prompts["train"] = with_written_prompts(inputs, teachers, prompts["train"])
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, rows in prompts.items():
         taught = teach(inputs, teachers, rows, split)
         write_rows(out / rows_file(split), taught.kept, tools)
+        if split == "train" and inputs.curriculum:
+            write_coverage(inputs.curriculum, taught.kept, rows, out)
         if inputs.logprobs:
             from potstill.stages.generate.logprobs import write_logprobs
 
@@ -177,7 +185,7 @@ def _require_kept(counts: SplitCounts, out: Path) -> None:
 
 
 def _confirm(folder: Path, runs: Path) -> list[str]:
-    return Generated.read(folder).findings()
+    return Generated.read(folder).findings() + coverage_findings(folder)
 
 
 STAGE = Stage("generate", ("finetune",), make_inputs, run, version=10, confirm=_confirm)

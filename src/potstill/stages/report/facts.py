@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from potstill.core.artifacts.base import read_parts
+from potstill.core.artifacts.coverage import Coverage
 from potstill.core.artifacts.manifest import Manifest
 from potstill.core.artifacts.metrics import Metrics
 from potstill.core.artifacts.speed import MeasuredSpeed
@@ -39,6 +40,7 @@ class Facts:
     logs      training logs by model
     answers   tokens of each row that the teacher answered
     steps     records of the run's steps by stage
+    coverage  quotas of the curriculum; None for a recipe without one
     """
 
     inputs: ReportInputs
@@ -50,6 +52,7 @@ class Facts:
     logs: Mapping[str, Sequence[LogLine]]
     answers: Sequence[AnswerTokens]
     steps: Mapping[str, StepRecord]
+    coverage: Coverage | None = None
 
     @property
     def speed(self) -> MeasuredSpeed:
@@ -70,4 +73,5 @@ def read_facts(inputs: ReportInputs) -> Facts:
         logs={name: read_log(inputs.trained.path.parent, name) for name in inputs.logs},
         answers=[row for row in rows if row.prompt_tokens and row.completion_tokens],
         steps={name: StepRecord.read(file.path.parent) for name, file in inputs.steps.items()},
+        coverage=Coverage.read(inputs.coverage.path.parent) if inputs.coverage else None,
     )

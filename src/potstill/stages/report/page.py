@@ -57,6 +57,7 @@ def render_page(facts: Facts) -> str:
             regressions=regressions_section(facts),
             teacher_right=exact.k if (exact := facts.metrics.models.teacher.exact) else 0,
             readings=readings_section(facts),
+            coverage=facts.coverage,
             provenance=provenance_section(facts),
         )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from potstill.components.sizing.prices import ListedPrice, find_price
+from potstill.core.artifacts.coverage import Coverage
 from potstill.core.artifacts.generated import rows_file
 from potstill.core.artifacts.manifest import Manifest
 from potstill.core.artifacts.metrics import Metrics
@@ -46,6 +47,7 @@ class ReportInputs:
     logs            training logs of `student` and `control`
     answers         the rows that the teacher answered
     steps           step.json of each finished step by stage
+    coverage        quotas of the curriculum; None for a recipe without one
     """
 
     name: str
@@ -62,6 +64,7 @@ class ReportInputs:
     logs: dict[str, HashedPath]
     answers: HashedPath
     steps: dict[str, HashedPath]
+    coverage: HashedPath | None = None
 
 
 def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
@@ -81,6 +84,7 @@ def _inputs(recipe: Recipe, done: Done) -> ReportInputs:
         logs={name: path for name, path in logs.items() if path},
         answers=done.path("generate", rows_file("train")),
         steps={name: done.path(name, StepRecord.FILE) for name in _STEPS if name in done},
+        coverage=done.optional_path("generate", Coverage.FILE),
     )
 
 
