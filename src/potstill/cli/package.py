@@ -85,6 +85,8 @@ def sign(folder: Path | None, key: Path | None, new_key: Path | None, expires: d
         raise click.UsageError("--expires belongs to --new-key: the last day of an existing key is in its file.")
     if new_key:
         last = expires.date() if expires else keys.today() + datetime.timedelta(days=_DAYS)
+        if last < keys.today():
+            raise click.UsageError(f"--expires {last} is in the past: the key could sign nothing.")
         made = keys.new_key(new_key, last)
         say(f"{new_key}: private key, valid until {last}. Whoever has this file can sign as you.")
         say(f"{new_key}{keys.PUBLIC}: public key {made.id}, for whoever verifies your packages.")

@@ -216,3 +216,18 @@ def test_verification_without_a_key_needs_no_cryptography(package: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "Signed with the key" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--new-key", "."), ".: this exists, and may hold a key"),
+        (("--new-key", "old", "--expires", "2020-01-31"), "--expires 2020-01-31 is in the past"),
+    ],
+)
+def test_keys_that_would_be_of_no_use_are_not_made(
+    options: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("sign", *options)
+    assert done.exit_code == 2 and message in done.output and not list(tmp_path.iterdir())

@@ -74,12 +74,10 @@ def new_key(path: Path, expires: datetime.date) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-    public_path = path.with_name(path.name + PUBLIC)
+    public_path = Path(f"{path}{PUBLIC}")
     for taken in (path, public_path):
         if taken.exists():
-            raise UsageError(
-                f"{taken}: this file exists, and may hold a key that is still needed. Choose another name."
-            )
+            raise UsageError(f"{taken}: this exists, and may hold a key that is still needed. Choose another name.")
     private = Ed25519PrivateKey.generate()
     public = PublicKey(private.public_key(), expires)
     lines = f"Key id: {public.id}\nExpires: {expires.isoformat()}\n\n"
