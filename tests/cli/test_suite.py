@@ -61,10 +61,10 @@ def test_a_suite_from_rows_to_a_frozen_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["new", "FOLDER"], "is not empty"),
+        (["new", "FOLDER"], "is not an empty folder"),
         (["lint", "NOTHING"], "has no suite.json"),
         (["add", "FOLDER"], "Give a file of items, or --prompt and --expect"),
-        (["add", "FOLDER", "--prompt", "x", "--expect", "magic=1"], "not an item of a suite"),
+        (["add", "FOLDER", "--prompt", "x", "--expect", "magic=1"], "unknown kind 'magic'"),
         (["import", "FOLDER", "NOTHING"], "no such file"),
         (["diff", "FOLDER", "--since", "4"], "has no version 4"),
         (["new", "NOTHING", "--name", "a b"], "cannot be the name of a suite"),
@@ -77,3 +77,21 @@ def test_wrong_usage_is_one_paragraph(tmp_path: Path, arguments: list[str], mess
     assert done.exit_code == 2, done.output
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--prompt", "Hi", "--expect", "exakt=a"),
+            "unknown kind 'exakt' of what is expected; the kinds are exact, one_of",
+        ),
+        (("--prompt", " ", "--expect", "exact=a"), "the prompt is empty"),
+        (("--prompt", "Hi", "--expect", 'schema={"a": NaN}'), "is not valid JSON (NaN is not a JSON value)"),
+        (("items.jsonl", "--core"), "--tag, --core and --group are for --prompt"),
+    ],
+)
+def test_items_that_cannot_be_added_are_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    CliRunner().invoke(main, ["suite", "new", str(tmp_path / "s")])
+    done = CliRunner().invoke(main, ["suite", "add", str(tmp_path / "s"), *options])
+    assert done.exit_code == 2 and message in done.output

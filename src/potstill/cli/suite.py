@@ -69,7 +69,7 @@ def new(folder: Path, name: str | None, description: str, licence: str) -> None:
 
 @suite.command()
 @suite_argument
-@click.argument("items", required=False, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("items", required=False, type=click.Path(path_type=Path))
 @click.option("--prompt", help="Instead of ITEMS: the user's message of one item.")
 @click.option("--expect", metavar="KIND=VALUE", help="What is right, such as numeric=42 or 'one_of=yes|no'.")
 @click.option("--tag", "tags", multiple=True, help="Behaviour that the item tests. Can be repeated.")
@@ -97,6 +97,8 @@ def add(
 
     if (items is None) == (prompt is None) or (prompt is None) != (expect is None):
         raise click.UsageError("Give a file of items, or --prompt and --expect for one item.")
+    if items is not None and (tags or core or group):
+        raise click.UsageError("--tag, --core and --group are for --prompt. Items of a file have their own.")
     if items is not None:
         new_items = read_items(items)
     else:
@@ -104,7 +106,7 @@ def add(
         kind, _, value = expect.partition("=")
         expected = expected_value(kind.strip(), value, "--expect")
         labels: dict[str, Any] = {"tags": list(tags), "core": core} | ({"group": group} if group else {})
-        new_items = [user_item(prompt, expected, "--prompt", **labels)]
+        new_items = [user_item(prompt, expected, "--prompt, --expect and --tag", **labels)]
     found, known = add_items(_read(folder), new_items)
     skipped = f", {known:,} known already" if known else ""
     _say_size(found, f"{format_count(len(new_items) - known, 'item')} added{skipped}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,16 @@ import pytest
 
 from potstill.components.suites import folder as module
 from potstill.components.suites.compare import difference, since_version
-from potstill.components.suites.folder import FROZEN, ITEMS, Suite, add_items, freeze, new_suite, read_suite
+from potstill.components.suites.folder import (
+    FROZEN,
+    ITEMS,
+    Suite,
+    add_items,
+    freeze,
+    new_suite,
+    read_suite,
+    remove_drafts,
+)
 from potstill.components.suites.items import Item, drawn
 from potstill.components.suites.lint import lint
 from potstill.core.artifacts.suite import SuiteRecord
@@ -158,3 +169,33 @@ def test_lint_names_what_is_doubtful(tmp_path: Path) -> None:
     assert any("repeats the prompt is judged right" in what and "Say 5" in what for what in found)
     assert any("tag 'plus' has 4 items: a gate can never fail it" in what for what in found)
     assert module.read_suite(suite.folder) == suite
+
+
+def test_processes_that_change_a_suite_at_once_lose_nothing(tmp_path: Path) -> None:
+    suite = new_suite(tmp_path / "s", SuiteRecord(name="sums"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: add_items(suite, [question(number)]), range(40)))
+    assert {item.prompt for item in read_suite(suite.folder).items} == {question(n).prompt for n in range(40)}
+
+
+def test_a_review_keeps_what_others_have_added_or_frozen_since(tmp_path: Path) -> None:
+    reviewed, _ = add_items(new_suite(tmp_path / "s", SuiteRecord(name="sums")), [question(1)])
+    freeze(reviewed)
+    add_items(reviewed, [question(2), question(3)])
+    after = remove_drafts(reviewed, [question(1).item_id, question(2).item_id])
+    assert [item.prompt for item in after.items] == [question(1).prompt, question(3).prompt]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [{"value": "1e999999999"}, {"value": "9" * 19}, {"value": "\u0664\u0662"}, {"value": "1_000"}, {"value": "nan"},
+     {"value": "1/0"}, {"value": "1", "tolerance": "1e-99999999"}, {"value": "1", "tolerance": "-1"}],
+)  # fmt: skip
+def test_numbers_that_no_answer_can_be_compared_with_are_refused(expected: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"is not a number of up to 18 digits|is below 0"):
+        question(1, expected={"kind": "numeric", **expected})
+
+
+def test_a_tolerance_may_be_a_fraction() -> None:
+    item = question(1, expected={"kind": "numeric", "value": "2", "tolerance": "1/3"})
+    assert item.expected.kind == "numeric" and item.expected.margin == Fraction(1, 3)

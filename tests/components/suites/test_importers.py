@@ -72,8 +72,8 @@ def test_csv(tmp_path: Path) -> None:
         ("prompt,expected,tag\na,b,c\n", "unknown column 'tag'; did you mean 'tags'"),
         ("prompt,expected\na,b,c\n", ":2: the line has another number of cells"),
         ("prompt,expected,core\na,b,maybe\n", ":2: core is 'maybe'"),
-        ("prompt,expected,kind\na,{,schema\n", ":2: the expected schema is not valid JSON"),
-        ("prompt,expected,kind\na,b,magic\n", ":2: not an item of a suite"),
+        ("prompt,expected,kind\na,{,schema\n", ":2: what is expected as schema is not valid JSON"),
+        ("prompt,expected,kind\na,b,magic\n", ":2: unknown kind 'magic'"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path: Path, text: str, message: str) -> None:

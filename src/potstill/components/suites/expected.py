@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from potstill.components.checkers.instructions import check_instruction
 from potstill.core.artifacts.base import Part
 from potstill.core.records import GoldCall
+from potstill.core.words import printable
 
 __all__ = [
     "KINDS",
@@ -27,6 +28,8 @@ __all__ = [
     "Regex",
     "Rule",
 ]
+
+_NUMBER = re.compile(r"-?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})(e[-+]?\d{1,2}|/\d{1,18})?", re.ASCII | re.IGNORECASE)
 
 Texts: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
@@ -75,7 +78,7 @@ class Numeric(Part):
     """The answer ends in this number: the number after the last `####`, in the last `\\boxed{}`, or else the last one.
 
     value       an integer, a decimal or a fraction, as text: "18", "-1.5", "3/4"
-    tolerance   largest difference that is still right, as a decimal
+    tolerance   largest difference that is still right, as the value
     """
 
     kind: Literal["numeric"] = "numeric"
@@ -87,10 +90,20 @@ class Numeric(Part):
     def _is_number(cls, value: Any) -> str:
         text = str(value).strip()
         try:
+            if not _NUMBER.fullmatch(text):
+                raise ValueError
             Fraction(text)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{text!r} is not a number; write it as 18, -1.5 or 3/4") from None
+            shown = printable(repr(text), 40)
+            raise ValueError(f"{shown} is not a number of up to 18 digits; write it as 18, -1.5 or 3/4") from None
         return text
+
+    @field_validator("tolerance")
+    @classmethod
+    def _is_not_negative(cls, value: str) -> str:
+        if Fraction(value) < 0:
+            raise ValueError(f"{value} is below 0")
+        return value
 
     @property
     def number(self) -> Fraction:
@@ -100,7 +113,7 @@ class Numeric(Part):
     @property
     def margin(self) -> Fraction:
         """The tolerance."""
-        return abs(Fraction(Decimal(self.tolerance)))
+        return Fraction(self.tolerance)
 
 
 class Refusal(Part):

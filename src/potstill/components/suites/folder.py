@@ -10,8 +10,11 @@ releases on the items that both answered.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +60,7 @@ def new_suite(folder: Path, record: SuiteRecord) -> Suite:
         UsageError: the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: this folder exists and is not empty. Name a new folder for the suite.")
+        raise UsageError(f"{folder}: this exists and is not an empty folder. Name a new folder for the suite.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json_lines(folder / ITEMS, [])
     write_json_lines(folder / FROZEN, [])
@@ -93,17 +96,21 @@ def add_items(suite: Suite, items: Sequence[Item]) -> tuple[Suite, int]:
     Raises:
         DataError: what an item expects cannot be answered.
     """
-    new = without_repeats(items, (item.item_id for item in suite.items))
-    check_expected(new)
-    _write_items(suite, (*suite.items, *new))
-    return read_suite(suite.folder), len(items) - len(new)
+    with _alone(suite.folder):
+        suite = read_suite(suite.folder)
+        new = without_repeats(items, (item.item_id for item in suite.items))
+        check_expected(new)
+        _write_items(suite, (*suite.items, *new))
+        return read_suite(suite.folder), len(items) - len(new)
 
 
 def remove_drafts(suite: Suite, ids: Iterable[str]) -> Suite:
-    """The suite without these items, which must be drafts."""
-    gone = set(ids)
-    _write_items(suite, [item for item in suite.items if item.item_id not in gone])
-    return read_suite(suite.folder)
+    """The suite without those of these items that are still drafts."""
+    with _alone(suite.folder):
+        suite = read_suite(suite.folder)  # while somebody reviewed it, others may have added items or frozen them
+        gone = {item.item_id for item in suite.drafts} & set(ids)
+        _write_items(suite, [item for item in suite.items if item.item_id not in gone])
+        return read_suite(suite.folder)
 
 
 def freeze(suite: Suite) -> Suite:
@@ -113,6 +120,11 @@ def freeze(suite: Suite) -> Suite:
         UsageError: it has no new items.
         DataError: what an item expects cannot be answered.
     """
+    with _alone(suite.folder):
+        return _freeze(read_suite(suite.folder))
+
+
+def _freeze(suite: Suite) -> Suite:
     if not suite.drafts:
         last = f"version {suite.record.version} has all of its items" if suite.record.version else "it has no items"
         raise UsageError(f"{suite.folder}: there is nothing to freeze: {last}. Add items first.")
@@ -129,6 +141,17 @@ def freeze(suite: Suite) -> Suite:
     write_json_lines(suite.folder / FROZEN, [each.to_json() for each in frozen])
     suite.record.model_copy(update={"versions": (*suite.record.versions, version)}).write(suite.folder)
     return read_suite(suite.folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a suite's folder, so that no other process changes it between a read and a write; waits for others."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # released with the process, also when it is killed
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write_items(suite: Suite, items: Iterable[Item]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from typing import Any
 
+from potstill.components.suites.expected import KINDS
 from potstill.components.suites.importers.imported import Imported, Source, user_item
 from potstill.core.errors import DataError
 from potstill.core.files import read_text
+from potstill.core.json_values import BadJson, read_strictly
 from potstill.core.words import nearest_hint
 
 __all__ = ["expected_value", "import_csv"]
@@ -70,8 +71,10 @@ def expected_value(kind: str, text: str, where: str) -> dict[str, Any]:
     """What is expected, from its kind and one text: texts separated by "|", or JSON where the kind needs an object.
 
     Raises:
-        DataError: the text is not JSON where it must be.
+        DataError: there is no such kind, or the text is not JSON where it must be.
     """
+    if kind not in KINDS:
+        raise DataError(f"{where}: unknown kind {kind!r} of what is expected; the kinds are {', '.join(KINDS)}.")
     key = {
         "exact": "text", "one_of": "texts", "regex": "pattern", "schema": "json_schema", "calls": "calls",
         "numeric": "value", "refusal": "match", "clarification": "match", "contains_all": "texts",
@@ -84,7 +87,7 @@ def expected_value(kind: str, text: str, where: str) -> dict[str, Any]:
         value = [part.strip() for part in value.split("|") if part.strip()]
     elif kind in ("schema", "calls", "constraints"):
         try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise DataError(f"{where}: the expected {kind} is not valid JSON ({error}).") from None
+            value = read_strictly(value)
+        except BadJson as error:
+            raise DataError(f"{where}: what is expected as {kind} is not valid JSON ({error}).") from None
     return {"kind": kind, key: value}

@@ -59,6 +59,8 @@ def user_item(prompt: str, expected: dict[str, Any], where: str, *, system: str 
     Raises:
         DataError: the values are not those of an item; `where` names the file and the line.
     """
+    if not prompt.strip():
+        raise DataError(f"{where}: the prompt is empty.")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     return Item.parse({"messages": messages, "expected": expected, **labels}, where)
