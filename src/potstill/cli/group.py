@@ -27,7 +27,7 @@ _SECTIONS = {
     "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
     "Make it": ("init", "data", "check", "run"),
     "Test what you ship": ("suite", "evaluate", "release", "gate", "compare", "history", "bisect"),
-    "Look into a run and its package": ("targets", "verify", "sign", "bench"),
+    "Look into a run and its package": ("targets", "verify", "sign", "update", "bench"),
     "Use it": ("serve",),
 }
 

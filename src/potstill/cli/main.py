@@ -17,7 +17,7 @@ from potstill.cli.data import data, targets
 from potstill.cli.evaluate import evaluate
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
-from potstill.cli.package import sign, verify
+from potstill.cli.package import sign, update, verify
 from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
 from potstill.cli.release import bisect, compare, gate, history, release
 from potstill.cli.run import check, run
@@ -44,7 +44,7 @@ _COMMANDS = (
     *(devices, fit, search, plan, licences, calibrate),
     *(init, data, check, run),
     *(suite, evaluate, release, gate, compare, history, bisect),
-    *(targets, verify, sign, bench),
+    *(targets, verify, sign, update, bench),
     *(serve,),
 )
 for command in _COMMANDS:

@@ -1,4 +1,4 @@
-"""`potstill verify` and `potstill sign`: compare a package with its manifest, and say who made it."""
+"""`potstill verify`, `sign` and `update`: compare a package with its manifest, say who made it, and renew it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from potstill.cli.options import json_option
 
-__all__ = ["sign", "verify"]
+__all__ = ["sign", "update", "verify"]
 
 _DAYS = 365
 
@@ -108,3 +108,38 @@ def _sign(folder: Path, key: Path) -> None:
         raise StepError(f"{folder}: the package was not signed. {' '.join(problems)}")
     signed = sign_manifest(folder, found, today())
     say(f"{folder}: signed with the key {signed.key_id}, which is valid until {signed.expires}.")
+
+
+@click.command()
+@click.argument("folder", metavar="PACKAGE", type=click.Path(path_type=Path))
+@click.option("--from", "source", help="Folder or URL of the new package.")
+@click.option(
+    "--public-key", type=click.Path(path_type=Path), help="Refuse a package that this key, a .pub file, has not signed."
+)
+@click.option("--roll-back", is_flag=True, help="Go back to the package that was there before the last update.")
+def update(folder: Path, source: str | None, public_key: Path | None, roll_back: bool) -> None:
+    """Replace an installed package by a newer one, or go back.
+
+    Only files that have changed are fetched. The new package is verified before it takes the place of the old one, in
+    one step: whoever loads it finds one or the other, never a mixture. PACKAGE becomes a symbolic link to a folder in
+    PACKAGE.versions. If it does not exist yet, the package is installed.
+    """
+    from potstill.cli.render.page import say
+    from potstill.components.packages import update as updates
+    from potstill.core.format import format_count, format_size
+
+    if roll_back == (source is not None):
+        raise click.UsageError("Give --from with the new package, or --roll-back.")
+    if source is None:
+        updates.roll_back(folder)
+        say(f"{folder}: as it was before the last update.")
+        return
+    key = None
+    if public_key:
+        from potstill.components.packages.keys import read_public_key
+
+        key = read_public_key(public_key)
+    done = updates.update_package(folder, source, key)
+    fetched, kept = (format_count(len(names), "file") for names in (done.fetched, done.kept))
+    files = f"{fetched} fetched ({format_size(done.bytes)}), {kept} kept"
+    say(f"{folder}: {files}. {'Verified with the key' if key else 'Verified without a key'}.")
