@@ -140,7 +140,6 @@ def test_options_that_need_a_recipe_are_refused_for_a_model(option: list[str]) -
         (("plan", "--devices"), "'potstill plan --devices' is now: potstill devices"),
         (("plan", "--search", "r.yaml"), "'potstill plan --search' is now: potstill search MODEL|RECIPE"),
         (("plan", MODEL), f"'potstill plan MODEL' is now: potstill fit {MODEL}"),
-        (("calibrate-device",), "'potstill calibrate-device' is now: potstill calibrate"),
     ],
 )
 def test_old_spellings_print_where_they_went(words: tuple[str, ...], message: str) -> None:

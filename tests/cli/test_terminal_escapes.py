@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["licences", "recipe.yaml"], 0),
         (["fit", "m.gguf"], 0),
         (["fit", "absent.gguf"], 2),
-        (["calibrate", "absent.gguf"], 2),
+        (["calibrate-device", "absent.gguf"], 2),
         (["targets", "stats", "store"], 0),
         (["targets", "stats", "package"], 2),
         (["verify", "package"], 1),

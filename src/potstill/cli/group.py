@@ -24,17 +24,15 @@ MESSAGE_CHARACTERS = 3000
 """Length at which the message of an error is cut."""
 
 _SECTIONS = {
-    "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate"),
+    "Plan a student": ("devices", "fit", "search", "plan", "licences", "calibrate-device"),
     "Make it": ("init", "data", "check", "run"),
     "Test what you ship": ("suite", "evaluate", "release", "gate", "compare", "history", "bisect"),
     "Look into a run and its package": ("targets", "verify", "sign", "update", "bench"),
-    "Use it": ("serve",),
+    "Use it": ("calibrate", "serve", "drift"),
 }
 
 _STAGES = ("finetune", "generate", "train", "export", "evaluate", "gate", "package", "report")
-MOVED = {stage: f"potstill run RECIPE --until {stage}" for stage in _STAGES} | {
-    "calibrate-device": "potstill calibrate"
-}
+MOVED = {stage: f"potstill run RECIPE --until {stage}" for stage in _STAGES}
 """Commands of earlier versions, and what to type now."""
 
 

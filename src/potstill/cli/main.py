@@ -18,10 +18,10 @@ from potstill.cli.evaluate import evaluate
 from potstill.cli.group import PotstillGroup
 from potstill.cli.init import init
 from potstill.cli.package import sign, update, verify
-from potstill.cli.plan import calibrate, devices, fit, licences, plan, search
+from potstill.cli.plan import calibrate_device, devices, fit, licences, plan, search
 from potstill.cli.release import bisect, compare, gate, history, release
 from potstill.cli.run import check, run
-from potstill.cli.serve import serve
+from potstill.cli.serve import calibrate, drift, serve
 from potstill.cli.suite import suite
 from potstill.core.environment import is_first_process
 
@@ -41,11 +41,11 @@ def main() -> None:
 
 
 _COMMANDS = (
-    *(devices, fit, search, plan, licences, calibrate),
+    *(devices, fit, search, plan, licences, calibrate_device),
     *(init, data, check, run),
     *(suite, evaluate, release, gate, compare, history, bisect),
     *(targets, verify, sign, update, bench),
-    *(serve,),
+    *(calibrate, serve, drift),
 )
 for command in _COMMANDS:
     main.add_command(command)

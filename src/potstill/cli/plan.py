@@ -13,7 +13,7 @@ from potstill.cli.options import json_option, load, load_language, recipe_argume
 if TYPE_CHECKING:
     from potstill.apps.plan.search import SearchResult
 
-__all__ = ["calibrate", "devices", "fit", "licences", "plan", "search"]
+__all__ = ["calibrate_device", "devices", "fit", "licences", "plan", "search"]
 
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -222,19 +222,19 @@ def licences(recipe: Path, as_json: bool) -> None:
     print_json(verdict) if as_json else print_page(render_licences(verdict))
 
 
-@click.command()
+@click.command(name="calibrate-device")
 @click.argument("files", metavar="[GGUF]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of llama.cpp.")
 @json_option
-def calibrate(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
+def calibrate_device(files: tuple[Path, ...], threads: int, as_json: bool) -> None:
     """Measure this machine's rates in llama.cpp, for the device 'this'.
 
     Random models are measured, and the given GGUF files. Later predictions use the rates.
     """
     from potstill.cli.render.page import print_json, say
-    from potstill.components.hardware.calibrate import calibrate as measure
+    from potstill.components.hardware.calibrate import calibrate
 
-    found = measure(files, threads, lambda text: say(text, err=True))
+    found = calibrate(files, threads, lambda text: say(text, err=True))
     path = found.store()
     if as_json:
         print_json({**found.model_dump(), "file": path})

@@ -52,7 +52,7 @@ def test_a_file_beyond_the_limits_is_refused_in_one_paragraph(
     monkeypatch.setattr(gguf, "_PROCESS_BYTES", megabytes << 20)
     monkeypatch.setattr(gguf, "_LOAD_SECONDS", seconds)
     file = _with_template(tmp_path / "hostile.gguf", template)
-    result = CliRunner().invoke(main, ["calibrate", str(file), "--threads", "1"])
+    result = CliRunner().invoke(main, ["calibrate-device", str(file), "--threads", "1"])
     assert result.exit_code == 1
     assert "hostile.gguf" in result.stderr
     assert said in result.stderr

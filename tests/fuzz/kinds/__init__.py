@@ -9,6 +9,7 @@ from pathlib import Path
 from fuzz.harness import Kind, Make
 from fuzz.kinds.models import MODEL_KINDS
 from fuzz.kinds.runs import RUN_KINDS
+from fuzz.kinds.served import SERVED_KINDS
 from fuzz.kinds.sources import SOURCE_KINDS
 from fuzz.kinds.texts import TEXT_KINDS
 from potstill.core.errors import PotstillError
@@ -34,5 +35,5 @@ def _with_file_errors(make: Callable[[random.Random, Path], Callable[[], object]
 
 KINDS = [
     Kind(name, _with_file_errors(make), share, waits=6 if name == "llama" else 1)
-    for name, make, share in TEXT_KINDS + SOURCE_KINDS + MODEL_KINDS + RUN_KINDS
+    for name, make, share in TEXT_KINDS + SOURCE_KINDS + SERVED_KINDS + MODEL_KINDS + RUN_KINDS
 ]

@@ -212,7 +212,7 @@ _MARK = "{# a template #}" * 10
 
 
 def _llama(r: random.Random, folder: Path) -> Callable[[], object]:
-    """A file that llama.cpp itself opens, as `potstill calibrate` runs it."""
+    """A file that llama.cpp itself opens, as `potstill calibrate-device` runs it."""
     whole = _served_gguf()
     data = bytearray(whole)
     change = r.randrange(4)

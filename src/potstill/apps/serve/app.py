@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 
+from pydantic_core import to_jsonable_python
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +22,7 @@ from potstill.apps.serve.errors import ApiError
 from potstill.apps.serve.handlers import chat, completions
 from potstill.apps.serve.service import Service
 from potstill.apps.serve.settings import LOOPBACK
+from potstill.apps.serve.status import status_of
 
 __all__ = ["make_app"]
 
@@ -44,6 +48,8 @@ def make_app(service: Service) -> Starlette:
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
+            Route("/", page),
+            Route("/status", status),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -105,6 +111,23 @@ async def model(request: Request) -> Response:
 
 def _model(service: Service) -> dict[str, object]:
     return {"id": service.package.name, "object": "model", "created": int(service.begun), "owned_by": "potstill"}
+
+
+async def page(request: Request) -> Response:
+    """GET /: the status page. It holds no data, and nothing in it comes from elsewhere."""
+    nonce = secrets.token_urlsafe(16)
+    text = (files(__package__) / "page.html").read_text(encoding="utf-8").replace("NONCE", nonce)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+    return HTMLResponse(text, headers=headers)
+
+
+async def status(request: Request) -> Response:
+    """GET /status: what the page shows."""
+    return JSONResponse(to_jsonable_python(status_of(request.app.state.service)))
 
 
 async def healthz(request: Request) -> Response:

@@ -18,6 +18,7 @@ from potstill.components.checkers.schema import schema_valid
 from potstill.components.deferral.decisions import Problem
 from potstill.components.deferral.scores import ScoredToken, score_answer
 from potstill.components.runtimes.chat_reply import ChatCompletion, TokenLogProb
+from potstill.core.artifacts.policy import ScoreName
 from potstill.core.json_values import BadJson, read_strictly
 from potstill.core.tools import schema_validator
 
@@ -43,7 +44,7 @@ class Attempt:
     reply: dict[str, Any] | None
     parsed: ParsedAnswer
     problem: Problem | None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[ScoreName, float] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str = "stop"

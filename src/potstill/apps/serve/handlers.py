@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -195,7 +196,10 @@ async def _decided(service: Service, exchange: Exchange, wanted: ChatRequest) ->
     exchange.input_tokens, exchange.output_tokens = attempt.prompt_tokens, attempt.completion_tokens
     exchange.finish_reason, exchange.calls = attempt.finish_reason, len(attempt.parsed.calls)
     exchange.invalid, exchange.repaired = attempt.problem is not None, attempt.repaired
-    decision = exchange.decision = decide(service.rules, attempt.problem, attempt.scores)
+    decision = decide(service.rules, attempt.problem, attempt.scores)
+    if wanted.temperature > 0 and decision.promise == "holds":
+        decision = replace(decision, promise="none")  # the policy was made for greedy answers
+    exchange.decision = decision
     name = service.package.name
     if decision.action == "answer" and attempt.reply is not None:
         _audit(service, wanted, attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -54,6 +55,16 @@ class Metrics:
             self.decisions.labels(exchange.decision.action, exchange.decision.reason).inc()
         if exchange.repaired:
             self.repairs.labels("failed" if exchange.invalid else "repaired").inc()
+
+    def sums(self, name: Literal["decisions", "requests", "audits"], label: str) -> dict[str, int]:
+        """A counter's values, added up over all labels but one."""
+        out: dict[str, int] = {}
+        for family in getattr(self, name).collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    key = sample.labels[label]
+                    out[key] = out.get(key, 0) + int(sample.value)
+        return out
 
     def text(self) -> bytes:
         """All counters."""

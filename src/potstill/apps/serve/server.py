@@ -40,7 +40,8 @@ def serve(settings: Settings, ready: Callable[[Service, str], None], note: Calla
 async def _serve(
     settings: Settings, listener: socket.socket, ready: Callable[[Service, str], None], note: Callable[[str], None]
 ) -> None:
-    service = await Service.open(settings, note)
+    host, port = listener.getsockname()[:2]
+    service = await Service.open(settings, port, note)
     config = uvicorn.Config(
         make_app(service),
         access_log=False,
@@ -55,7 +56,6 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal once more after a clean end
         signal.signal(number, lambda *_: None)
-    host, port = listener.getsockname()[:2]
     ready(service, f"http://{host}:{port}")
     await server.serve(sockets=[listener])
 

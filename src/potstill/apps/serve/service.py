@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,13 +28,14 @@ from potstill.core.errors import PotstillError
 __all__ = ["Service"]
 
 _LOOK_SECONDS = 2.0
+_RECENT = 500
 
 
 class Service:
     """The running server, apart from HTTP. Make it with `open`."""
 
-    def __init__(self, settings: Settings, package: ServedPackage, bound: Bound, note: Callable[[str], None]) -> None:
-        self.settings, self.package, self.bound = settings, package, bound
+    def __init__(self, settings: Settings, package: ServedPackage, port: int, note: Callable[[str], None]) -> None:
+        self.settings, self.package, self.bound = settings, package, _bound(package)
         self.begun = time.time()
         self._note = note
         self._files = PackageFiles(settings.package)
@@ -43,22 +45,24 @@ class Service:
         self.upstream = Upstream(self.engine)
         self.slots = Slots(settings.parallel, settings.limits.waiting)
         self.policy: Policy | None = read_policy(settings.policy) if settings.policy else None
-        self.watch = DriftWatch(settings.state, self.policy)
+        folder = settings.state_folder(package.name, port)
+        self.watch = DriftWatch(folder, self.policy)
         self.larger = LargerModel(settings.larger, settings.limits.request_seconds) if settings.larger else None
-        self.traces = TraceWriter(settings.state) if settings.state else None
+        self.traces = TraceWriter(folder)
         self.metrics = Metrics(self._gauges())
+        self.recent: deque[float] = deque(maxlen=_RECENT)
+        """Seconds of the last answers."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, settings: Settings, note: Callable[[str], None]) -> Service:
-        """Verify the package, and start llama.cpp.
+    async def open(cls, settings: Settings, port: int, note: Callable[[str], None]) -> Service:
+        """Verify the package, and start llama.cpp; `port` is the one that the server listens on.
 
         Raises:
             PotstillError: the package, the policy or a setting is not valid, or llama.cpp cannot load the file.
         """
-        settings.require_safe()
         package = await asyncio.to_thread(load_package, settings.package)
-        service = cls(settings, package, _bound(package), note)
+        service = cls(settings, package, port, note)
         await service.engine.start()
         if (found := service.engine.slot_context) and found < service.context:
             note(f"A context of {service.context} was asked for, and the model in the package has {found} tokens.")
@@ -71,8 +75,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.watch.save()
-        if self.traces:
-            self.traces.close()
+        self.traces.close()
         if self.larger:
             await self.larger.close()
         await self.upstream.close()
@@ -100,7 +103,7 @@ class Service:
         if self.policy is None:
             return Rules()
         void = void_reasons(self.policy, self.bound)
-        return Rules(self.policy, void, self.watch.drifted, self.settings.escalate_on_drift)
+        return Rules(self.policy, void, self.watch.drifted, self.settings.withhold_on_drift)
 
     def require_ready(self) -> None:
         """Look at the package's files, and refuse to answer from one that has changed.
@@ -137,15 +140,16 @@ class Service:
         """Count a request that has ended, and write its trace."""
         exchange.seconds = time.monotonic() - exchange.begun
         self.metrics.record(exchange)
+        if exchange.status == 200:
+            self.recent.append(exchange.seconds)
         if exchange.path == "chat" and exchange.status == 200:
             for alarm in self.watch.add(exchange):
                 self._note(
                     f"Drift: {alarm.feature} of the last requests differs from the calibration rows "
                     f"(p = {alarm.p_value:.2g}). The policy's promise does not hold any more: calibrate again."
                 )
-        if self.traces:
-            policy = self.policy.sha256 if self.policy else None
-            self.traces.write(exchange, self.package.name, Assumptions(**self.bound.model_dump(), policy_sha256=policy))
+        policy = self.policy.sha256 if self.policy else None
+        self.traces.write(exchange, self.package.name, Assumptions(**self.bound.model_dump(), policy_sha256=policy))
 
     async def _watch_files(self) -> None:
         while True:

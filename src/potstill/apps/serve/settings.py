@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +55,8 @@ class Settings:
     policy              the policy's file; None: every answer that fits its request is given
     larger              what answers are escalated to
     audit_share         share of answered requests that the larger model is asked too
-    escalate_on_drift   no answer is given after a drift alarm
-    state               folder of traces and counts; None: none are written
+    withhold_on_drift   no answer is given after a drift alarm
+    state               folder of traces and counts; None: see `state_folder`
     grace               seconds that requests have to end when the server is stopped
     """
 
@@ -70,9 +71,14 @@ class Settings:
     policy: Path | None = None
     larger: Larger | None = None
     audit_share: float = 0.02
-    escalate_on_drift: bool = False
+    withhold_on_drift: bool = False
     state: Path | None = None
     grace: float = 20.0
+
+    def state_folder(self, name: str, port: int) -> Path:
+        """Folder of traces and counts. Its default has the port in its name, so that two servers never share one."""
+        root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return self.state or Path(root) / "potstill" / "serve" / f"{name}-{port}"
 
     def require_safe(self) -> None:
         """Refuse to serve other machines without a key.

@@ -18,15 +18,15 @@ class DriftWatch:
     """Compares what is served with what the policy was calibrated on.
 
     Args:
-        folder: where the counts are kept; None: nowhere.
+        folder: where the counts are kept.
         policy: the policy; None: nothing is counted.
     """
 
-    def __init__(self, folder: Path | None, policy: Policy | None) -> None:
+    def __init__(self, folder: Path, policy: Policy | None) -> None:
         self._folder, self._policy = folder, policy
         self.counts = DriftCounts(policy_sha256=policy.sha256 if policy else "")
-        path = folder / DriftCounts.FILE if folder else None
-        if path and path.is_file():
+        path = folder / DriftCounts.FILE
+        if policy and path.is_file():
             kept = DriftCounts.read_file(path, "delete it to count anew")
             # counts of another policy have other bins
             self.counts = kept if kept.policy_sha256 == self.counts.policy_sha256 else self.counts
@@ -57,6 +57,6 @@ class DriftWatch:
 
     def save(self) -> None:
         """Write the counts."""
-        if self._folder and self._policy:
+        if self._policy:
             self._folder.mkdir(parents=True, exist_ok=True)
             self.counts.write(self._folder)

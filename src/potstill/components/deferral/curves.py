@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from potstill.core.artifacts.policy import ScoreName
+
 __all__ = ["area_under_risk", "choose_score", "excess_area"]
 
 
@@ -39,7 +41,9 @@ def excess_area(scores: Sequence[float], wrong: Sequence[bool]) -> float:
     return area_under_risk(scores, wrong) - area_under_risk([-float(miss) for miss in wrong], wrong)
 
 
-def choose_score(scores: Mapping[str, Sequence[float]], wrong: Sequence[bool]) -> tuple[str, dict[str, float]]:
+def choose_score(
+    scores: Mapping[ScoreName, Sequence[float]], wrong: Sequence[bool]
+) -> tuple[ScoreName, dict[ScoreName, float]]:
     """The score with the smallest excess AURC, and that of each; of equal ones, the first.
 
     Raises:

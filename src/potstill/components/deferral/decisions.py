@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.core.artifacts.policy import Policy, WithheldAction
+from potstill.core.artifacts.policy import Policy, ScoreName, WithheldAction
 
 __all__ = ["Action", "Decision", "Problem", "PromiseState", "Reason", "Rules", "decide"]
 
@@ -28,13 +28,13 @@ class Rules:
     policy             None where the package was not calibrated
     void               what differs from what the policy was made for; see `policy.void_reasons`
     drifted            features whose counts raised an alarm
-    escalate_on_drift  no answer is given after an alarm
+    withhold_on_drift  no answer is given after an alarm
     """
 
     policy: Policy | None = None
     void: tuple[str, ...] = ()
     drifted: tuple[str, ...] = ()
-    escalate_on_drift: bool = False
+    withhold_on_drift: bool = False
 
     @property
     def promise(self) -> PromiseState:
@@ -58,7 +58,7 @@ class Decision:
     promise: PromiseState = "none"
 
 
-def decide(rules: Rules, problem: Problem | None, scores: Mapping[str, float]) -> Decision:
+def decide(rules: Rules, problem: Problem | None, scores: Mapping[ScoreName, float]) -> Decision:
     """What to do with an answer.
 
     Without a policy every answer is given that can be read and fits the request. With a policy that is void, no answer
@@ -80,7 +80,7 @@ def decide(rules: Rules, problem: Problem | None, scores: Mapping[str, float]) -
         reason = "policy_void"
     elif policy.threshold is None:
         reason = "no_threshold"
-    elif rules.drifted and rules.escalate_on_drift:
+    elif rules.drifted and rules.withhold_on_drift:
         reason = "drift"
     elif score is None or score < policy.threshold:
         reason = "low_confidence"

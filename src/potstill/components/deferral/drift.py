@@ -8,6 +8,7 @@ that. So the chance of ever raising a false alarm is about alpha, however long t
 from __future__ import annotations
 
 import math
+import random
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
@@ -20,7 +21,16 @@ from potstill.core.errors import UsageError
 from potstill.core.stats.chi_square import counts_p_value
 from potstill.core.stats.quantiles import quantile
 
-__all__ = ["BLOCK", "FEATURES", "Observation", "add_observation", "merge_counts", "reference_of", "script_of"]
+__all__ = [
+    "BLOCK",
+    "FEATURES",
+    "Observation",
+    "add_observation",
+    "merge_counts",
+    "reference_of",
+    "script_of",
+    "with_noise",
+]
 
 BLOCK = 200
 """Requests that are compared at once."""
@@ -121,6 +131,21 @@ def merge_counts(states: Sequence[DriftCounts]) -> DriftCounts:
         alarms=tuple(firsts.values()),
         merged=sum(state.merged for state in states),
     )
+
+
+def with_noise(counts: DriftCounts, epsilon: float) -> DriftCounts:
+    """The counts with Laplace noise of scale 1/epsilon in each, rounded, and never below 0.
+
+    One request is in one class of each feature, so each feature's counts are epsilon-differentially private with
+    regard to one request.
+    """
+    draw = random.SystemRandom()
+
+    def noisy(row: tuple[int, ...]) -> tuple[int, ...]:
+        # the difference of two exponential variables has Laplace's distribution
+        return tuple(max(0, round(n + draw.expovariate(epsilon) - draw.expovariate(epsilon))) for n in row)
+
+    return counts.model_copy(update={"total": {feature: noisy(row) for feature, row in counts.total.items()}})
 
 
 def _edges(values: Sequence[float]) -> tuple[float, ...]:

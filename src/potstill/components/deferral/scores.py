@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from potstill.core.artifacts.policy import ScoreName
 from potstill.core.records import Call
 
 __all__ = ["SCORES", "ScoredToken", "answer_bearing", "score_answer"]
@@ -45,7 +46,7 @@ def _margin(tokens: Sequence[ScoredToken], bearing: Sequence[ScoredToken]) -> fl
     return min(token.margin for token in bearing)
 
 
-SCORES: dict[str, Callable[[Sequence[ScoredToken], Sequence[ScoredToken]], float]] = {
+SCORES: dict[ScoreName, Callable[[Sequence[ScoredToken], Sequence[ScoredToken]], float]] = {
     "mean": _mean,
     "total": _total,
     "minimum": _minimum,
@@ -56,7 +57,7 @@ log-probabilities, `minimum` is the least likely token's, and `margin` is the sm
 the tokens that bear the answer."""
 
 
-def score_answer(tokens: Sequence[ScoredToken], calls: Sequence[Call]) -> dict[str, float]:
+def score_answer(tokens: Sequence[ScoredToken], calls: Sequence[Call]) -> dict[ScoreName, float]:
     """Every score of an answer; empty for an answer without tokens."""
     if not tokens:
         return {}

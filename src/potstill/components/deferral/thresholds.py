@@ -22,7 +22,8 @@ from potstill.core.stats.intervals import checked_share
 __all__ = ["Feasibility", "Tested", "coverage_grid", "feasibility", "fewest_served", "learn_then_test", "risk_control"]
 
 _STEPS = 10
-_ROOM = 2.0  # the strictest threshold serves this many times the fewest that can be certified, so that errors may occur
+_ROOM = 3.0
+"""The strictest threshold gives this many times the fewest answers that can be certified, so that some may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,8 @@ def coverage_grid(scores: Sequence[float], tested: int, alpha: float, delta: flo
     """Thresholds to test, from strict to loose: quantiles of the scores at about ten coverages.
 
     The scores must be others than those that the thresholds are tested on, and need no labels. The first coverage
-    serves twice as many answers as could be certified without an error, because a test with fewer would always fail.
+    serves some times as many answers as could be certified without an error, because a test that fails ends the
+    sequence, and one with fewer answers fails too easily.
 
     Args:
         scores: scores of other answers; minus infinity for those that are never given.

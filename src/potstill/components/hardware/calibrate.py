@@ -1,4 +1,4 @@
-"""`potstill calibrate`: fits this machine's rates to what llama.cpp reaches here, for later predictions.
+"""`potstill calibrate-device`: fits this machine's rates to what llama.cpp reaches here, for later predictions.
 
 The model: seconds per token = layers x a + vocabulary x c + routed experts x e + sum over tensor types of bytes x
 b(type). A token of a prompt takes the sum over types of operations / r(type). With an overhead per layer, the choice

@@ -1,4 +1,4 @@
-"""This machine's measured rates, as `potstill calibrate` stores them."""
+"""This machine's measured rates, as `potstill calibrate-device` stores them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read_calibration() -> Calibration | None:
     path = calibration_file()
     if not path.is_file():
         return None
-    advice = "Run `potstill calibrate` again, or delete the file."
+    advice = "Run `potstill calibrate-device` again, or delete the file."
     value = read_json_object(path, error=UsageError, advice=advice)
     try:
         found = Calibration.model_validate(value)

@@ -1,7 +1,7 @@
 """GGUF files with random weights: memory and speed are those of a real model.
 
-For `potstill calibrate`, the benchmark and the tests. llama.cpp loads a file only if it has every tensor in the shape
-that it expects, so a file that loads proves its spec.
+For `potstill calibrate-device`, the benchmark and the tests. llama.cpp loads a file only if it has every tensor in the
+shape that it expects, so a file that loads proves its spec.
 """
 
 from __future__ import annotations
