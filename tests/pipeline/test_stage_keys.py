@@ -170,6 +170,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("hidden", "worth.ship", "distributions", "check export evaluate package"),
     ("local", "worth.seeds", "2", "check worth evaluate package"),
     ("local", "data.labelled", "validation.jsonl", "check worth evaluate package"),
+    ("local", "generate.filters", "[pii]", "check generate package"),
     ("local", "data.curriculum", "tools.json", "check generate package"),
     ("on-policy", "data.unanswered", "validation.jsonl", "check train worth evaluate package"),
     ("local", "export.quantization", "Q4_0", "check export package"),

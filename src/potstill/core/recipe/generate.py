@@ -8,10 +8,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from potstill.core.recipe.fields import Count, NotNegative, Section, Share
 
-__all__ = ["AnswerChecker", "Generate", "UnknownAnswers", "Verify"]
+__all__ = ["AnswerChecker", "Generate", "RowFilterName", "UnknownAnswers", "Verify"]
 
 AnswerChecker = Literal["calls", "gold", "values", "agreement"]
 UnknownAnswers = Literal["keep", "reject"]
+RowFilterName = Literal["pii", "refusal", "near_duplicates", "decontamination"]
 
 
 def _keeps_unknown(value: Any) -> Any:
@@ -49,6 +50,11 @@ class Generate(Section):
     (`keep` or `reject`), where a list of names keeps these: `calls` (each call can be read, names a tool of the row
     and fits its schema), `gold` (the row's own gold and behaviour), `values` (values of calls stand in the prompt) and
     `agreement` (the majority of at least 3 generate.samples); default: {calls: keep, gold: keep}."""
+
+    filters: tuple[RowFilterName, ...] = ()
+    """Filters that drop answered rows, in their order: `pii` (personal data, by patterns), `refusal` (the answer
+    declines where none is due), `near_duplicates` (the prompt is nearly that of an earlier row) and `decontamination`
+    (the prompt is nearly that of a test row); default: none."""
 
     @model_validator(mode="after")
     def _samples_agree(self) -> Self:

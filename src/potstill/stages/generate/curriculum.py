@@ -13,6 +13,7 @@ from potstill.components.runtimes import Sampling
 from potstill.core.artifacts.coverage import Coverage
 from potstill.core.hashing import HashedPath
 from potstill.core.records import Row
+from potstill.stages.generate.filters import with_filters
 from potstill.stages.generate.teachers import LoadedTeacher
 from potstill.stages.generate.teaching import teach
 
@@ -45,7 +46,7 @@ def with_written_prompts(inputs: GenerateInputs, teachers: Sequence[LoadedTeache
         return [answer.text if answer.finish_reason == "stop" else "" for answer in answers]
 
     def accepted(asked: list[Row]) -> list[Row]:
-        return teach(inputs, teachers, asked, "train").kept
+        return with_filters(inputs, teach(inputs, teachers, asked, "train")).kept
 
     return write_prompts(curriculum, rows, ask, accepted, inputs.seed)
 

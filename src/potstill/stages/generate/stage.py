@@ -30,6 +30,7 @@ from potstill.core.records import Message, Row, read_rows, write_rows
 from potstill.core.steps import Done, Stage
 from potstill.core.tools import read_tools
 from potstill.stages.generate.curriculum import coverage_findings, with_written_prompts, write_coverage
+from potstill.stages.generate.filters import with_filters
 from potstill.stages.generate.teachers import LoadedTeacher, lead_of, load_teachers
 from potstill.stages.generate.teaching import Taught, announce, teach
 
@@ -50,6 +51,7 @@ class GenerateInputs:
     validation   rows of the validation curve
     tools        tools of the rows that name none
     curriculum   what the accepted rows must cover; the teacher writes prompts until they do
+    test         rows that no row learnt from may be like; None without the filter `decontamination`
     limit        number of prompts to use, from the top of the file
     validation_limit   the same of the validation rows
     settings     how the teacher answers
@@ -69,6 +71,7 @@ class GenerateInputs:
     validation: HashedPath | None
     tools: HashedPath | None
     curriculum: HashedPath | None
+    test: HashedPath | None
     limit: int | None
     validation_limit: int | None
     settings: Generate
@@ -93,6 +96,7 @@ def make_inputs(recipe: Recipe, done: Done) -> GenerateInputs:
         validation=optional_file(data.validation),
         tools=optional_file(data.tools),
         curriculum=optional_file(data.curriculum),
+        test=HashedPath.of_file(data.test) if "decontamination" in recipe.generate.filters else None,
         limit=data.limit.get("prompts"),
         validation_limit=data.limit.get("validation"),
         settings=recipe.generate,
@@ -125,7 +129,7 @@ def run(inputs: GenerateInputs, out: Path) -> None:
     splits: dict[str, SplitCounts] = {}
     all_rejected: list[Row] = []
     for split, rows in prompts.items():
-        taught = teach(inputs, teachers, rows, split)
+        taught = with_filters(inputs, teach(inputs, teachers, rows, split))
         write_rows(out / rows_file(split), taught.kept, tools)
         if split == "train" and inputs.curriculum:
             write_coverage(inputs.curriculum, taught.kept, rows, out)
