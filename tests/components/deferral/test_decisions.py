@@ -64,6 +64,9 @@ def test_one_changed_byte_of_the_policy_is_found(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"threshold": -0.5', '"threshold": -0.6'))
     with pytest.raises(StepError, match="has changed since it was written"):
         read_policy(path)
+    path.write_text(path.read_text().replace('"risk": 0.1', '"risk": NaN'))
+    with pytest.raises(StepError, match="has changed since it was written"):
+        read_policy(path)
     path.write_text("{}")
     with pytest.raises(StepError, match="calibrate the package again"):
         read_policy(path)
