@@ -167,7 +167,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("local", "worth.rungs", "[text]", "check worth evaluate package report"),
     ("local", "worth.budget", "seconds", "check worth package"),
     ("local", "worth.ship", "text", "check export evaluate package report"),
-    ("hidden", "worth.ship", "distributions", "check export evaluate package"),
+    ("hidden", "worth.ship", "distributions", "check export evaluate package report"),
     ("local", "worth.seeds", "2", "check worth evaluate package"),
     ("local", "data.labelled", "validation.jsonl", "check worth evaluate package"),
     ("local", "generate.filters", "[pii]", "check generate package"),

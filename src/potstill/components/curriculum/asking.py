@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ASKING", "Asking", "Draft", "check_templates", "draw_call", "finished_row", "request_of"]
 
-_EXAMPLES = 4
 _LONGEST = 4000  # characters of a prompt
 _PERSONAS = (
     "somebody in a hurry", "a polite elderly person", "a teenager", "an engineer", "somebody who is angry",
@@ -74,8 +73,9 @@ class Draft:
     values     value of each axis that it will have
     asking     operator that asks the teacher; None: the parent's own text is changed
     messy      operators that change the text afterwards
-    call       call that will be the right answer, for `slot_grid`
     seed       seed of everything random in it
+    call       call that will be the right answer, for `slot_grid`
+    examples   what users have sent, for operators that show some
     """
 
     parent: Row
@@ -84,7 +84,7 @@ class Draft:
     messy: tuple[CodeOperator, ...]
     seed: str
     call: Call | None = None
-    examples: tuple[str, ...] = field(default=())
+    examples: tuple[str, ...] = ()
 
 
 def asked_text(row: Row) -> str:

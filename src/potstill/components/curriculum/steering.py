@@ -194,7 +194,7 @@ def possible_ways(
     free = {axis: value for axis, value in wanted.items() if not curriculum.axes[axis][value].operator}
     fitting = [place for place, own in enumerate(values) if in_cell(own, free)]
     for name in messy:
-        if not MESSY[name].keeps_gold or name == "missing_information":
+        if not MESSY[name].keeps_gold:
             fitting = [place for place in fitting if MESSY[name].apply(seeds[place], "0") is not None]
     if messy and fitting:
         yield None, fitting
