@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from potstill.cli.options import json_option
+from potstill.cli.options import PlainFloat, json_option
 
 __all__ = ["init"]
 
@@ -23,7 +23,11 @@ __all__ = ["init"]
     help="Print what a log of requests holds; with FOLDER, also write a recipe from it.",
 )  # fmt: skip
 @click.option(
-    "--price", nargs=2, type=float, metavar="IN OUT", help="With --from-log: price of 10^6 tokens of prompt, of answer."
+    "--price",
+    nargs=2,
+    type=PlainFloat(min=0),
+    metavar="IN OUT",
+    help="With --from-log: price of 10^6 tokens of prompt, of answer.",
 )
 @click.option("--teacher", metavar="MODEL", help="Teacher of the recipe: a hub id, a folder, or an endpoint's name.")
 @click.option("--endpoint", metavar="URL", help="Address of the teacher's endpoint, if it is behind one.")
@@ -37,7 +41,12 @@ __all__ = ["init"]
 @click.option("--shape", metavar="SHAPE", help="Also write a model of this shape with random weights.")
 @click.option("--context", type=int, default=1024, show_default=True, metavar="N", help="Longest text, in tokens.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the split, or of random weights."
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="Seed of the split, or of random weights.",
 )
 @json_option
 def init(
@@ -70,6 +79,9 @@ def init(
         raise click.UsageError("--price is for --from-log.")
     if folder is None and not log:
         raise click.UsageError("Missing FOLDER: name a new folder.")
+    _refuse_unused(recipe=bool(folder and not rows), tokenizer=bool(rows))
+    if folder and (folder.is_symlink() or folder.resolve() == Path.cwd()):
+        raise click.UsageError(f"{folder} is a link or the current folder. Name a new folder.")
     if folder and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise click.UsageError(f"{folder} exists and is not an empty folder. Name a new one.")
     if log:
@@ -78,6 +90,18 @@ def init(
         _tokenizer(folder, rows, tools, vocabulary, shape, context, seed, as_json)
     elif folder:
         _start(folder, (log,) if log else (*sources, *more), teacher, student, endpoint, seed, as_json)
+
+
+def _refuse_unused(*, recipe: bool, tokenizer: bool) -> None:
+    """Refuse options that would not be read."""
+    context = click.get_current_context()
+    for names, read, what in (
+        (("teacher", "endpoint", "student"), recipe, "a recipe, with FOLDER and --from or --from-log"),
+        (("tools", "vocabulary", "shape", "context"), tokenizer, "--tokenizer"),
+    ):
+        for name in names:
+            if not read and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} is for {what}.")
 
 
 def _audit(log: Path, price: tuple[float, float] | None, *, as_json: bool) -> None:

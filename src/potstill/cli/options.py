@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +13,27 @@ from potstill.core.errors import RecipeError
 if TYPE_CHECKING:
     from potstill.core.recipe import AnyRecipe, Recipe
 
-__all__ = ["json_option", "load", "load_language", "offline_option", "recipe_argument", "runs_option", "tracker_option"]
+__all__ = [
+    "PlainFloat",
+    "json_option",
+    "load",
+    "load_language",
+    "offline_option",
+    "recipe_argument",
+    "runs_option",
+    "tracker_option",
+]
+
+
+class PlainFloat(click.FloatRange):
+    """A finite number within limits. Click's own type lets NaN through, which is neither too small nor too large."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 runs_option = click.option(

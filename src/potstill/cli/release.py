@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from potstill.cli.evaluate import CONFIDENCE, asking_options, evaluated
-from potstill.cli.options import json_option
+from potstill.cli.options import PlainFloat, json_option
 
 if TYPE_CHECKING:
     from potstill.core.artifacts.suite_results import ItemResult, SuiteResults
@@ -19,7 +19,7 @@ __all__ = ["bisect", "compare", "gate", "history", "release"]
 _CODES = {"PASS": 0, "WAIVED": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 alpha_option = click.option(
-    "--alpha", type=click.FloatRange(0.0001, 0.4), default=0.05, show_default=True,
+    "--alpha", type=PlainFloat(0.0001, 0.4), default=0.05, show_default=True,
     help="Probability that an unchanged model fails.",
 )  # fmt: skip
 across_option = click.option(
@@ -61,7 +61,7 @@ def release(results: tuple[Path, ...], registry: Path, package: Path | None, nam
 )
 @asking_options
 @alpha_option
-@click.option("--margin", type=click.FloatRange(0.0001, 1), default=0.05, show_default=True,
+@click.option("--margin", type=PlainFloat(0.0001, 1), default=0.05, show_default=True,
               help="Drop that PASS excludes, as a share.")  # fmt: skip
 @click.option("--willing-to-lose", "accepted", multiple=True, metavar="TAG=SHARE",
               help="Drop that is accepted for a tag, such as refuse=0.02. Can be repeated.")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from potstill.cli.options import json_option
+from potstill.cli.options import PlainFloat, json_option
 
 if TYPE_CHECKING:
     from potstill.apps.serve.service import Service
@@ -31,12 +31,12 @@ package_argument = click.argument("package", metavar="PACKAGE", type=_FILE)
 @click.option("--waiting", type=click.IntRange(min=0), default=16, show_default=True, help="Requests that may wait.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Tokens of an answer.")
 @click.option("--body-kb", type=click.IntRange(min=1), default=1024, show_default=True, help="Size of a request.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=120, show_default=True, help="Limit per request.")
+@click.option("--seconds", type=PlainFloat(min=0.1), default=120, show_default=True, help="Limit per request.")
 @click.option("--policy", metavar="FILE", type=_FILE, help="Policy that `potstill calibrate` has written.")
 @click.option("--larger", metavar="URL", help="Endpoint of a larger model, for answers that the policy escalates.")
 @click.option("--larger-model", metavar="NAME", help="Name of the larger model at its endpoint.")
 @click.option(
-    "--audit", type=click.FloatRange(0, 1), default=0.02, show_default=True, metavar="SHARE",
+    "--audit", type=PlainFloat(0, 1), default=0.02, show_default=True, metavar="SHARE",
     help="Share of answers that the larger model is asked for too.",
 )  # fmt: skip
 @click.option("--withhold-on-drift", is_flag=True, help="Give no answer after a drift alarm.")
@@ -113,9 +113,9 @@ def _settings(package: Path, options: dict[str, Any]) -> Settings:
     "--promise", type=click.Choice(["selective", "marginal"]), default="selective", show_default=True,
     help="selective: on the answers that are given; marginal: on all requests.",
 )  # fmt: skip
-@click.option("--alpha", type=click.FloatRange(0, 1, True, True), default=0.05, show_default=True, help="Risk allowed.")
+@click.option("--alpha", type=PlainFloat(0, 1, True, True), default=0.05, show_default=True, help="Risk allowed.")
 @click.option(
-    "--delta", type=click.FloatRange(0, 1, True, True), default=0.05, show_default=True,
+    "--delta", type=PlainFloat(0, 1, True, True), default=0.05, show_default=True,
     help="Chance that a selective promise is wrong.",
 )  # fmt: skip
 @click.option(
@@ -195,7 +195,7 @@ def show(counts: Path, as_json: bool) -> None:
 @click.argument("counts", metavar="DRIFT.JSON...", nargs=-1, required=True, type=_FILE)
 @click.option("--out", required=True, metavar="FILE", type=_FILE, help="File for the sums.")
 @click.option(
-    "--noise", type=click.FloatRange(0, min_open=True), metavar="EPSILON",
+    "--noise", type=PlainFloat(0, min_open=True), metavar="EPSILON",
     help="Add Laplace noise of scale 1/EPSILON to every count.",
 )  # fmt: skip
 def merge(counts: tuple[Path, ...], out: Path, noise: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from potstill.cli.options import json_option
+from potstill.cli.options import PlainFloat, json_option
 
 if TYPE_CHECKING:
     from potstill.components.suites.folder import Suite
@@ -157,7 +157,7 @@ def _reasons(left_out: Any) -> str:
 
 @suite.command()
 @suite_argument
-@click.option("--margin", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True,
+@click.option("--margin", type=PlainFloat(0.0001, 0.5), default=0.05, show_default=True,
               help="Drop that a gate should be able to exclude, as a share.")  # fmt: skip
 @json_option
 def lint(folder: Path, margin: float, as_json: bool) -> None:

@@ -185,3 +185,25 @@ def test_one_of_the_two_ways_is_chosen(tmp_path: Path) -> None:
     assert init(tmp_path / "new").exit_code == 2
     assert init(tmp_path / "new", "--tokenizer", "a", "--from", "b").exit_code == 2
     assert init(tmp_path / "new", "x.jsonl", "--tokenizer", "a").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((".", "--from", "t.csv"), ". is a link or the current folder"),
+        (("link", "--from", "t.csv"), "link is a link or the current folder"),
+        (("new", "--from", "t.csv", "--vocabulary", "9"), "--vocabulary is for --tokenizer"),
+        (("new", "--tokenizer", "t.csv", "--teacher", "x"), "--teacher is for a recipe"),
+        (("--from-log", "t.csv", "--student", "x"), "--student is for a recipe"),
+        (("--from-log", "t.csv", "--price", "nan", "1"), "'nan' is not a finite number"),
+        (("--from-log", "t.csv", "--price", "1", "-1"), "-1.0 is not in the range x>=0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    options: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("prompt\nWhat is a wombat?\nIs it open now?\nTurn the light on\nPlay music\n")
+    Path("link").symlink_to("nowhere")
+    done = CliRunner().invoke(main, ["init", *options])
+    assert done.exit_code == 2 and message in done.output and not Path("new").exists()
