@@ -18,6 +18,7 @@ from potstill.core.records import Row
 from potstill.stages.evaluate.models import local_runtime
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.worth import Ladder, RungScores
+from potstill.stages.evaluate.written import written_rows
 
 __all__ = ["advice", "measure_worth", "nats"]
 
@@ -85,16 +86,7 @@ def _measured(
         ladder = Ladder("exact", [1] * len(judged), [groups[i] for i in judged], inputs.confidence)
         scores = {name: [float(found[i].exact or False) for i in judged] for name, found in answers.items()}
         return ladder.worth(_rungs(inputs, scores), sum(bool(teacher[i].exact) for i in judged) / len(judged))
-    chat = inputs.chat.load(inputs.student.path)
-    written = [
-        row
-        for row in rows
-        if row.gold
-        and row.gold.continuation
-        and row.completion
-        and row.completion.content
-        and len(chat.example(row).ids) <= inputs.chat.context
-    ]
+    written = written_rows(rows, inputs.chat.load(inputs.student.path), inputs.chat.context)
     if not written:
         return None
     folders = {"start": inputs.start, "text": inputs.control, inputs.student_rung: inputs.student} | inputs.rungs

@@ -118,7 +118,7 @@ STAGE = Stage(
     reads=("finetune", "train", "worth", "export"),
     inputs=_inputs,
     run=_run,
-    version=12,
+    version=13,
     confirm=_confirm,
     paid=("answers-*.jsonl",),
 )
