@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures import ROOT, write_jsonl
@@ -44,6 +44,7 @@ SENTENCE = "please turn the kitchen lights on off now and set a timer for ten mi
 WORDS = st.sampled_from(SENTENCE.split())
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(WORDS, min_size=4, max_size=9).map(" ".join), min_size=12, max_size=60, unique=True),
     st.integers(0, 5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.components.filters.near_duplicates import THRESHOLD, NearDuplicates, duplicate_groups, resemblance
@@ -21,6 +21,7 @@ SENTENCE = "please turn the kitchen lights on off now and set a timer for ten mi
 WORDS = st.sampled_from(SENTENCE.split())
 
 
+@settings(max_examples=30)
 @given(st.lists(st.lists(WORDS, min_size=4, max_size=12).map(" ".join), min_size=2, max_size=25))
 def test_no_two_groups_hold_near_duplicates(texts: list[str]) -> None:
     groups = duplicate_groups(texts)
