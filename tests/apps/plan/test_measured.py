@@ -10,8 +10,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from potstill.apps.plan.measured import short_recipe
+from potstill.apps.plan.search import SearchOptions, search_students
 from potstill.cli.main import main
 from potstill.core.artifacts.training import Trained
+from potstill.core.recipe import Recipe, load_recipe
 from small_recipes import NAME, language_recipe
 
 
@@ -63,6 +66,15 @@ def test_a_recipe_that_needs_a_control_is_measured_without_one(tmp_path: Path, s
         assert out.exit_code == 0, out.output
         steps[share] = json.loads(out.stdout)["measured"][0]["steps"]
     assert 0 < steps["0.25"] <= steps["1"] / 3
+
+
+def test_a_student_is_checked_in_the_quantization_in_which_it_fits(tmp_path: Path) -> None:
+    path = language_recipe(tmp_path)
+    recipe = load_recipe(path)
+    assert isinstance(recipe, Recipe) and recipe.export.quantization == "Q8_0"
+    options = SearchOptions(devices=("Raspberry Pi 5",), train_on="Raspberry Pi 5", quantizations=("Q6_K",))
+    row = search_students(recipe, "", options).students[0]
+    assert short_recipe(path, row, 0.5).export.quantization == "Q6_K"
 
 
 def test_the_page_shows_the_measured_students(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def chosen_students(found: SearchResult, number: int) -> list[StudentRow]:
 
 
 def short_recipe(path: Path, row: StudentRow, share: float) -> Recipe:
-    """The recipe with another student, no control, and a share of its training.
+    """The recipe with another student in its quantization, no control, and a share of its training.
 
     Raises:
         RecipeError: the recipe does not allow this student; the message names the key.
@@ -65,6 +65,7 @@ def short_recipe(path: Path, row: StudentRow, share: float) -> Recipe:
     recipe = load_recipe(path)
     changes: Mapping[str, Any] = {
         "student": dict(row.student),
+        "export.quantization": row.quantization,
         "train.control": "none",
         "train.epochs": recipe.train.epochs * share,
         "gates.beats_control": False,
