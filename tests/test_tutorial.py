@@ -9,6 +9,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("python make_rows.py", "sed ", "potstill check", "potstill plan", "potstill fit", "potstill devices")
+DURATION = re.compile(r"(less than a|[\d.]+( to [\d.]+)?) (second|minute|hour)s?\b")
 MACHINE = re.compile(r"\d s |free|minutes|hours|this machine|disk|memory here|of memory")
 
 
@@ -30,6 +31,7 @@ def comparable(output: str) -> list[str]:
     lines = []
     for line in output.strip().splitlines():
         line = re.sub(r"\b([a-z]+)-[0-9a-f]{12}\b", r"\1-HASH", line)
+        line = DURATION.sub("TIME", line)
         line = re.sub(r"\d[\d.,]*", "#", line) if MACHINE.search(line) else line
         lines.append(re.sub(r" +", " ", line).rstrip())
     return lines
