@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from potstill.components.chat.written import written_rows
 from potstill.components.runtimes.hf import HFRuntime
 from potstill.core.artifacts.answers import JudgedAnswer
 from potstill.core.artifacts.training import Trained, TrainedRungs, TrainSummary
@@ -18,7 +19,6 @@ from potstill.core.records import Row
 from potstill.stages.evaluate.models import local_runtime
 from potstill.stages.evaluate.stage import EvaluateInputs
 from potstill.stages.evaluate.worth import Ladder, RungScores
-from potstill.stages.evaluate.written import written_rows
 
 __all__ = ["advice", "measure_worth", "nats"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from potstill.components.chat.reasoning import as_chosen
+from potstill.components.chat.written import fitting_rows
 from potstill.components.training.distillation import StudentInputs
 from potstill.components.training.rows import training_examples
 from potstill.core.artifacts.training import Trained, TrainedRungs, TrainSummary
@@ -64,8 +65,10 @@ class RightAnswers:
         )
 
     def read(self, training: StudentTraining) -> tuple[list[Example], list[Example]]:
-        """Rows to train on and rows for validation, in the student's token ids; rows without an answer, and those
-        that are longer than the context, are left out.
+        """Rows to train on and rows for validation, in the student's token ids.
+
+        Rows without an answer, and those that are longer than the context, are left out; text that a person wrote is
+        cut instead.
 
         Raises:
             DataError: a file is broken, or a row cannot be trained on.
@@ -76,8 +79,9 @@ class RightAnswers:
         return self._examples(train, training), self._examples(unseen, training)
 
     def _examples(self, rows: Sequence[Row], training: StudentTraining) -> list[Example]:
+        chat, context = training.rows.chat, training.inputs.chat.context
         answered = as_chosen([row for row in rows if row.completion is not None], self.reasoning)
-        return training_examples(answered, training.rows.chat, training.inputs.chat.context, skip_longer=True)
+        return training_examples(fitting_rows(answered, chat, context), chat, context, skip_longer=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,4 +190,6 @@ def _confirm(folder: Path, runs: Path) -> list[str]:
     return [text for name, model in found.models.items() for text in model.findings(f"rung {name}", "train")]
 
 
-STAGE = Stage("worth", ("finetune", "generate", "targets", "train"), _inputs, run, together=True, confirm=_confirm)
+STAGE = Stage(
+    "worth", ("finetune", "generate", "targets", "train"), _inputs, run, version=2, together=True, confirm=_confirm
+)

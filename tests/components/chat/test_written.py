@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.components.chat.format import ChatFormat, load_chat
+from potstill.components.chat.written import fitting_rows, written_rows
 from potstill.core.records import Row
-from potstill.stages.evaluate.written import written_rows
 
 
 def row(text: str, *, continuation: bool = True) -> Row:
@@ -65,3 +65,12 @@ def test_a_long_text_ends_with_the_last_word_that_fits(tiny_model: Path, words: 
     longer = kept + rest[: rest.index(word) + len(word)]
     cut = row(longer).model_copy(update={"provenance": {"finish_reason": "length"}})
     assert len(chat.example(cut).ids) > context
+
+
+def test_rows_without_such_text_are_never_cut(tiny_model: Path) -> None:
+    chat = load_chat(tiny_model)
+    rows = [row("the light is on, and stays on", continuation=False), row("the light is on, and stays on")]
+    context = len(chat.example(rows[0]).ids) - 1
+    whole, cut = fitting_rows(rows, chat, context)
+    assert whole == rows[0]
+    assert len(chat.example(cut).ids) <= context

@@ -1,4 +1,4 @@
-"""Test rows whose answer is text that a person wrote, as far as it fits into the context."""
+"""Rows whose answer is text that a person wrote, as far as it fits into the context."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from collections.abc import Sequence
 from potstill.components.chat.format import ChatFormat
 from potstill.core.records import Row
 
-__all__ = ["written_rows"]
+__all__ = ["fitting_rows", "written_rows"]
 
 
 def written_rows(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Row]:
-    """The rows with such text. A text that is longer than the context is cut after its last word that fits.
+    """The rows with such text, each as in `fitting_rows`."""
+    return fitting_rows([row for row in rows if row.gold and row.gold.continuation], chat, context)
 
-    A cut text has no end, so no model is scored on ending it. Rows of which not even one word fits are left out.
+
+def fitting_rows(rows: Sequence[Row], chat: ChatFormat, context: int) -> list[Row]:
+    """All rows; a text of a person that is longer than the context is cut after its last word that fits.
+
+    A cut text has no end, so that no model is scored on ending it, or learns to end there. Rows of which not even one
+    word fits are left out, and so are rows with an empty text.
     """
-    fitting = (_within(row, chat, context) for row in rows if row.gold and row.gold.continuation)
+    fitting = (_within(row, chat, context) if row.gold and row.gold.continuation else row for row in rows)
     return [row for row in fitting if row]
 
 
