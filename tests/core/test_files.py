@@ -25,9 +25,11 @@ from potstill.core.files import (
     read_text,
     replacing,
     split_lines,
+    unfinished,
     write_bytes,
     write_json,
     write_json_lines,
+    write_link,
     write_text,
 )
 
@@ -43,7 +45,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"n": 1}), (2, {"text": "two\nlines"})]
     assert (tmp_path / "a.txt").read_bytes() == b"one\r\ntwo\n"
     assert (tmp_path / "a.bin").read_bytes() == b"\0\1"
-    assert not list(tmp_path.glob("*.tmp"))
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -69,12 +71,38 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
 def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "old").write_text("old")
-    (tmp_path / "package.tmp").mkdir()
-    (tmp_path / "package.tmp" / "half").write_text("left by a killed process")
+    killed = unfinished(tmp_path / "package")
+    killed.mkdir()
+    (killed / "half").write_text("left by a killed process")
     with replacing(tmp_path / "package") as folder:
         (folder / "inner").mkdir(parents=True)
         (folder / "inner" / "new").write_text("new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["inner", "new", "package"]
+
+
+def test_neighbours_with_usual_names_of_temporary_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.tmp").write_text("a user's")
+    (tmp_path / "folder.tmp").mkdir()
+    (tmp_path / "folder.tmp" / "notes").write_text("a user's too")
+    write_text(tmp_path / "a.txt", "new")
+    with replacing(tmp_path / "folder") as folder:
+        folder.mkdir()
+    assert (tmp_path / "a.txt.tmp").read_text() == "a user's"
+    assert (tmp_path / "folder.tmp" / "notes").read_text() == "a user's too"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "a.txt.tmp", "folder", "folder.tmp"]
+
+
+def test_a_link_replaces_another_and_moves_with_its_target(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).mkdir()
+        write_link(tmp_path / "in" / "link", tmp_path / "in" / name)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert (tmp_path / "moved" / "link").resolve() == tmp_path / "moved" / "two"
+    unfinished(tmp_path / "link").symlink_to(tmp_path / "moved")  # as if killed on the way
+    write_link(tmp_path / "link", tmp_path / "moved" / "one")
+    assert {path.name for path in tmp_path.iterdir()} == {"moved", "link"}
+    assert (tmp_path / "moved" / "two").is_dir()
 
 
 def test_a_finished_file_is_moved_over_another(tmp_path: Path) -> None:

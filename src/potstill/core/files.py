@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and JSON whose errors name the file, the line and what to do.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed. A process that is killed
-on the way leaves the old file as it was, and a `NAME.tmp` that the next write replaces.
+on the way leaves the old file as it was, and an unfinished one that the next write replaces; see `unfinished`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ __all__ = [
     "replacing",
     "set_usual_modes",
     "split_lines",
+    "unfinished",
     "write_bytes",
     "write_json",
     "write_json_lines",
+    "write_link",
     "write_text",
 ]
 
@@ -89,10 +91,15 @@ def file_errors(what: Path | str, *, error: type[PotstillError] = StepError, adv
 # ---- write ----
 
 
+def unfinished(path: Path) -> Path:
+    """The name of a file or a folder until it is whole. It is potstill's own: what has it may be deleted."""
+    return path.with_name(f".{path.name}.potstill-unfinished")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write a file or a folder at; it becomes `path` when the block ends without an error."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = unfinished(path)
     _remove(temporary)
     try:
         yield temporary
@@ -115,6 +122,14 @@ def move_into_place(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     os.replace(source, target)
     _flush(target.parent)  # the new name must survive a loss of power too
+
+
+def write_link(link: Path, target: Path) -> None:
+    """Make a symbolic link in one atomic step, relative so that both can move together; a link there is replaced."""
+    temporary = unfinished(link)
+    _remove(temporary)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(temporary, link)
 
 
 def set_usual_modes(files: Iterable[Path]) -> None:
@@ -154,7 +169,7 @@ def _flush(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

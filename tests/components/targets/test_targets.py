@@ -34,6 +34,7 @@ from potstill.components.targets import (
 )
 from potstill.components.targets.coding import Block, decode_block, encode_block, id_order, rank_table
 from potstill.core.errors import DataError, StepError
+from potstill.core.files import unfinished
 
 V = 37
 COUNTS: dict[str, Any] = {"kind": "counts", "draws": 50, "seed": 3}
@@ -403,14 +404,17 @@ def test_a_killed_writer_loses_only_the_shard_that_it_was_writing(tmp_path: Path
         with pytest.raises(StepError, match="another process is writing"):
             TargetsWriter(folder, meta_of())
         process.send_signal(signal.SIGKILL)
-    (folder / "shard-000099.targets.tmp").write_bytes(b"half a shard")  # as if killed while writing one
+    half = unfinished(folder / "shard-000099.targets")  # as if killed while writing one
+    half.write_bytes(b"half a shard")
+    (folder / "notes.tmp").write_text("a user's")
     rows = sequences(30)
     keys = [key for key, _ in rows]
     kept = sum(key in TargetsReader(folder) for key in keys)
     tokens = [key.tokens for key in keys]
     assert sum(tokens[:23]) - sum(tokens[:kept]) < 20 + max(tokens), "more than one shard was lost"
     fill(folder, meta_of(), rows)
-    assert not list(folder.glob("*.tmp"))
+    assert not half.exists()
+    assert (folder / "notes.tmp").exists()
     whole = TargetsReader(fill(tmp_path / "whole", meta_of(), rows)).lookup(keys)
     assert same(whole, TargetsReader(folder).lookup(keys))
 

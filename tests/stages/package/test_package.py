@@ -22,7 +22,7 @@ from potstill.core.artifacts.exported import Exported
 from potstill.core.artifacts.manifest import Manifest, manifest_digest
 from potstill.core.artifacts.metrics import LeakedRows, Metrics, Models
 from potstill.core.errors import RecipeError, StepError
-from potstill.core.files import write_json
+from potstill.core.files import unfinished, write_json
 from potstill.core.hashing import hash_file
 from potstill.core.recipe import Recipe, load_recipe
 from potstill.core.records import Message, Row
@@ -88,13 +88,15 @@ def test_package_has_its_files_and_verifies(tmp_path: Path) -> None:
 def test_killed_and_run_again_leaves_the_same(tmp_path: Path) -> None:
     folder = packaged(tmp_path)
     before = {p.name: hash_file(p) for p in folder.iterdir()}
-    (folder.parent / "package.tmp").mkdir()
-    (folder.parent / "package.tmp" / "half").write_text("written")
+    killed = unfinished(folder)
+    killed.mkdir()
+    (killed / "half").write_text("written")
     (folder / "stray").write_text("x")
     found = sorted((tmp_path / "run" / "runs").iterdir(), key=lambda p: p.name.rpartition("-")[2])
     steps = {p.name.rpartition("-")[0]: p for p in found}
     run_stage(STAGE, load_recipe(tmp_path / "run" / "lights.yaml"), steps, folder.parent)
     assert {p.name: hash_file(p) for p in folder.iterdir()} == before
+    assert not killed.exists()
 
 
 def test_without_a_gguf_nothing_is_written(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def _append(registry: Path, entries: list[Released], release: Release, name: str
         raise UsageError(f"{registry}: this is release {known.title} already. Nothing was recorded.")
     path = registry / RELEASES
     old = path.read_bytes() if path.exists() else b""
-    last = old.splitlines()[-1] if old else b""
+    last = old.rstrip(b"\n").rpartition(b"\n")[2]
     number = len(entries) + 1
     entry = RegistryEntry(
         number=number,

@@ -10,7 +10,6 @@ verified before the link is pointed at it, in one atomic rename. Whoever loads t
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from potstill.components.packages.verify import verify_package, verify_signed
 from potstill.core.artifacts.manifest import Manifest, manifest_files
 from potstill.core.artifacts.signature import Envelope
 from potstill.core.errors import StepError
-from potstill.core.files import MOST_BYTES, file_errors, move_into_place, read_json_object
+from potstill.core.files import MOST_BYTES, file_errors, move_into_place, read_json_object, write_link
 from potstill.core.hashing import hash_file
 from potstill.core.words import printable
 
@@ -130,12 +129,12 @@ def _install(folder: Path, version: Path) -> None:
     if folder.is_dir() and not folder.is_symlink():
         before = versions / "first"
         folder.rename(before)
-        _point(folder, before)
+        write_link(folder, before)
     if _is_current(folder, version):
         return
     if folder.exists():
-        _point(versions / _PREVIOUS, folder.resolve())
-    _point(folder, version)
+        write_link(versions / _PREVIOUS, folder.resolve())
+    write_link(folder, version)
 
 
 def _forget_older(folder: Path) -> None:
@@ -145,14 +144,6 @@ def _forget_older(folder: Path) -> None:
     for path in versions.iterdir():
         if not path.is_symlink() and path.resolve() not in kept:
             shutil.rmtree(path)
-
-
-def _point(link: Path, target: Path) -> None:
-    """Make a symbolic link in one atomic step, relative so that the folders can move together."""
-    temporary = link.with_name(f"{link.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(temporary, link)
 
 
 class _Absent(StepError):

@@ -16,7 +16,7 @@ from potstill.components.targets.meta import SequenceKey, TargetsMeta, read_meta
 from potstill.components.targets.shards import SUFFIX, open_shard, shard_paths, write_shard
 from potstill.components.targets.sketch import Sketch, join_sketches, sketch_likeliest, sketch_logits, uniforms
 from potstill.core.errors import StepError
-from potstill.core.files import write_json
+from potstill.core.files import unfinished, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,8 @@ class TargetsWriter:
             raise StepError(
                 f"{self.folder}: another process is writing to this targets store. Wait for it, or use another folder."
             ) from None
-        for leftover in self.folder.glob("*.tmp"):  # a shard that a killed process was writing
+        # shards that a killed process was writing
+        for leftover in self.folder.glob(unfinished(self.folder / f"*{SUFFIX}").name):
             leftover.unlink()
         paths = shard_paths(self.folder)
         if (self.folder / "meta.json").exists():
