@@ -93,6 +93,11 @@ def test_numbers_that_no_machine_can_count_are_refused() -> None:
     assert "--memory must be at most" in refused("fit", MODEL, "--device", "pi5", "--memory", "1e300")
 
 
+def test_a_share_without_a_measurement_is_refused() -> None:
+    done = run("search", SHAPE, "--device", "pi5", "--share", "nan")
+    assert done.exit_code == 2 and "--share is for --measure." in done.stderr
+
+
 def test_limits_reach_the_search() -> None:
     words = ("search", SHAPE, "--device", "pi5", "--context", "256")
     limits = found(*words, "--decode", "0.5", "--ttft", "90000.5")["limits"]

@@ -135,6 +135,8 @@ def search(model: str, as_json: bool, measure: int | None, share: float, runs: P
         from potstill.apps.plan.measured import require_measurable
 
         require_measurable(recipe, share)
+    elif click.get_current_context().get_parameter_source("share") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--share is for --measure.")
     found = search_students(recipe, model, SearchOptions(**options))
     if path and measure:
         found = _measured(path, found, measure, share, runs)
@@ -197,12 +199,13 @@ def plan(recipe: Path, as_json: bool, **options: Any) -> None:
 
     if not _is_recipe(str(recipe)):
         raise click.UsageError(f"'potstill plan MODEL' is now: potstill fit {recipe}")
+    chosen = PlanOptions(**options)  # wrong numbers are refused for a classifier too
     loaded = load(recipe)
     if isinstance(loaded, ClassifierRecipe):
-        plan_of_classifier = plan_classifier(loaded, options["train_on"])
+        plan_of_classifier = plan_classifier(loaded, chosen.train_on)
         print_json(plan_of_classifier) if as_json else print_page(render_classifier_plan(plan_of_classifier))
     else:
-        found = plan_recipe(loaded, PlanOptions(**options))
+        found = plan_recipe(loaded, chosen)
         print_json(found) if as_json else print_page(render_plan(found))
 
 
