@@ -44,18 +44,19 @@ def test_a_suite_from_rows_to_a_frozen_version(tmp_path: Path) -> None:
 
     tools.write_text(json.dumps(TOOLS))
     done = potstill("suite", "import", folder, rows, "--tools", tools, "--tag", "lights")
-    assert "12 items added. The suite has 12 items, 12 of them drafts." in done.output
+    assert "12 items added. The suite has 12 items (12 drafts)." in done.output
     assert "0 items added, 12 known already" in potstill("suite", "import", folder, rows, "--tools", tools).output
     done = potstill("suite", "lint", folder)
     assert (done.exit_code, "0 errors" in done.output) == (0, True)
-    assert "version 1 has 12 items, 12 of them new" in potstill("suite", "freeze", folder).output
+    assert "version 1 has 12 items (12 new)" in potstill("suite", "freeze", folder).output
     assert potstill("suite", "freeze", folder).exit_code == 2
-    potstill("suite", "add", folder, "--prompt", "2+2?", "--expect", "numeric=4")
+    done = potstill("suite", "add", folder, "--prompt", "2+2?", "--expect", "numeric=4")
+    assert "1 item added. The suite has 13 items (1 draft)." in done.output
     assert "1 added, 0 removed, 0 with other labels; 12 the same." in potstill("suite", "diff", folder).output
     found = json.loads(potstill("suite", "diff", folder, "--since", "0", "--json").output)
     assert len(found["added"]) == 13
     done = potstill("suite", "review", folder, input="d\n")
-    assert "1 of 1 drafts dropped. The suite has 12 items." in done.output
+    assert "1 of 1 draft dropped. The suite has 12 items." in done.output
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def _say_size(found: Suite, more: str) -> None:
     from potstill.cli.render.page import say
     from potstill.core.format import format_count
 
-    drafts = f", {len(found.drafts):,} of them drafts" if found.drafts else ""
+    drafts = f" ({format_count(len(found.drafts), 'draft')})" if found.drafts else ""
     say(f"{found.folder}: {more}. The suite has {format_count(len(found.items), 'item')}{drafts}.")
 
 
@@ -146,7 +146,7 @@ def import_(
     _say_size(suite_now, f"{format_count(len(items) - known, 'item')} added{skipped}")
     repeats = len(found.items) - len(without_repeats(found.items))
     if repeats:
-        say(f"{format_count(repeats, 'entry').replace('entrys', 'entries')} of the source repeat others.")
+        say(f"Entries of the source that repeat others: {repeats:,}.")
     if found.left_out:
         say(_reasons(found.left_out))
 
@@ -186,10 +186,12 @@ def freeze(folder: Path) -> None:
     """Freeze all items as a new version. From then on none of them may be changed or removed."""
     from potstill.cli.render.page import say
     from potstill.components.suites.folder import freeze as freeze_items
+    from potstill.core.format import format_count
 
     before = _read(folder)
     found = freeze_items(before)
-    say(f"{folder}: version {found.record.version} has {len(found.items):,} items, {len(before.drafts):,} of them new.")
+    items = format_count(len(found.items), "item")
+    say(f"{folder}: version {found.record.version} has {items} ({len(before.drafts):,} new).")
 
 
 @suite.command()
@@ -228,6 +230,7 @@ def review(folder: Path, tag: str | None) -> None:
     from potstill.cli.render.page import say
     from potstill.components.suites.checks import expected_text
     from potstill.components.suites.folder import remove_drafts
+    from potstill.core.format import format_count
 
     read = _read(folder)
     drafts = [item for item in read.drafts if tag is None or tag in item.tags]
@@ -243,4 +246,4 @@ def review(folder: Path, tag: str | None) -> None:
         if answer == "d":
             dropped.append(item.item_id)
     found = remove_drafts(read, dropped)
-    _say_size(found, f"{len(dropped):,} of {len(drafts):,} drafts dropped")
+    _say_size(found, f"{len(dropped):,} of {format_count(len(drafts), 'draft')} dropped")
