@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -67,6 +68,8 @@ def init(
     as student.model (init: checkpoint) or as teacher.model (with finetune). SHAPE is written as in 'potstill fit', such
     as llama:layers=4,hidden=256,ffn=704,heads=4.
     """
+    from potstill.cli.render.page import print_json
+
     ways = {"--from": sources, "--from-log": log, "--tokenizer": rows}
     if sum(map(bool, ways.values())) != 1:
         raise click.UsageError(
@@ -84,12 +87,13 @@ def init(
         raise click.UsageError(f"{folder} is a link or the current folder. Name a new folder.")
     if folder and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise click.UsageError(f"{folder} exists and is not an empty folder. Name a new one.")
-    if log:
-        _audit(log, price, as_json=as_json and folder is None)
+    audit = _audit(log, price, as_json=as_json) if log else {}
+    if audit and as_json and folder is None:
+        print_json(audit)
     if folder and rows:
         _tokenizer(folder, rows, tools, vocabulary, shape, context, seed, as_json)
     elif folder:
-        _start(folder, (log,) if log else (*sources, *more), teacher, student, endpoint, seed, as_json)
+        _start(folder, (log,) if log else (*sources, *more), teacher, student, endpoint, seed, as_json, audit)
 
 
 def _refuse_unused(*, recipe: bool, tokenizer: bool) -> None:
@@ -104,27 +108,25 @@ def _refuse_unused(*, recipe: bool, tokenizer: bool) -> None:
                 raise click.UsageError(f"--{name} is for {what}.")
 
 
-def _audit(log: Path, price: tuple[float, float] | None, *, as_json: bool) -> None:
-    """Print what a log holds."""
+def _audit(log: Path, price: tuple[float, float] | None, *, as_json: bool) -> dict[str, Any]:
+    """What a log holds, for JSON; else it is printed."""
     from potstill.apps.init.audit import audit_log
     from potstill.apps.init.sources.files import read_sources
     from potstill.cli.render.init import say_audit
-    from potstill.cli.render.page import print_json
     from potstill.core.recipe.terms import TokenPrice
 
     found = read_sources([log])
     audit = audit_log(found.requests, len(found.left_out), TokenPrice(*price) if price else None)
-    if as_json:
-        print_json({**vars(audit), "checkable": audit.checkable, "takeable": audit.takeable})
-    else:
+    if not as_json:
         say_audit(audit)
+    return {**vars(audit), "checkable": audit.checkable, "takeable": audit.takeable}
 
 
 def _start(
     folder: Path, sources: tuple[Path, ...], teacher: str | None, student: str | None, endpoint: str | None, seed: int,
-    as_json: bool,
+    as_json: bool, audit: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write a recipe."""
+    """Write a recipe; `audit` is what its log holds, for JSON."""
     from potstill.apps.init.sources.files import read_sources
     from potstill.apps.init.start import Models, start_recipe
     from potstill.cli.render.init import say_started
@@ -134,7 +136,7 @@ def _start(
     models = Models(**{name: value for name, value in chosen.items() if value})
     started = start_recipe(read_sources(sources), folder, models, seed)
     if as_json:
-        print_json(started)
+        print_json({**vars(started), "audit": audit} if audit else started)
     else:
         say_started(started)
 

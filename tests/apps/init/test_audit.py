@@ -76,6 +76,14 @@ def test_the_audit_is_printed_and_a_recipe_is_written(log: Path, tmp_path: Path)
     assert (tmp_path / "new" / "recipe.yaml").is_file()
 
 
+def test_json_of_an_audit_and_a_recipe_is_one_object(log: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "new"), "--from-log", str(log), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["audit"] == audit(log)
+    assert found["folder"] == str(tmp_path / "new") and sum(found["rows"].values()) == 41
+
+
 @pytest.mark.parametrize("options", [["--from-log", "none.jsonl"], ["--price", "1", "2"], ["new", "--price", "1", "2"]])
 def test_wrong_usage_is_said(options: list[str]) -> None:
     done = CliRunner().invoke(main, ["init", *options])
