@@ -90,6 +90,21 @@ def test_too_few_different_rows_are_refused() -> None:
         split_rows([row("turn it on"), row("Turn it on!"), row("what is the weather")], 0)
 
 
+@pytest.mark.parametrize("endpoint", ["notaurl", "http://me:secret@host/v1"])
+def test_a_bad_endpoint_is_named_as_the_option(tmp_path: Path, endpoint: str) -> None:
+    rows = [{"prompt": f"{word} {word * 2}", "answer": "yes"} for word in ("ab", "cd", "ef", "gh", "ij", "kl")]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    done = init(tmp_path / "new", "--from", source, "--teacher", "large", "--endpoint", endpoint)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("potstill: --endpoint: ") and "recipe.yaml" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_an_empty_object_is_said_to_be_empty(tmp_path: Path) -> None:
+    done = init(tmp_path / "new", "--from", write_jsonl(tmp_path / "rows.jsonl", [{}, {"prompt": "Hi"}]))
+    assert done.exit_code == 2 and "rows.jsonl:1: the first entry is empty." in done.stderr
+
+
 def test_behaviours_and_golds_come_from_right_answers() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]}

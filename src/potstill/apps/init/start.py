@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from potstill.components.checkers.judge import is_judged
 from potstill.components.curriculum.sampled import rows_of_tools
 from potstill.components.curriculum.spec import Curriculum
 from potstill.components.curriculum.steering import require_reachable
-from potstill.core.errors import DataError
+from potstill.core.errors import DataError, UsageError
 from potstill.core.files import replacing, write_json, write_text
 from potstill.core.format import format_count
 from potstill.core.recipe import Recipe, load_recipe
@@ -31,6 +32,7 @@ from potstill.core.words import printable
 __all__ = ["Models", "Started", "start_recipe"]
 
 _ROWS_PER_TOOL = 12
+_OPTIONS = {"teacher.base_url": "--endpoint", "teacher.model": "--teacher", "student.model": "--student"}
 _APACHE = ("Qwen/Qwen3-4B", "Qwen/Qwen3-0.6B")  # the defaults, whose licence is known
 
 
@@ -110,7 +112,10 @@ def start_recipe(found: Found, folder: Path, models: Models, seed: int) -> Start
         building.mkdir()
         if curriculum:
             write_text(building / "curriculum.yaml", _filled("curriculum.yaml.jinja", curriculum))
-        _write(building, split, shared, values)
+        try:
+            _write(building, split, shared, values)
+        except UsageError as error:
+            raise type(error)(_said_by_option(str(error), building)) from None
         files = tuple(sorted(path.name for path in building.iterdir()))
     counts = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     return Started(folder, files, counts, dict(answers.counts), tuple(guesses), tuple(found.left_out))
@@ -125,6 +130,16 @@ def _write(folder: Path, split: Split, tools: tuple[Tool, ...], values: Mapping[
     recipe = load_recipe(folder / "recipe.yaml")
     if isinstance(recipe, Recipe) and recipe.data.curriculum:
         require_reachable(Curriculum.read(recipe.data.curriculum), split.train, recipe.data.curriculum)
+
+
+def _said_by_option(message: str, building: Path) -> str:
+    """What is wrong in a recipe that is not written then: the option in place of the key, where an option gave it."""
+    for folder in (building, building.resolve()):
+        message = message.replace(f"{folder}{os.sep}", "")
+    for key, option in _OPTIONS.items():
+        if found := re.match(rf"recipe\.yaml(:\d+)?: {re.escape(key)}: ", message):
+            return f"{option}: {message[found.end() :]}"
+    return f"These files would not make a valid recipe: {message}"
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> str:

@@ -60,6 +60,8 @@ def guess_columns(names: Sequence[str], where: str) -> Columns:
     Raises:
         DataError: no column has the name of a prompt.
     """
+    if not names:
+        raise DataError(f"{where}: the first entry is empty. Give it a 'prompt', and an 'answer' if one is known.")
     plain = {name.strip().casefold(): name for name in reversed(names)}
     found = Columns()
     for role, known in (("prompt", _PROMPTS), ("answer", _ANSWERS), ("system", _SYSTEMS), ("group", _GROUPS)):
