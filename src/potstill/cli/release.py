@@ -108,14 +108,15 @@ def gate(
     if before is None:
         raise click.UsageError(f"Release {released.title} has no results on the suite {candidate[0].suite}.")
     verdict = judge_release(before, candidate, released.title, settings, waived)
-    if junit:
-        write_text(junit, as_junit(verdict))
-    if markdown:
-        write_text(markdown, as_markdown(verdict))
+    # the verdict is printed first, because it must not be lost if a file cannot be written
     if as_json:
         print_json(verdict.to_json())
     else:
         say(render_verdict(verdict))
+    if junit:
+        write_text(junit, as_junit(verdict))
+    if markdown:
+        write_text(markdown, as_markdown(verdict))
     sys.exit(_CODES[verdict.verdict])
 
 
@@ -139,6 +140,11 @@ def _results(target: str, asking: dict[str, Any]) -> tuple[SuiteResults, list[It
 
     if (Path(target) / SuiteResults.FILE).is_file():
         return read_results(Path(target))
+    if asking["suite_folder"] is None:
+        raise click.UsageError(
+            f"{target}: there is no {SuiteResults.FILE} in it, so it is not a folder of results. Give such a "
+            "folder, or name the suite with --suite to evaluate a model first."
+        )
     found = evaluated(target, None, **asking)
     return found.results, list(found.items)
 
@@ -177,12 +183,15 @@ def compare(
 def _recorded(name: str, suite: str | None) -> tuple[SuiteResults, list[ItemResult]]:
     """Results in a folder or of a release."""
     from potstill.apps.registry.history import with_results
-    from potstill.apps.registry.registry import find_release, split_version
+    from potstill.apps.registry.registry import RELEASES, find_release, split_version
     from potstill.core.artifacts.suite_results import SuiteResults, read_results
 
     if (Path(name) / SuiteResults.FILE).is_file():
         return read_results(Path(name))
-    ((_, results, items),) = with_results([find_release(*split_version(name))], suite)
+    folder, version = split_version(name)
+    if not (folder / RELEASES).is_file():
+        raise click.UsageError(f"{name}: this is neither a folder of results nor a release. Give REGISTRY@RELEASE.")
+    ((_, results, items),) = with_results([find_release(folder, version)], suite)
     return results, items
 
 

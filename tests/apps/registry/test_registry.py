@@ -145,3 +145,20 @@ def test_results_that_were_edited_are_not_released(registry: Path, folders: dict
     path.write_text(path.read_text().replace('"right": false', '"right": true'))
     with pytest.raises(StepError, match="is missing or has changed"):
         record_release(registry, [folders["weakened"]], None, "better")
+
+
+def test_a_verdict_is_printed_even_if_its_file_cannot_be_written(folders: dict[str, Path], tmp_path: Path) -> None:
+    registry = tmp_path / "one"
+    potstill("release", folders["as-is"], "--registry", registry)
+    found = potstill("gate", folders["weakened"], "--against", registry, "--junit", tmp_path / "no" / "x.xml")
+    assert found.exit_code == 1 and "verdict  FAIL" in found.output
+
+
+def test_a_folder_without_results_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    registry = tmp_path / "one"
+    potstill("release", folders["as-is"], "--registry", registry)
+    gate = potstill("gate", tmp_path / "no", "--against", registry)
+    compare = potstill("compare", tmp_path / "no", folders["as-is"])
+    assert gate.exit_code == compare.exit_code == 2
+    assert "no: there is no results.json in it" in gate.output and "--suite" in gate.output
+    assert "no: this is neither a folder of results nor a release" in compare.output

@@ -106,7 +106,9 @@ def _chosen_tags(pairs: Sequence[Pair], settings: GateSettings) -> list[str]:
     known = tags_of([pair.after for pair in pairs])
     for tag in (*settings.tags, *settings.accepted):
         if tag not in known and tag != ALL:
-            raise UsageError(f"No item that both answered has the tag {tag!r}; {nearest_hint(tag, known)}")
+            raise UsageError(
+                f"No item that both answered has the tag {tag!r}; {nearest_hint(tag, known, 'their tags are')}"
+            )
     return [tag for tag in known if not settings.tags or tag in settings.tags]
 
 
