@@ -260,7 +260,6 @@ def _part_text(part: Any) -> str:
     text = part.get(kind) if isinstance(part, Mapping) and kind in ("text", "refusal") else None
     if not isinstance(text, str):
         raise ValueError(
-            f"the content has a part of type {kind!r}, and potstill trains on text alone. Leave out rows with images, "
-            "sounds and files"
+            f"the content has a part of type {kind!r}, and potstill reads text only. Leave out images, sounds and files"
         )
     return text

@@ -160,6 +160,8 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
     message = problem["ctx"]["error"] if problem["type"] == "value_error" else problem["msg"]
+    if problem["type"] == "tuple_type":
+        message = "Input should be a list"  # JSON and YAML have no tuples
     return f"{where}: {message}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from hypothesis import strategies as st
 from fixtures import TOOLS
 from potstill.apps.serve.errors import ApiError
 from potstill.apps.serve.requests import ChatRequest, parse_chat, parse_completion
+from potstill.apps.serve.server import serve
+from potstill.apps.serve.settings import Settings
+from potstill.core.errors import StepError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -57,3 +62,26 @@ def test_what_llama_cpp_is_asked() -> None:
     named = parsed(tools=two, tool_choice={"type": "function", "function": {"name": "other"}})
     assert [tool["function"]["name"] for tool in named["tools"]] == ["other"] and named["tool_choice"] == "required"
     assert parsed(frequency_penalty=1.0)["samplers"][0] == "penalties"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"logit_bias": {}}, "Unknown field 'logit_bias'; did you mean 'logprobs'?"),
+        ({"tools": {}}, "tools must be a list of at most 128 tools."),
+        ({"tools": ""}, "tools must be a list of at most 128 tools."),
+        ({"messages": {}}, "The request is not valid: messages: Input should be a list."),
+    ],
+)
+def test_an_error_is_a_sentence_about_json(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError) as error:
+        parsed(**more)
+    assert str(error.value) == message
+
+
+def test_a_port_that_is_taken_is_named_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StepError) as error:
+            serve(Settings(tmp_path, port=port), lambda *_: None, lambda _: None)
+    assert str(error.value).startswith(f"127.0.0.1:{port}: cannot listen there (Address already in use). Choose")

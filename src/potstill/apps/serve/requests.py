@@ -215,7 +215,7 @@ def parse_chat(text: bytes, model: str) -> ChatRequest:
         ApiError: it is not a request that this server answers.
     """
     value = _object(text)
-    if value.get("tools"):
+    if value.get("tools", []) != []:
         value["tools"] = _tools(value["tools"])
     request = _validated(ChatRequest, value)
     _require_model(request.model, model)
@@ -270,7 +270,8 @@ def _validated(kind: type[RequestT], value: Mapping[str, Any]) -> RequestT:
     for key in value:
         if key not in kind.model_fields:
             known = sorted(kind.model_fields)
-            message = f"Unknown field {printable(repr(key), 80)}: {nearest_hint(key, known, 'this server accepts')}."
+            message = f"Unknown field {printable(repr(key), 80)}; {nearest_hint(key, known, 'this server accepts')}"
+            message = message if message.endswith("?") else f"{message}."
             raise bad_request(message, code="unknown_parameter", param=printable(key, 80))
     try:
         return kind.model_validate(value)

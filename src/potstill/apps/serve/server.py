@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -64,7 +65,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=_CONNECTIONS)
     except OSError as error:
+        # the message of `create_server` names the address a second time
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise StepError(
-            f"{host}:{port}: cannot listen there ({error.strerror}). Choose another --port or --host, or stop the "
+            f"{host}:{port}: cannot listen there ({reason}). Choose another --port or --host, or stop the "
             "program that uses it."
         ) from None
