@@ -18,6 +18,8 @@ __all__ = ["suite"]
 _SHOWN = 20
 KINDS = ("bfcl", "clinc150", "csv", "gsm8k", "ifeval", "items", "promptfoo", "rows")
 
+BUILTIN = ("arithmetic", "instructions", "messy", "needle", "refusal", "schema", "tools", "units")
+
 suite_argument = click.argument("folder", metavar="SUITE", type=click.Path(path_type=Path))
 
 
@@ -149,6 +151,27 @@ def import_(
         say(f"Entries of the source that repeat others: {repeats:,}.")
     if found.left_out:
         say(_reasons(found.left_out))
+
+
+@suite.command()
+@suite_argument
+@click.option("--kind", type=click.Choice(BUILTIN), required=True, help="What the items test.")
+@click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Number of items.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the items.")
+def generate(folder: Path, kind: str, count: int, seed: int) -> None:
+    """Add items that seeded code writes; the suite is made if it does not exist. No data is needed.
+
+    The same seed gives the same items, and a larger count begins with those of a smaller one.
+    """
+    from potstill.components.suites.builtin import generate_items
+    from potstill.components.suites.folder import add_items
+    from potstill.core.format import format_count
+
+    items = generate_items(kind, count, seed)
+    into = _read(folder) if folder.exists() else _make(folder, source=f"potstill, {kind} with seed {seed}")
+    found, known = add_items(into, items)
+    skipped = f", {known:,} known already" if known else ""
+    _say_size(found, f"{format_count(len(items) - known, 'item')} added{skipped}")
 
 
 def _reasons(left_out: Any) -> str:

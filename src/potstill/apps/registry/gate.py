@@ -138,7 +138,7 @@ def _slices(
     p_values = [_p_value(counts, settings.accepted.get(name, 0.0), settings.alpha) for name, counts in counted]
     out = []
     for (name, counts), p_value in zip(counted, holm(p_values), strict=True):
-        judged = _judged(name, counts, p_value, settings)
+        judged = _judged(name, counts, p_value, settings, len(counted))
         if judged.verdict != "PASS" and (waiver := by_tag.get(name)):
             judged = judged.model_copy(update={"verdict": "WAIVED", "why": f"{judged.why} It is {waiver.words}."})
         out.append(judged)
@@ -154,7 +154,7 @@ def _p_value(counts: PairedCounts, accepted: float, alpha: float) -> float:
     return p_value_from_interval(counts.gain, counts.low, counts.high, -accepted, 1 - 2 * alpha) / 2
 
 
-def _judged(name: str, counts: PairedCounts, p_value: float, settings: GateSettings) -> SliceVerdict:
+def _judged(name: str, counts: PairedCounts, p_value: float, settings: GateSettings, slices: int) -> SliceVerdict:
     accepted = settings.accepted.get(name, 0.0)
     margin = max(settings.margin, accepted)
     more = None
@@ -167,7 +167,7 @@ def _judged(name: str, counts: PairedCounts, p_value: float, settings: GateSetti
         verdict, why = "PASS", f"A drop of {100 * margin:g} points is excluded."
     else:
         verdict = "INCONCLUSIVE"
-        more = more_items(counts, margin, settings.alpha)
+        more = more_items(counts, margin, settings.alpha, slices)
         needed = f"About {format_count(more, 'more item')} would decide it." if more else "No number of items would do."
         why = f"No drop is shown, and a drop of {100 * margin:g} points is not excluded. {needed}"
     return SliceVerdict(

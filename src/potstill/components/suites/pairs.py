@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from potstill.core.artifacts.counts import PairedCounts
 from potstill.core.artifacts.release import Flip
 from potstill.core.artifacts.suite_results import Conditions, ItemResult, SuiteResults
 from potstill.core.errors import UsageError
-from potstill.core.stats import drop_p_value, items_for_pairs
+from potstill.core.stats import drop_p_value, items_if_unchanged
+from potstill.core.stats.beta import z_quantile
+from potstill.core.stats.planning import POWER
 
 __all__ = ["Pair", "flips", "more_items", "one_sided_p_value", "paired_items", "require_comparable", "slice_counts"]
 
@@ -77,12 +80,27 @@ def one_sided_p_value(counts: PairedCounts) -> float:
     return drop_p_value(counts.broken * share, counts.fixed * share)
 
 
-def more_items(counts: PairedCounts, margin: float, alpha: float) -> int | None:
-    """About how many more items would decide with probability 0.8 if the shares stay; None: no number would."""
-    b, c, n = (x * counts.effective / counts.n for x in (counts.broken, counts.fixed, counts.n))
-    thresholds = [margin] * (-counts.gain < margin) + [0.0] * (counts.gain < 0)
-    found = [needed for t in thresholds if (needed := items_for_pairs(b, c, n, t, alpha)) is not None]
-    return max(1, round((min(found) - n) * counts.n / counts.effective)) if found else None
+def more_items(counts: PairedCounts, margin: float, alpha: float, slices: int = 1) -> int | None:
+    """About how many more items would decide with probability 0.8 if the shares stay; None: no number would.
+
+    n = (z_a + z_b)^2 (discordance - drop^2) / (edge - drop)^2, where the edge is the margin for PASS and 0 for FAIL. A
+    failure needs a p-value below alpha over the number of slices, which is Holm's strictest step. Where no item
+    differs, n is the exact number that excludes the margin.
+    """
+    drop, differing = 0.0 - counts.gain, (counts.broken + counts.fixed) / counts.n
+    if not differing:
+        needed = items_if_unchanged(margin, alpha)
+        found = [] if needed is None else [float(needed)]
+    else:
+        ways = [(margin, alpha)] * (drop < margin) + [(0.0, alpha / slices)] * (drop > 0)
+        found = [_z(level) ** 2 * (differing - drop**2) / (edge - drop) ** 2 for edge, level in ways]
+    if not found:
+        return None
+    return max(1, math.ceil(min(found) * counts.n / counts.effective) - counts.n)
+
+
+def _z(alpha: float) -> float:
+    return z_quantile(1 - alpha) + z_quantile(POWER)
 
 
 def flips(pairs: Sequence[Pair]) -> tuple[Flip, ...]:
