@@ -13,11 +13,12 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import ROOT, write_jsonl
+from fixtures import ROOT, SHARED, write_jsonl
 from potstill.apps.init.gates import suggested_gates
 from potstill.apps.init.guess import guess_answers
 from potstill.apps.init.split import asked_text, split_rows
 from potstill.cli.main import main
+from potstill.components.checkers.judge import judge
 from potstill.components.curriculum.sampled import rows_of_tools
 from potstill.components.filters.near_duplicates import THRESHOLD, resemblance
 from potstill.core.errors import DataError
@@ -120,6 +121,37 @@ def test_behaviours_and_golds_come_from_right_answers() -> None:
     assert found.rows[5].gold and found.rows[5].gold.continuation
     assert found.counts["free text"] == found.counts["no answer"] == 1
     assert all(r.gold is None for r in guess_answers(rows, right=False).rows)
+
+
+@pytest.mark.parametrize(
+    ("written", "right", "wrong"),
+    [
+        ("1,200", ["1200", "$1,200", "1200.00", "1200 eggs"], ["200", "12000", "1,2000", "1200.5", "1200/7", "-1200"]),
+        ("-3.50", ["-3.5", "-$3.50"], ["3.5", "-3.51", "-3"]),
+        ("0", ["0", "0.0"], ["10", "01", "0.5"]),
+    ],
+)
+def test_reasoning_that_ends_in_a_number_is_judged_by_the_number(
+    written: str, right: list[str], wrong: list[str]
+) -> None:
+    found = guess_answers([row("How many?", f"First this.\nThen <<3*4=12>>12 of that.\n#### {written}")], right=True)
+    assert found.kinds == ["final number"]
+    for answer in right:
+        assert judge(f"Some other way: 7 + 5.\n#### {answer}", found.rows[0]).exact, answer
+    for answer in wrong:
+        assert judge(f"Some other way.\n#### {answer}", found.rows[0]).exact is False, answer
+    assert judge(f"#### {written}\nNo.\n#### 99", found.rows[0]).exact is False
+    assert judge(f"It is {written}.", found.rows[0]).exact is False
+
+
+@pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason="needs gsm8k")
+def test_every_answer_of_gsm8k_can_be_judged() -> None:
+    lines = (SHARED / "gsm8k" / "test.jsonl").read_text().splitlines()[:200]
+    rows = [row(value["question"], value["answer"]) for value in map(json.loads, lines)]
+    found = guess_answers(rows, right=True)
+    assert found.counts == {"final number": len(rows)}
+    for each, line in zip(found.rows, lines, strict=True):
+        assert judge(f"By reasoning.\n#### {json.loads(line)['answer'].rpartition('#### ')[2]}", each).exact
 
 
 def test_answers_that_are_a_few_classes_are_labels() -> None:

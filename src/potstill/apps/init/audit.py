@@ -31,7 +31,7 @@ class LoggedTask:
     name        how its prompts begin
     requests    number of its requests
     kinds       number of requests by what the answer is
-    checkable   requests with an answer that a program can check: calls, JSON, labels, short answers
+    checkable   requests with an answer that a program can check: calls, JSON, labels, numbers, short answers
     takeable    checkable requests whose prompt a small student can read: up to 8,192 tokens
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from potstill.core.records import Behaviour, Gold, GoldCall, Row
 __all__ = ["Answers", "guess_answers", "is_json_object"]
 
 _SHORT = 80  # characters; longer answers are wordings, of which many are right
+_FINAL_NUMBER = re.compile(  # as in GSM8K: the reasoning, and then a line such as `#### 1,200`
+    r"####[ \t]*\$?(?P<sign>-?)\$?(?P<whole>\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.(?P<part>\d{1,18}))?\s*$"
+)
 _FEW = 3  # times that a class is named in the mean
 
 
@@ -22,7 +26,7 @@ class Answers:
     """Rows with their behaviours and golds, and what their answers are.
 
     kinds    what the answer of each row is: a behaviour with calls, `clarify`, `refuse`, `label`, `JSON`, `short
-             answer`, `free text` or `no answer`
+             answer`, `final number`, `free text` or `no answer`
     """
 
     rows: list[Row]
@@ -67,7 +71,19 @@ def _kind(row: Row, labels: set[str]) -> str:
         return "label"
     if is_json_object(text):
         return "JSON"
+    if _FINAL_NUMBER.search(text):
+        return "final number"
     return "short answer" if len(text) <= _SHORT and "\n" not in text else "free text"
+
+
+def _same_final_number(text: str) -> str:
+    """A pattern for answers that end in the same number after `####`; commas and a currency do not count."""
+    found = _FINAL_NUMBER.search(text)
+    assert found is not None
+    whole = f"{int(found['whole'].replace(',', '')):,}".replace(",", ",?")
+    part = (found["part"] or "").rstrip("0")
+    rest = rf"\.{part}0*" if part else r"(?:\.0+)?"
+    return rf"####\s*\$?{found['sign']}\$?{whole}{rest}(?![.,/]?\d)[^#]*$"
 
 
 def is_json_object(text: str) -> bool:
@@ -90,6 +106,8 @@ def _guessed(row: Row, kind: str, *, right: bool) -> Row:
             changes["gold"] = Gold(calls=tuple(golds))
         elif kind in ("label", "short answer", "JSON"):
             changes["gold"] = Gold(equals=((row.completion.content or "").strip(),))
+        elif kind == "final number":
+            changes["gold"] = Gold(match=_same_final_number(row.completion.content or ""))
         elif kind == "free text":
             changes["gold"] = Gold(continuation=True)
     return row.model_copy(update=changes)
