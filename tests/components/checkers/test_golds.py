@@ -15,6 +15,7 @@ from potstill.components.checkers.garble import is_garbled
 from potstill.components.checkers.golds import check_golds
 from potstill.components.checkers.judge import judge
 from potstill.components.checkers.normalise import NORMALISERS
+from potstill.components.checkers.pattern import compile_match
 from potstill.core.errors import DataError
 from potstill.core.records import Behaviour, Call, Gold, GoldCall, Message, Row
 
@@ -229,6 +230,17 @@ def test_calls_that_fit_the_same_gold_leave_another_with_a_wrong_value() -> None
     assert judge(said(("dim", {"to": 1}), ("dim", {"to": 1})), both).error == "wrong_value"
     assert judge(said(("dim", {"to": 1}), ("dim", {})), both).error == "missing_argument"
     assert judge(said(("dim", {"to": 1})), both).error == "wrong_number"
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999}", "a{0,99999999}", "(x(a{1000}b){1000}){1000}", "a{1 000 000}(?x)"])
+def test_a_pattern_that_repeats_too_much_is_refused_before_it_is_compiled(pattern: str) -> None:
+    with pytest.raises(DataError, match=r"^rows\.jsonl:3: gold\.match has [\d,]+ elements"):
+        compile_match(pattern, "rows.jsonl:3")
+
+
+@pytest.mark.parametrize("pattern", [r"a\{99999999}", "[{99999999}]", r"(\d{1,18}, ){50}", "(a{300}){300}", "a{,}"])
+def test_other_patterns_are_not_taken_for_repetitions(pattern: str) -> None:
+    compile_match(pattern, "rows.jsonl:3")
 
 
 def test_wrong_words_and_unwanted_calls_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from potstill.components.checkers.garble import is_garbled
 from potstill.components.checkers.phrases import acts, asks_back, declines, plain
 from potstill.core.errors import DataError
 from potstill.core.records import Row
+from potstill.core.words import printable
 
 if TYPE_CHECKING:
     from regex import Match, Pattern
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["check_clarify", "check_refuse", "compile_match", "matches"]
 
 _SECONDS = 1.0  # for one search; a pattern that takes longer is one that tries every split of the text
+_MOST_ELEMENTS = 100_000  # time and memory of the compilation grow with their number
+_TOKEN = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<open>\()|(?P<close>\))|\{(?P<low>[\d\s]*)(?:,(?P<high>[\d\s]*))?\}|.",
+    re.DOTALL,
+)
 
 
 def check_clarify(answer: ParsedAnswer, row: Row) -> bool | None:
@@ -60,9 +67,16 @@ def compile_match(pattern: str, where: str) -> Pattern[str]:
     """A compiled `gold.match` that ignores case. `where` names the row in the message.
 
     Raises:
-        DataError: the pattern is not a valid regular expression.
+        DataError: the pattern is not a valid regular expression, or repeats too much to be compiled.
     """
     import regex  # unlike re, it can stop a search that takes too long
+
+    if (elements := _repeated_elements(pattern)) > _MOST_ELEMENTS:
+        raise DataError(
+            f"{where}: gold.match has {elements:,} elements with its repetitions written out, and at most "
+            f"{_MOST_ELEMENTS:,} are compiled: {printable(repr(pattern), 80)}. Make the numbers in braces smaller, or "
+            "repeat without a limit: a+ or a*."
+        )
 
     try:
         return _compiled(pattern)
@@ -71,6 +85,31 @@ def compile_match(pattern: str, where: str) -> Pattern[str]:
             f"{where}: gold.match is not a valid regular expression ({error}): {pattern!r}. Fix it; "
             "to search for plain text, put a backslash before each of . ^ $ * + ? { } [ ] ( ) | and \\."
         ) from None
+
+
+@lru_cache(maxsize=1024)
+def _repeated_elements(pattern: str) -> int:
+    """Number of elements of a pattern if each count in braces is written out: 6 for (ab){3}."""
+    groups, last = [0], 0  # elements in each group that is open, and in the element before
+    for token in _TOKEN.finditer(pattern):
+        if token["open"]:
+            groups.append(0)
+            last = 0
+        elif token["close"]:
+            last = groups.pop() if len(groups) > 1 else 0
+            groups[-1] += last
+        elif token["low"] is not None:
+            times = max(_count(token["low"]), _count(token["high"] or ""), 1)
+            groups[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = 1
+            groups[-1] += 1
+    return sum(groups)
+
+
+def _count(digits: str) -> int:
+    return int("".join(digits.split())[:20] or 0)
 
 
 @lru_cache(maxsize=1024)
