@@ -171,5 +171,23 @@ def test_an_expectation_that_says_nothing_is_refused(expected: dict[str, Any]) -
 def test_a_line_reads_as_the_item_that_was_written() -> None:
     asked = item({"kind": "calls", "calls": GOLD}, tools=TOOLS, tags=["b", "a"], core=True, group="g", weight=2)
     again = Item.parse(json.loads(json.dumps(asked.to_line())), "line")
-    assert again == asked
+    assert again.model_dump() == asked.model_dump()
     assert (again.item_id, again.sha256) == (asked.item_id, asked.sha256)
+
+
+@pytest.mark.parametrize(
+    ("expected", "says"),
+    [
+        ({"kind": "regex", "pattern": "("}, "expected.pattern is not a valid regular expression"),
+        ({"kind": "regex", "pattern": "a{99999999}"}, "expected.pattern has 99,999,999 elements"),
+        ({"kind": "refusal", "match": "("}, "expected.match is not a valid regular expression"),
+        ({"kind": "calls", "calls": [{"name": "f"}]}, "expected.calls[0] names tool 'f', which the item does not have"),
+    ],
+)
+def test_errors_name_the_keys_of_the_item_with_its_file_and_line(expected: dict[str, Any], says: str) -> None:
+    wrong = Item.parse({"messages": [{"role": "user", "content": "Hi"}], "expected": expected}, "items.jsonl:7")
+    with pytest.raises(DataError) as caught:
+        check_expected([wrong])
+    message = str(caught.value)
+    assert message.startswith(f"items.jsonl:7: item {wrong.item_id} (Hi): {says}")
+    assert "gold" not in message and "data.tools" not in message

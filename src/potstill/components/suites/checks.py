@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ def check_answer(item: Item, answer: ParsedAnswer) -> Finding:
     Raises:
         DataError: what the item expects is not valid.
     """
-    judged = judge_answer(answer, item_row(item, f"item {item.item_id}"))
+    with _said_of_item(item):
+        judged = judge_answer(answer, item_row(item, item.name))
     if judged.exact is not None:
         return Finding(judged.exact, judged.error)
     if not judged.parses:
@@ -80,6 +82,29 @@ def check_answer(item: Item, answer: ParsedAnswer) -> Finding:
         return Finding(False, "unwanted_call")
     right = WORDS[item.expected.kind](item.expected, judged.content)
     return Finding(right, None if right else "wrong_words")
+
+
+@contextmanager
+def _said_of_item(item: Item) -> Iterator[None]:
+    """Name the keys of the item in errors of the checkers, which name those of a row."""
+    try:
+        yield
+    except DataError as error:
+        message = str(error).removeprefix(item.name)
+        for of_row, of_item in _KEYS:
+            message = message.replace(of_row, of_item.format(match=_MATCH.get(item.expected.kind, "match")))
+        raise DataError(f"{item.name}{message}") from None
+
+
+_MATCH = {"regex": "pattern"}
+_KEYS = (
+    ("gold.match", "expected.{match}"),
+    ("gold.calls", "expected.calls"),
+    ("the row does not have", "the item does not have"),
+    ("give the row tools, or the recipe data.tools", "give the item tools"),
+    ("Fix the gold or", "Fix the item or"),
+)
+"""What the checkers of rows say, and the same of an item."""
 
 
 def _no_call(expected: Calls, text: str) -> bool:
@@ -135,15 +160,15 @@ def check_expected(items: Sequence[Item]) -> None:
     Raises:
         DataError: it cannot; the message names the item.
     """
-    check_golds([item_row(item, f"item {item.item_id} ({item.shown_prompt})") for item in items])
     for item in items:
+        with _said_of_item(item):
+            check_golds([item_row(item, item.name)])
         if item.expected.kind == "schema":
             try:
                 schema_validator(item.expected.json_schema)
             except ValueError as error:
                 raise DataError(
-                    f"item {item.item_id} ({item.shown_prompt}): expected.json_schema is not a valid JSON Schema: "
-                    f"{error}. Fix the schema."
+                    f"{item.name}: expected.json_schema is not a valid JSON Schema: {error}. Fix the schema."
                 ) from None
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from potstill.components.suites.expected import Expected
 from potstill.core.artifacts.base import Part
@@ -54,6 +54,7 @@ class Item(Part):
     core: bool = False
     group: str | None = None
     source: str | None = None
+    _where: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _asks(self) -> Item:
@@ -92,6 +93,12 @@ class Item(Part):
         """Beginning of the prompt on one line, for messages."""
         return printable(self.prompt, _SHOWN)
 
+    @property
+    def name(self) -> str:
+        """How a message names the item: its id and prompt, after the file and the line where they are known."""
+        name = f"item {self.item_id} ({self.shown_prompt})"
+        return f"{self._where}: {name}" if self._where else name
+
     def to_line(self) -> dict[str, Any]:
         """The item's JSON object, without values that are the default."""
         value = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
@@ -107,7 +114,9 @@ class Item(Part):
         tools = value.get("tools")
         try:
             known = {"tools": canonical_tools(tools, where)} if isinstance(tools, list) and tools else {}
-            return cls.model_validate({**value, **known})
+            item = cls.model_validate({**value, **known})
+            item._where = where
+            return item
         except ValidationError as error:
             problem = first_problem(error)
         raise DataError(f"{where}: not an item of a suite ({problem}). See docs/howto/suites.md for the shape of one.")

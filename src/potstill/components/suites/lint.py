@@ -42,7 +42,7 @@ def lint(suite: Suite, *, alpha: float = 0.05, margin: float = 0.05) -> list[Lin
 
 def _items(suite: Suite) -> Iterator[LintFinding]:
     for item in suite.items:
-        name = f"item {item.item_id} ({item.shown_prompt})"
+        name = item.name
         try:
             check_expected([item])
         except DataError as error:
