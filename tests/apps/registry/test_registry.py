@@ -162,3 +162,15 @@ def test_a_folder_without_results_is_named(folders: dict[str, Path], tmp_path: P
     assert gate.exit_code == compare.exit_code == 2
     assert "no: there is no results.json in it" in gate.output and "--suite" in gate.output
     assert "no: this is neither a folder of results nor a release" in compare.output
+
+
+@pytest.mark.parametrize("end", [b"", b"\n\n"])
+def test_a_release_follows_a_line_whose_end_an_editor_changed(
+    folders: dict[str, Path], tmp_path: Path, end: bytes
+) -> None:
+    registry = tmp_path / "one"
+    record_release(registry, [folders["as-is"]], None, "v0.1")
+    path = registry / RELEASES
+    path.write_bytes(path.read_bytes().rstrip() + end)
+    record_release(registry, [folders["weakened"]], None, "v0.2")
+    assert [each.title for each in read_registry(registry)] == ["1 (v0.1)", "2 (v0.2)"]

@@ -85,3 +85,8 @@ def test_a_port_that_is_taken_is_named_once(tmp_path: Path) -> None:
         with pytest.raises(StepError) as error:
             serve(Settings(tmp_path, port=port), lambda *_: None, lambda _: None)
     assert str(error.value).startswith(f"127.0.0.1:{port}: cannot listen there (Address already in use). Choose")
+
+
+def test_an_address_of_no_machine_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"^999\.1\.1\.1:0: cannot listen there \((?!Unknown error)[^()]+\)\. Choose"):
+        serve(Settings(tmp_path, "999.1.1.1", 0, keys=frozenset({"k" * 16})), lambda *_: None, lambda _: None)

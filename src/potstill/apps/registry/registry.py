@@ -167,6 +167,8 @@ def _append(registry: Path, entries: list[Released], release: Release, name: str
         raise UsageError(f"{registry}: this is release {known.title} already. Nothing was recorded.")
     path = registry / RELEASES
     old = path.read_bytes() if path.exists() else b""
+    if old and not old.endswith(b"\n"):
+        old += b"\n"  # an editor can have removed it
     last = old.rstrip(b"\n").rpartition(b"\n")[2]
     number = len(entries) + 1
     entry = RegistryEntry(

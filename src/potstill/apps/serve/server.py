@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -66,7 +65,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), backlog=_CONNECTIONS)
     except OSError as error:
         # the message of `create_server` names the address a second time
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        reason = str(error.strerror).partition(" (while ")[0]
         raise StepError(
             f"{host}:{port}: cannot listen there ({reason}). Choose another --port or --host, or stop the "
             "program that uses it."
