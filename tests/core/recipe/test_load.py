@@ -81,7 +81,7 @@ def test_a_key_of_an_earlier_version_says_what_became_of_it(tmp_path: Path, kind
         ({"gates": "exact 0.9"}, ":10: gates: 'exact 0.9' is text, but the section has keys; write each as a key, a"),
         ({"gates": {"exact": 95}}, ":11: gates.exact: 95 is too large; write a fraction, such as 0.95 for 95 %."),
         ({"teacher": {"kind": "api", "model": "m"}}, ":5: teacher.base_url is missing; the key is required."),
-        ({"teacher": {"kind": "xyz", "model": "m"}}, ":6: teacher.kind: there is no 'xyz'; there are local, api."),
+        ({"teacher": {"kind": "xyz", "model": "m"}}, ":6: teacher.kind: there is no 'xyz'; there are local, api,"),
         ({"gates": {"behaviours": {"refus": 1}}}, ":12: gates.behaviours.refus: there is no 'refus'; did you mean"),
         ({"gates": {"behaviours": {"refuse": 2}}}, ":12: gates.behaviours.refuse: Input should be less than or equal"),
         ({"task": "classfy"}, ":10: task: there is no task 'classfy'."),
