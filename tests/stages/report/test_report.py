@@ -170,7 +170,11 @@ def test_whether_distillation_paid_is_said_plainly(tmp_path: Path) -> None:
     def section(broken: int, fixed: int) -> DistillationSection:
         found = pair(broken, fixed, 430)
         paired = facts.metrics.paired.model_copy(update={"student_vs_control": found})
-        return distillation_section(replace(facts, metrics=facts.metrics.model_copy(update={"paired": paired})))
+        found_section = distillation_section(
+            replace(facts, metrics=facts.metrics.model_copy(update={"paired": paired}))
+        )
+        assert found_section
+        return found_section
 
     paid = section(9, 48)
     assert paid.word == "It paid" and paid.bar == SplitBar(gained=48, lost=9)
@@ -179,6 +183,15 @@ def test_whether_distillation_paid_is_said_plainly(tmp_path: Path) -> None:
     assert "\N{MINUS SIGN}9.1 points" in section(48, 9).text
     assert section(9, 10).word == section(0, 0).word == "No difference shown"
     assert section(0, 0).bar is None
+
+
+def test_the_ladder_alone_compares_where_the_control_ships(tmp_path: Path) -> None:
+    facts = read_facts(stage_inputs(STAGE, *packaged_run(tmp_path)))
+    heading = "Its distributions, compared with its text alone"
+    assert heading in render_page(facts)
+    shipped = render_page(replace(facts, ships="text"))
+    assert heading not in shipped and "What was the teacher worth?" in shipped
+    assert "It paid" not in shipped and "Not measured" not in shipped
 
 
 def test_regressions_are_shown_side_by_side_with_what_differs(usual: str) -> None:

@@ -41,8 +41,11 @@ class DistillationSection:
     bar: SplitBar | None = None
 
 
-def distillation_section(facts: Facts) -> DistillationSection:
-    """The distilled student against its control, on the same items."""
+def distillation_section(facts: Facts) -> DistillationSection | None:
+    """The distilled student against its control, on the same items; None where the control itself ships, because the
+    worth ladder compares both."""
+    if facts.ships == "text" and facts.metrics.worth:
+        return None
     control, pair = facts.metrics.models.control, facts.metrics.paired.student_vs_control
     if control is None:
         text = (
