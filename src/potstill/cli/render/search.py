@@ -49,7 +49,7 @@ def _measured(students: Sequence[Measured]) -> list[Text]:
             f"{one.kept:.0%}", f"{one.loss:.4g}", f"{one.steps:,}", format_duration(one.seconds, short=True), one.id,
         ) for one in students
     ]  # fmt: skip
-    title = "measured: loss on validation rows after a short training, in nats per token; less is better"
+    title = "measured: loss on validation rows after a short training, in nats per token"
     return [Text(title, style="italic"), *map(Text, aligned([head, *cells], left=(4,))), Text()]
 
 
