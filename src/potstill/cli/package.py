@@ -63,7 +63,9 @@ def verify(folder: Path, public_key: Path | None, as_json: bool) -> None:
 @click.argument("folder", metavar="[PACKAGE]", required=False, type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="File of the private key to sign with.")
 @click.option(
-    "--new-key", type=click.Path(path_type=Path), help="Write a new private key to this file, and its .pub beside it."
+    "--new-key",
+    type=click.Path(path_type=Path),
+    help="Write a new private key here, and its public key to PATH.pub.",
 )
 @click.option(
     "--expires",

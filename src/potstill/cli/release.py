@@ -65,7 +65,7 @@ def release(results: tuple[Path, ...], registry: Path, package: Path | None, nam
               help="Drop that PASS excludes, as a share.")  # fmt: skip
 @click.option("--willing-to-lose", "accepted", multiple=True, metavar="TAG=SHARE",
               help="Drop that is accepted for a tag, such as refuse=0.02. Can be repeated.")  # fmt: skip
-@click.option("--tag", "tags", multiple=True, help="Judge this tag only, beside all items. Can be repeated.")
+@click.option("--tag", "tags", multiple=True, help="Judge all items and this tag, not every tag. Can be repeated.")
 @click.option("--waivers", type=click.Path(path_type=Path), help="YAML file with losses that are accepted in writing.")
 @across_option
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML into this file.")

@@ -26,7 +26,7 @@ def dropped(rows: list[Row], *names: Any, test: tuple[Row, ...] = ()) -> list[st
         ("call +49 30 1234567 today", "a telephone number"),
         ("call (212) 555-0198 today", "a telephone number"),
         ("pay from DE89 3704 0044 0532 0130 00", "an IBAN"),
-        ("my card is 4111 1111 1111 1111", "a card number"),
+        ("my card is 4111 1111 1111 1111", "a payment card number"),
         ("it is 078-05-1120", "a social security number"),
         ("set the timer to 10:30 on 2026-05-01", None),
         ("order 4111111111111112, 5 of 12,000 pieces", None),

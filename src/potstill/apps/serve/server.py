@@ -1,4 +1,4 @@
-"""Run the server until it is told to stop."""
+"""Start the server, and stop it on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ async def relayed(chunks: AsyncIterator[bytes], exchange: Exchange, *, usage: bo
 
     Args:
         chunks: bytes as they arrive; events may be cut anywhere.
-        exchange: is told the tokens and the end.
+        exchange: counts the tokens, and records how the stream ended.
         usage: whether the client wants the event that counts tokens.
     """
     rest = b""

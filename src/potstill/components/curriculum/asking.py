@@ -15,7 +15,7 @@ from potstill.components.curriculum.messy import MESSY
 from potstill.components.curriculum.sampled import rows_of_tools
 from potstill.components.curriculum.spec import CodeOperator, Curriculum, TeacherOperator
 from potstill.core.errors import RecipeError
-from potstill.core.records import BEHAVIOURS, Call, Gold, GoldCall, Message, Row
+from potstill.core.records import BEHAVIOURS, Behaviour, Call, Gold, GoldCall, Message, Row
 from potstill.core.tools import argument_validators
 
 if TYPE_CHECKING:
@@ -223,14 +223,14 @@ def _written(draft: Draft, text: str) -> Row:
     """A prompt of one message, after the system message of its parent."""
     system = [message for message in draft.parent.messages[:1] if message.role in ("system", "developer")]
     gold: Gold | None = None
-    behaviour = "answer"
+    behaviour: Behaviour = "answer"
     if draft.call is not None:
         arguments = {name: [value] for name, value in draft.call.arguments.items()}
         gold, behaviour = Gold(calls=(GoldCall(name=draft.call.name, arguments=arguments),)), "tool_call"
     elif label := draft.values.get("label"):
         gold = Gold(equals=(label,))
     messages = (*system, Message(role="user", content=text))
-    return Row(messages=messages, tools=draft.parent.tools, behaviour=behaviour, gold=gold)  # type: ignore[arg-type]
+    return Row(messages=messages, tools=draft.parent.tools, behaviour=behaviour, gold=gold)
 
 
 def draw_call(name: str, seeds: Sequence[Row], draw: random.Random) -> Call | None:

@@ -57,7 +57,7 @@ def _pii_in(row: Row) -> Found:
     text = "\n".join((*(message.content or "" for message in messages), *calls))
     found = next((name for name, pattern in _PII.items() if pattern.search(text)), None)
     if found is None and any(_is_card(match[0]) for match in _CARD.finditer(text)):
-        found = "a card number"
+        found = "a payment card number"
     return found and f"it has {found}"
 
 

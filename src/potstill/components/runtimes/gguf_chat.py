@@ -1,4 +1,4 @@
-"""Answer rows with a GGUF file alone, as its users do: no checkpoint or tokenizer is beside it."""
+"""Answer rows with a GGUF file alone, as its users do: without a checkpoint or a tokenizer."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class EvaluatedModel(Part):
 
 
 class Conditions(Part):
-    """How the model was asked: all that can change answers beside its weights.
+    """How the model was asked: everything that can change answers, apart from its weights.
 
     template          SHA-256 (hex) of the chat template; None for an endpoint
     runtime           what ran the model

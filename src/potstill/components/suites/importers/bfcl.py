@@ -29,7 +29,7 @@ class _LeftOut(Exception):
 
 
 def import_bfcl(source: Source) -> Imported:
-    """The questions of a file of BFCL with one turn; right calls come from possible_answer/ beside it.
+    """The questions of a file of BFCL with one turn; right calls come from possible_answer/ in the same folder.
 
     A file without right calls, such as BFCL_v3_irrelevance.json, expects an answer in words. Each item is tagged with
     the category in the file's name.
@@ -38,7 +38,7 @@ def import_bfcl(source: Source) -> Imported:
     answers_file = source.path.parent / "possible_answer" / source.path.name
     irrelevant = "irrelevance" in category
     if not irrelevant and not answers_file.is_file():
-        raise DataError(f"{answers_file}: no such file. Keep BFCL's folder possible_answer beside the questions.")
+        raise DataError(f"{answers_file}: no such file. Put BFCL's folder possible_answer next to the questions.")
     right = {} if irrelevant else {value.get("id"): value.get("ground_truth") for _, value in json_lines(answers_file)}
     found = Imported()
     for where, value in json_lines(source.path):
